@@ -1,0 +1,48 @@
+"""The shape that every noun of A2A shares: frozen, camelCase on the wire, unknown fields kept."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic.alias_generators import to_camel
+
+# Ids are opaque to us; the bound keeps keys and indexes small and is four times a UUID with a prefix.
+Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Model(BaseModel):
+    """A value of the A2A 1.0 data model (`a2a.proto`, ProtoJSON form, spec §5.5).
+
+    Both spellings of a field are read (`contextId`, `context_id`), as ProtoJSON asks; camelCase is written.
+    Unknown fields stay in the value, so what a newer peer says survives the trip through the gateway.
+    Presence is what was set: a field that nobody set is not written.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        protected_namespaces=(),
+    )
+
+    def wire(self) -> bytes:
+        """The ProtoJSON bytes of this value."""
+        return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_unset=True)
+
+
+def timestamp(ms: int) -> str:
+    """Milliseconds since the epoch as `2026-11-21T08:00:00.000Z` (A2A §5.6.1: UTC, millisecond precision)."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def milliseconds(text: str) -> int | None:
+    """The other way round; None when `text` is no RFC 3339 timestamp with an offset."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else round(moment.timestamp() * 1000)

@@ -1,0 +1,227 @@
+"""The verbs: one value per thing that a caller can ask for.
+
+Every dialect decodes into these and every use case takes one of them. `verb` is the name that policy rules and
+audit entries use; for A2A it is the JSON-RPC method name (§5.3). `agent` is the id of the agent whose endpoint
+was called; None means "whichever of mine", which only the admin door may ask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+from gateway.model.message import Message
+from gateway.model.push import PushConfig
+from gateway.model.task import TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Give a message to an agent (§3.1.1, §3.1.2).
+
+    `digest` is the SHA-256 of the `message` member as it was sent: equal digests mean the same message.
+    `always_deduplicate` is for dialects whose ids are idempotency keys by definition.
+    """
+
+    verb: ClassVar[str] = "SendMessage"
+
+    agent: str
+    message: Message
+    digest: bytes
+    return_immediately: bool = False
+    history_length: int | None = None
+    accepted_output_modes: tuple[str, ...] = ()
+    push: PushConfig | None = None
+    metadata: dict[str, Any] | None = None
+    extensions: tuple[str, ...] = ()
+    stream: bool = False
+    always_deduplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GetTask:
+    verb: ClassVar[str] = "GetTask"
+    agent: str | None
+    task_id: str
+    history_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListTasks:
+    verb: ClassVar[str] = "ListTasks"
+    agent: str | None
+    context_id: str | None = None
+    status: TaskState | None = None
+    page_size: int = 50
+    page_token: str = ""
+    history_length: int | None = None
+    status_timestamp_after: int | None = None  # milliseconds since the epoch, inclusive (§3.1.4: at or after)
+    include_artifacts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTask:
+    verb: ClassVar[str] = "CancelTask"
+    agent: str | None
+    task_id: str
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeToTask:
+    verb: ClassVar[str] = "SubscribeToTask"
+    agent: str | None
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePushConfig:
+    verb: ClassVar[str] = "CreateTaskPushNotificationConfig"
+    agent: str
+    task_id: str
+    config: PushConfig
+
+
+@dataclass(frozen=True, slots=True)
+class GetPushConfig:
+    verb: ClassVar[str] = "GetTaskPushNotificationConfig"
+    agent: str
+    task_id: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListPushConfigs:
+    verb: ClassVar[str] = "ListTaskPushNotificationConfigs"
+    agent: str
+    task_id: str
+    page_size: int = 50
+    page_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePushConfig:
+    verb: ClassVar[str] = "DeleteTaskPushNotificationConfig"
+    agent: str
+    task_id: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetExtendedCard:
+    verb: ClassVar[str] = "GetExtendedAgentCard"
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """The older `agents/tasks/result` with only a `task_id`: the caller's own id, at most `wait` seconds."""
+
+    verb: ClassVar[str] = "GetTask"
+    agent: str | None
+    message_id: str
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitResult:
+    """The older `agents/tasks/result` with a status: the worker of `agent` reports on the gateway's task."""
+
+    verb: ClassVar[str] = "SubmitResult"
+    agent: str | None
+    task_id: str
+    state: TaskState
+    result: Any = None
+    has_result: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PullTasks:
+    """A worker takes the tasks that wait for it (`agents/tasks/pending`), for at most `wait` seconds."""
+
+    verb: ClassVar[str] = "PullTasks"
+    agent: str
+    limit: int = 10
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListAgents:
+    verb: ClassVar[str] = "ListAgents"
+    agent: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddAgent:
+    """Register a remote agent by its card. `local_operator` is true only for the machine's own credential."""
+
+    verb: ClassVar[str] = "AddAgent"
+    card_url: str
+    id: str | None = None
+    agent: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAgent:
+    verb: ClassVar[str] = "RemoveAgent"
+    id: str
+    agent: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddKey:
+    verb: ClassVar[str] = "AddKey"
+    name: str
+    agent: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListKeys:
+    verb: ClassVar[str] = "ListKeys"
+    agent: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeKey:
+    verb: ClassVar[str] = "RevokeKey"
+    id: str
+    agent: None = None
+
+
+Call: TypeAlias = (
+    SendMessage
+    | GetTask
+    | ListTasks
+    | CancelTask
+    | SubscribeToTask
+    | CreatePushConfig
+    | GetPushConfig
+    | ListPushConfigs
+    | DeletePushConfig
+    | GetExtendedCard
+    | FetchResult
+    | SubmitResult
+    | PullTasks
+    | ListAgents
+    | AddAgent
+    | RemoveAgent
+    | AddKey
+    | ListKeys
+    | RevokeKey
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """One page of ListTasks. `next_page_token` is "" on the last page (§3.1.4)."""
+
+    tasks: tuple[Any, ...]
+    next_page_token: str
+    page_size: int
+    total_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushConfigPage:
+    configs: tuple[PushConfig, ...]
+    next_page_token: str = field(default="")

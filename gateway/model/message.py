@@ -1,0 +1,55 @@
+"""Message, Part, Artifact: what agents say and make (A2A 1.0 §4.1)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from gateway.model.base import Id, Model
+
+
+class Role(StrEnum):
+    USER = "ROLE_USER"
+    AGENT = "ROLE_AGENT"
+
+
+class Part(Model):
+    """One piece of content: exactly one of `text`, `raw` (base64), `url`, `data` (any JSON).
+
+    "Exactly one" is checked where callers' messages come in; an upstream's newer kind of part passes through.
+    """
+
+    text: str | None = None
+    raw: str | None = None
+    url: str | None = None
+    data: Any = None
+    metadata: dict[str, Any] | None = None
+    filename: str | None = None
+    media_type: str | None = None
+
+
+class Message(Model):
+    KEY: ClassVar[str] = "message"
+
+    message_id: Id
+    role: Role
+    parts: tuple[Part, ...]
+    context_id: str | None = None
+    task_id: str | None = None
+    metadata: dict[str, Any] | None = None
+    extensions: tuple[str, ...] | None = None
+    reference_task_ids: tuple[str, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """All text parts, one under the other: what a person would read."""
+        return "\n".join(part.text for part in self.parts if part.text is not None)
+
+
+class Artifact(Model):
+    artifact_id: Id
+    parts: tuple[Part, ...]
+    name: str | None = None
+    description: str | None = None
+    metadata: dict[str, Any] | None = None
+    extensions: tuple[str, ...] | None = None

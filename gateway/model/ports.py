@@ -1,0 +1,343 @@
+"""The ports: what the core needs from the outside, said once, errors included.
+
+**Store.** Writes are values (`Reserve`, `CreateTask`, …). `commit(*changes, records=…)` applies all of them and
+the audit records in one transaction and returns when they are durable; `later(…)` lets them ride with the next
+commit, at the latest after 5 ms. The caller chooses durability and nothing else. Every key starts with the
+tenant. Reads see everything that a returned `commit` wrote.
+
+Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABLE) when the store cannot write
+(disk full, closed); nothing else leaves a store on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from gateway.model.agent import Agent, Upstream
+from gateway.model.audit import AuditEntry
+from gateway.model.card import AgentCard
+from gateway.model.message import Message
+from gateway.model.push import PushConfig
+from gateway.model.task import Event, Task, TaskState
+
+
+class Fenced(Exception):
+    """The write carried an old fence: somebody else has taken the task over, and nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The idempotency key of a message: one message, one task (or one reply)."""
+
+    tenant: str
+    principal: str
+    agent: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What is known about a key. Neither `reply` nor `settled`: the work has begun and left nothing yet."""
+
+    key: Key
+    digest: bytes
+    task_id: str
+    at: int
+    settled: bool = False
+    reply: Message | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event in a task's log. `body` is its StreamResponse (`task.envelope`), made once for the log, the
+    streams and the pushes."""
+
+    seq: int
+    event: Event
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task and what the gateway knows about it. Times are milliseconds since the epoch.
+
+    `seq` is the last event's number; `fence` goes up with each change of the executing `node`;
+    `message_id` is the id of the message that began the task, `deadline` when the current turn must end.
+    """
+
+    tenant: str
+    id: str
+    owner: str
+    agent: str
+    task: Task
+    seq: int
+    fence: int
+    created: int
+    updated: int
+    deadline: int
+    message_id: str
+    upstream: Upstream | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQuery:
+    """ListTasks, newest status first. `after` is the (updated, id) of the last row of the page before."""
+
+    tenant: str
+    owner: str
+    agent: str | None
+    limit: int
+    context_id: str | None = None
+    state: TaskState | None = None
+    updated_since: int | None = None
+    after: tuple[int, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """A registered remote agent. `card` is the last card that was fetched (JSON), None before the first;
+    `trusted` means that the operator named the URL on this machine (SURFACES: egress)."""
+
+    id: str
+    card_url: str
+    trusted: bool
+    added: int
+    card: bytes | None = None
+    etag: str | None = None
+    fetched: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """An API key: `prefix` is its visible beginning, `hash` the SHA-256 of the whole."""
+
+    id: str
+    tenant: str
+    name: str
+    prefix: str
+    hash: bytes
+    created: int
+    revoked: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One push that is due: event `seq` of a task for one configuration. `body` is a StreamResponse."""
+
+    tenant: str
+    task_id: str
+    config: PushConfig
+    seq: int
+    body: bytes
+    attempts: int
+
+
+# Changes: what a commit can do.
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Take a key. If it is taken, *nothing else of the commit is applied* and `commit` returns its holder."""
+
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give a key back: the message was refused before anything came of it."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class SaveReply:
+    """The agent answered with a Message: keep it under the key."""
+
+    key: Key
+    reply: Message
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTask:
+    """A new task with its first events (`row.task` is the state after them) and its push configurations.
+    Settles `key`; writes one outbox row per event and configuration."""
+
+    row: TaskRow
+    node: str
+    records: tuple[Record, ...]
+    key: Key | None = None
+    push: tuple[PushConfig, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AdvanceTask:
+    """More events of a task; `row` is the state after them. Writes outbox rows when `push`.
+    Settles `key` (a continued task's message). Raises Fenced if `row.fence` is old."""
+
+    row: TaskRow
+    records: tuple[Record, ...]
+    push: bool = False
+    key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PutPushConfig:
+    tenant: str
+    config: PushConfig  # with id and task_id
+
+
+@dataclass(frozen=True, slots=True)
+class DropPushConfig:
+    """Deletes one configuration and what is still queued for it. Deleting a missing one is no error (§3.1.10)."""
+
+    tenant: str
+    task_id: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutUpstreamContext:
+    """The remote agent's own id for one of our contexts."""
+
+    tenant: str
+    owner: str
+    agent: str
+    context_id: str
+    upstream_context_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettleDelivery:
+    """A push attempt ended: done (`retry_at` None) or to be tried again then."""
+
+    tenant: str
+    task_id: str
+    config_id: str
+    seq: int
+    retry_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PutAgent:
+    record: AgentRecord
+
+
+@dataclass(frozen=True, slots=True)
+class DropAgent:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutKey:
+    record: KeyRecord
+
+
+Change: TypeAlias = (
+    Reserve
+    | Release
+    | SaveReply
+    | CreateTask
+    | AdvanceTask
+    | PutPushConfig
+    | DropPushConfig
+    | PutUpstreamContext
+    | SettleDelivery
+    | PutAgent
+    | DropAgent
+    | PutKey
+)
+
+
+class Store(Protocol):
+    """Everything durable. See the module's text for the contract of `commit` and `later`."""
+
+    async def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> Reservation | None:
+        """Durable when it returns. Returns the holder if a `Reserve` found its key taken, else None."""
+        ...
+
+    def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> None:
+        """Durable soon (≤ 5 ms, or with the next commit). Never raises; a failure is logged by the store."""
+        ...
+
+    async def task(
+        self, tenant: str, task_id: str, *, owner: str | None = None, agent: str | None = None
+    ) -> TaskRow | None:
+        """None when there is no such task *for this owner and agent*; None as filter means any."""
+        ...
+
+    async def tasks(self, query: TaskQuery) -> tuple[list[TaskRow], int]:
+        """One page (at most `query.limit` rows) and how many match in all."""
+        ...
+
+    async def events(self, tenant: str, task_id: str, after: int) -> list[Record]:
+        """The task's log after sequence number `after`, in order."""
+        ...
+
+    async def reservation(
+        self, tenant: str, principal: str, message_id: str, *, agent: str | None = None
+    ) -> list[Reservation]:
+        """The caller's keys with this message id; more than one only if `agent` is None."""
+        ...
+
+    async def upstream_context(self, tenant: str, owner: str, agent: str, context_id: str) -> str | None: ...
+
+    async def push_config(self, tenant: str, task_id: str, id: str) -> PushConfig | None: ...
+
+    async def push_configs(self, tenant: str, task_id: str, *, limit: int, after: str = "") -> list[PushConfig]:
+        """Ordered by id, those after `after`."""
+        ...
+
+    async def claim(self, node: str, now: int, lease_until: int, limit: int) -> list[TaskRow]:
+        """Take over active (not interrupted) tasks whose lease has ended or whose executor was an earlier life
+        of this single-process store: fence + 1, owner `node`. Empty when there is nothing left."""
+        ...
+
+    async def unsettled(self, before: int) -> list[Reservation]:
+        """Reservations from before `before` that have neither reply nor task: work a dead process began."""
+        ...
+
+    async def due(self, now: int, limit: int, lease_ms: int) -> list[Delivery]:
+        """Deliveries due at `now`, oldest first; each is hidden from the next `due` for `lease_ms`
+        and its `attempts` counts this one."""
+        ...
+
+    async def agents(self) -> list[AgentRecord]: ...
+
+    async def keys(self) -> list[KeyRecord]: ...
+
+    async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
+        """Audit records in the order in which they were written, those after index `after`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Write what `later` still holds, then close. May be called twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What fetching a card brought; `card` is None when it has not changed since `etag`."""
+
+    card: AgentCard | None
+    body: bytes
+    etag: str | None
+
+
+class Directory(Protocol):
+    """How remote agents are found and reached."""
+
+    async def fetch(self, url: str, *, etag: str | None, trusted: bool) -> Fetched:
+        """The card at `url`, validated. Raises GatewayError with a sentence for every other outcome."""
+        ...
+
+    def connect(self, id: str, card: AgentCard, *, card_url: str, trusted: bool) -> Agent:
+        """An agent behind the card. Raises GatewayError when it offers no interface that we speak."""
+        ...
+
+
+class Notifier(Protocol):
+    async def deliver(self, delivery: Delivery) -> None:
+        """POST the body to the webhook. Returns on 2xx, raises GatewayError otherwise."""
+        ...

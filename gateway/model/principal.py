@@ -1,0 +1,47 @@
+"""Who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    LOCAL = "local"  # the credential that the gateway generated for the machine it runs on
+    KEY = "key"  # an API key made with `gateway keys add`
+    ANONYMOUS = "anonymous"  # nobody; exists only where the operator switched it on
+    AGENT = "agent"  # a local agent that asks another one, on behalf of the caller whose task it works on
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A verified identity. `tenant` comes from verification only, never from a message's routing field."""
+
+    kind: Kind
+    name: str
+    tenant: str = ""
+    on_behalf_of: Principal | None = None
+    hops: int = 0
+
+    @property
+    def id(self) -> str:
+        """Unique in the tenant; kinds can never collide (`key:alice`, `agent:alice`)."""
+        return f"{self.kind}:{self.name}"
+
+    @property
+    def owner(self) -> str:
+        """Whose tasks and contexts this principal works on: those of the caller at the outer end of the chain."""
+        return self.root.id
+
+    @property
+    def root(self) -> Principal:
+        """The caller at the outer end of the delegation chain."""
+        return self if self.on_behalf_of is None else self.on_behalf_of.root
+
+    def delegate(self, agent: str) -> Principal:
+        """The identity of `agent` when it asks on behalf of this principal, one hop deeper."""
+        return Principal(Kind.AGENT, agent, self.tenant, self, self.hops + 1)
+
+
+LOCAL = Principal(Kind.LOCAL, "local")
+ANONYMOUS = Principal(Kind.ANONYMOUS, "anonymous")

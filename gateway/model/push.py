@@ -1,0 +1,23 @@
+"""Where a caller wants to be told about a task (A2A 1.0 §4.3)."""
+
+from __future__ import annotations
+
+from gateway.model.base import Id, Model
+
+
+class PushAuthentication(Model):
+    """What goes into the webhook's `Authorization` header: `{scheme} {credentials}`."""
+
+    scheme: Id
+    credentials: str | None = None
+
+
+class PushConfig(Model):
+    """`TaskPushNotificationConfig`."""
+
+    url: Id
+    id: str | None = None
+    task_id: str | None = None
+    tenant: str | None = None
+    token: str | None = None
+    authentication: PushAuthentication | None = None
