@@ -1,0 +1,40 @@
+"""The card that this gateway publishes for an agent: the agent's own words, the gateway's doors (§8.2, §8.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.model.card import HTTP_JSON, JSONRPC, VERSION, AgentCapabilities, AgentCard, AgentInterface
+
+# What a caller must show: a bearer credential of this gateway (never the upstream's own schemes).
+SCHEMES: dict[str, Any] = {
+    "gateway": {"httpAuthSecurityScheme": {"scheme": "Bearer", "description": "A credential of this gateway"}}
+}
+REQUIREMENTS: tuple[dict[str, Any], ...] = ({"schemes": {"gateway": {"list": []}}},)
+
+
+def published(
+    card: AgentCard, url: str, *, extended: bool, anonymous: bool, tenants: tuple[str, ...] = ()
+) -> AgentCard:
+    """`card` as served at `url` (the agent's base URL here, without a trailing slash).
+
+    Interfaces, security schemes and the capabilities that the gateway itself provides are replaced; signatures are
+    dropped, because they would no longer be true.
+    """
+    interfaces = [
+        AgentInterface(url=url, protocol_binding=binding, protocol_version=VERSION) for binding in (JSONRPC, HTTP_JSON)
+    ] + [
+        AgentInterface(url=url, protocol_binding=binding, protocol_version=VERSION, tenant=tenant)
+        for tenant in tenants
+        for binding in (JSONRPC, HTTP_JSON)
+    ]
+    own: dict[str, Any] = {"streaming": True, "push_notifications": True, "extended_agent_card": extended}
+    if card.capabilities.extensions:
+        own["extensions"] = card.capabilities.extensions
+    update: dict[str, Any] = {"supported_interfaces": tuple(interfaces), "capabilities": AgentCapabilities(**own)}
+    if not anonymous:
+        update |= {"security_schemes": SCHEMES, "security_requirements": REQUIREMENTS}
+    view = card.model_copy(update=update)
+    drop = {"signatures"} | ({"security_schemes", "security_requirements"} if anonymous else set())
+    view.__pydantic_fields_set__.difference_update(drop)
+    return view

@@ -1,0 +1,244 @@
+"""Parameters of the eleven operations -> calls. One decoder per method; the table below is the dialect.
+
+The shapes are those of `a2a.proto`; both bindings decode through them, so a rule is written once. Unknown fields
+are ignored (§5.7), but stay in the message that is passed on.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+import orjson
+from pydantic import Field, ValidationError
+
+from gateway.model.base import Model, milliseconds
+from gateway.model.call import (
+    Call,
+    CancelTask,
+    CreatePushConfig,
+    DeletePushConfig,
+    GetExtendedCard,
+    GetPushConfig,
+    GetTask,
+    ListPushConfigs,
+    ListTasks,
+    SendMessage,
+    SubscribeToTask,
+)
+from gateway.model.errors import GatewayError, Reason, Violation, invalid
+from gateway.model.message import Message, Part
+from gateway.model.push import PushConfig
+from gateway.model.task import TaskState
+
+Params: TypeAlias = dict[str, Any]
+
+# ProtoJSON's int32. A history is never longer than its task, so the upper bound of the type is bound enough.
+Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
+M = TypeVar("M", bound=Model)
+CONTENT = ("text", "raw", "url", "data")
+
+
+class _Configuration(Model):
+    accepted_output_modes: tuple[str, ...] | None = None
+    task_push_notification_config: PushConfig | None = None
+    history_length: Int32 | None = None
+    return_immediately: bool | None = None
+
+
+class _Send(Model):
+    message: Message
+    configuration: _Configuration | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _TaskId(Model):
+    id: str = Field(min_length=1)
+    history_length: Int32 | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _List(Model):
+    context_id: str | None = None
+    status: str | None = None
+    page_size: Annotated[int, Field(ge=1, le=100)] | None = None
+    page_token: str | None = None
+    history_length: Int32 | None = None
+    status_timestamp_after: str | None = None
+    include_artifacts: bool | None = None
+
+
+class _PushId(Model):
+    task_id: str = Field(min_length=1)
+    id: str = Field(min_length=1)
+
+
+class _PushList(Model):
+    task_id: str = Field(min_length=1)
+    page_size: Annotated[int, Field(ge=0, le=100)] | None = None
+    page_token: str | None = None
+
+
+def _send(agent: str, params: Params, extensions: tuple[str, ...], *, stream: bool = False) -> SendMessage:
+    request = _read(_Send, params)
+    _check_parts(request.message)
+    configuration = request.configuration or _Configuration()
+    push = configuration.task_push_notification_config
+    if push is not None and push.task_id:
+        raise invalid("configuration.taskPushNotificationConfig.taskId", "must be empty: the task is made by this call")
+    return SendMessage(
+        agent=agent,
+        message=request.message,
+        digest=digest(params["message"]),
+        return_immediately=bool(configuration.return_immediately),
+        history_length=configuration.history_length,
+        accepted_output_modes=configuration.accepted_output_modes or (),
+        push=push,
+        metadata=request.metadata,
+        extensions=extensions,
+        stream=stream,
+    )
+
+
+def _stream(agent: str, params: Params, extensions: tuple[str, ...]) -> SendMessage:
+    return _send(agent, params, extensions, stream=True)
+
+
+def _get(agent: str, params: Params, extensions: tuple[str, ...]) -> GetTask:
+    request = _read(_TaskId, params)
+    return GetTask(agent, request.id, request.history_length)
+
+
+def _list(agent: str, params: Params, extensions: tuple[str, ...]) -> ListTasks:
+    request = _read(_List, params)
+    since = None
+    if request.status_timestamp_after:
+        since = milliseconds(request.status_timestamp_after)
+        if since is None:
+            raise invalid("statusTimestampAfter", "must be an RFC 3339 timestamp such as 2026-11-21T08:00:00.000Z")
+    return ListTasks(
+        agent,
+        context_id=request.context_id or None,
+        status=_state(request.status),
+        page_size=request.page_size or 50,
+        page_token=request.page_token or "",
+        history_length=request.history_length,
+        status_timestamp_after=since,
+        include_artifacts=bool(request.include_artifacts),
+    )
+
+
+def _cancel(agent: str, params: Params, extensions: tuple[str, ...]) -> CancelTask:
+    request = _read(_TaskId, params)
+    return CancelTask(agent, request.id, request.metadata)
+
+
+def _subscribe(agent: str, params: Params, extensions: tuple[str, ...]) -> SubscribeToTask:
+    return SubscribeToTask(agent, _read(_TaskId, params).id)
+
+
+def _create_push(agent: str, params: Params, extensions: tuple[str, ...]) -> CreatePushConfig:
+    config = _read(PushConfig, params)
+    if not config.task_id:
+        raise invalid("taskId", "is required")
+    return CreatePushConfig(agent, config.task_id, config)
+
+
+def _get_push(agent: str, params: Params, extensions: tuple[str, ...]) -> GetPushConfig:
+    request = _read(_PushId, params)
+    return GetPushConfig(agent, request.task_id, request.id)
+
+
+def _list_push(agent: str, params: Params, extensions: tuple[str, ...]) -> ListPushConfigs:
+    request = _read(_PushList, params)
+    return ListPushConfigs(agent, request.task_id, request.page_size or 50, request.page_token or "")
+
+
+def _delete_push(agent: str, params: Params, extensions: tuple[str, ...]) -> DeletePushConfig:
+    request = _read(_PushId, params)
+    return DeletePushConfig(agent, request.task_id, request.id)
+
+
+def _extended_card(agent: str, params: Params, extensions: tuple[str, ...]) -> GetExtendedCard:
+    return GetExtendedCard(agent)
+
+
+DECODE: dict[str, Callable[[str, Params, tuple[str, ...]], Call]] = {
+    "SendMessage": _send,
+    "SendStreamingMessage": _stream,
+    "GetTask": _get,
+    "ListTasks": _list,
+    "CancelTask": _cancel,
+    "SubscribeToTask": _subscribe,
+    "CreateTaskPushNotificationConfig": _create_push,
+    "GetTaskPushNotificationConfig": _get_push,
+    "ListTaskPushNotificationConfigs": _list_push,
+    "DeleteTaskPushNotificationConfig": _delete_push,
+    "GetExtendedAgentCard": _extended_card,
+}
+STREAMING = frozenset({"SendStreamingMessage", "SubscribeToTask"})
+
+
+def decode(method: str, params: Params, agent: str, extensions: tuple[str, ...] = ()) -> Call:
+    """The call that `method` with `params` means on the endpoint of `agent`.
+
+    Raises GatewayError: METHOD_NOT_FOUND, or INVALID_PARAMS with a violation per wrong field.
+    """
+    decoder = DECODE.get(method)
+    if decoder is None:
+        raise GatewayError(Reason.METHOD_NOT_FOUND, "There is no such method in A2A 1.0")
+    return decoder(agent, params, extensions)
+
+
+def digest(message: Any) -> bytes:
+    """SHA-256 of the `message` member alone, whatever the order of its keys."""
+    return hashlib.sha256(orjson.dumps(message, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def violations(error: ValidationError) -> tuple[Violation, ...]:
+    """Where and what, without echoing the caller's values."""
+    return tuple(
+        Violation(".".join(str(step) for step in problem["loc"]) or "params", problem["msg"])
+        for problem in error.errors(include_url=False, include_input=False, include_context=False)[:20]
+    )
+
+
+def _read(shape: type[M], params: Params) -> M:
+    try:
+        return shape.model_validate(params)
+    except ValidationError as error:
+        found = violations(error)
+        sentence = "; ".join(f"{violation.field}: {violation.description}" for violation in found[:3])
+        raise GatewayError(Reason.INVALID_PARAMS, sentence, violations=found) from None
+
+
+def _check_parts(message: Message) -> None:
+    if not message.parts:
+        raise invalid("message.parts", "must have at least one part")
+    for index, part in enumerate(message.parts):
+        present = [name for name in CONTENT if name in part.model_fields_set]
+        if len(present) != 1:
+            raise invalid(f"message.parts.{index}", f"must have exactly one of {', '.join(CONTENT)}")
+        if part.raw is not None:
+            _check_base64(index, part)
+
+
+def _check_base64(index: int, part: Part) -> None:
+    # ProtoJSON takes both alphabets, padded or not.
+    text = (part.raw or "").replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        raise invalid(f"message.parts.{index}.raw", "is not base64") from None
+
+
+def _state(status: str | None) -> TaskState | None:
+    if not status or status == "TASK_STATE_UNSPECIFIED":
+        return None
+    try:
+        return TaskState(status)
+    except ValueError:
+        raise invalid("status", f"must be one of {', '.join(TaskState)}") from None

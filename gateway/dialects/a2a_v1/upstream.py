@@ -1,0 +1,188 @@
+"""Speaking A2A 1.0 to somebody else's agent: requests as bytes, answers as events under our ids. Pure.
+
+An agent's task and context ids are unique only there; everything that comes in is renamed to ours before it is
+validated, and what goes out carries the agent's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from pydantic import ValidationError
+
+from gateway.dialects.a2a_v1.errors import read_error
+from gateway.model.card import JSONRPC, VERSION, AgentInterface
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.message import Message
+from gateway.model.task import Event, open_envelope
+
+HEADERS: Mapping[str, str] = {
+    "content-type": "application/json",
+    "accept": "application/json, application/a2a+json",
+    "a2a-version": VERSION,
+}
+STREAM_HEADERS: Mapping[str, str] = {**HEADERS, "accept": "text/event-stream, application/json"}
+
+# Reasons that mean to our caller what they meant to us. Any other is between the gateway and the agent: a caller
+# can do nothing about an upstream's 401 or parse error, and must not take it for ours.
+CARRIED = frozenset(
+    {
+        Reason.TASK_NOT_FOUND,
+        Reason.TASK_NOT_CANCELABLE,
+        Reason.UNSUPPORTED_OPERATION,
+        Reason.CONTENT_TYPE_NOT_SUPPORTED,
+        Reason.EXTENSION_SUPPORT_REQUIRED,
+        Reason.INVALID_PARAMS,
+        Reason.OVERLOADED,
+        Reason.UNAVAILABLE,
+    }
+)
+
+_HTTP: dict[str, tuple[str, str]] = {
+    "SendMessage": ("POST", "/message:send"),
+    "SendStreamingMessage": ("POST", "/message:stream"),
+    "GetTask": ("GET", "/tasks/{id}"),
+    "CancelTask": ("POST", "/tasks/{id}:cancel"),
+    "SubscribeToTask": ("POST", "/tasks/{id}:subscribe"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One HTTP request."""
+
+    method: str
+    url: str
+    body: bytes | None
+
+
+def outgoing(interface: AgentInterface, operation: str, params: bytes, id: str | None = None) -> Outgoing:
+    """`operation` on an interface. `params` are the JSON parameters without the task id, which is `id`."""
+    if interface.protocol_binding == JSONRPC:
+        if id is not None:
+            params = b'{"id":%s%s' % (orjson.dumps(id), b"," + params[1:] if params != b"{}" else b"}")
+        body = b'{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}' % (operation.encode(), params)
+        return Outgoing("POST", interface.url, body)
+    method, path = _HTTP[operation]
+    base = interface.url.rstrip("/") + (f"/{quote(interface.tenant, safe='')}" if interface.tenant else "")
+    url = base + path.replace("{id}", quote(id or "", safe=""))
+    return Outgoing(method, url, params if method == "POST" else None)
+
+
+def message_params(
+    message: Message,
+    interface: AgentInterface,
+    *,
+    task_id: str | None,
+    context_id: str | None,
+    accepted_output_modes: tuple[str, ...] = (),
+    metadata: dict[str, Any] | None = None,
+) -> bytes:
+    """Parameters of SendMessage and SendStreamingMessage. Always `returnImmediately`: the waiting is ours, so that
+    no idle timeout on the way can end it, and the agent's task id is known (and stored) from the start."""
+    sent = message.model_copy(update={"task_id": task_id, "context_id": context_id})
+    unset = {name for name, value in (("task_id", task_id), ("context_id", context_id)) if value is None}
+    sent.__pydantic_fields_set__.difference_update(unset)
+    more = b',"acceptedOutputModes":' + orjson.dumps(accepted_output_modes) if accepted_output_modes else b""
+    body = b'{"message":%s,"configuration":{"returnImmediately":true%s}' % (sent.wire(), more)
+    if metadata:
+        body += b',"metadata":' + orjson.dumps(metadata)
+    if interface.tenant and interface.protocol_binding == JSONRPC:
+        body += b',"tenant":' + orjson.dumps(interface.tenant)
+    return body + b"}"
+
+
+def result(interface: AgentInterface, status: int, tree: Any) -> Any:
+    """The result in an answer of either binding. Raises GatewayError for an error or for what is neither."""
+    if not isinstance(tree, dict):
+        raise _nonsense("answered with something that is not an object")
+    error = tree.get("error")
+    if error is not None:
+        raise _carried(error)
+    if interface.protocol_binding == JSONRPC:
+        if tree.get("jsonrpc") != "2.0" or tree.get("id") != 1 or "result" not in tree:
+            raise _nonsense("did not answer with a JSON-RPC 2.0 response to our request")
+        return tree["result"]
+    if status >= 400:
+        raise GatewayError(Reason.UPSTREAM_FAILED, f"The agent answered with status {status}")
+    return tree
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An event under our ids, and the ids that the agent gave."""
+
+    event: Event
+    task_id: str | None
+    context_id: str | None
+
+
+def event(tree: Any, *, task_id: str, context_id: str) -> Named:
+    """A StreamResponse or SendMessageResponse of the agent, renamed. Raises INVALID_AGENT_RESPONSE."""
+    if not isinstance(tree, dict):
+        raise _nonsense("sent an event that is not an object")
+    theirs = _rename(tree, task_id, context_id)
+    try:
+        return Named(open_envelope(tree), *theirs)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _nonsense(f"sent an invalid event: {where}: {first['msg']}") from None
+    except ValueError:
+        raise _nonsense("sent an event without task, message, statusUpdate or artifactUpdate") from None
+
+
+def _rename(tree: dict[str, Any], task_id: str, context_id: str) -> tuple[str | None, str | None]:
+    if isinstance(task := tree.get("task"), dict):
+        theirs = _text(task.get("id")), _text(task.get("contextId"))
+        task["id"], task["contextId"] = task_id, context_id
+        for message in (*_list(task.get("history")), _message_of(task)):
+            _rename_message(message, task_id, context_id)
+        return theirs
+    if isinstance(message := tree.get("message"), dict):
+        theirs = None, _text(message.get("contextId"))
+        message["contextId"] = context_id
+        message.pop("taskId", None)
+        return theirs
+    for key in ("statusUpdate", "artifactUpdate"):
+        if isinstance(update := tree.get(key), dict):
+            theirs = _text(update.get("taskId")), _text(update.get("contextId"))
+            update["taskId"], update["contextId"] = task_id, context_id
+            _rename_message(_message_of(update), task_id, context_id)
+            return theirs
+    return None, None
+
+
+def _rename_message(message: Any, task_id: str, context_id: str) -> None:
+    if isinstance(message, dict):
+        message["taskId"], message["contextId"] = task_id, context_id
+
+
+def _message_of(holder: dict[str, Any]) -> Any:
+    status = holder.get("status")
+    return status.get("message") if isinstance(status, dict) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _carried(error: Any) -> GatewayError:
+    reason, message, metadata = read_error(error)
+    if reason in CARRIED:
+        assert reason is not None
+        return GatewayError(reason, message or reason.value, metadata=metadata)
+    said = f": {message}" if message else ""
+    return GatewayError(Reason.UPSTREAM_FAILED, f"The agent refused the call{said}"[:500])
+
+
+def _nonsense(what: str) -> GatewayError:
+    return GatewayError(Reason.INVALID_AGENT_RESPONSE, f"The agent {what}")
