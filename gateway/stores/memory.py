@@ -1,0 +1,367 @@
+"""Everything in dictionaries: for trials, and for other people's tests.
+
+The contract is the port's (`model/ports.py`) except for the one word "durable". Nothing is ever forgotten, so
+it is not meant for long service.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, takewhile
+from typing import Any, TypeVar
+
+from gateway.model.audit import AuditEntry
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.message import Message
+from gateway.model.ports import (
+    AdvanceTask,
+    AgentRecord,
+    Change,
+    CreateTask,
+    Delivery,
+    DropAgent,
+    DropPushConfig,
+    Fenced,
+    Key,
+    KeyRecord,
+    PutAgent,
+    PutKey,
+    PutPushConfig,
+    PutUpstreamContext,
+    Record,
+    Release,
+    Reservation,
+    Reserve,
+    SaveReply,
+    SettleDelivery,
+    Store,
+    TaskQuery,
+    TaskRow,
+)
+from gateway.model.push import PushConfig
+from gateway.model.task import ACTIVE
+from gateway.stores.problems import BadChange
+
+log = logging.getLogger(__name__)
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A task and who executes it."""
+
+    row: TaskRow
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    due: int
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class _Tables:
+    reservations: dict[Key, Reservation] = field(default_factory=dict)
+    tasks: dict[tuple[str, str], _Held] = field(default_factory=dict)
+    logs: dict[tuple[str, str], list[Record]] = field(default_factory=dict)
+    configs: dict[tuple[str, str, str], PushConfig] = field(default_factory=dict)
+    outbox: dict[tuple[str, str, str, int], _Queued] = field(default_factory=dict)
+    contexts: dict[tuple[str, str, str, str], str] = field(default_factory=dict)
+    agents: dict[str, AgentRecord] = field(default_factory=dict)
+    keys: dict[tuple[str, str], KeyRecord] = field(default_factory=dict)
+    audit: list[AuditEntry] = field(default_factory=list)
+
+
+class _Taken(Exception):
+    def __init__(self, holder: Reservation) -> None:
+        self.holder = holder
+
+
+class _Transaction:
+    """One commit: every write leaves behind how to undo it."""
+
+    def __init__(self, tables: _Tables, now: int, node: str) -> None:
+        self.tables = tables
+        self.now = now
+        self.node = node
+        self._undo: list[Callable[[], object]] = []
+
+    def put(self, table: dict[_K, _V], key: _K, value: _V) -> None:
+        if key in table:
+            old = table[key]
+            self._undo.append(lambda: table.__setitem__(key, old))
+        else:
+            self._undo.append(lambda: table.pop(key))
+        table[key] = value
+
+    def drop(self, table: dict[_K, _V], key: _K) -> None:
+        if key in table:
+            old = table.pop(key)
+            self._undo.append(lambda: table.__setitem__(key, old))
+
+    def extend(self, table: list[_V], rows: Iterable[_V]) -> None:
+        size = len(table)
+        self._undo.append(lambda: table.__delitem__(slice(size, None)))
+        table.extend(rows)
+
+    def undo(self) -> None:
+        for step in reversed(self._undo):
+            step()
+
+
+def _reserve(tx: _Transaction, change: Reserve) -> None:
+    holder = tx.tables.reservations.get(change.reservation.key)
+    if holder is not None:
+        raise _Taken(holder)
+    tx.put(tx.tables.reservations, change.reservation.key, change.reservation)
+
+
+def _release(tx: _Transaction, change: Release) -> None:
+    held = tx.tables.reservations.get(change.key)
+    if held is not None and not held.settled and held.reply is None:
+        tx.drop(tx.tables.reservations, change.key)
+
+
+def _save_reply(tx: _Transaction, change: SaveReply) -> None:
+    _update_reservation(tx, change.key, reply=change.reply)
+
+
+def _update_reservation(tx: _Transaction, key: Key | None, **changes: Any) -> None:
+    if key is not None and (held := tx.tables.reservations.get(key)) is not None:
+        tx.put(tx.tables.reservations, key, replace(held, **changes))
+
+
+def _create_task(tx: _Transaction, change: CreateTask) -> None:
+    row = change.row
+    key = (row.tenant, row.id)
+    if key in tx.tables.tasks:
+        raise BadChange(f"there is a task {row.id} already")
+    tx.put(tx.tables.tasks, key, _Held(row, change.node))
+    tx.put(tx.tables.logs, key, list(change.records))
+    for config in change.push:
+        _put_push_config(tx, PutPushConfig(row.tenant, config.model_copy(update={"task_id": row.id})))
+    _queue(tx, row, change.records)
+    _update_reservation(tx, change.key, settled=True)
+
+
+def _advance_task(tx: _Transaction, change: AdvanceTask) -> None:
+    row = change.row
+    key = (row.tenant, row.id)
+    held = tx.tables.tasks.get(key)
+    if held is None or held.row.fence != row.fence:
+        raise Fenced
+    if held.row.seq != row.seq - len(change.records):
+        raise BadChange(f"task {row.id} stands at {held.row.seq}, not before {row.seq}")
+    if held.row.task.status.state.terminal:
+        raise BadChange(f"task {row.id} has ended")
+    tx.put(tx.tables.tasks, key, _Held(row, tx.node))
+    tx.extend(tx.tables.logs[key], change.records)
+    if change.push:
+        _queue(tx, row, change.records)
+    _update_reservation(tx, change.key, settled=True)
+
+
+def _queue(tx: _Transaction, row: TaskRow, records: tuple[Record, ...]) -> None:
+    told = [record for record in records if not isinstance(record.event, Message)]
+    for tenant, task_id, id in [key for key in tx.tables.configs if key[:2] == (row.tenant, row.id)]:
+        for record in told:
+            tx.put(tx.tables.outbox, (tenant, task_id, id, record.seq), _Queued(tx.now))
+
+
+def _put_push_config(tx: _Transaction, change: PutPushConfig) -> None:
+    config = change.config
+    if config.id is None or config.task_id is None:
+        raise BadChange("a push configuration needs its id and its task's")
+    tx.put(tx.tables.configs, (change.tenant, config.task_id, config.id), config)
+
+
+def _drop_push_config(tx: _Transaction, change: DropPushConfig) -> None:
+    key = (change.tenant, change.task_id, change.id)
+    tx.drop(tx.tables.configs, key)
+    for queued in [queued for queued in tx.tables.outbox if queued[:3] == key]:
+        tx.drop(tx.tables.outbox, queued)
+
+
+def _put_upstream_context(tx: _Transaction, change: PutUpstreamContext) -> None:
+    key = (change.tenant, change.owner, change.agent, change.context_id)
+    tx.put(tx.tables.contexts, key, change.upstream_context_id)
+
+
+def _settle_delivery(tx: _Transaction, change: SettleDelivery) -> None:
+    key = (change.tenant, change.task_id, change.config_id, change.seq)
+    queued = tx.tables.outbox.get(key)
+    if queued is None:
+        return
+    if change.retry_at is None:
+        tx.drop(tx.tables.outbox, key)
+    else:
+        tx.put(tx.tables.outbox, key, replace(queued, due=change.retry_at))
+
+
+def _put_agent(tx: _Transaction, change: PutAgent) -> None:
+    tx.put(tx.tables.agents, change.record.id, change.record)
+
+
+def _drop_agent(tx: _Transaction, change: DropAgent) -> None:
+    tx.drop(tx.tables.agents, change.id)
+
+
+def _put_key(tx: _Transaction, change: PutKey) -> None:
+    tx.put(tx.tables.keys, (change.record.tenant, change.record.id), change.record)
+
+
+_APPLY: dict[type[Any], Callable[[_Transaction, Any], None]] = {
+    Reserve: _reserve,
+    Release: _release,
+    SaveReply: _save_reply,
+    CreateTask: _create_task,
+    AdvanceTask: _advance_task,
+    PutPushConfig: _put_push_config,
+    DropPushConfig: _drop_push_config,
+    PutUpstreamContext: _put_upstream_context,
+    SettleDelivery: _settle_delivery,
+    PutAgent: _put_agent,
+    DropAgent: _drop_agent,
+    PutKey: _put_key,
+}
+
+
+def _wall_clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class MemoryStore(Store):
+    """A store that lives as long as the process. Advancing a task makes `node` its executor."""
+
+    def __init__(self, *, now: Callable[[], int] = _wall_clock, node: str = "memory") -> None:
+        self._tables = _Tables()
+        self._now = now
+        self._node = node
+        self._closed = False
+
+    async def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> Reservation | None:
+        if self._closed:
+            raise GatewayError(Reason.UNAVAILABLE, "The store is closed")
+        tx = _Transaction(self._tables, self._now(), self._node)
+        try:
+            for change in changes:
+                _APPLY[type(change)](tx, change)
+            tx.extend(self._tables.audit, records)
+        except _Taken as taken:
+            tx.undo()
+            return taken.holder
+        except BaseException:
+            tx.undo()
+            raise
+        return None
+
+    def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> None:
+        # Nothing in `commit` waits, so one step of the coroutine is all of it.
+        try:
+            self.commit(*changes, records=records).send(None)
+        except StopIteration:
+            return
+        except Exception:
+            log.exception("a change that nobody waits for was not written")
+
+    async def task(
+        self, tenant: str, task_id: str, *, owner: str | None = None, agent: str | None = None
+    ) -> TaskRow | None:
+        held = self._tables.tasks.get((tenant, task_id))
+        if held is None or owner not in (None, held.row.owner) or agent not in (None, held.row.agent):
+            return None
+        return held.row
+
+    async def tasks(self, query: TaskQuery) -> tuple[list[TaskRow], int]:
+        rows = sorted(self._matching(query), key=_newest, reverse=True)
+        page = [row for row in rows if query.after is None or _newest(row) < query.after]
+        return page[: query.limit], len(rows)
+
+    def _matching(self, query: TaskQuery) -> Iterator[TaskRow]:
+        for (tenant, _), held in self._tables.tasks.items():
+            row = held.row
+            if (
+                (tenant, row.owner) == (query.tenant, query.owner)
+                and query.agent in (None, row.agent)
+                and query.context_id in (None, row.task.context_id)
+                and query.state in (None, row.task.status.state)
+                and (query.updated_since is None or row.updated >= query.updated_since)
+            ):
+                yield row
+
+    async def events(self, tenant: str, task_id: str, after: int) -> list[Record]:
+        return [record for record in self._tables.logs.get((tenant, task_id), ()) if record.seq > after]
+
+    async def reservation(
+        self, tenant: str, principal: str, message_id: str, *, agent: str | None = None
+    ) -> list[Reservation]:
+        asked = (tenant, principal, message_id)
+        return [
+            held
+            for key, held in sorted(self._tables.reservations.items(), key=lambda item: item[0].agent)
+            if (key.tenant, key.principal, key.message_id) == asked and agent in (None, key.agent)
+        ]
+
+    async def upstream_context(self, tenant: str, owner: str, agent: str, context_id: str) -> str | None:
+        return self._tables.contexts.get((tenant, owner, agent, context_id))
+
+    async def push_config(self, tenant: str, task_id: str, id: str) -> PushConfig | None:
+        return self._tables.configs.get((tenant, task_id, id))
+
+    async def push_configs(self, tenant: str, task_id: str, *, limit: int, after: str = "") -> list[PushConfig]:
+        keys = [key for key in self._tables.configs if key[:2] == (tenant, task_id) and key[2] > after]
+        return [self._tables.configs[key] for key in sorted(keys)[:limit]]
+
+    async def claim(self, node: str, now: int, lease_until: int, limit: int) -> list[TaskRow]:
+        # One process: a task of our own node is being worked on, whatever its lease says.
+        claimed: list[TaskRow] = []
+        for key, held in list(self._tables.tasks.items()):
+            if held.node != node and held.row.task.status.state in ACTIVE and len(claimed) < limit:
+                row = replace(held.row, fence=held.row.fence + 1)
+                self._tables.tasks[key] = _Held(row, node)
+                claimed.append(row)
+        return claimed
+
+    async def unsettled(self, before: int) -> list[Reservation]:
+        held = self._tables.reservations.values()
+        return sorted((r for r in held if r.at < before and not r.settled and r.reply is None), key=lambda r: r.at)
+
+    async def due(self, now: int, limit: int, lease_ms: int) -> list[Delivery]:
+        outbox = self._tables.outbox
+        queues = [list(queue) for _, queue in groupby(sorted(outbox), key=lambda key: key[:3])]
+        deliveries: list[Delivery] = []
+        # A webhook hears of one task in order: what stands behind a waiting event waits with it.
+        for queue in sorted(queues, key=lambda queue: (outbox[queue[0]].due, queue[0])):
+            for key in takewhile(lambda key: outbox[key].due <= now, queue[: limit - len(deliveries)]):
+                outbox[key] = _Queued(now + lease_ms, outbox[key].attempts + 1)
+                deliveries.append(self._delivery(*key))
+        return deliveries
+
+    def _delivery(self, tenant: str, task_id: str, config_id: str, seq: int) -> Delivery:
+        tables = self._tables
+        body = next(record.body for record in tables.logs[tenant, task_id] if record.seq == seq)
+        attempts = tables.outbox[tenant, task_id, config_id, seq].attempts
+        return Delivery(tenant, task_id, tables.configs[tenant, task_id, config_id], seq, body, attempts)
+
+    async def agents(self) -> list[AgentRecord]:
+        return sorted(self._tables.agents.values(), key=lambda record: record.id)
+
+    async def keys(self) -> list[KeyRecord]:
+        return [self._tables.keys[key] for key in sorted(self._tables.keys)]
+
+    async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
+        page = self._tables.audit[max(after, 0) : max(after, 0) + limit]
+        return list(enumerate(page, max(after, 0) + 1))
+
+    async def aclose(self) -> None:
+        self._closed = True
+
+
+def _newest(row: TaskRow) -> tuple[int, str]:
+    return row.updated, row.id

@@ -1,0 +1,186 @@
+-- Every statement of the SQLite store after the schema: its name, its purpose, its text.
+-- Values come by position, because binding by name costs more; by name where there are many or one comes twice.
+
+-- name: reserve
+-- Take a key; a row that was ignored means that it is taken.
+INSERT OR IGNORE INTO reservation (tenant, principal, message_id, agent, digest, task_id, at, settled, reply)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: holder
+-- Who holds a key.
+SELECT tenant, principal, message_id, agent, digest, task_id, at, settled, reply FROM reservation
+WHERE tenant = ? AND principal = ? AND message_id = ? AND agent = ?;
+
+-- name: reservations
+-- A caller's keys with one message id, whichever agent they were for.
+SELECT tenant, principal, message_id, agent, digest, task_id, at, settled, reply FROM reservation
+WHERE tenant = ? AND principal = ? AND message_id = ? ORDER BY agent;
+
+-- name: unsettled
+-- Keys whose work has begun and left nothing.
+SELECT tenant, principal, message_id, agent, digest, task_id, at, settled, reply FROM reservation
+WHERE settled = 0 AND reply IS NULL AND at < ? ORDER BY at;
+
+-- name: release
+-- Give a key back, unless something came of it.
+DELETE FROM reservation
+WHERE tenant = ? AND principal = ? AND message_id = ? AND agent = ? AND settled = 0 AND reply IS NULL;
+
+-- name: save_reply
+-- Keep the agent's message under its key.
+UPDATE reservation SET reply = ? WHERE tenant = ? AND principal = ? AND message_id = ? AND agent = ?;
+
+-- name: settle
+-- The key has a task.
+UPDATE reservation SET settled = 1 WHERE tenant = ? AND principal = ? AND message_id = ? AND agent = ?;
+
+-- name: create_task
+-- A new task with its snapshot.
+INSERT INTO task (tenant, id, owner, agent, context_id, state, created, updated, deadline, message_id,
+                  seq, fence, node, upstream, doc_seq, doc)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: advance_task
+-- Move a task on, if it is still ours and stands where we think; its snapshot stays behind.
+UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?
+WHERE tenant = ? AND id = ? AND fence = ? AND seq = ?;
+
+-- name: advance_task_with_snapshot
+-- The same, and the snapshot catches up.
+UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?, doc_seq = ?, doc = ?
+WHERE tenant = ? AND id = ? AND fence = ? AND seq = ?;
+
+-- name: standing
+-- Why a task did not move on.
+SELECT fence, seq FROM task WHERE tenant = ? AND id = ?;
+
+-- name: append_events
+-- One group of events.
+INSERT INTO event (tenant, task_id, first_seq, last_seq, bodies) VALUES (?, ?, ?, ?, ?);
+
+-- name: events_after
+-- A task's log from some number on.
+SELECT first_seq, bodies FROM event WHERE tenant = ? AND task_id = ? AND last_seq > ? ORDER BY last_seq;
+
+-- name: event_group
+-- The group that holds one event.
+SELECT first_seq, bodies FROM event WHERE tenant = ? AND task_id = ? AND last_seq >= ? ORDER BY last_seq LIMIT 1;
+
+-- name: task
+-- One task.
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc
+FROM task WHERE tenant = ? AND id = ?;
+
+-- name: tasks
+-- One page, newest status first. {index} and {filters} come from the table in rows.py.
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc
+FROM task INDEXED BY {index} WHERE tenant = :tenant AND owner = :owner {filters}
+ORDER BY updated DESC, id DESC LIMIT :limit;
+
+-- name: count_tasks
+-- How many match in all.
+SELECT count(*) FROM task INDEXED BY {index} WHERE tenant = :tenant AND owner = :owner {filters};
+
+-- name: claimable
+-- Tasks that nobody in this life of the process executes. Two ranges instead of `node <> ?`, which would walk
+-- over everything that was claimed already.
+SELECT tenant, id FROM (
+    SELECT tenant, id FROM task INDEXED BY task_active WHERE state IN (1, 2) AND node < :node
+    UNION ALL
+    SELECT tenant, id FROM task INDEXED BY task_active WHERE state IN (1, 2) AND node > :node
+) LIMIT :limit;
+
+-- name: claim
+-- Take a task over: whoever had it before writes no more.
+UPDATE task SET fence = fence + 1, node = ? WHERE tenant = ? AND id = ?;
+
+-- name: put_push_config
+-- A configuration, new or changed; what is queued for it stays queued.
+INSERT INTO push_config (tenant, task_id, id, doc) VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET doc = excluded.doc;
+
+-- name: push_config
+-- One configuration.
+SELECT doc FROM push_config WHERE tenant = ? AND task_id = ? AND id = ?;
+
+-- name: push_configs
+-- A task's configurations, page by page.
+SELECT doc FROM push_config WHERE tenant = ? AND task_id = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: drop_push_config
+-- Delete a configuration.
+DELETE FROM push_config WHERE tenant = ? AND task_id = ? AND id = ?;
+
+-- name: drop_deliveries
+-- What is still queued for a configuration.
+DELETE FROM outbox WHERE tenant = ? AND task_id = ? AND config_id = ?;
+
+-- name: queue_delivery
+-- One event for each configuration of its task.
+INSERT INTO outbox (tenant, task_id, config_id, seq, due, attempts)
+SELECT tenant, task_id, id, ?, ?, 0 FROM push_config WHERE tenant = ? AND task_id = ?;
+
+-- name: due
+-- What to deliver first, oldest first. A webhook hears of one task in order: only the first event that waits for
+-- it can begin.
+SELECT tenant, task_id, config_id, seq FROM outbox
+WHERE due <= :now AND NOT EXISTS (
+    SELECT 1 FROM outbox AS before
+    WHERE before.tenant = outbox.tenant AND before.task_id = outbox.task_id
+      AND before.config_id = outbox.config_id AND before.seq < outbox.seq
+)
+ORDER BY due, tenant, task_id, config_id LIMIT :limit;
+
+-- name: due_behind
+-- That event and those behind it, in order.
+SELECT tenant, task_id, config_id, seq, attempts + 1, due FROM outbox
+WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq >= ? ORDER BY seq LIMIT ?;
+
+-- name: lease_delivery
+-- Hide it while it is being delivered.
+UPDATE outbox SET due = ?, attempts = ? WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
+
+-- name: retry_delivery
+-- An attempt failed; the next one comes then.
+UPDATE outbox SET due = ? WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
+
+-- name: drop_delivery
+-- Delivered, or given up.
+DELETE FROM outbox WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
+
+-- name: put_upstream_context
+-- The remote agent's id for one of our contexts; the newest counts.
+INSERT INTO upstream_context (tenant, owner, agent, context_id, upstream_context_id) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET upstream_context_id = excluded.upstream_context_id;
+
+-- name: upstream_context
+-- The remote agent's id for one of our contexts.
+SELECT upstream_context_id FROM upstream_context WHERE tenant = ? AND owner = ? AND agent = ? AND context_id = ?;
+
+-- name: put_agent
+-- Register a remote agent, or write down its newest card.
+INSERT OR REPLACE INTO agent (id, card_url, trusted, added, card, etag, fetched) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: drop_agent
+-- Forget a remote agent.
+DELETE FROM agent WHERE id = ?;
+
+-- name: agents
+-- The whole registry.
+SELECT id, card_url, trusted, added, card, etag, fetched FROM agent ORDER BY id;
+
+-- name: put_key
+-- A new API key, or its revocation.
+INSERT OR REPLACE INTO api_key (tenant, id, name, prefix, hash, created, revoked) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: keys
+-- All API keys, the revoked ones too.
+SELECT id, tenant, name, prefix, hash, created, revoked FROM api_key ORDER BY tenant, id;
+
+-- name: append_audit
+-- One line of the record.
+INSERT INTO audit (body) VALUES (?);
+
+-- name: audit
+-- A page of the record.
+SELECT idx, body FROM audit WHERE idx > ? ORDER BY idx LIMIT ?;

@@ -1,0 +1,224 @@
+"""How rows become the port's values. Every function takes a connection that is inside one read transaction."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from gateway.model.agent import Upstream
+from gateway.model.audit import AuditEntry, Verdict
+from gateway.model.message import Message
+from gateway.model.ports import (
+    AgentRecord,
+    Delivery,
+    Key,
+    KeyRecord,
+    Record,
+    Reservation,
+    TaskQuery,
+    TaskRow,
+)
+from gateway.model.push import PushConfig
+from gateway.model.task import IllegalMove, Task, TaskState, open_envelope
+from gateway.stores.named_sql import SQL
+
+log = logging.getLogger(__name__)
+
+Row = tuple[Any, ...]
+
+# The numbers that a2a.proto gives to its TaskState.
+STATES = {
+    TaskState.SUBMITTED: 1,
+    TaskState.WORKING: 2,
+    TaskState.COMPLETED: 3,
+    TaskState.FAILED: 4,
+    TaskState.CANCELED: 5,
+    TaskState.INPUT_REQUIRED: 6,
+    TaskState.REJECTED: 7,
+    TaskState.AUTH_REQUIRED: 8,
+}
+
+# ListTasks' filters: the field of the query, its condition, and the index that serves it, the most selective
+# first. Which index to take is said, not left to the planner: it knows no numbers of ours.
+_FILTERS = (
+    ("context_id", "context_id = :context_id", "task_by_context"),
+    ("state", "state = :state", "task_by_state"),
+    ("agent", "agent = :agent", "task_by_agent"),
+    ("updated_since", "updated >= :updated_since", "task_by_owner"),
+)
+
+
+# Tasks.
+
+
+def task(db: sqlite3.Connection, tenant: str, task_id: str) -> TaskRow | None:
+    row = db.execute(SQL["task"], (tenant, task_id)).fetchone()
+    return None if row is None else _task_row(db, row)
+
+
+def tasks_by_id(db: sqlite3.Connection, ids: list[Row]) -> list[TaskRow]:
+    return [row for row in (task(db, *key) for key in ids) if row is not None]
+
+
+def tasks(db: sqlite3.Connection, query: TaskQuery) -> tuple[list[TaskRow], int]:
+    page, count, values = list_statements(query)
+    rows = [_task_row(db, row) for row in db.execute(page, values).fetchall()]
+    return rows, db.execute(count, values).fetchone()[0]
+
+
+def list_statements(query: TaskQuery) -> tuple[str, str, dict[str, Any]]:
+    """The statements for a page and for the count, with their values."""
+    values = asdict(query)
+    chosen = [(condition, index) for field, condition, index in _FILTERS if values[field] is not None]
+    index = chosen[0][1] if chosen else "task_by_owner"
+    filters = "".join(f" AND {condition}" for condition, _ in chosen)
+    if query.state is not None:
+        values["state"] = STATES[query.state]
+    cursor = ""
+    if query.after is not None:
+        values["updated"], values["id"] = query.after
+        cursor = " AND (updated, id) < (:updated, :id)"
+    del values["after"]
+    page = SQL["tasks"].format(index=index, filters=filters + cursor)
+    return page, SQL["count_tasks"].format(index=index, filters=filters), values
+
+
+def _task_row(db: sqlite3.Connection, row: Row) -> TaskRow:
+    tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc = row
+    current = Task.model_validate(orjson.loads(doc))
+    if doc_seq < seq:
+        current = _folded(current, tenant, id, events(db, tenant, id, doc_seq))
+    return TaskRow(
+        tenant=tenant,
+        id=id,
+        owner=owner,
+        agent=agent,
+        task=current,
+        seq=seq,
+        fence=fence,
+        created=created,
+        updated=updated,
+        deadline=deadline,
+        message_id=message_id,
+        upstream=None if upstream is None else Upstream(**orjson.loads(upstream)),
+    )
+
+
+def _folded(current: Task, tenant: str, id: str, tail: list[Record]) -> Task:
+    for record in tail:
+        if isinstance(record.event, Task):
+            current = record.event
+            continue
+        try:
+            current = current.apply(record.event)
+        except IllegalMove:
+            # Our own log was legal when it was written. One event less is better than no task.
+            log.exception("event %d of task %s of tenant %r is skipped", record.seq, id, tenant)
+    return current
+
+
+def events(db: sqlite3.Connection, tenant: str, task_id: str, after: int) -> list[Record]:
+    groups = db.execute(SQL["events_after"], (tenant, task_id, after)).fetchall()
+    return [
+        Record(seq, open_envelope(orjson.loads(body)), body)
+        for first_seq, bodies in groups
+        for seq, body in split_bodies(first_seq, bodies)
+        if seq > after
+    ]
+
+
+def split_bodies(first_seq: int, bodies: bytes) -> Iterator[tuple[int, bytes]]:
+    """The reverse of `changes.join_bodies`: each body with its number."""
+    return enumerate(bodies[1:-1].split(b",\n"), first_seq)
+
+
+# Reservations.
+
+
+def reservation(row: Row) -> Reservation:
+    tenant, principal, message_id, agent, digest, task_id, at, settled, reply = row
+    return Reservation(
+        key=Key(tenant, principal, agent, message_id),
+        digest=digest,
+        task_id=task_id,
+        at=at,
+        settled=bool(settled),
+        reply=None if reply is None else Message.model_validate(orjson.loads(reply)),
+    )
+
+
+def reservations(
+    db: sqlite3.Connection, tenant: str, principal: str, message_id: str, agent: str | None
+) -> list[Reservation]:
+    values: tuple[str, ...] = (tenant, principal, message_id)
+    if agent is None:
+        return [reservation(row) for row in db.execute(SQL["reservations"], values)]
+    return [reservation(row) for row in db.execute(SQL["holder"], (*values, agent))]
+
+
+def unsettled(db: sqlite3.Connection, before: int) -> list[Reservation]:
+    return [reservation(row) for row in db.execute(SQL["unsettled"], (before,))]
+
+
+# Pushes.
+
+
+def push_config(db: sqlite3.Connection, tenant: str, task_id: str, id: str) -> PushConfig | None:
+    row = db.execute(SQL["push_config"], (tenant, task_id, id)).fetchone()
+    return None if row is None else _push_config(row)
+
+
+def push_configs(db: sqlite3.Connection, tenant: str, task_id: str, after: str, limit: int) -> list[PushConfig]:
+    return [_push_config(row) for row in db.execute(SQL["push_configs"], (tenant, task_id, after, limit))]
+
+
+def _push_config(row: Row) -> PushConfig:
+    return PushConfig.model_validate(orjson.loads(row[0]))
+
+
+def deliveries(db: sqlite3.Connection, leased: list[Row]) -> list[Delivery]:
+    """What the leased outbox rows stand for; rows whose configuration has just been deleted are left out."""
+    found = (_delivery(db, *row) for row in leased)
+    return [delivery for delivery in found if delivery is not None]
+
+
+def _delivery(
+    db: sqlite3.Connection, tenant: str, task_id: str, config_id: str, seq: int, attempts: int
+) -> Delivery | None:
+    config = push_config(db, tenant, task_id, config_id)
+    group = db.execute(SQL["event_group"], (tenant, task_id, seq)).fetchone()
+    if config is None or group is None:
+        return None
+    return Delivery(tenant, task_id, config, seq, dict(split_bodies(*group))[seq], attempts)
+
+
+# The rest.
+
+
+def upstream_context(db: sqlite3.Connection, tenant: str, owner: str, agent: str, context_id: str) -> str | None:
+    row = db.execute(SQL["upstream_context"], (tenant, owner, agent, context_id)).fetchone()
+    return None if row is None else row[0]
+
+
+def agents(db: sqlite3.Connection) -> list[AgentRecord]:
+    return [
+        AgentRecord(id, card_url, bool(trusted), *rest) for id, card_url, trusted, *rest in db.execute(SQL["agents"])
+    ]
+
+
+def keys(db: sqlite3.Connection) -> list[KeyRecord]:
+    return [KeyRecord(*row) for row in db.execute(SQL["keys"])]
+
+
+def audit(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
+    return [(idx, audit_entry(body)) for idx, body in db.execute(SQL["audit"], (after, limit))]
+
+
+def audit_entry(body: bytes) -> AuditEntry:
+    tree = orjson.loads(body)
+    return AuditEntry(**{**tree, "verdict": Verdict(tree["verdict"])})

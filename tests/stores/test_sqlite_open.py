@@ -1,0 +1,208 @@
+"""Opening a store: who may, what it finds, and the sentence when it cannot."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.stores import schema
+from gateway.stores.problems import (
+    CorruptDatabase,
+    DataLocked,
+    DataNotWritable,
+    NewerDatabase,
+    StoreProblem,
+)
+from gateway.stores.sqlite import SqliteStore, open_sqlite
+from tests.stores.contract import NODE, NOW, entry, written
+
+ROOT = Path(__file__).parents[2]
+
+# Kept by hand: a migration that changes what stands here changes it knowingly.
+SCHEMA = {
+    "agent": "id card_url trusted added card etag fetched",
+    "api_key": "tenant id name prefix hash created revoked",
+    "audit": "idx body",
+    "event": "tenant task_id first_seq last_seq bodies",
+    "outbox": "tenant task_id config_id seq due attempts",
+    "push_config": "tenant task_id id doc",
+    "reservation": "tenant principal message_id agent digest task_id at settled reply",
+    "task": "tenant id owner agent context_id state created updated deadline message_id seq fence node"
+    " upstream doc_seq doc",
+    "upstream_context": "tenant owner agent context_id upstream_context_id",
+}
+KEYS = {
+    "agent": "id",
+    "api_key": "tenant id",
+    "audit": "idx",
+    "event": "tenant task_id last_seq",
+    "outbox": "tenant task_id config_id seq",
+    "push_config": "tenant task_id id",
+    "reservation": "tenant principal message_id agent",
+    "task": "tenant id",
+    "upstream_context": "tenant owner agent context_id",
+}
+INDEXES = {
+    "outbox_due",
+    "reservation_open",
+    "task_active",
+    "task_by_agent",
+    "task_by_context",
+    "task_by_owner",
+    "task_by_state",
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "gateway.db"
+
+
+async def open_store(path: Path) -> SqliteStore:
+    return await open_sqlite(path, now=lambda: NOW, node=NODE)
+
+
+def holder(path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.stores.child", "hold", str(path)]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+
+
+async def made(path: Path) -> None:
+    await (await open_store(path)).aclose()
+
+
+async def test_the_migrations_give_the_schema_that_the_code_expects(path: Path) -> None:
+    await made(path)
+    with closing(sqlite3.connect(path)) as db:
+        objects = db.execute("SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'").fetchall()
+        columns = {
+            table: db.execute("SELECT name, pk FROM pragma_table_info(?)", (table,)).fetchall()
+            for kind, table in objects
+            if kind == "table"
+        }
+        assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    assert {table: " ".join(name for name, _ in rows) for table, rows in columns.items()} == SCHEMA
+    keys = {table: sorted((pk, name) for name, pk in rows if pk) for table, rows in columns.items()}
+    assert {table: " ".join(name for _, name in rows) for table, rows in keys.items()} == KEYS
+    assert {name for kind, name in objects if kind == "index"} == INDEXES
+    assert {name for kind, name in objects if kind == "trigger"} == {"task_has_ended"}
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    numbers = [int(step.name[:4]) for step in schema.MIGRATIONS]
+    assert numbers == list(range(1, schema.VERSION + 1))
+
+
+async def test_only_the_owner_may_read_what_is_created(path: Path) -> None:
+    store = await open_store(path)
+    await store.commit(records=[entry()])
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    names = ("gateway.db", "gateway.db-shm", "gateway.db-wal", "gateway.lock")
+    assert modes == dict.fromkeys(names, 0o600)
+    await store.aclose()
+
+
+async def test_writes_are_synced_in_full_to_a_write_ahead_log(path: Path) -> None:
+    await made(path)
+    with closing(schema.open_writer(path)) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+async def test_a_second_process_is_told_who_has_the_data(path: Path) -> None:
+    with holder(path) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "open\n"
+        with pytest.raises(DataLocked) as locked:
+            await open_store(path)
+        child.kill()
+    assert locked.value.pid == child.pid
+    assert str(child.pid) in locked.value.sentence
+    # However it ended, the lock ended with it.
+    await made(path)
+
+
+async def test_a_second_store_in_one_process_is_refused_too(path: Path) -> None:
+    store = await open_store(path)
+    with pytest.raises(DataLocked) as locked:
+        await open_store(path)
+    assert locked.value.pid == os.getpid()
+    await store.aclose()
+    await made(path)
+
+
+async def test_a_database_of_a_newer_gateway_is_left_alone(path: Path) -> None:
+    await made(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    before = read(path)
+    with pytest.raises(NewerDatabase) as newer:
+        await open_store(path)
+    assert (newer.value.found, newer.value.known) == (schema.VERSION + 1, schema.VERSION)
+    assert read(path) == before
+
+
+@pytest.mark.parametrize("content", [b"This is no database. " * 100, b"SQLite format 3\x00" + b"\xff" * 5000])
+async def test_a_broken_file_is_a_problem_and_stays_as_it_is(path: Path, content: bytes) -> None:
+    write(path, content)
+    with pytest.raises(CorruptDatabase):
+        await open_store(path)
+    assert read(path) == content
+
+
+async def test_another_programs_database_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE bookmarks (url)")
+    with pytest.raises(CorruptDatabase, match="another program"):
+        await open_store(path)
+
+
+async def test_a_folder_that_cannot_be_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataNotWritable, match="file"):
+        await open_store(tmp_path / "file" / "data" / "gateway.db")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_a_folder_without_the_right_to_write_is_a_problem(tmp_path: Path) -> None:
+    os.chmod(tmp_path, 0o500)
+    with pytest.raises(DataNotWritable):
+        await open_store(tmp_path / "gateway.db")
+
+
+async def test_every_problem_says_what_to_do_and_holds_nothing(path: Path) -> None:
+    await made(path)
+    whole = read(path)
+    write(path, b"broken" * 1000)
+    with pytest.raises(StoreProblem) as problem:
+        await open_store(path)
+    assert problem.value.sentence.endswith(".")
+    assert problem.value.hint.endswith(".")
+    write(path, whole)
+    store = await open_store(path)
+    assert await written(store) == []
+    await store.aclose()
+
+
+@pytest.mark.parametrize("name", ["a b", "a?mode=memory", "100%", "ü#"])
+async def test_a_path_may_hold_any_character(tmp_path: Path, name: str) -> None:
+    await made(tmp_path / name / f"{name}.db")
+    assert (tmp_path / name / f"{name}.db").stat().st_size > 0
