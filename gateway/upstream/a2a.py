@@ -1,0 +1,210 @@
+"""Remote agents: somebody else's A2A 1.0 server behind the `Agent` port, over JSON-RPC or HTTP+JSON.
+
+The gateway owns the task; the agent's own ids are kept as `context.upstream`. A message is sent once and never
+again; what may be repeated without harm (Subscribe, Get) is, so a broken stream is taken up where it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from gateway.dialects.a2a_v1 import upstream as wire
+from gateway.dialects.sse import Reader
+from gateway.dialects.strict_json import read
+from gateway.model.agent import Context, Upstream
+from gateway.model.card import AgentCard, AgentInterface
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.message import Message
+from gateway.model.task import Event, Task
+from gateway.upstream.egress import Egress, StreamAnswer
+
+log = logging.getLogger(__name__)
+
+# A stream without a byte for this long is dead: servers send comments every 15 to 30 s (a2a-sdk: 15).
+IDLE_SECONDS = 120.0
+# Between looks at a task whose agent has no streams, or whose stream broke.
+POLL_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+# So many looks in a row may fail (27 s in all) before the task fails: a restart of the agent is survived.
+MAX_FAILURES = 8
+
+
+class RemoteAgent:
+    """`trusted` when the interface is at the very origin that the operator named for this agent."""
+
+    resumable = False
+
+    def __init__(self, card: AgentCard, interface: AgentInterface, egress: Egress, *, trusted: bool) -> None:
+        self._interface = interface
+        self._egress = egress
+        self._trusted = trusted
+        self._streams = bool(card.capabilities.streaming)
+
+    async def run(self, context: Context, message: Message) -> AsyncGenerator[Event, None]:
+        theirs = context.upstream
+        params = wire.message_params(
+            message,
+            self._interface,
+            task_id=theirs.task_id if theirs else None,
+            context_id=theirs.context_id if theirs else None,
+            accepted_output_modes=context.accepted_output_modes,
+            metadata=context.metadata,
+        )
+        if context.stream and self._streams:
+            async with aclosing(self._sent_as_stream(context, params)) as events:
+                async for event in events:
+                    yield event
+            return
+        out = wire.outgoing(self._interface, "SendMessage", params)
+        first = self._named(context, await self._unary(out, context.remaining))
+        yield first
+        if isinstance(first, Task) and not _at_rest(first):
+            async with aclosing(self.follow(context)) as events:
+                async for event in events:
+                    yield event
+
+    async def _sent_as_stream(self, context: Context, params: bytes) -> AsyncGenerator[Event, None]:
+        """Events as they come. If the stream dies after the task is known, it is followed; before that, whether the
+        agent has the message is unknown, and the failure says so."""
+        out = wire.outgoing(self._interface, "SendStreamingMessage", params)
+        try:
+            async with aclosing(self._events(context, out)) as events:
+                async for event in events:
+                    yield event
+                    if isinstance(event, Message) or _ends(event):
+                        return
+        except GatewayError as error:
+            if context.upstream is None or context.upstream.task_id is None or error.reason in wire.CARRIED:
+                raise
+            log.info("the stream of task %s broke: %s", context.task_id, error.message)
+        if context.upstream is None or context.upstream.task_id is None:
+            raise GatewayError(Reason.UPSTREAM_FAILED, "The agent ended its stream without an event")
+        async with aclosing(self.follow(context)) as rest:
+            async for event in rest:
+                yield event
+
+    async def follow(self, context: Context) -> AsyncGenerator[Event, None]:
+        if context.upstream is None or context.upstream.task_id is None:
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "The agent's own task id is not known")
+        failures, looks = 0, 0
+        while True:
+            try:
+                if self._streams:
+                    async with aclosing(self._subscribed(context)) as events:
+                        async for event in events:
+                            failures = looks = 0
+                            yield event
+                            if _ends(event):
+                                return
+                task = await self._look(context)
+                failures = 0
+            except GatewayError as error:
+                failures += 1
+                if error.reason is Reason.TASK_NOT_FOUND or failures > MAX_FAILURES:
+                    raise _lost(context, error) from error
+            else:
+                yield task
+                if _at_rest(task):
+                    return
+            await asyncio.sleep(POLL_SECONDS[min(looks, len(POLL_SECONDS) - 1)])
+            looks += 1
+
+    async def cancel(self, context: Context) -> Event | None:
+        if context.upstream is None or context.upstream.task_id is None:
+            return None
+        out = wire.outgoing(self._interface, "CancelTask", b"{}", context.upstream.task_id)
+        try:
+            return self._named(context, {"task": await self._unary(out, 30.0)})
+        except GatewayError as error:
+            if error.reason is Reason.TASK_NOT_FOUND:
+                return None
+            raise
+
+    async def aclose(self) -> None:
+        """The egress is shared and outlives its agents."""
+
+    # One exchange.
+
+    async def _look(self, context: Context) -> Task:
+        assert context.upstream is not None
+        out = wire.outgoing(self._interface, "GetTask", b"{}", context.upstream.task_id)
+        task = self._named(context, {"task": await self._unary(out, 30.0)})
+        assert isinstance(task, Task)
+        return task
+
+    async def _unary(self, out: wire.Outgoing, timeout: float) -> object:
+        answer = await self._egress.request(
+            out.method, out.url, out.body, wire.HEADERS, timeout=timeout, trusted=self._trusted
+        )
+        return wire.result(self._interface, answer.status, _parsed(answer.status, answer.body))
+
+    async def _subscribed(self, context: Context) -> AsyncGenerator[Event, None]:
+        """Nothing when the agent will not give a stream (the task may have ended): a look tells."""
+        assert context.upstream is not None
+        out = wire.outgoing(self._interface, "SubscribeToTask", b"{}", context.upstream.task_id)
+        try:
+            async with aclosing(self._events(context, out)) as events:
+                async for event in events:
+                    yield event
+        except GatewayError as error:
+            if error.reason is not Reason.UNSUPPORTED_OPERATION:
+                raise
+
+    async def _events(self, context: Context, out: wire.Outgoing) -> AsyncGenerator[Event, None]:
+        exchange = self._egress.stream(
+            out.method, out.url, out.body, wire.STREAM_HEADERS, idle_timeout=IDLE_SECONDS, trusted=self._trusted
+        )
+        async with exchange as answer:
+            if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+                yield await self._whole(context, answer)
+                return
+            reader = Reader()
+            async for chunk in answer.chunks:
+                for event in reader.feed(chunk):
+                    tree = wire.result(self._interface, answer.status, _parsed(answer.status, event.data))
+                    yield self._named(context, tree)
+
+    async def _whole(self, context: Context, answer: StreamAnswer) -> Event:
+        """A plain answer where a stream was asked for: an error, or the result all at once."""
+        tree = _parsed(answer.status, await answer.read(4 * 1024 * 1024))
+        return self._named(context, wire.result(self._interface, answer.status, tree))
+
+    def _named(self, context: Context, tree: object) -> Event:
+        """The event under our ids; what the agent calls them is remembered with the task."""
+        named = wire.event(tree, task_id=context.task_id, context_id=context.context_id)
+        known = context.upstream
+        if known is not None and known.task_id and named.task_id and known.task_id != named.task_id:
+            raise GatewayError(Reason.INVALID_AGENT_RESPONSE, "The agent sent an event of another task")
+        if known is None or not known.task_id:
+            context.upstream = Upstream(
+                self._interface.url, named.task_id, named.context_id or (known.context_id if known else None)
+            )
+        return named.event
+
+
+def _parsed(status: int, body: bytes) -> object:
+    try:
+        return read(body)
+    except GatewayError as error:
+        what = f"with status {status} and no JSON" if status >= 400 else "with something that is not strict JSON"
+        raise GatewayError(Reason.INVALID_AGENT_RESPONSE, f"The agent answered {what}") from error
+
+
+def _at_rest(task: Task) -> bool:
+    return task.status.state.terminal or task.status.state.interrupted
+
+
+def _ends(event: Event) -> bool:
+    """After this the turn is over. In AUTH_REQUIRED an agent may go on by itself (§7.6.1), so we stay."""
+    status = getattr(event, "status", None)
+    return status is not None and (status.state.terminal or status.state.name == "INPUT_REQUIRED")
+
+
+def _lost(context: Context, error: GatewayError) -> GatewayError:
+    if error.reason is Reason.TASK_NOT_FOUND:
+        return GatewayError(Reason.UPSTREAM_FAILED, "The agent no longer knows this task; how it ended is not known")
+    return GatewayError(
+        Reason.UPSTREAM_FAILED, f"Contact with the agent was lost; how the task ends is not known ({error.message})"
+    )
