@@ -1,0 +1,184 @@
+"""The sections of the configuration file. A setting is a field: its type, its default and one line of help.
+
+A new surface adds one class here and one field to `Config`; checks, hints and schema follow by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, PrivateAttr, Tag
+
+from gateway.config.problems import Loc, Problem, dotted, nearest
+from gateway.config.values import (
+    NAME_SCHEMA,
+    BaseUrl,
+    File,
+    Host,
+    ImportString,
+    Items,
+    Name,
+    Network,
+    Origin,
+    PrincipalName,
+    StoreUrl,
+    TasksUrl,
+    Url,
+    WebOrigin,
+)
+
+DAY = 86_400.0
+
+
+class Section(BaseModel):
+    # strict: `public: "no"` is a question to the operator, never a True.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Server(Section):
+    """How clients see the gateway."""
+
+    public_url: BaseUrl | None = Field(
+        None, description="URL that clients use; http://HOST:PORT on loopback, required beyond it."
+    )
+    default_agent: str | None = Field(None, description="Agent at the root; the first of the file if not set.")
+    allowed_hosts: Items[Host] = Field((), description="Further Host headers to accept.")
+    cors_origins: Items[WebOrigin] = Field((), description="Web origins whose pages may call the gateway.")
+    # Kubernetes kills after 30 s; what is left of them is for the store to close.
+    drain_seconds: float = Field(20.0, ge=0, le=3600, description="Seconds that runs may take to end at shutdown.")
+
+
+class AgentEntry(Section):
+    """What every agent has, whoever does its work."""
+
+    # With runs of 1 s, 64 at a time answer 256 waiting ones within 4 s: before clients give up.
+    concurrency: int = Field(64, ge=1, le=10_000, description="Runs at the same time.")
+    queue: int = Field(256, ge=0, le=100_000, description="Runs that may wait for a place; more are refused.")
+    public: bool = Field(False, description="Whether every authenticated principal may see and call it.")
+    deduplicate: bool = Field(True, description="Whether a messageId seen before gets its first answer again.")
+    deadline: float = Field(900.0, gt=0, le=7 * DAY, description="Seconds a run may take.")
+    extended_card: File | None = Field(None, description="File with the card that authenticated callers get.")
+    tenants: Items[Name] = Field((), description="Tenant words that this agent accepts in path and body.")
+
+
+class LocalAgent(AgentEntry):
+    """An agent that runs in the gateway's process."""
+
+    run: ImportString = Field(description="Import string of the agent, module:attribute.")
+    card: File = Field(description="File with the agent's card.")
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict, alias="with", description="The agent's own settings; it validates them."
+    )
+
+
+class RemoteAgent(AgentEntry):
+    """An agent behind another A2A server."""
+
+    card_url: Url = Field(description="URL of the agent's card, any version and binding.")
+
+
+class TasksAgent(AgentEntry):
+    """An agent that speaks the older agents/tasks messages, called at a URL or fetching its work."""
+
+    tasks_url: TasksUrl = Field(description="URL that takes the tasks, or pull: a worker fetches them.")
+    card: File | None = Field(None, description="File with the agent's card.")
+    worker: PrincipalName = Field("", description="Principal that fetches tasks; the agent's id if not set.")
+
+
+# The key that makes an agent what it is. It is pydantic's tag too, so a location names the model.
+KINDS: Mapping[str, type[AgentEntry]] = {"run": LocalAgent, "card_url": RemoteAgent, "tasks_url": TasksAgent}
+
+
+def keys(model: type[BaseModel]) -> list[str]:
+    """The keys of a section as the file spells them."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def meant_kind(entry: Mapping[str, object]) -> str | None:
+    """The kind that the entry names or nearly names: a slip in that key is judged by the kind's own rules."""
+    if stated := next((kind for kind in KINDS if kind in entry), None):
+        return stated
+    every = {key for model in KINDS.values() for key in keys(model)}
+    guesses = {nearest(key, every) for key in entry if key not in every}
+    return next((kind for kind in KINDS if kind in guesses), None)
+
+
+def _kind(entry: object) -> str | None:
+    if isinstance(entry, AgentEntry):
+        return next(kind for kind, model in KINDS.items() if type(entry) is model)
+    # Nothing to go by: the first kind stands in, so that the settings all kinds share are still checked.
+    return (meant_kind(entry) or next(iter(KINDS))) if isinstance(entry, dict) else None
+
+
+AnyAgent = Annotated[
+    Annotated[LocalAgent, Tag("run")]
+    | Annotated[RemoteAgent, Tag("card_url")]
+    | Annotated[TasksAgent, Tag("tasks_url")],
+    Discriminator(_kind),
+]
+
+
+def _name_workers(agents: dict[str, AnyAgent]) -> dict[str, AnyAgent]:
+    unnamed = {name for name, agent in agents.items() if isinstance(agent, TasksAgent) and not agent.worker}
+    return agents | {name: agents[name].model_copy(update={"worker": name}) for name in unnamed}
+
+
+class Auth(Section):
+    """Who may come in."""
+
+    anonymous: bool = Field(False, description="Whether calls without a credential are let in; loopback only.")
+
+
+class Store(Section):
+    """Where tasks, events and the audit log are kept."""
+
+    url: StoreUrl | None = Field(None, description="sqlite:///PATH or memory:; DATA/gateway.db if not set.")
+
+
+class Egress(Section):
+    """What the gateway may connect to, beyond the origins that this file names."""
+
+    allow_loopback: bool = Field(False, description="Whether loopback addresses may be called.")
+    allow: Items[Network] = Field((), description="Hosts, host:port or CIDR that may be called, private ones too.")
+    deny: Items[Network] = Field((), description="Hosts, host:port or CIDR never to be called; wins over allow.")
+
+
+class Config(Section):
+    """The whole file. Each part of the gateway receives its own section, none receives this."""
+
+    server: Server = Field(default_factory=Server)
+    agents: Annotated[dict[Name, AnyAgent], AfterValidator(_name_workers)] = Field(
+        default_factory=dict,
+        description="The agents by name; each has exactly one of run, card_url and tasks_url.",
+        json_schema_extra={"propertyNames": NAME_SCHEMA},  # pydantic leaves the rule for keys out
+    )
+    auth: Auth = Field(default_factory=Auth)
+    store: Store = Field(default_factory=Store)
+    egress: Egress = Field(default_factory=Egress)
+
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+
+    def model_post_init(self, context: Any, /) -> None:
+        if isinstance(context, Origin):
+            self._origin = context
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths and import strings start at."""
+        return self._origin.base
+
+    @property
+    def name(self) -> str:
+        """The file as messages call it."""
+        return self._origin.name
+
+    @property
+    def default_agent(self) -> str | None:
+        """The agent that answers at the root: the one named, else the first of the file."""
+        return self.server.default_agent or next(iter(self.agents), None)
+
+    def problem(self, loc: Loc, reason: str, hint: str = "") -> Problem:
+        """A problem found later (an unreadable card, a missing module), with its line in the file."""
+        return Problem(self.name, self._origin.line(loc), dotted(loc), reason, hint)
