@@ -1,0 +1,330 @@
+"""The only file that knows everybody: settings in, a running gateway out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import uvicorn
+from pydantic import ValidationError
+from starlette.types import ASGIApp
+
+from gateway import logs
+from gateway.config import Config, ConfigError, LocalAgent, RemoteAgent, Settings, TasksAgent, demo_base, is_loopback
+from gateway.config.problems import Problem as ConfigProblem
+from gateway.core.cursor import Cursors
+from gateway.core.engine import Engine
+from gateway.core.gate import Gate
+from gateway.core.gateway import Gateway
+from gateway.core.keys import KeyRing, make_secret
+from gateway.core.live import Live
+from gateway.core.policy import Policy
+from gateway.core.push import PushWorker
+from gateway.core.recovery import Recovery
+from gateway.core.registry import Registered, Registry
+from gateway.core.turn import Services
+from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill
+from gateway.model.errors import invalid
+from gateway.model.ports import Store
+from gateway.model.principal import Kind
+from gateway.model.problems import Problem, StartError
+from gateway.server.edge import EdgeLimits, server_config
+from gateway.server.http import application
+from gateway.stores.memory import MemoryStore
+from gateway.stores.problems import StoreProblem
+from gateway.stores.sqlite import open_sqlite
+from gateway.upstream.address import EgressRules
+from gateway.upstream.cards import CardFetcher
+from gateway.upstream.directory import RemoteDirectory
+from gateway.upstream.egress import Egress
+from gateway.upstream.httpx2_transport import control_client
+from gateway.upstream.local import LoadError, load
+from gateway.upstream.tasks import TasksAgent as TasksUpstream
+from gateway.upstream.webhook import WebhookNotifier
+
+log = logging.getLogger(__name__)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _new_id() -> str:
+    """128 random bits as hex. The form says nothing: ids are opaque (A2A §4.1)."""
+    return os.urandom(16).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a started gateway tells the person who started it."""
+
+    url: str
+    cards: list[tuple[str, str]]
+    token_file: Path | None
+
+
+class App:
+    """An assembled gateway: `start`, then serve `asgi`; `drain`, then `aclose`."""
+
+    def __init__(self, settings: Settings, store: Store, token: str, *, now: Callable[[], int] = _now) -> None:
+        config = settings.config
+        self.settings = settings
+        self.store = store
+        self.egress = Egress(EgressRules(**config.egress.model_dump()))
+        self.push = PushWorker(store, WebhookNotifier(self.egress), now)
+        self.services = Services(store, Live(), now, _new_id, _new_id(), self.push.wake)
+        fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
+        self.registry = Registry(store, RemoteDirectory(self.egress, fetcher), now)
+        self.engine = Engine(self.services)
+        self.recovery = Recovery(self.services, self.registry, self.engine)
+        self.keys = KeyRing(store, now, token)
+        cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
+        self.gateway = Gateway(
+            self.services, self.registry, self.engine, Policy(), self.keys, cursors, self._judge_webhook
+        )
+        self._not_ready: str | None = "starting"
+        for id, agent in config.agents.items():
+            self.registry.put(_registered(config, id, agent, self.egress, now()))
+        self.asgi: ASGIApp = application(
+            self.gateway,
+            self.keys,
+            public_url=settings.public_url,
+            hosts=_hosts(settings),
+            cors_origins=config.server.cors_origins,
+            default_agent=settings.default_agent,
+            anonymous=settings.anonymous,
+            not_ready=lambda: self._not_ready,
+        )
+
+    async def start(self) -> None:
+        await self.keys.start()
+        await self.registry.start()
+        await self.recovery.start()
+        self.push.start()
+        self._not_ready = None
+
+    async def drain(self) -> None:
+        """Take nothing new, end streams, let callers have their answers; see `server.drain_seconds`."""
+        self._not_ready = "shutting down"
+        await self.gateway.drain(self.settings.config.server.drain_seconds)
+
+    async def aclose(self) -> None:
+        await self.recovery.aclose()
+        await self.engine.aclose()
+        await self.push.aclose()
+        await self.registry.aclose()
+        await self.store.aclose()
+        await self.egress.aclose()
+
+    def _judge_webhook(self, url: str) -> None:
+        refused = self.egress.rules.judge_url(url)
+        if refused is not None:
+            raise invalid("url", refused)
+
+
+async def assemble(settings: Settings, *, store: Store | None = None) -> App:
+    """A gateway that is ready to start. Raises StartError or ConfigError with everything that stands in its way."""
+    token = _credential(settings.data)
+    try:
+        return App(settings, store or await _store(settings), token)
+    except StoreProblem as problem:
+        raise StartError(Problem("", problem.sentence, problem.hint)) from problem
+
+
+async def serve(settings: Settings, *, ready: Callable[[Running], None]) -> int:
+    """Run until SIGTERM or Ctrl-C. Returns the exit code."""
+    logs.configure()
+    # The socket first: an address in use is found before anything is written.
+    listener = _listen(settings.host, settings.port)
+    try:
+        settings = settings.bound(listener.getsockname()[1])
+        app = await assemble(settings)
+        try:
+            await app.start()
+            await _Server(app, ready).run(listener)
+        finally:
+            await app.aclose()
+    finally:
+        listener.close()
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with a drain in front of its shutdown and with the signals left to us."""
+
+    def __init__(self, app: App, ready: Callable[[Running], None]) -> None:
+        settings = app.settings
+        grace = max(1, int(settings.config.server.drain_seconds))
+        config = server_config(
+            cast(Any, app.asgi), settings.host, settings.port, EdgeLimits(), graceful_shutdown=grace, lifespan="off"
+        )
+        super().__init__(config)
+        self._app = app
+        self._ready = ready
+
+    async def run(self, listener: socket.socket) -> None:  # type: ignore[override]
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        await self.serve([listener])
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn would raise the signal again at the end, and a clean shutdown would look like a crash.
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What is alive now stays: the collector need not look at it again (+8 to 10 % throughput, docs/adr/0006).
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        settings = self._app.settings
+        cards = [
+            (entry.id, f"{settings.public_url}/agents/{entry.id}/.well-known/agent-card.json")
+            for entry in self._app.registry.all()
+        ]
+        self._ready(Running(settings.public_url, cards, settings.data / "token"))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._app.drain()
+        await super().shutdown(sockets)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        reason = f"cannot listen: {error.strerror or error}"
+        hint = "choose another with --host and --port, or stop what listens there"
+        raise StartError(Problem(f"{host}:{port}", reason, hint)) from error
+    listener.setblocking(False)
+    return listener
+
+
+async def _store(settings: Settings) -> Store:
+    if settings.store == "memory:":
+        return MemoryStore()
+    return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=_new_id())
+
+
+def _credential(data: Path) -> str:
+    """The machine's own credential: read, or made on the first start, readable by its owner only."""
+    path = data / "token"
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _write_private(path, make_secret() + "\n")
+        token = path.read_text().strip()
+        _write_private(data / "curl-header", f"Authorization: Bearer {token}\n")
+    except OSError as error:
+        raise StartError(
+            Problem(str(data), f"cannot keep data there: {error.strerror or error}", "choose a folder with --data DIR")
+        ) from error
+    if len(token) < 32:
+        raise StartError(Problem(str(path), "holds no credential", "delete the file; a new one is made at the start"))
+    return token
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Whole or not at all, and never readable by others, not even for a moment."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    fresh.replace(path)
+
+
+def _hosts(settings: Settings) -> set[str]:
+    """The names under which callers may know us, with their ports (security.md T3)."""
+    public = urlsplit(settings.public_url)
+    hosts = {public.netloc, *settings.config.server.allowed_hosts}
+    if is_loopback(settings.host):
+        hosts |= {f"{name}:{settings.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+    else:
+        hosts.add(f"{settings.host}:{settings.port}")
+    default = {"http": 80, "https": 443}.get(public.scheme)
+    return hosts | {f"{host}:{default}" for host in hosts if host.rpartition(":")[2].isdigit() is False and default}
+
+
+def _registered(
+    config: Config, id: str, agent: LocalAgent | RemoteAgent | TasksAgent, egress: Egress, now: int
+) -> Registered:
+    """One agent of the configuration file. Raises ConfigError at the line that is to blame."""
+    entry = Registered(
+        id=id,
+        kind="local",
+        gate=Gate(agent.concurrency, agent.queue),
+        deadline=agent.deadline,
+        deduplicate=agent.deduplicate,
+        public=agent.public,
+        tenants=tuple(agent.tenants),
+        changed=now,
+        worker=f"{Kind.KEY}:{agent.worker}" if isinstance(agent, TasksAgent) else None,
+    )
+    if agent.extended_card is not None:
+        entry.extended = _card(config, id, "extended_card", agent.extended_card)
+    if isinstance(agent, LocalAgent):
+        entry.card, entry.changed = _card(config, id, "card", agent.card), _modified(agent.card)
+        try:
+            entry.agent = load(agent.run, agent.options, base=config.base, also=demo_base())
+        except LoadError as error:
+            raise ConfigError([config.problem(("agents", id, "run"), error.reason, error.hint)]) from error
+    elif isinstance(agent, RemoteAgent):
+        entry.kind, entry.card_url, entry.trusted = "remote", agent.card_url, True
+    else:
+        entry.kind = "tasks"
+        entry.card = _plain_card(id) if agent.card is None else _card(config, id, "card", agent.card)
+        entry.agent = TasksUpstream(id, agent.tasks_url, egress)
+    return entry
+
+
+def _modified(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime_ns // 1_000_000
+    return 0
+
+
+def _card(config: Config, id: str, field: str, path: Path) -> AgentCard:
+    def problem(reason: str, hint: str) -> ConfigProblem:
+        return config.problem(("agents", id, field), reason, hint)
+
+    try:
+        return AgentCard.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError([problem(f"cannot read {path}: {error.strerror}", "give the path of a card")]) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        reason = f"{path.name} is not an A2A card: {where}: {first['msg']}"
+        raise ConfigError([problem(reason, "agent_cards/README.md says what a card needs")]) from error
+
+
+def _plain_card(id: str) -> AgentCard:
+    """The card of an agent that speaks only the older messages and brought none."""
+    return AgentCard(
+        name=id,
+        description=f"{id}, an agent that takes agents/tasks/create",
+        version="1.0.0",
+        supported_interfaces=(),
+        capabilities=AgentCapabilities(),
+        default_input_modes=("text/plain", "application/json"),
+        default_output_modes=("text/plain", "application/json"),
+        skills=(AgentSkill(id=id, name=id, description=f"Whatever {id} does", tags=("tasks",)),),
+    )

@@ -1,0 +1,46 @@
+"""It happened: every audit entry is built here, so that each call is recorded the same way and exactly once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.model.audit import AuditEntry, Decision
+from gateway.model.principal import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One admitted (or refused) call on its way through the core: who, what, on what, and what policy said."""
+
+    principal: Principal
+    verb: str
+    target: str
+    decision: Decision
+    request_id: str
+    digest: str | None = None
+
+    def intent(self, at: int, task_id: str | None = None) -> AuditEntry:
+        """Written before anything leaves the gateway on behalf of this call."""
+        return self._entry(at, "intent", "begun", task_id)
+
+    def outcome(self, at: int, outcome: str, task_id: str | None = None) -> AuditEntry:
+        """How it ended: a task state, `reply`, `ok`, or the reason of an error."""
+        return self._entry(at, "outcome", outcome, task_id)
+
+    def _entry(self, at: int, phase: str, outcome: str, task_id: str | None) -> AuditEntry:
+        who = self.principal
+        return AuditEntry(
+            at=at,
+            tenant=who.tenant,
+            principal=who.id,
+            on_behalf_of=who.on_behalf_of.id if who.on_behalf_of else None,
+            verb=self.verb,
+            target=self.target,
+            request_id=self.request_id,
+            phase=phase,
+            verdict=self.decision.verdict,
+            rule=self.decision.rule,
+            outcome=outcome,
+            task_id=task_id,
+            digest=self.digest,
+        )

@@ -1,0 +1,438 @@
+"""The task engine: accept a message once, run its agent, and bring every task to an end.
+
+A message is accepted by one commit (its idempotency key and the audit intent) before the agent starts. What the
+agent does first decides what it was: a Message leaves no task, anything else makes one. If the agent keeps still
+for PATIENCE, or the caller wants to watch, the task is made without waiting for it.
+
+Turns live as long as the application, not as long as the request: a lost client loses nothing. When the
+application stops, turns stop where they are and nothing is written about it; the next start takes them up
+(`core/recovery.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from gateway.core.audit import Ticket
+from gateway.core.registry import Registered
+from gateway.core.turn import Answer, Services, Turn
+from gateway.model.agent import Ask, Context, Upstream
+from gateway.model.base import timestamp
+from gateway.model.call import SendMessage
+from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
+from gateway.model.message import Message, Role
+from gateway.model.ports import Key, Release, Reservation, Reserve, SaveReply, TaskRow
+from gateway.model.principal import Principal
+from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
+
+log = logging.getLogger(__name__)
+
+# How long a new message may go without an event before its task is made anyway, so that it can be seen, watched
+# and canceled. Long enough for agents that answer with a Message over a network.
+PATIENCE_SECONDS = 0.5
+
+
+class Engine:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._turns: dict[tuple[str, str], Turn] = {}  # by topic: the turn that works on a task
+        self._keys: dict[Key, Turn] = {}  # by idempotency key: what this process has in hand
+        self._tasks: dict[Turn, asyncio.Task[None]] = {}
+        self._refusing = False
+        self._closing = False
+
+    def turn(self, tenant: str, task_id: str) -> Turn | None:
+        return self._turns.get((tenant, task_id))
+
+    @property
+    def active(self) -> int:
+        return len(self._tasks)
+
+    def refuse(self) -> None:
+        """Take no more messages: the gateway is shutting down."""
+        self._refusing = True
+
+    async def aclose(self) -> None:
+        """Stops all turns where they are; their tasks stay as written and the next start takes them up."""
+        self._refusing = self._closing = True
+        turns = dict(self._tasks)
+        for task in turns.values():
+            task.cancel()
+        if turns:
+            await asyncio.wait(turns.values())
+        for turn in turns:
+            turn.answer(_shutting_down(turn))
+
+    # Accepting.
+
+    async def send(self, call: SendMessage, ticket: Ticket, entry: Registered, ask: Ask) -> Turn | Answer:
+        """Accept a message. A Turn when there is work in hand, an Answer when this message was answered before."""
+        if self._refusing:
+            raise _shutting_down(None)
+        if call.message.task_id:
+            return await self._continue(call, ticket, entry, ask)
+        return await self._begin(call, ticket, entry, ask)
+
+    async def _begin(self, call: SendMessage, ticket: Ticket, entry: Registered, ask: Ask) -> Turn | Answer:
+        services, who = self._services, ticket.principal
+        key = self._key(call, who, entry)
+        if key is not None and (running := self._keys.get(key)) is not None:
+            return await self._join(running, call)
+        agent = entry.ready()
+        entry.gate.enter()
+        now = services.now()
+        turn = Turn(
+            services,
+            entry,
+            ticket,
+            call.message,
+            owner=who.owner,
+            tenant=who.tenant,
+            task_id=services.new_id(),
+            context_id=call.message.context_id or services.new_id(),
+            deadline=now + int(entry.deadline * 1000),
+            digest=call.digest,
+            key=key,
+            push=call.push,
+        )
+        if key is not None:
+            self._keys[key] = turn
+        try:
+            held = await self._reserve(turn, ticket, now)
+            turn.context = self._context(turn, call, ask)
+            if call.message.context_id and entry.kind == "remote":
+                await self._recall_context(turn)
+        except GatewayError as error:
+            self._drop(turn)
+            turn.answer(error)
+            raise
+        if held is not None:
+            self._drop(turn)
+            return await self._replay(held, call, turn)
+        self._start(turn, agent.run(turn.context, call.message))
+        return turn
+
+    async def _reserve(self, turn: Turn, ticket: Ticket, now: int) -> Reservation | None:
+        """The accept: the idempotency key and the intent are durable before the agent starts."""
+        intent = (ticket.intent(now, turn.task_id),)
+        if turn.key is None:
+            return await self._services.store.commit(records=intent)
+        reserve = Reserve(Reservation(turn.key, turn.digest, turn.task_id, now))
+        return await self._services.store.commit(reserve, records=intent)
+
+    async def _recall_context(self, turn: Turn) -> None:
+        """What the remote agent calls this context, if it has been there before."""
+        assert turn.context is not None
+        turn.known_context = await self._services.store.upstream_context(
+            turn.tenant, turn.owner, turn.entry.id, turn.context_id
+        )
+        if turn.known_context is not None:
+            turn.context.upstream = Upstream("", context_id=turn.known_context)
+
+    async def _continue(self, call: SendMessage, ticket: Ticket, entry: Registered, ask: Ask) -> Turn | Answer:
+        services, who, task_id = self._services, ticket.principal, call.message.task_id
+        assert task_id is not None
+        row = await services.store.task(who.tenant, task_id, owner=who.owner, agent=entry.id)
+        if row is None:
+            raise task_not_found(task_id)
+        if call.message.context_id and call.message.context_id != row.task.context_id:
+            raise invalid("message.contextId", "is not the context of this task; leave it out or send the task's own")
+        key = self._key(call, who, entry)
+        if key is not None:
+            if (running := self._keys.get(key)) is not None:
+                return await self._join(running, call)
+            for held in await services.store.reservation(who.tenant, who.owner, key.message_id, agent=entry.id):
+                return await self._replay(held, call, None)
+        state = row.task.status.state
+        if state.terminal:
+            raise GatewayError(
+                Reason.UNSUPPORTED_OPERATION,
+                f"The task has ended ({state.name}); send a new message in its context to go on",
+                metadata={"taskId": task_id, "state": state},
+            )
+        if not state.interrupted or (who.tenant, task_id) in self._turns:
+            raise GatewayError(
+                Reason.UNSUPPORTED_OPERATION,
+                "The task is at work; it takes a message when it asks for input",
+                metadata={"taskId": task_id, "state": state},
+            )
+        agent = entry.ready()
+        entry.gate.enter()
+        now = services.now()
+        mine = call.message.model_copy(update={"context_id": row.task.context_id})
+        turn = Turn.of(services, entry, ticket, row, mine)
+        turn.deadline, turn.key, turn.digest = now + int(entry.deadline * 1000), key, call.digest
+        self._turns[turn.topic] = turn
+        if key is not None:
+            self._keys[key] = turn
+        try:
+            turn.push = bool(await services.store.push_configs(who.tenant, task_id, limit=1))
+            await self._accept_answer(turn, ticket, now)
+        except GatewayError as error:
+            self._drop(turn)
+            turn.answer(error)
+            raise
+        turn.context = self._context(turn, call, ask)
+        turn.context.task = row.task  # as it was when the agent asked
+        self._start(turn, agent.run(turn.context, mine))
+        return turn
+
+    async def _accept_answer(self, turn: Turn, ticket: Ticket, now: int) -> None:
+        """The answer to a question joins the history, and the task is at work again: one commit with the key."""
+        status = TaskStatus(state=TaskState.WORKING, timestamp=timestamp(now))
+        reserve = None
+        if turn.key is not None:
+            reserve = Reserve(Reservation(turn.key, turn.digest, turn.task_id, now, settled=True))
+        await turn.accept(
+            turn.message,
+            StatusUpdate(task_id=turn.task_id, context_id=turn.context_id, status=status),
+            reserve=reserve,
+            intent=ticket.intent(now, turn.task_id),
+        )
+
+    async def _join(self, running: Turn, call: SendMessage) -> Turn:
+        if running.digest != call.digest:
+            raise _used_otherwise(call)
+        return running
+
+    async def _replay(self, held: Reservation, call: SendMessage, turn: Turn | None) -> Answer:
+        """The same message again: the same task, the same Message, or the same turn still at work."""
+        answer = await self._known(held, call)
+        if turn is not None:
+            turn.answer(answer)
+        if isinstance(answer, GatewayError):
+            raise answer
+        return answer
+
+    async def _known(self, held: Reservation, call: SendMessage) -> Answer:
+        if held.digest != call.digest:
+            return _used_otherwise(call)
+        if held.reply is not None:
+            return held.reply
+        row = await self._services.store.task(held.key.tenant, held.task_id, owner=held.key.principal)
+        if row is not None:
+            return row.task
+        return GatewayError(Reason.UNAVAILABLE, "This message is being worked on; ask again in a moment", retry_after=1)
+
+    # Running.
+
+    def adopt(self, turn: Turn, events: AsyncIterator[Event]) -> None:
+        """Run a turn that an earlier life began."""
+        turn.entry.gate.enter(force=True)
+        self._turns[turn.topic] = turn
+        self._start(turn, events)
+
+    def _start(self, turn: Turn, events: AsyncIterator[Event]) -> None:
+        self._turns[turn.topic] = turn
+        task = asyncio.get_running_loop().create_task(self._drive(turn, events))
+        self._tasks[turn] = task
+
+    async def _drive(self, turn: Turn, events: AsyncIterator[Event]) -> None:
+        patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, turn.open)
+        try:
+            reply = await self._work(turn, events)
+            if reply is not None:
+                await self._reply(turn, reply)
+            await turn.flush()
+        except asyncio.CancelledError:
+            if not self._closing:
+                raise
+        except Exception as error:
+            log.exception("task %s of agent %s could not be written", turn.task_id, turn.entry.id)
+            turn.answer(error if isinstance(error, GatewayError) else _unwritten())
+        finally:
+            patience.cancel()
+            self._drop(turn)
+
+    async def _work(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
+        """Let the agent run to its end, its deadline or its cancellation. Returns a direct reply, if it is one."""
+        remaining = (turn.deadline - self._services.now()) / 1000
+        try:
+            async with asyncio.timeout(remaining), turn.entry.gate:
+                return await self._consume(turn, events)
+        except TimeoutError:
+            turn.status(TaskState.FAILED, "The task did not end within its deadline", reason="deadline")
+        except asyncio.CancelledError:
+            if self._closing or not turn.canceled:
+                raise
+        except GatewayError as error:
+            await self._refused(turn, error)
+        except Exception:
+            incident = self._services.new_id()
+            log.exception("incident %s: agent %s failed on task %s", incident, turn.entry.id, turn.task_id)
+            text = f"The agent failed; incident {incident}"
+            turn.status(TaskState.FAILED, text, reason="agent-error", incident=incident)
+        finally:
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
+        return None
+
+    async def _consume(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
+        async for event in events:
+            if isinstance(event, Message):
+                if turn.task is None:
+                    turn.settled = True
+                    return event
+                # Too late for a direct reply, the task is there already: the agent's word completes it.
+                turn.emit(_completed(turn, event, self._services.now()))
+                return None
+            turn.emit(event)
+            if turn.full:
+                await turn.drained()
+            if turn.exhausted:
+                raise GatewayError(Reason.UPSTREAM_TOO_LARGE, "The agent sent more events than one task may have")
+        if turn.task is None or not (turn.task.status.state.terminal or turn.task.status.state.interrupted):
+            turn.status(TaskState.COMPLETED)
+        return None
+
+    async def _reply(self, turn: Turn, reply: Message) -> None:
+        assert turn.ticket is not None
+        changes = turn.learned()
+        if turn.key is not None:
+            changes = (SaveReply(turn.key, reply), *changes)
+        outcome = turn.ticket.outcome(self._services.now(), "reply")
+        await self._services.store.commit(*changes, records=(outcome,))
+        turn.answer(reply)
+
+    async def _refused(self, turn: Turn, error: GatewayError) -> None:
+        """A refusal before anything was visible goes to the caller as it is and frees the key for another try;
+        later it is how the task ends."""
+        if turn.task is not None:
+            turn.status(TaskState.FAILED, error.message, reason=error.reason)
+            return
+        turn.settled = True
+        records = () if turn.ticket is None else (turn.ticket.outcome(self._services.now(), error.reason),)
+        changes = () if turn.key is None else (Release(turn.key),)
+        await self._services.store.commit(*changes, records=records)
+        turn.answer(error)
+
+    # Canceling.
+
+    async def cancel(self, row: TaskRow, entry: Registered, ticket: Ticket) -> Task:
+        """Stop a task. Terminal afterwards, or refused with TASK_NOT_CANCELABLE; never ignored."""
+        if row.task.status.state.terminal:
+            raise _not_cancelable(row)
+        turn = self.turn(row.tenant, row.id)
+        if turn is None:
+            return await self._cancel_idle(row, entry, ticket)
+        turn.canceled = True
+        try:
+            seen = await turn.entry.ready().cancel(turn.context) if turn.context is not None else None
+        except GatewayError:
+            turn.canceled = False
+            raise
+        self._conclude(turn, seen)
+        # First the record, then the cancellation: a commit under way must not be torn.
+        await turn.flush()
+        if turn.over and (running := self._tasks.get(turn)) is not None:
+            running.cancel()
+        assert turn.task is not None
+        return turn.task
+
+    async def _cancel_idle(self, row: TaskRow, entry: Registered, ticket: Ticket) -> Task:
+        turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
+        self._turns[turn.topic] = turn
+        try:
+            turn.push = bool(await self._services.store.push_configs(row.tenant, row.id, limit=1))
+            turn.context = self.context(turn)
+            seen = await entry.agent.cancel(turn.context) if entry.agent is not None else None
+            self._conclude(turn, seen)
+            await turn.flush()
+        finally:
+            self._turns.pop(turn.topic, None)
+        assert turn.task is not None
+        return turn.task
+
+    def _conclude(self, turn: Turn, seen: Event | None) -> None:
+        turn.open()
+        if seen is not None:
+            turn.emit(seen)
+        elif not turn.over:
+            turn.status(TaskState.CANCELED, "Canceled by the caller")
+
+    # Small things.
+
+    def context(self, turn: Turn) -> Context:
+        services = self._services
+        return Context(
+            agent=turn.entry.id,
+            task_id=turn.task_id,
+            context_id=turn.context_id,
+            now=services.now,
+            new_id=services.new_id,
+            deadline_ms=turn.deadline,
+            task=turn.task,
+            upstream=turn.row.upstream if turn.row is not None else None,
+            caller=turn.owner,
+        )
+
+    def _context(self, turn: Turn, call: SendMessage, ask: Ask) -> Context:
+        context = self.context(turn)
+        context.stream = call.stream
+        context.accepted_output_modes = call.accepted_output_modes
+        context.metadata = call.metadata
+        context.ask_agent = ask
+        return context
+
+    def _key(self, call: SendMessage, who: Principal, entry: Registered) -> Key | None:
+        if not (entry.deduplicate or call.always_deduplicate):
+            return None
+        return Key(who.tenant, who.owner, entry.id, call.message.message_id)
+
+    def _drop(self, turn: Turn) -> None:
+        if self._turns.get(turn.topic) is turn:
+            del self._turns[turn.topic]
+        if turn.key is not None and self._keys.get(turn.key) is turn:
+            del self._keys[turn.key]
+        self._tasks.pop(turn, None)
+        turn.entry.gate.leave()
+
+
+def _used_otherwise(call: SendMessage) -> GatewayError:
+    return invalid(
+        "message.messageId",
+        f"{call.message.message_id!r} was used for a different message; every message needs its own",
+    )
+
+
+def _not_cancelable(row: TaskRow) -> GatewayError:
+    state = row.task.status.state
+    return GatewayError(
+        Reason.TASK_NOT_CANCELABLE,
+        f"The task has ended already ({state.name})",
+        metadata={"taskId": row.id, "state": state},
+    )
+
+
+def last_asked(row: TaskRow) -> Message:
+    """The caller's newest message on a task: what the agent is, or would again be, working on."""
+    for message in reversed(row.task.history or ()):
+        if message.role is Role.USER:
+            return message
+    return Message(message_id=row.message_id, role=Role.USER, parts=())
+
+
+def _shutting_down(turn: Turn | None) -> GatewayError:
+    if turn is None or turn.row is None:
+        return GatewayError(Reason.UNAVAILABLE, "The gateway is shutting down; send this again shortly", retry_after=2)
+    return GatewayError(
+        Reason.UNAVAILABLE,
+        "The gateway is shutting down; the task goes on after the restart, ask for it then",
+        metadata={"taskId": turn.task_id},
+        retry_after=2,
+    )
+
+
+def _unwritten() -> GatewayError:
+    return GatewayError(Reason.UNAVAILABLE, "The task could not be written; ask for it again", retry_after=1)
+
+
+def _completed(turn: Turn, message: Message, now: int) -> StatusUpdate:
+    last = message.model_copy(update={"task_id": turn.task_id, "context_id": turn.context_id})
+    return StatusUpdate(
+        task_id=turn.task_id,
+        context_id=turn.context_id,
+        status=TaskStatus(state=TaskState.COMPLETED, message=last, timestamp=timestamp(now)),
+    )

@@ -1,0 +1,133 @@
+"""After a restart: what an earlier life had in hand comes to an end, truthfully.
+
+- A task that waits for input or authorization stays as it is.
+- A remote task whose upstream id is stored is followed again to its true end.
+- A local agent that declares itself resumable runs again from the caller's message.
+- Only what is left ends FAILED, with a reason that says what is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gateway.core.engine import Engine, last_asked
+from gateway.core.registry import Registry
+from gateway.core.turn import Services, Turn
+from gateway.model.base import timestamp
+from gateway.model.errors import GatewayError
+from gateway.model.message import Message, Part, Role
+from gateway.model.ports import CreateTask, Record, Release, Reservation, TaskRow
+from gateway.model.task import Task, TaskState, TaskStatus, envelope
+
+log = logging.getLogger(__name__)
+
+BATCH = 500  # rows a claim takes at once: bounds memory while a large backlog is taken up
+ROOM = 1000  # turns in hand beyond which the next claim waits
+LEASE_MS = 30_000
+PAUSE_SECONDS = 0.1
+
+
+class Recovery:
+    def __init__(self, services: Services, registry: Registry, engine: Engine) -> None:
+        self._services = services
+        self._registry = registry
+        self._engine = engine
+        self._rest: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up what is unfinished. The first batch is in hand when this returns; a larger backlog follows in the
+        background as room becomes free."""
+        store = self._services.store
+        if changes := [self._settled(left) for left in await store.unsettled(self._services.now())]:
+            await store.commit(*changes)
+        if await self._batch():
+            self._rest = asyncio.create_task(self._continue(), name="recovery")
+
+    async def aclose(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            await asyncio.wait({self._rest})
+
+    async def _continue(self) -> None:
+        while True:
+            try:
+                if self._engine.active < ROOM and not await self._batch():
+                    return
+            except GatewayError as error:
+                log.error("unfinished tasks cannot be read, trying again: %s", error.message)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _batch(self) -> int:
+        now = self._services.now()
+        rows = await self._services.store.claim(self._services.node, now, now + LEASE_MS, BATCH)
+        # Turns first and without a pause, so that nobody can come between the claim and its turn.
+        hopeless = [(row, why) for row in rows if (why := self._take_up(row)) is not None]
+        for row, (reason, text) in hopeless:
+            await self._end(row, reason, text)
+        if rows:
+            log.info("took up %d unfinished tasks", len(rows))
+        return len(rows)
+
+    def _take_up(self, row: TaskRow) -> tuple[str, str] | None:
+        """Set the task going again, or say why it cannot be (a reason, and a sentence)."""
+        entry = self._registry.get(row.agent)
+        if entry is None:
+            return "agent-removed", "The gateway was restarted, and this agent is no longer registered"
+        agent = entry.agent
+        if agent is None:
+            return "agent-unavailable", f"The gateway was restarted; {entry.problem or 'the agent has no card yet'}"
+        turn = Turn.of(self._services, entry, None, row, last_asked(row))
+        turn.push = True  # whether there are configurations is for the store to see
+        turn.context = self._engine.context(turn)
+        if row.upstream is not None and row.upstream.task_id is not None:
+            self._engine.adopt(turn, agent.follow(turn.context))
+        elif agent.resumable:
+            self._engine.adopt(turn, agent.run(turn.context, turn.message))
+        else:
+            return "unknown-outcome", "The gateway was restarted; whether the agent finished the work is not known"
+        return None
+
+    async def _end(self, row: TaskRow, reason: str, text: str) -> None:
+        entry = self._registry.get(row.agent) or self._registry.unknown(row.agent)
+        turn = Turn.of(self._services, entry, None, row, last_asked(row))
+        turn.push = True
+        turn.status(TaskState.FAILED, text, reason=reason)
+        await turn.flush()
+
+    def _settled(self, left: Reservation) -> Release | CreateTask:
+        """A message that was accepted and left nothing: its sender got no answer. Where a repeat does no harm the
+        key is given back; else a FAILED task says that the outcome is not known."""
+        entry = self._registry.get(left.key.agent)
+        if entry is not None and entry.agent is not None and entry.agent.resumable:
+            return Release(left.key)
+        return self._failed(left)
+
+    def _failed(self, reservation: Reservation) -> CreateTask:
+        now, key = self._services.now(), reservation.key
+        context_id = self._services.new_id()
+        text = "The gateway was stopped while this message was being delivered; whether the agent got it is not known"
+        message = Message(
+            message_id=self._services.new_id(),
+            role=Role.AGENT,
+            parts=(Part(text=text),),
+            context_id=context_id,
+            task_id=reservation.task_id,
+            metadata={"reason": "unknown-outcome"},
+        )
+        status = TaskStatus(state=TaskState.FAILED, message=message, timestamp=timestamp(now))
+        task = Task(id=reservation.task_id, context_id=context_id, status=status)
+        row = TaskRow(
+            tenant=key.tenant,
+            id=reservation.task_id,
+            owner=key.principal,
+            agent=key.agent,
+            task=task,
+            seq=1,
+            fence=1,
+            created=now,
+            updated=now,
+            deadline=now,
+            message_id=key.message_id,
+        )
+        return CreateTask(row, self._services.node, (Record(1, task, envelope(task)),), key)

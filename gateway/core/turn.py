@@ -1,0 +1,345 @@
+"""One turn of an agent on a task: it emits, the turn folds, writes, publishes and answers.
+
+Every event goes through `emit`. Whatever has gathered by the time the event loop comes round is one group: one
+fold of the task, one row in its log, one commit, one publication. What is published is already durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from gateway.core.audit import Ticket
+from gateway.core.live import Live, Topic
+from gateway.core.registry import Registered
+from gateway.model.agent import Context
+from gateway.model.audit import AuditEntry
+from gateway.model.base import milliseconds, timestamp
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.message import Message
+from gateway.model.ports import (
+    AdvanceTask,
+    Change,
+    CreateTask,
+    Fenced,
+    Key,
+    PutUpstreamContext,
+    Record,
+    Reserve,
+    Store,
+    TaskRow,
+)
+from gateway.model.push import PushConfig
+from gateway.model.task import (
+    ArtifactUpdate,
+    Event,
+    IllegalMove,
+    StatusUpdate,
+    Task,
+    TaskState,
+    TaskStatus,
+    envelope,
+)
+
+log = logging.getLogger(__name__)
+
+# An agent that produces faster than the disk takes waits after this many events, so memory stays bounded.
+MAX_PENDING = 64
+# A task's events are bounded in all (a runaway agent must not fill the disk): 100 000 chunks is a long book.
+MAX_EVENTS = 100_000
+STORE_RETRY_SECONDS = 1.0
+
+Answer: TypeAlias = Task | Message | GatewayError
+
+
+@dataclass(slots=True)
+class Services:
+    """What every turn needs and none owns."""
+
+    store: Store
+    live: Live
+    now: Callable[[], int]
+    new_id: Callable[[], str]
+    node: str
+    pushed: Callable[[], None]  # wakes the push worker
+
+
+class Turn:
+    """The work that one message set going. `created` resolves when the task (or reply) exists durably, `done`
+    when the task is terminal or interrupted; both with an Answer, never with an exception."""
+
+    def __init__(
+        self,
+        services: Services,
+        entry: Registered,
+        ticket: Ticket | None,
+        message: Message,
+        *,
+        owner: str,
+        tenant: str,
+        task_id: str,
+        context_id: str,
+        deadline: int,
+        digest: bytes = b"",
+        key: Key | None = None,
+        push: PushConfig | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._services = services
+        self._loop = loop
+        self.entry = entry
+        self.ticket = ticket
+        self.message = message
+        self.digest = digest
+        self.key = key
+        self.owner = owner
+        self.tenant = tenant
+        self.task_id = task_id
+        self.context_id = context_id
+        self.deadline = deadline
+        self.topic: Topic = (tenant, task_id)
+        self.created: asyncio.Future[Answer] = loop.create_future()
+        self.done: asyncio.Future[Answer] = loop.create_future()
+        self.row: TaskRow | None = None  # as last written
+        self.task: Task | None = None  # with what is pending
+        self.push = push is not None
+        self.canceled = False
+        self.settled = False  # answered without a task; none may be opened any more
+        self.known_context: str | None = None  # the upstream's context id, where the store has it already
+        self._push = push
+        self._seq = 0
+        self._began = services.now()
+        self._pending: list[Record] = []
+        self._writing: asyncio.Future[None] | None = None
+        self._wake_up: asyncio.Handle | None = None
+        self.context: Context | None = None
+
+    @classmethod
+    def of(cls, services: Services, entry: Registered, ticket: Ticket | None, row: TaskRow, message: Message) -> Turn:
+        """A turn on a task that exists: continued, resumed or canceled."""
+        turn = cls(
+            services,
+            entry,
+            ticket,
+            message,
+            owner=row.owner,
+            tenant=row.tenant,
+            task_id=row.id,
+            context_id=row.task.context_id,
+            deadline=row.deadline,
+        )
+        turn.row, turn.task, turn._seq = row, row.task, row.seq
+        turn.known_context = row.upstream.context_id if row.upstream is not None else None
+        return turn
+
+    @property
+    def full(self) -> bool:
+        """So much is waiting for the disk that the agent has to wait too."""
+        return len(self._pending) >= MAX_PENDING
+
+    @property
+    def exhausted(self) -> bool:
+        return self._seq >= MAX_EVENTS
+
+    @property
+    def over(self) -> bool:
+        return self.task is not None and self.task.status.state.terminal
+
+    # Emitting.
+
+    def emit(self, event: Event) -> None:
+        """Take one event. What the state machine forbids is dropped and logged: terminal stays terminal."""
+        if self.task is None:
+            self._open(event)
+            return
+        for step in _steps(self.task, event):
+            try:
+                self.task = self.task.apply(step)
+            except IllegalMove as error:
+                log.warning("task %s: dropped an event of %s: %s", self.task_id, self.entry.id, error)
+                return
+            self._record(step)
+
+    def open(self) -> None:
+        """Make the task exist, if nothing has been emitted yet: a caller waits to see it."""
+        if self.task is None and not self.settled:
+            self._open(None)
+
+    def status(self, state: TaskState, text: str | None = None, **metadata: str) -> None:
+        """A status of the gateway's own, with its reason in the message's metadata."""
+        context = self.context or Context(
+            self.entry.id, self.task_id, self.context_id, self._services.now, self._services.new_id
+        )
+        self.open()
+        self.emit(context.status(state, text, **metadata))
+
+    def _open(self, event: Event | None) -> None:
+        mine = self.message.model_copy(update={"task_id": self.task_id, "context_id": self.context_id})
+        status = TaskStatus(state=TaskState.SUBMITTED, timestamp=timestamp(self._services.now()))
+        self.task = Task(id=self.task_id, context_id=self.context_id, status=status, history=(mine,))
+        self._record(self.task)
+        if event is not None:
+            self.emit(event)
+
+    def _record(self, event: Event) -> None:
+        self._seq += 1
+        self._pending.append(Record(self._seq, event, envelope(event)))
+        if self._wake_up is None and self._writing is None:
+            self._wake_up = self._loop.call_soon(self.begin_write)
+
+    # Writing.
+
+    def begin_write(self) -> None:
+        """Write what is pending, in a task of its own: whoever waits for it may be canceled, a commit may not."""
+        self._wake_up = None
+        if self._pending and self._writing is None:
+            task = self._loop.create_task(self._write_in_background())
+            _KEEP.add(task)
+            task.add_done_callback(_KEEP.discard)
+
+    async def _write_in_background(self) -> None:
+        with contextlib.suppress(GatewayError, Fenced):  # flush() has told the callers
+            await self.flush()
+
+    async def drained(self) -> None:
+        """Wait, cancelably, until what is being written is written."""
+        self.begin_write()
+        while self._writing is not None:
+            await asyncio.shield(self._writing)
+
+    async def flush(self) -> None:
+        """Returns when everything emitted so far is durable and published. Raises GatewayError or Fenced when the
+        task could not be written; callers have been answered then."""
+        while self._pending or self._writing is not None:
+            if self._writing is not None:
+                await asyncio.shield(self._writing)
+                continue
+            self._writing = self._loop.create_future()
+            try:
+                await self._write()
+            except (GatewayError, Fenced) as error:
+                self._pending.clear()
+                self.answer(error if isinstance(error, GatewayError) else _taken_over())
+                raise
+            finally:
+                self._writing.set_result(None)
+                self._writing = None
+
+    async def accept(self, *events: StatusUpdate | Message, reserve: Reserve | None, intent: AuditEntry) -> None:
+        """Begin a turn on a task that exists: its events, the message's key and the audit intent in one commit."""
+        assert self.task is not None
+        assert self.row is not None
+        records = []
+        for event in events:
+            self.task = self.task.apply(event)
+            self._seq += 1
+            records.append(Record(self._seq, event, envelope(event)))
+        row = self._project()
+        changes: tuple[Change, ...] = (AdvanceTask(row, tuple(records), self.push),)
+        try:
+            held = await self._services.store.commit(*((reserve,) if reserve else ()), *changes, records=(intent,))
+        except Fenced as error:
+            raise _taken_over() from error
+        if held is not None:
+            raise _taken_over()
+        self.row = row
+        self._publish(row, tuple(records))
+
+    async def _write(self) -> None:
+        records, self._pending = tuple(self._pending), []
+        before, row = self.row, self._project()
+        change: Change
+        if before is None:
+            push = () if self._push is None else (self._push,)
+            change = CreateTask(row, self._services.node, records, self.key, push)
+        else:
+            change = AdvanceTask(row, records, self.push)
+        settled = row.task.status.state
+        audit: tuple[AuditEntry, ...] = ()
+        if self.ticket is not None and not self.done.done() and (settled.terminal or settled.interrupted):
+            audit = (self.ticket.outcome(row.updated, settled.name, self.task_id),)
+        await self._commit(before is None, (change, *self.learned()), audit)
+        self.row = row
+        self._publish(row, records)
+
+    async def _commit(self, new: bool, changes: tuple[Change, ...], audit: tuple[AuditEntry, ...]) -> None:
+        """A task that callers know about is written however long the store needs; a new one fails its caller."""
+        while True:
+            try:
+                await self._services.store.commit(*changes, records=audit)
+                return
+            except GatewayError as error:
+                if new or error.reason is not Reason.UNAVAILABLE:
+                    raise
+                log.error("task %s: the store is unavailable, trying again: %s", self.task_id, error.message)
+                await asyncio.sleep(STORE_RETRY_SECONDS)
+
+    def _project(self) -> TaskRow:
+        task = self.task
+        assert task is not None
+        status = task.status.timestamp
+        now = (milliseconds(status) if status else None) or self._services.now()
+        upstream = self.row.upstream if self.row is not None else None
+        if self.context is not None:
+            upstream = self.context.upstream
+        if self.row is not None:
+            return replace(self.row, task=task, seq=self._seq, updated=now, deadline=self.deadline, upstream=upstream)
+        return TaskRow(
+            tenant=self.tenant,
+            id=self.task_id,
+            owner=self.owner,
+            agent=self.entry.id,
+            task=task,
+            seq=self._seq,
+            fence=1,
+            created=self._began,
+            updated=now,
+            deadline=self.deadline,
+            message_id=self.message.message_id,
+            upstream=upstream,
+        )
+
+    def learned(self) -> tuple[Change, ...]:
+        """The upstream's name for this context, once, as soon as it is known."""
+        upstream = self.context.upstream if self.context is not None else None
+        if upstream is None or upstream.context_id is None or upstream.context_id == self.known_context:
+            return ()
+        self.known_context = upstream.context_id
+        return (PutUpstreamContext(self.tenant, self.owner, self.entry.id, self.context_id, upstream.context_id),)
+
+    def _publish(self, row: TaskRow, records: tuple[Record, ...]) -> None:
+        self._services.live.publish(self.topic, records)
+        if self.push:
+            self._services.pushed()
+        state = row.task.status.state
+        if not self.created.done():
+            self.created.set_result(row.task)
+        if (state.terminal or state.interrupted) and not self.done.done():
+            self.done.set_result(row.task)
+
+    # Answering without a task.
+
+    def answer(self, answer: Answer) -> None:
+        self.settled = True
+        for future in (self.created, self.done):
+            if not future.done():
+                future.set_result(answer)
+
+
+# The event loop keeps only weak references to tasks; these are alive until they are done.
+_KEEP: set[asyncio.Task[None]] = set()
+
+
+def _taken_over() -> GatewayError:
+    return GatewayError(
+        Reason.UNAVAILABLE, "Another gateway has taken this task over; ask for the task again", retry_after=1
+    )
+
+
+def _steps(task: Task, event: Event) -> Sequence[StatusUpdate | ArtifactUpdate | Message]:
+    """What has to be applied: the event itself, or the differences to a whole that an upstream shows."""
+    return tuple(task.differences(event)) if isinstance(event, Task) else (event,)

@@ -1,0 +1,188 @@
+"""A2A over JSON-RPC: `POST /` and `POST /agents/{id}`, with the older `agents/tasks/*` messages beside it.
+
+One well-formed call goes straight from the table to the gateway; streams are taken out before; everything else
+(batches, notifications, malformed requests) goes the long way through jsonrpcserver (dispatch.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.core.gateway import Events, Found, Gateway
+from gateway.dialects import jsonrpc, tasks
+from gateway.dialects.a2a_v1 import requests, responses, version
+from gateway.dialects.a2a_v1.errors import jsonrpc_error
+from gateway.dialects.sse import frame
+from gateway.dialects.strict_json import read
+from gateway.model.call import (
+    Call,
+    FetchResult,
+    GetExtendedCard,
+    PullTasks,
+    SendMessage,
+    SubmitResult,
+    SubscribeToTask,
+)
+from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.principal import Principal
+from gateway.server.auth import Authenticator, Unauthenticated
+from gateway.server.cards import Cards
+from gateway.server.incident import known
+from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Answer, Headers, Reply, Request, Stream, retry_after
+
+METHODS = {**requests.DECODE, **dict.fromkeys(tasks.METHODS)}
+
+# JSON-RPC errors travel in HTTP 200, except where HTTP itself has something to do about it: ask for a credential,
+# come back later, give up on the address.
+STATUS: dict[Reason, int] = {
+    Reason.UNAUTHENTICATED: 401,
+    Reason.PERMISSION_DENIED: 403,
+    Reason.NOT_FOUND: 404,
+    Reason.OVERLOADED: 429,
+    Reason.UNAVAILABLE: 503,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What one request is addressed to: the endpoint's agent (None: the root), who asks, and the service
+    parameters it sent."""
+
+    agent: str | None
+    default_agent: str | None
+    who: Principal
+    version: str | None
+    extensions: tuple[str, ...]
+
+    @property
+    def target(self) -> str:
+        agent = self.agent or self.default_agent
+        if agent is None:
+            raise GatewayError(Reason.NOT_FOUND, "No default agent is configured; use /agents/{id}")
+        return agent
+
+
+class JsonRpcDoor:
+    def __init__(self, gateway: Gateway, auth: Authenticator, cards: Cards, default_agent: str | None) -> None:
+        self._gateway = gateway
+        self._auth = auth
+        self._cards = cards
+        self._default = default_agent
+
+    async def answer(self, request: Request, agent: str | None) -> Answer:
+        """The answer to one POST on the endpoint of `agent`."""
+        try:
+            who = self._auth.principal(request.headers)
+            if request.media_type != "application/json":
+                # Looked at before the body is: what is not JSON cannot be a parse error.
+                return _unsupported()
+            asked = request.header(b"a2a-version") or request.query.get("A2A-Version")
+            listed = version.extensions(request.header(b"a2a-extensions"))
+            endpoint = Endpoint(agent, self._default, who, asked, listed)
+            tree: Any = read(await request.body())
+        except Exception as error:
+            return _failure(None, known(error))
+        if not jsonrpc.is_single_call(tree):
+            return await self._long_way(tree, endpoint)
+        if tree["method"] in requests.STREAMING:
+            return await self._stream(request, tree, endpoint)
+        try:
+            body = await self._call(tree["method"], tree.get("params") or {}, endpoint)
+        except Exception as error:
+            return _failure(tree["id"], known(error))
+        return Reply(200, jsonrpc.result(tree["id"], body), self._headers(endpoint, JSON_HEADERS))
+
+    async def _call(self, method: str, params: dict[str, Any], endpoint: Endpoint) -> bytes:
+        """One call of either dialect, to the bytes of its result."""
+        if method in tasks.METHODS:
+            return await self._older(method, params, endpoint)
+        call = self._decode(method, params, endpoint)
+        result = await self._gateway.handle(call, endpoint.who)
+        if isinstance(call, GetExtendedCard):
+            result = self._cards.extended(result)
+        return b"null" if result is None else responses.encode(call, result)
+
+    def _decode(self, method: str, params: dict[str, Any], endpoint: Endpoint) -> Call:
+        if method not in requests.DECODE:
+            raise GatewayError(Reason.METHOD_NOT_FOUND, "There is no such method in A2A 1.0")
+        version.select(endpoint.version)
+        if params.get("tenant"):
+            self._check_tenant(params["tenant"], endpoint)
+        return requests.decode(method, params, endpoint.target, endpoint.extensions)
+
+    def _check_tenant(self, tenant: Any, endpoint: Endpoint) -> None:
+        """A routing word that the agent's configuration names; it says nothing about who owns what."""
+        if tenant not in self._gateway.find(endpoint.target, endpoint.who).tenants:
+            raise invalid("tenant", "is not a tenant of this agent; send the one of the card's interface, or none")
+
+    async def _older(self, method: str, params: dict[str, Any], endpoint: Endpoint) -> bytes:
+        call, wait = tasks.decode(method, params, endpoint.agent)
+        result = await self._gateway.handle(call, endpoint.who)
+        if isinstance(call, SendMessage):
+            fetch = FetchResult(call.agent, call.message.message_id, wait)
+            found: Found = await self._gateway.handle(fetch, endpoint.who)
+            return tasks.encode(fetch.message_id, found.agent, found.context_id, found.answer)
+        if isinstance(call, FetchResult):
+            return tasks.encode(call.message_id, result.agent, result.context_id, result.answer)
+        if isinstance(call, SubmitResult):
+            return tasks.encode_receipt(call.task_id, call.state)
+        assert isinstance(call, PullTasks)
+        return tasks.encode_pending(result)
+
+    async def _stream(self, request: Request, tree: Any, endpoint: Endpoint) -> Answer:
+        id = tree["id"]
+        try:
+            call = self._decode(tree["method"], tree.get("params") or {}, endpoint)
+            assert isinstance(call, SendMessage | SubscribeToTask)
+            events = await self._gateway.open(call, endpoint.who)
+        except Exception as error:
+            return _failure(id, known(error))
+        return Stream(
+            _frames(id, events),
+            request,
+            lambda error: frame(jsonrpc.error(id, jsonrpc_error(error)), event="error"),
+            self._headers(endpoint, STREAM_HEADERS),
+        )
+
+    async def _long_way(self, tree: Any, endpoint: Endpoint) -> Answer:
+        # Imported at first use: a gateway whose clients all send plain calls never needs the library.
+        from gateway.server import dispatch
+
+        async def method(name: str, params: dict[str, Any]) -> bytes:
+            if name in requests.STREAMING:
+                raise GatewayError(Reason.INVALID_REQUEST, f"{name} answers with a stream; send it alone, with an id")
+            return await self._call(name, params, endpoint)
+
+        body = await dispatch.answer(tree, METHODS, method)
+        return Reply(204, b"", ()) if body is None else Reply(200, body)
+
+    def _headers(self, endpoint: Endpoint, headers: Headers) -> Headers:
+        """With the activated extensions, if the caller asked for some (docs/topics/extensions)."""
+        if not endpoint.extensions:
+            return headers
+        entry = self._gateway.registry.get(endpoint.agent or self._default or "")
+        offered = entry.card.extensions if entry is not None and entry.card is not None else ()
+        active = ",".join(uri for uri in endpoint.extensions if uri in offered)
+        return (*headers, (b"a2a-extensions", active.encode("latin-1"))) if active else headers
+
+
+async def _frames(id: jsonrpc.Id, events: Events) -> AsyncGenerator[bytes, None]:
+    """One write per group: a group is what one commit made durable."""
+    try:
+        async for group in events:
+            yield b"".join([frame(jsonrpc.result(id, record.body)) for record in group])
+    finally:
+        await events.aclose()
+
+
+def _failure(id: jsonrpc.Id, error: GatewayError) -> Reply:
+    challenge = error.challenge if isinstance(error, Unauthenticated) else ()
+    headers = (*JSON_HEADERS, *challenge, *retry_after(error))
+    return Reply(STATUS.get(error.reason, 200), jsonrpc.error(id, jsonrpc_error(error)), headers)
+
+
+def _unsupported() -> Reply:
+    error = GatewayError(Reason.CONTENT_TYPE_NOT_SUPPORTED, "Send Content-Type: application/json")
+    return Reply(415, jsonrpc.error(None, jsonrpc_error(error)))

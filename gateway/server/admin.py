@@ -1,0 +1,212 @@
+"""The admin API: what the command line (and later the console) works with. JSON in and out, the same two doors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.core.gateway import Catalogue, Events, Gateway
+from gateway.core.registry import Registered
+from gateway.dialects.a2a_v1 import requests
+from gateway.dialects.a2a_v1.errors import http_error
+from gateway.dialects.sse import frame
+from gateway.dialects.strict_json import read
+from gateway.model.base import timestamp
+from gateway.model.call import (
+    AddAgent,
+    AddKey,
+    CancelTask,
+    GetTask,
+    ListAgents,
+    ListKeys,
+    ListTasks,
+    RemoveAgent,
+    RevokeKey,
+    SubscribeToTask,
+    TaskPage,
+)
+from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.ports import KeyRecord
+from gateway.model.principal import Principal
+from gateway.model.task import Task
+from gateway.server.auth import Authenticator
+from gateway.server.cards import Cards
+from gateway.server.request import STREAM_HEADERS, Stream
+from gateway.server.request import Request as DoorRequest
+
+Use = Callable[[Request, Principal], Awaitable[Response]]
+
+
+class Admin:
+    def __init__(self, gateway: Gateway, auth: Authenticator, cards: Cards) -> None:
+        self._gateway = gateway
+        self._auth = auth
+        self._cards = cards
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/admin/agents", self._guard(self._agents), methods=["GET"]),
+            Route("/admin/agents", self._guard(self._add_agent), methods=["POST"]),
+            Route("/admin/agents/{id}", self._guard(self._remove_agent), methods=["DELETE"]),
+            Route("/admin/keys", self._guard(self._keys), methods=["GET"]),
+            Route("/admin/keys", self._guard(self._add_key), methods=["POST"]),
+            Route("/admin/keys/{id}", self._guard(self._revoke_key), methods=["DELETE"]),
+            Route("/admin/tasks", self._guard(self._tasks), methods=["GET"]),
+            Route("/admin/tasks/{id}:cancel", self._guard(self._cancel), methods=["POST"]),
+            Route("/admin/tasks/{id}:watch", self._guard(self._watch), methods=["GET"]),
+            Route("/admin/tasks/{id}", self._guard(self._task), methods=["GET"]),
+        ]
+
+    def _guard(self, use: Use) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            return await use(request, self._auth.principal(dict(request.scope["headers"])))
+
+        return endpoint
+
+    # Agents.
+
+    async def _agents(self, request: Request, who: Principal) -> Response:
+        catalogue: Catalogue = await self._gateway.handle(ListAgents(), who)
+        return _json({"agents": [self._agent(entry, entry.id in catalogue.shadowed) for entry in catalogue.agents]})
+
+    async def _add_agent(self, request: Request, who: Principal) -> Response:
+        body = await _object(request)
+        call = AddAgent(_text(body, "cardUrl"), _text(body, "id", required=False))
+        entry: Registered = await self._gateway.handle(call, who)
+        return _json(self._agent(entry, False), 201)
+
+    async def _remove_agent(self, request: Request, who: Principal) -> Response:
+        await self._gateway.handle(RemoveAgent(request.path_params["id"]), who)
+        return Response(status_code=204)
+
+    def _agent(self, entry: Registered, shadowed: bool) -> dict[str, Any]:
+        card = None if entry.card is None else orjson.Fragment(self._cards.card(entry).wire())
+        return {
+            "id": entry.id,
+            "kind": entry.kind,
+            "health": "healthy" if entry.problem is None else "unhealthy",
+            "reason": entry.problem,
+            "public": entry.public,
+            "shadowed": shadowed,
+            "cardUrl": entry.card_url,
+            "card": card,
+        }
+
+    # Keys.
+
+    async def _keys(self, request: Request, who: Principal) -> Response:
+        return _json({"keys": [_key(record) for record in await self._gateway.handle(ListKeys(), who)]})
+
+    async def _add_key(self, request: Request, who: Principal) -> Response:
+        made = await self._gateway.handle(AddKey(_text(await _object(request), "name") or ""), who)
+        return _json({**_key(made.record), "key": made.secret}, 201)
+
+    async def _revoke_key(self, request: Request, who: Principal) -> Response:
+        await self._gateway.handle(RevokeKey(request.path_params["id"]), who)
+        return Response(status_code=204)
+
+    # Tasks, across agents.
+
+    async def _tasks(self, request: Request, who: Principal) -> Response:
+        query = dict(request.query_params)
+        agent = query.pop("agent", None)
+        call = requests.decode("ListTasks", query, "")
+        assert isinstance(call, ListTasks)
+        page: TaskPage = await self._gateway.handle(_across(call, agent), who)
+        tasks = [{"agent": row.agent, "task": orjson.Fragment(row.task.wire())} for row in page.tasks]
+        return _json({"tasks": tasks, "nextPageToken": page.next_page_token, "totalSize": page.total_size})
+
+    async def _task(self, request: Request, who: Principal) -> Response:
+        call = GetTask(None, request.path_params["id"])
+        row = await self._gateway.row(call, who)
+        return _listed(row.agent, await self._gateway.handle(call, who))
+
+    async def _cancel(self, request: Request, who: Principal) -> Response:
+        id = request.path_params["id"]
+        row = await self._gateway.row(GetTask(None, id), who)
+        return _listed(row.agent, await self._gateway.handle(CancelTask(None, id), who))
+
+    async def _watch(self, request: Request, who: Principal) -> Response:
+        """Like SubscribeToTask, but an ended task is shown too: its one event is the task."""
+        id = request.path_params["id"]
+        row = await self._gateway.row(GetTask(None, id), who)
+        if row.task.status.state.terminal:
+            body = frame(b'{"task":' + row.task.wire() + b"}")
+            return Response(body, headers={name.decode(): value.decode() for name, value in STREAM_HEADERS})
+        events = await self._gateway.open(SubscribeToTask(None, id), who)
+        return _StreamResponse(Stream(_frames(events), DoorRequest.of(request.scope, request.receive), _broken))
+
+
+class _StreamResponse(Response):
+    """A stream of the doors as a Starlette response."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._stream(send)
+
+
+async def _frames(events: Events) -> AsyncGenerator[bytes, None]:
+    try:
+        async for group in events:
+            yield b"".join([frame(record.body) for record in group])
+    finally:
+        await events.aclose()
+
+
+def _broken(error: GatewayError) -> bytes:
+    return frame(http_error(error)[1], event="error")
+
+
+def _across(call: ListTasks, agent: str | None) -> ListTasks:
+    return ListTasks(
+        agent,
+        context_id=call.context_id,
+        status=call.status,
+        page_size=call.page_size,
+        page_token=call.page_token,
+        history_length=call.history_length,
+        status_timestamp_after=call.status_timestamp_after,
+        include_artifacts=call.include_artifacts,
+    )
+
+
+def _listed(agent: str, task: Task) -> Response:
+    return _json({"agent": agent, "task": orjson.Fragment(task.wire())})
+
+
+def _key(record: KeyRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "name": record.name,
+        "prefix": record.prefix,
+        "created": timestamp(record.created),
+        "revoked": None if record.revoked is None else timestamp(record.revoked),
+    }
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    body = read(await request.body())
+    if not isinstance(body, dict):
+        raise GatewayError(Reason.INVALID_REQUEST, "The body must be a JSON object")
+    return body
+
+
+def _text(body: dict[str, Any], name: str, *, required: bool = True) -> Any:
+    value = body.get(name)
+    if value is None and not required:
+        return None
+    if not isinstance(value, str) or not value:
+        raise invalid(name, "must be a text")
+    return value
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, {"cache-control": "no-store"}, "application/json")

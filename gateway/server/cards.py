@@ -1,0 +1,123 @@
+"""Discovery: each agent's card, the default agent's at the host root, and the catalogue (A2A §8.2, §8.6)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from email.utils import formatdate
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.core.gateway import Gateway
+from gateway.core.registry import Registered
+from gateway.dialects.a2a_v1.cards import published
+from gateway.model.card import AgentCard
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.principal import ANONYMOUS, Principal
+from gateway.server.auth import Authenticator
+
+# Minutes, not hours: an agent's new skill should be found soon, and a conditional request costs nothing.
+PUBLIC_CACHE = "public, max-age=300"
+PRIVATE_CACHE = "private, max-age=60"
+WELL_KNOWN = "/.well-known/agent-card.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    source: AgentCard
+    body: bytes
+    etag: str
+    modified: str
+
+
+class Cards:
+    """Cards as they are served, written once per version of the agent's own card."""
+
+    def __init__(
+        self, gateway: Gateway, auth: Authenticator, *, public_url: str, default_agent: str | None, anonymous: bool
+    ) -> None:
+        self._gateway = gateway
+        self._auth = auth
+        self._url = public_url.rstrip("/")
+        self._default = default_agent
+        self._anonymous = anonymous
+        self._served: dict[str, _Served] = {}
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(WELL_KNOWN, self.root, methods=["GET"]),
+            Route("/agents", self.catalogue, methods=["GET"]),
+            Route("/agents/{id}" + WELL_KNOWN, self.one, methods=["GET"]),
+        ]
+
+    async def root(self, request: Request) -> Response:
+        if self._default is None:
+            raise GatewayError(Reason.NOT_FOUND, "No default agent is configured; see /agents for the catalogue")
+        return self._answer(request, self._default)
+
+    async def one(self, request: Request) -> Response:
+        return self._answer(request, request.path_params["id"])
+
+    async def catalogue(self, request: Request) -> Response:
+        """The cards of the agents that the caller may see."""
+        who = self._who(request)
+        entries = [entry for entry in self._gateway.registry.all() if self._gateway.may_see(who, entry)]
+        bodies = [self.card(entry).wire() for entry in entries if entry.card is not None]
+        body = b'{"agents":[' + b",".join(bodies) + b"]}"
+        headers = {"cache-control": PRIVATE_CACHE, "vary": "Authorization"}
+        return _conditional(request, body, hashlib.sha256(body).hexdigest()[:32], headers)
+
+    def card(self, entry: Registered) -> AgentCard:
+        """The card of one agent with this gateway's doors in it."""
+        assert entry.card is not None
+        return self._published(entry, entry.card)
+
+    def extended(self, entry: Registered) -> AgentCard:
+        assert entry.extended is not None
+        return self._published(entry, entry.extended)
+
+    def _published(self, entry: Registered, card: AgentCard) -> AgentCard:
+        return published(
+            card,
+            f"{self._url}/agents/{entry.id}",
+            extended=entry.extended is not None,
+            anonymous=self._anonymous,
+            tenants=entry.tenants,
+        )
+
+    def _answer(self, request: Request, id: str) -> Response:
+        entry = self._gateway.find(id, self._who(request))
+        if entry.card is None:
+            entry.ready()
+            raise GatewayError(Reason.UNAVAILABLE, f"The card of agent {id} was not read yet", retry_after=5)
+        served = self._served.get(id)
+        if served is None or served.source is not entry.card:
+            body = self.card(entry).wire()
+            modified = formatdate(entry.changed / 1000, usegmt=True)
+            served = _Served(entry.card, body, hashlib.sha256(body).hexdigest()[:32], modified)
+            self._served[id] = served
+        cache = PUBLIC_CACHE if entry.public else PRIVATE_CACHE
+        headers = {"cache-control": cache, "last-modified": served.modified, "vary": "Authorization"}
+        return _conditional(request, served.body, served.etag, headers)
+
+    def _who(self, request: Request) -> Principal:
+        """Public agents' cards are open without a credential; a wrong credential is refused all the same."""
+        headers = dict(request.scope["headers"])
+        return self._auth.principal(headers) if b"authorization" in headers else ANONYMOUS
+
+
+def _conditional(request: Request, body: bytes, etag: str, headers: dict[str, str]) -> Response:
+    """200 or 304, by ETag first and by date only without one (RFC 9110 §13.2.2)."""
+    headers = {**headers, "etag": f'"{etag}"'}
+    asked = request.headers.get("if-none-match")
+    if asked is not None:
+        tags = {tag.strip().removeprefix("W/") for tag in asked.split(",")}
+        unchanged = f'"{etag}"' in tags or "*" in tags
+    else:
+        since = request.headers.get("if-modified-since")
+        unchanged = since is not None and since == headers.get("last-modified")
+    if unchanged:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)

@@ -1,0 +1,629 @@
+"""The HTTP edge: uvicorn's httptools protocol with the doors closed that it leaves open.
+
+Strategy: llhttp stays the parser (it refuses bare LF, obs-fold, bad tokens and CL+TE by itself); what it lets
+pass is judged here when a head is complete, in one place and on the raw bytes. What uvicorn has no clock for
+gets one.
+
+Rule 1: the application is entered only with a whole, acceptable request. The body is gathered first (it is
+small by rule), so a refusal can never meet a handler that has begun, and a slow body never occupies one.
+Rule 2: a refusal is a small JSON answer, `connection: close`, and nothing further is parsed on that
+connection.
+Rule 3: one timer per server looks at all connections. A TimerHandle per request costs more than all judging
+here.
+
+Sources: RFC 9110 and 9112; the holes as measured: docs/adr and `tests/server/test_edge.py`. The Host
+allow-list and the Origin check need configuration and live at ASGI level; this file only makes sure that
+there is one sound Host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from http import HTTPStatus
+from typing import Any, Final, Literal
+
+import httptools
+import orjson
+import uvicorn
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeLimits:
+    """Sizes in bytes, times in seconds. Each says its reason: change it where that does not hold."""
+
+    max_target: int = 8 * 1024
+    """Path and query. RFC 9110 §4.1 asks for at least 8 000; nginx and Apache chose 8 KiB."""
+
+    max_headers: int = 64
+    """Field lines. Browsers behind two proxies send about 30; each one costs an object here."""
+
+    max_head: int = 16 * 1024
+    """Names and values together. A bearer token of 8 KiB and its company fit; Node chose the same."""
+
+    max_body: int = 1024 * 1024
+    """Counted as received, for Content-Length before a byte is read. Files travel by reference (A2A
+    `url` parts)."""
+
+    max_pipelined: int = 16
+    """Requests waiting on one connection. One read of 256 KiB could otherwise queue 10 000 of them."""
+
+    max_connections: int = 10_000
+    """Open at a time, per server; the next one gets 503. Some 8 KiB each when idle, 1.3 MiB at the worst."""
+
+    head_deadline: float = 5.0
+    """From the connection to the first byte of a request, and from there to the end of its head."""
+
+    keep_alive: float = 5.0
+    """Silence between two requests (uvicorn's own default)."""
+
+    body_deadline: float = 15.0
+    """From the first byte of a request to the last of its body. 1 MiB in 15 s is 70 KiB/s, slower than 3G."""
+
+    body_grace: float = 5.0
+    """No rate is asked before this: one lost packet costs 1 to 3 s (RFC 6298 first timeout, doubled once)."""
+
+    min_rate: float = 1024.0
+    """Bytes per second, after the grace for a body, and for the reader of an answer (Apache's mod_reqtimeout:
+    500)."""
+
+    write_buffer: int = 256 * 1024
+    """Unsent answer per connection, beyond which the handler waits. Some 2 000 stream events."""
+
+    write_stall: float = 10.0
+    """A full write buffer that drains slower than `min_rate` for this long ends the connection."""
+
+    linger: float = 2.0
+    """After a refusal, how long what the client still sends is read and dropped, so that it sees the answer
+    and not a reset (RFC 9112 §9.6)."""
+
+    linger_bytes: int = 2 * 1024 * 1024
+    """And how much of it: twice a full body."""
+
+
+# --- judging a request: pure --------------------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """Why a request is not let in: an HTTP status, and a sentence that says what to do instead."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+    def response(self, *, with_body: bool = True) -> bytes:
+        """The whole answer as bytes. The body has the error shape of AIP-193, like A2A's HTTP+JSON binding
+        (§11.6)."""
+        status = _CANONICAL.get(self.status, "INVALID_ARGUMENT")
+        body = orjson.dumps({"error": {"code": self.status, "status": status, "message": self.message}})
+        head = (
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
+            "content-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n"
+            "cache-control: no-store\r\n"
+            "connection: close\r\n\r\n"
+        )
+        return head.encode() + (body if with_body else b"")
+
+
+_CANONICAL: Final = {
+    408: "DEADLINE_EXCEEDED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    505: "UNIMPLEMENTED",
+}
+
+_METHODS: Final = frozenset({b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"HEAD", b"OPTIONS"})
+"""llhttp also knows CONNECT, TRACE, PROPFIND, SOURCE, ...: none of them has a meaning here."""
+
+_LISTS: Final = frozenset(
+    b"accept accept-charset accept-encoding accept-language a2a-extensions baggage cache-control connection "
+    b"cookie forwarded if-match if-none-match link pragma prefer te tracestate via warning x-a2a-extensions "
+    b"x-forwarded-for x-forwarded-host x-forwarded-proto".split()
+)
+"""Fields that may come on several lines because they are lists (RFC 9110 §5.3). Every other one comes once:
+of two `authorization`, `a2a-version` or `mcp-name`, one component reads the first and another the last."""
+
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+"""A name, IPv4 or bracketed IPv6 address, and a port. No userinfo, no list, no percent; `_` for compose
+services."""
+
+_PLAIN_TARGET: Final = re.compile(
+    rb"""(?:/(?!\.\.?(?:[/?]|\Z))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?  # segments, none empty, none `.` or `..`
+         (?:\?[!"\x24-\x7e]*)?                                     # query: visible ASCII but no fragment""",
+    re.VERBOSE,
+)
+"""Nearly every target: no percent signs in the path, nothing to decide. (RFC 3986 pchar without `;`.)"""
+
+_ENCODED: Final = re.compile(rb"%(?:25)*(?:2[fF]|5[cC]|3[bB]|7[fF]|[01][0-9A-Fa-f])")
+"""An encoded slash, backslash, semicolon or control character, however many times over."""
+
+_DOTS: Final = re.compile(rb"(?:\.|%(?:25)*2[eE]){1,2}")
+_BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PATH: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,=:@%/-]+")
+_QUERY: Final = re.compile(rb"[!\"\x24-\x7e]*")
+
+
+def judge_target(target: bytes) -> None:
+    """Refuse a request target that two components could read as two different paths."""
+    if target[:1] != b"/":
+        raise Refused(400, "Send the path alone as request target (origin-form), starting with a slash.")
+    path, _, query = target.partition(b"?")
+    if b";" in path:
+        raise Refused(400, "The path contains a semicolon; matrix parameters are not used here.")
+    if b"//" in path:
+        raise Refused(400, "The path contains an empty segment; send single slashes.")
+    if _ENCODED.search(path):
+        raise Refused(400, "The path contains an encoded slash, backslash, semicolon or control character.")
+    if any(_DOTS.fullmatch(segment) for segment in path.split(b"/")):
+        raise Refused(400, "The path contains a dot segment; send the path it stands for.")
+    if not _PATH.fullmatch(path) or not _QUERY.fullmatch(query) or _BAD_PERCENT.search(path):
+        raise Refused(400, "The request target contains characters that must be percent-encoded.")
+    if not _is_utf8(path):
+        raise Refused(400, "The path does not decode to UTF-8.")
+
+
+def _is_utf8(path: bytes) -> bool:
+    raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found[1], 16)]), path)
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def judge_head(method: bytes, version: str, target: bytes, headers: Headers, limits: EdgeLimits) -> dict[bytes, bytes]:
+    """Refuse a head that is ambiguous, too large or asks for what is not offered; else its fields by name.
+
+    `headers` has lower-case names and values without outer whitespace.
+    """
+    if len(headers) > limits.max_headers:
+        raise Refused(431, f"Send at most {limits.max_headers} header fields.")
+    fields = dict(headers)
+    names = b" ".join(fields)
+    size = len(names) + sum(map(len, fields.values()))
+    if len(fields) != len(headers):
+        _judge_repeated(headers)
+        size = sum(len(name) + len(value) for name, value in headers)
+    if size > limits.max_head:
+        raise Refused(431, f"Send at most {limits.max_head} bytes of header fields.")
+    if b"_" in names:
+        # CGI-style readers behind us turn X_User and X-User into one variable.
+        raise Refused(400, "A header name contains an underscore; use hyphens.")
+    if version != "1.1":
+        # 1.0 has no chunked answers, hence no streams, and frames its requests differently.
+        raise Refused(505, "Use HTTP/1.1 (nginx: proxy_http_version 1.1).")
+    if method not in _METHODS:
+        raise Refused(501, "This method is not offered; use GET or POST.")
+    if not _HOST.fullmatch(fields.get(b"host", b"")):
+        raise Refused(400, "Send exactly one Host header: a name or an address, and a port if needed.")
+    if not (target[:1] == b"/" and _PLAIN_TARGET.fullmatch(target)):
+        judge_target(target)
+    if int(fields.get(b"content-length", 0)) > limits.max_body:  # llhttp lets nothing but digits pass
+        raise _too_large(limits)
+    if not _UNUSUAL.isdisjoint(fields):
+        _judge_unusual(fields)
+    return fields
+
+
+def _judge_repeated(headers: Headers) -> None:
+    seen = set()
+    for name, _ in headers:
+        if name in seen and name not in _LISTS:
+            raise Refused(400, "A header that may appear only once is sent twice.")
+        seen.add(name)
+
+
+_UNUSUAL: Final = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
+
+
+def _judge_unusual(fields: dict[bytes, bytes]) -> None:
+    """What changes how the rest is read. llhttp has already refused malformed and contradicting lengths."""
+    if fields.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        raise Refused(501, "The only transfer coding offered is chunked.")
+    if b"transfer-encoding" in fields and b"content-length" in fields:
+        raise Refused(400, "Send Content-Length or Transfer-Encoding, not both.")
+    if fields.get(b"content-encoding", b"identity").lower() != b"identity":
+        # A decompression bomb needs a decompressor, so there is none for requests.
+        raise Refused(415, "Send the body without Content-Encoding.")
+    if fields.get(b"expect", b"100-continue").lower() != b"100-continue":
+        raise Refused(417, "The only expectation understood is 100-continue.")
+    if fields.get(b"upgrade", b"h2c").lower() != b"h2c":
+        raise Refused(400, "No protocol upgrade is offered; send plain HTTP/1.1 requests.")
+
+
+def _too_large(limits: EdgeLimits) -> Refused:
+    return Refused(413, f"Send at most {limits.max_body} bytes of body; pass larger content by URL.")
+
+
+def _without_upgrade(method: bytes, target: bytes, headers: Headers) -> bytes:
+    """The head of a request as if it had not offered h2c."""
+    lines = [b"%s %s HTTP/1.1" % (method, target)]
+    for name, value in headers:
+        if name == b"connection":
+            value = b"close" if b"close" in value.lower() else b"keep-alive"
+        if name not in (b"upgrade", b"http2-settings"):
+            lines.append(name + b": " + value)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+# --- the clock: one per server ------------------------------------------------------------------------------
+
+
+def _shortest(limits: EdgeLimits) -> float:
+    return min(limits.head_deadline, limits.keep_alive, limits.body_deadline, limits.write_stall, limits.linger)
+
+
+class Edge:
+    """What the connections of one server share: the limits, the clock that enforces them, and who is told."""
+
+    def __init__(self, limits: EdgeLimits, on_refused: Callable[[int], object]) -> None:
+        self.limits = limits
+        self.on_refused = on_refused
+        self.connections: set[EdgeProtocol] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._interval = min(0.5, _shortest(limits) / 8)  # a deadline is at most an eighth late
+
+    def enter(self, connection: EdgeProtocol, loop: asyncio.AbstractEventLoop) -> None:
+        self.connections.add(connection)
+        if self._timer is None:
+            self._timer = loop.call_later(self._interval, self._sweep, loop)
+
+    def leave(self, connection: EdgeProtocol) -> None:
+        self.connections.discard(connection)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Armed before looking: a surprise in one connection must not stop the clock of the others.
+        self._timer = loop.call_later(self._interval, self._sweep, loop) if self.connections else None
+        now = loop.time()
+        for connection in tuple(self.connections):
+            connection.check(now)
+
+
+# --- one connection -----------------------------------------------------------------------------------------
+
+
+class _Reading(IntEnum):
+    """Where the parser stands."""
+
+    BETWEEN = 0  # no byte of a request yet
+    HEAD = 1
+    BODY = 2
+    REFUSED = 3  # and it will not be fed again
+
+
+# Bound once: looking up an enum member twice per request is measurable at this place.
+_BETWEEN, _HEAD, _BODY, _REFUSED = _Reading
+
+
+def _see_progress(transport: asyncio.Transport) -> None:
+    """Keep unsent bytes on our side of the socket, where it can be seen whether they get fewer.
+
+    The kernel would take megabytes and ask for more only when a third is gone: a reader of 20 KiB/s then looks
+    like one who does not read for half a minute. With this mark it asks again after 8 KiB; bytes on their way do
+    not count, so throughput stays (Linux tcp(7), TCP_NOTSENT_LOWAT; not on every platform).
+    """
+    tcp = transport.get_extra_info("socket")
+    if tcp is not None and tcp.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 16 * 1024)
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """One connection. `edge` is set by the subclass that `server_config` makes for its server."""
+
+    edge: Edge
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.limits = self.edge.limits
+        self._reading: _Reading = _BETWEEN
+        self._patience = self.limits.head_deadline  # for silence before a request
+        self._since = 0.0  # loop time of the first byte of a request, or when silence or lingering began
+        self._head_bytes = 0  # of the present head, in reads after the one that began it
+        self._gathering: tuple[RequestResponseCycle, ASGI3Application] | None = None
+        self._unanswered = 0  # whole requests whose answer is not complete
+        self._offers_h2c = False
+        self._refusal: Refused | None = None  # to be said when it is its turn
+        self._dropped = 0  # bytes read since the refusal was said
+        self._drain_mark: tuple[int, float] | None = None  # unsent bytes and time, at the last progress
+
+    # Transport -> protocol
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=self.limits.write_buffer)
+        _see_progress(transport)
+        self._since = self.loop.time()
+        self.edge.enter(self, self.loop)
+        if len(self.edge.connections) > self.limits.max_connections:
+            self._refuse(Refused(503, "Too many connections are open; try again shortly."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.edge.leave(self)
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        # Drained, if only for a moment: the next full buffer is another one, even if no sweep saw the gap.
+        self._drain_mark = None
+        super().resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            self._drop(len(data))
+            return
+        if self._reading is _HEAD:
+            self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._refuse(self._translate(error))
+            return
+        if self._reading is _HEAD and self._head_bytes > self.limits.max_head + self.limits.max_target:
+            self._refuse(Refused(431, f"Send at most {self.limits.max_head} bytes of header fields."))
+        elif self.pipeline:
+            # uvicorn resumes reading whenever a handler calls receive(); requests in waiting are a
+            # reason not to.
+            self.flow.pause_reading()
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Parse the request again without its offer of h2c.
+
+        Java's HttpClient makes that offer with every cleartext request. Ignoring it is correct (RFC 9110
+        §7.8), but llhttp takes an offer for a fact and has skipped the body.
+        """
+        self._offers_h2c = False
+        head = _without_upgrade(self.parser.get_method(), self.url, self.headers)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as in uvicorn
+        self.data_received(head + rest)
+
+    def _translate(self, error: httptools.HttpParserError) -> Refused:
+        cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
+        if isinstance(cause, Refused):
+            return cause
+        if cause is not None:
+            self.logger.error("The HTTP edge failed on a request", exc_info=cause)
+            return Refused(500, "The gateway failed to read this request.")
+        return Refused(400, "This is not a well-formed HTTP/1.1 request.")
+
+    # Parser -> protocol; an exception in here reaches data_received as the context of a parser error
+
+    def on_message_begin(self) -> None:
+        HttpToolsProtocol.on_message_begin(self)  # spelled out: super() costs more than all else here
+        self._reading = _HEAD
+        self._since = self.loop.time()
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > self.limits.max_target:
+            raise Refused(414, f"Send a request target of at most {self.limits.max_target} bytes.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading is not _HEAD:
+            # uvicorn would add a trailer to the headers, where it could pose as `authorization`.
+            raise Refused(400, "Trailer fields are not accepted; send them as headers.")
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        parser = self.parser
+        # llhttp leaves trailing whitespace, which is no part of a value (RFC 9110 §5.5).
+        self.headers = [(name.lower(), value.rstrip()) for name, value in self.headers]
+        self.scope["headers"] = self.headers
+        fields = judge_head(parser.get_method(), parser.get_http_version(), self.url, self.headers, self.limits)
+        if self._unanswered >= self.limits.max_pipelined:
+            raise Refused(400, f"At most {self.limits.max_pipelined} requests may wait on one connection.")
+        self._reading = _BODY
+        if parser.should_upgrade():
+            self._offers_h2c = True
+            return
+        self.expect_100_continue = b"expect" in fields
+        HttpToolsProtocol.on_headers_complete(self)
+
+    def on_body(self, body: bytes) -> None:
+        gathered = self.cycle.body
+        if len(gathered) + len(body) > self.limits.max_body:
+            raise _too_large(self.limits)
+        gathered += body
+
+    def on_message_complete(self) -> None:
+        if self._offers_h2c:
+            return
+        self._reading = _BETWEEN
+        self._unanswered += 1
+        cycle = self.cycle
+        cycle.more_body = False
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        if self._gathering is not None:
+            _, app = self._gathering
+            self._gathering = None
+            HttpToolsProtocol._start_asgi_task(self, cycle, app)
+
+    # Requests take their turn
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """It is this request's turn: start it if it is whole, else when it is."""
+        if not cycle.more_body:
+            super()._start_asgi_task(cycle, app)
+        elif self._refusal is not None:
+            self._say_refusal(self._refusal)
+        else:
+            self._gathering = (cycle, app)
+            if cycle.waiting_for_100_continue:
+                cycle.waiting_for_100_continue = False
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_response_complete(self) -> None:
+        """As in uvicorn, without its timer: the sweep closes idle connections."""
+        self.server_state.total_requests += 1
+        self._unanswered -= 1
+        if self.transport.is_closing():
+            return
+        self._since = self.loop.time()
+        self._patience = self.limits.keep_alive
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self._refusal is not None:
+            self._say_refusal(self._refusal)
+
+    # Refusing
+
+    def _refuse(self, refusal: Refused) -> None:
+        """Stop parsing, and answer once the requests before this one are answered."""
+        self._refusal = refusal
+        self.edge.on_refused(refusal.status)
+        if self._unanswered:
+            self.flow.pause_reading()
+        else:
+            self._say_refusal(refusal)
+
+    def _say_refusal(self, refusal: Refused) -> None:
+        self._reading = _REFUSED
+        self._since = self.loop.time()
+        transport = self.transport
+        if transport.is_closing():
+            return
+        transport.write(refusal.response(with_body=self.parser.get_method() != b"HEAD"))
+        if transport.can_write_eof():
+            # Half-close, then read on for a moment: closing with unread input makes the kernel send a reset,
+            # which may overtake the answer (RFC 9112 §9.6).
+            transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            transport.close()  # TLS has no half-close
+
+    def _drop(self, size: int) -> None:
+        """Input after a refusal: read so that the answer arrives, never looked at."""
+        if self._reading is not _REFUSED:
+            self.flow.pause_reading()
+            return
+        self._dropped += size
+        if self._dropped > self.limits.linger_bytes:
+            self.transport.abort()
+
+    # The clock
+
+    def check(self, now: float) -> None:
+        """Called by the sweep: end what takes too long."""
+        limits = self.limits
+        waited = now - self._since
+        if self._reader_stalls(now):
+            self.transport.abort()
+        elif self._reading is _REFUSED:
+            if waited > limits.linger and not self.transport.get_write_buffer_size():
+                self.transport.abort()
+        elif self._unanswered or self.transport.is_closing():
+            return  # the handler's time is bounded behind the door, once
+        elif self._reading is _BETWEEN:
+            # Nothing was asked, so nothing is answered.
+            if waited > self._patience:
+                self.transport.close()
+        elif self._reading is _HEAD:
+            if waited > limits.head_deadline:
+                self._refuse(Refused(408, f"Send the whole request head within {limits.head_deadline:g} s."))
+        elif waited > limits.body_deadline or self._body_drips(waited):
+            self._refuse(
+                Refused(
+                    408,
+                    f"Send the whole body within {limits.body_deadline:g} s, "
+                    f"and at least {limits.min_rate:g} bytes per second.",
+                )
+            )
+
+    def _body_drips(self, waited: float) -> bool:
+        return len(self.cycle.body) < self.limits.min_rate * (waited - self.limits.body_grace)
+
+    def _reader_stalls(self, now: float) -> bool:
+        """True if the peer leaves a full write buffer, or the rest before a close, where it is."""
+        if not self.flow.write_paused and not self.transport.is_closing() and self._reading is not _REFUSED:
+            self._drain_mark = None
+            return False
+        unsent = self.transport.get_write_buffer_size()
+        mark = self._drain_mark
+        if not unsent:
+            self._drain_mark = None
+        elif mark is None or mark[0] - unsent >= self.limits.min_rate * self.limits.write_stall:
+            self._drain_mark = (unsent, now)
+        else:
+            return now - mark[1] > self.limits.write_stall
+        return False
+
+
+def edge_protocol(limits: EdgeLimits, on_refused: Callable[[int], object] = lambda status: None) -> type[EdgeProtocol]:
+    """The protocol class for one server; `on_refused` is told the status of each refusal (for a counter)."""
+
+    class Configured(EdgeProtocol):
+        edge = Edge(limits, on_refused)
+
+    return Configured
+
+
+def server_config(
+    app: ASGI3Application,
+    host: str,
+    port: int,
+    limits: EdgeLimits = EdgeLimits(),
+    *,
+    on_refused: Callable[[int], object] = lambda status: None,
+    graceful_shutdown: int = 10,
+    lifespan: Literal["on", "off"] = "on",
+    loop: Literal["uvloop", "asyncio"] = "uvloop",
+    tls: tuple[str, str] | None = None,
+) -> uvicorn.Config:
+    """How the gateway runs uvicorn. `graceful_shutdown` in seconds; `tls` is (certificate file, key file).
+
+    Forwarded headers are not believed, nothing announces what we run, and the log is the application's own.
+    """
+    certfile, keyfile = tls or (None, None)
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=edge_protocol(limits, on_refused),
+        ws="none",
+        loop=loop,
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=graceful_shutdown,
+        ssl_certfile=certfile,
+        ssl_keyfile=keyfile,
+    )
+
+
+__all__ = [
+    "Edge",
+    "EdgeLimits",
+    "EdgeProtocol",
+    "Refused",
+    "edge_protocol",
+    "judge_head",
+    "judge_target",
+    "server_config",
+]

@@ -1,0 +1,99 @@
+"""What stands in front of every route: who we are called (Host), who calls from a browser (Origin), and the dict
+that sends the hot paths to their doors before Starlette's router sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import orjson
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.core.gateway import Gateway
+from gateway.dialects.a2a_v1 import paths
+from gateway.server.a2a_http import HttpJsonDoor
+from gateway.server.a2a_jsonrpc import JsonRpcDoor
+from gateway.server.request import JSON_HEADERS, Answer, Reply, Request
+
+# Paths that belong to Starlette whatever an agent is called; the doors never look at them.
+_FIXED = ("/.well-known/", "/admin", "/livez", "/readyz")
+
+
+class Front:
+    """The outermost application. `hosts` and `origins` are exact, ports included."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        jsonrpc: JsonRpcDoor,
+        http_json: HttpJsonDoor,
+        rest: ASGIApp,
+        *,
+        hosts: Iterable[str],
+        origins: Iterable[str],
+        default_agent: str | None,
+    ) -> None:
+        self._gateway = gateway
+        self._jsonrpc = jsonrpc
+        self._http_json = http_json
+        self._rest = rest
+        self._hosts = frozenset(host.lower().encode() for host in hosts)
+        self._origins = frozenset(origin.lower().encode() for origin in origins)
+        self._default = default_agent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+            return
+        request = Request.of(scope, receive)
+        refused = self._stranger(request.headers)
+        if refused is not None:
+            await refused(send)
+            return
+        answer = await self._doors(request)
+        if answer is None:
+            await self._rest(scope, receive, send)
+        else:
+            await answer(send)
+
+    def _stranger(self, headers: dict[bytes, bytes]) -> Reply | None:
+        """Against DNS rebinding and browser pages: only our own names, only origins that the operator named."""
+        if headers.get(b"host", b"").lower() not in self._hosts:
+            return _refusal(421, "INVALID_ARGUMENT", "This gateway is not known by that Host; see server.allowed_hosts")
+        origin = headers.get(b"origin")
+        if origin is not None and origin.lower() not in self._origins:
+            return _refusal(403, "PERMISSION_DENIED", "This Origin may not call the gateway; see server.cors_origins")
+        return None
+
+    async def _doors(self, request: Request) -> Answer | None:
+        """The answer of a door, or None when the path is not theirs."""
+        path = request.path
+        if path == "/" and request.method == "POST":
+            return await self._jsonrpc.answer(request, None)
+        if path.startswith("/agents/"):
+            agent, slash, rest = path[8:].partition("/")
+            if not rest:
+                return await self._jsonrpc.answer(request, agent) if request.method == "POST" else None
+            return await self._operation(request, agent, slash + rest)
+        if path.startswith(_FIXED) or self._default is None:
+            return None
+        return await self._operation(request, self._default, path)
+
+    async def _operation(self, request: Request, agent: str, path: str) -> Answer | None:
+        """HTTP+JSON: fixed paths win; after them, `/{tenant}/…` for the tenants that the agent names."""
+        tenant = None
+        found = paths.match(request.method, path)
+        if found is None:
+            tenant, _, rest = path[1:].partition("/")
+            entry = self._gateway.registry.get(agent)
+            if entry is None or tenant not in entry.tenants:
+                return None
+            found = paths.match(request.method, "/" + rest)
+        if isinstance(found, frozenset):
+            allow = ", ".join(sorted(found))
+            return _refusal(405, "UNIMPLEMENTED", f"This path takes {allow}", (b"allow", allow.encode()))
+        return None if found is None else await self._http_json.answer(request, agent, tenant, found)
+
+
+def _refusal(status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> Reply:
+    body = orjson.dumps({"error": {"code": status, "status": code, "message": message, "details": []}})
+    return Reply(status, body, (*JSON_HEADERS, *headers))

@@ -1,0 +1,85 @@
+"""The map of every URL: the doors in front, everything else in Starlette's router behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from gateway.core.gateway import Gateway
+from gateway.core.keys import KeyRing
+from gateway.dialects.a2a_v1.errors import http_error, http_error_body
+from gateway.server import ops
+from gateway.server.a2a_http import HttpJsonDoor
+from gateway.server.a2a_jsonrpc import JsonRpcDoor
+from gateway.server.admin import Admin
+from gateway.server.auth import Authenticator, Unauthenticated
+from gateway.server.cards import Cards
+from gateway.server.front import Front
+from gateway.server.incident import known
+
+_STATUS = {404: "NOT_FOUND", 405: "UNIMPLEMENTED"}
+
+
+def application(
+    gateway: Gateway,
+    keys: KeyRing,
+    *,
+    public_url: str,
+    hosts: Iterable[str],
+    cors_origins: Iterable[str],
+    default_agent: str | None,
+    anonymous: bool,
+    not_ready: Callable[[], str | None],
+) -> ASGIApp:
+    auth = Authenticator(keys, anonymous=anonymous)
+    cards = Cards(gateway, auth, public_url=public_url, default_agent=default_agent, anonymous=anonymous)
+    admin = Admin(gateway, auth, cards)
+    rest = Starlette(
+        routes=[*cards.routes(), *admin.routes(), *ops.routes(not_ready)],
+        exception_handlers={HTTPException: _no_such_route, Exception: _failure},
+    )
+    origins = tuple(cors_origins)
+    front: ASGIApp = Front(
+        gateway,
+        JsonRpcDoor(gateway, auth, cards, default_agent),
+        HttpJsonDoor(gateway, auth, cards),
+        rest,
+        hosts=hosts,
+        origins=(*origins, public_url.rstrip("/")),
+        default_agent=default_agent,
+    )
+    if not origins:
+        return front
+    # Credentials travel in Authorization, never in cookies, so no allow_credentials.
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "A2A-Version", "A2A-Extensions"],
+        expose_headers=["A2A-Extensions", "Retry-After", "WWW-Authenticate"],
+    )
+    return cors.cls(front, *cors.args, **cors.kwargs)
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    message = "There is nothing at this path" if status == 404 else f"This path does not take {request.method}"
+    body = http_error_body(status, _STATUS.get(status, "INVALID_ARGUMENT"), message, [])
+    return Response(body, status, dict(error.headers or {}), "application/json")
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    shown = known(error)
+    status, body = http_error(shown)
+    headers = {} if shown.retry_after is None else {"retry-after": str(max(1, round(shown.retry_after)))}
+    if isinstance(error, Unauthenticated):
+        headers |= {name.decode(): value.decode() for name, value in error.challenge}
+    return Response(body, status, headers, "application/json")

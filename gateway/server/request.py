@@ -1,0 +1,108 @@
+"""One HTTP request as the doors see it, and the two kinds of answer: a whole one and a stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+from urllib.parse import parse_qsl
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.dialects.sse import COMMENT
+from gateway.model.errors import GatewayError
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+JSON_TYPE = b"application/json"
+JSON_HEADERS: Headers = ((b"content-type", JSON_TYPE),)
+# `no-store` and nginx's own switch: nothing on the way may keep or gather a stream (a2a.md: observed of the SDK).
+STREAM_HEADERS: Headers = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+@dataclass(slots=True)
+class Request:
+    method: str
+    path: str
+    query_string: bytes
+    headers: dict[bytes, bytes]
+    receive: Receive
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> Request:
+        return cls(scope["method"], scope["path"], scope["query_string"], dict(scope["headers"]), receive)
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)) if self.query_string else {}
+
+    @property
+    def media_type(self) -> str:
+        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+    async def body(self) -> bytes:
+        """The whole body. The edge has gathered and bounded it before the application is entered (edge.py)."""
+        message = await self.receive()
+        body: bytes = message.get("body", b"")
+        while message.get("more_body"):
+            message = await self.receive()
+            body += message.get("body", b"")
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer."""
+
+    status: int
+    body: bytes
+    headers: Headers = JSON_HEADERS
+
+    async def __call__(self, send: Send) -> None:
+        headers = [*self.headers, (b"content-length", b"%d" % len(self.body))]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Frames as they come; an empty one says that there is no news, and keeps the connection alive.
+
+    `on_error` writes the frame for what breaks the stream after it has begun.
+    """
+
+    frames: AsyncGenerator[bytes, None]
+    request: Request
+    on_error: Callable[[GatewayError], bytes]
+    headers: Headers = STREAM_HEADERS
+
+    async def __call__(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": list(self.headers)})
+        gone = asyncio.ensure_future(self.request.receive())  # resolves when the client has left
+        try:
+            async for frame in self.frames:
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": frame or COMMENT, "more_body": True})
+        except GatewayError as error:
+            await send({"type": "http.response.body", "body": self.on_error(error), "more_body": True})
+        finally:
+            gone.cancel()
+            await self.frames.aclose()
+        await send({"type": "http.response.body", "body": b""})
+
+
+Answer: TypeAlias = Reply | Stream
+
+
+def retry_after(error: GatewayError) -> Headers:
+    return () if error.retry_after is None else ((b"retry-after", b"%d" % max(1, round(error.retry_after))),)
