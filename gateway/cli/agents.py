@@ -1,0 +1,87 @@
+"""`gateway agents`: who can be reached through the gateway."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gateway.cli import show
+from gateway.cli.client import Gateway
+from gateway.cli.exits import Exit, Stop
+from gateway.cli.place import Place
+from gateway.cli.text import dump, line, note, say, table
+
+
+def list_agents(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        answer = gateway.get("admin", "agents")
+    if options.json:
+        dump(answer)
+    elif agents := answer.get("agents"):
+        table(("AGENT", "KIND", "HEALTH", "PUBLIC", "NAME"), map(_row, agents))
+    else:
+        note("No agents.")
+    return Exit.DONE
+
+
+def show_agent(options: argparse.Namespace) -> Exit:
+    # The list is short and is all there is: the admin API has no path for one agent.
+    with Gateway(Place.of(options.data)) as gateway:
+        agents = gateway.get("admin", "agents").get("agents") or []
+    entry = next((agent for agent in agents if agent.get("id") == options.id), None)
+    if entry is None:
+        known = ", ".join(str(agent.get("id")) for agent in agents) or "none"
+        raise Stop(f"There is no agent {options.id}. Known: {known}.")
+    if options.json:
+        dump(entry)
+    else:
+        _show(entry)
+    return Exit.DONE
+
+
+def add_agent(options: argparse.Namespace) -> Exit:
+    place = Place.of(options.data)
+    wanted = {"cardUrl": options.url, "id": options.id}
+    with Gateway(place) as gateway:
+        entry = gateway.post("admin", "agents", body={k: v for k, v in wanted.items() if v is not None})
+    if options.json:
+        dump(entry)
+        return Exit.DONE
+    _show(entry)
+    note("Try it:")
+    note(f"  {place.command('send', str(entry['id']), show.example(entry.get('card')))}")
+    return Exit.DONE
+
+
+def remove_agent(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        gateway.delete("admin", "agents", options.id)
+    note(f"Removed {options.id}.")
+    return Exit.DONE
+
+
+def _row(agent: dict[str, Any]) -> tuple[object, ...]:
+    card = agent.get("card") or {}
+    public = "yes" if agent.get("public") else "no"
+    return agent.get("id"), agent.get("kind"), _health(agent), public, card.get("name") or "-"
+
+
+def _health(agent: dict[str, Any]) -> str:
+    health = str(agent.get("health"))
+    if reason := agent.get("reason"):
+        health += f" ({line(reason, 60)})"
+    return f"shadowed, {health}" if agent.get("shadowed") else health
+
+
+def _show(agent: dict[str, Any]) -> None:
+    say(f"agent    {line(agent.get('id'))}")
+    say(f"kind     {line(agent.get('kind'))}{', public' if agent.get('public') else ''}")
+    reason = f": {line(agent['reason'], 500)}" if agent.get("reason") else ""
+    say(f"health   {line(agent.get('health'))}{reason}")
+    if agent.get("shadowed"):
+        say("shadowed: the configuration file has an agent of the same id, and the file wins")
+    if url := agent.get("cardUrl"):
+        say(f"card     {line(url, 2000)}")
+    if card := agent.get("card"):
+        say()
+        show.card(card)

@@ -1,0 +1,192 @@
+"""The one HTTP client to the running gateway: admin API, A2A JSON-RPC, and the event streams of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator
+from types import TracebackType
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+import httpx2
+
+from gateway.cli.exits import Stop, Unreachable
+from gateway.cli.place import Place
+
+Json: TypeAlias = dict[str, Any]
+Events: TypeAlias = Generator[Json, None, None]
+
+# A gateway on this machine accepts at once. Its streams send comments while nothing happens; after a minute
+# without even those the connection is taken for dead, and the task is subscribed to again.
+_TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
+_STREAM_TIMEOUT = httpx2.Timeout(30.0, connect=5.0, read=60.0)
+
+# One event may carry a file, and the gateway takes far smaller ones. Without a bound a wrong GATEWAY_URL
+# could fill our memory.
+_MAX_EVENT = 64 << 20
+
+_A2A = {"A2A-Version": "1.0"}
+
+
+class Gateway:
+    """Asks the gateway at a place. Raises Stop with the gateway's own sentence when it refuses, Unreachable
+    when no answer comes."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        credential = place.credential()
+        self._known = credential is not None
+        self._http = httpx2.Client(
+            base_url=place.url,
+            headers={"Authorization": f"Bearer {credential}"} if credential else {},
+            timeout=_TIMEOUT,
+            # HTTP_PROXY is for the way out; the credential of this machine must not take it.
+            trust_env=not place.loopback,
+        )
+
+    def __enter__(self) -> Gateway:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    # The admin API
+
+    def get(self, *path: str, **query: str | int | None) -> Json:
+        return self._request("GET", _path(path), params={k: v for k, v in query.items() if v is not None})
+
+    def post(self, *path: str, body: Json | None = None, verb: str = "") -> Json:
+        return self._request("POST", _path(path, verb), json=body)
+
+    def delete(self, *path: str) -> None:
+        self._request("DELETE", _path(path))
+
+    def watch(self, task_id: str) -> Events:
+        """The events of a task, whoever owns it; the first one is the task as it stands."""
+        return self._stream("GET", _path(("admin", "tasks", task_id), "watch"))
+
+    # A2A
+
+    def call(self, agent: str, method: str, params: Json) -> Json:
+        """The result of one JSON-RPC call to an agent."""
+        return _result(self._request("POST", _path(("agents", agent)), json=_rpc(method, params), headers=_A2A))
+
+    def stream(self, agent: str, method: str, params: Json) -> Events:
+        """The StreamResponses of one streaming JSON-RPC call to an agent."""
+        for answer in self._stream("POST", _path(("agents", agent)), json=_rpc(method, params), headers=_A2A):
+            yield _result(answer)
+
+    def _request(self, method: str, path: str, **what: Any) -> Json:
+        try:
+            response = self._http.request(method, path, **what)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+        return self._answer(response)
+
+    def _stream(self, method: str, path: str, **what: Any) -> Events:
+        headers = {**what.pop("headers", {}), "Accept": "text/event-stream"}
+        try:
+            with self._http.stream(method, path, headers=headers, timeout=_STREAM_TIMEOUT, **what) as response:
+                if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
+                    response.read()
+                    yield self._answer(response)
+                    return
+                for body in events(response.iter_bytes()):
+                    yield self._object(response, body)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def _answer(self, response: httpx2.Response) -> Json:
+        if response.status_code == 401:
+            raise self._unauthenticated()
+        if response.status_code == 204 and not response.content:
+            return {}
+        answer = self._object(response, response.content)
+        if response.status_code >= 400:
+            raise Stop(_sentence(answer, f"The gateway answered with status {response.status_code}."))
+        return answer
+
+    def _object(self, response: httpx2.Response, body: bytes) -> Json:
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            answer = None
+        if isinstance(answer, dict):
+            return answer
+        raise Stop(
+            f"{self.place.url} answered with status {response.status_code} and not in the gateway's JSON. "
+            "Is GATEWAY_URL right?"
+        )
+
+    def _unauthenticated(self) -> Stop:
+        if self._known:
+            return Stop(
+                f"The gateway at {self.place.url} does not accept the credential. It was looked for in "
+                f"{self.place.searched}. Is this the data folder that the gateway runs with?"
+            )
+        return Stop(
+            f"The gateway at {self.place.url} wants a credential and none was found. It was looked for in "
+            f"{self.place.searched}. Set GATEWAY_DATA to the data folder that the gateway runs with."
+        )
+
+    def _unreachable(self, error: httpx2.TransportError) -> Unreachable:
+        url = self.place.url
+        if not isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
+            return Unreachable(f"The connection to {url} broke ({_reason(error)}).", sent=True)
+        hint = f"Start it with: {self.place.serve()}" if self.place.loopback else "Is GATEWAY_URL right?"
+        return Unreachable(f"No gateway answers at {url}: {_reason(error)}. {hint}", sent=False)
+
+
+def events(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The data of each server-sent event. Only LF ends a line here, so U+2028 inside JSON stays inside."""
+    held = bytearray()
+    data: list[bytes] = []
+    for chunk in chunks:
+        held += chunk
+        if len(held) + sum(map(len, data)) > _MAX_EVENT:
+            raise Stop(f"The stream holds an event larger than {_MAX_EVENT} bytes.")
+        if b"\n" not in chunk:
+            continue
+        *lines, held = held.split(b"\n")
+        for whole in lines:
+            text = bytes(whole.removesuffix(b"\r"))
+            if text.startswith(b"data:"):
+                data.append(text[5:].removeprefix(b" "))
+            elif not text and data:
+                yield b"\n".join(data)
+                data = []
+
+
+def _path(words: tuple[str, ...], verb: str = "") -> str:
+    # Ids are others' words: a slash in one stays inside its segment, and dots are no way up.
+    path = "".join("/" + (quote(word, safe="") if word.strip(".") else "%2E" * len(word)) for word in words)
+    return f"{path}:{verb}" if verb else path
+
+
+def _rpc(method: str, params: Json) -> Json:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+def _result(answer: Json) -> Json:
+    if "error" in answer:
+        raise Stop(_sentence(answer, "The gateway refused without saying why."))
+    result = answer.get("result")
+    return result if isinstance(result, dict) else {}
+
+
+def _sentence(answer: Json, otherwise: str) -> str:
+    """The message of an error, whether the admin API's or JSON-RPC's."""
+    error = answer.get("error")
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) and message else otherwise
+
+
+def _reason(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror[0].lower() + cause.strerror[1:]
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__

@@ -1,0 +1,190 @@
+"""Every command of the program on one page: its words, their help, and the function that does it.
+
+Nothing here imports what a command needs: `run` is `module:function` in `gateway.cli`, imported when called.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+STATES = (
+    "submitted", "working", "input-required", "auth-required", "completed", "failed", "canceled", "rejected",
+)  # fmt: skip
+
+ENVIRONMENT = {
+    "GATEWAY_URL": "Where the running gateway is. Default: `http://127.0.0.1:8080`.",
+    "GATEWAY_TOKEN": "The credential. Default: the content of `token` in the data folder.",
+    "GATEWAY_DATA": "The data folder. Default: `$XDG_DATA_HOME/gateway`, else `~/.local/share/gateway`.",
+    "GATEWAY_CONFIG": "The file of `serve`. Default: `./gateway.yaml` if it is there, else a demo.",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without guessing: an option is written in full, so a new one never changes an old script."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        self.about: str = settings.get("description") or ""
+        self.subcommands: dict[str, Parser] = {}
+        self._nouns: argparse._SubParsersAction[Parser] | None = None
+        self.runs: str | None = None
+        self.leaf: Parser | None = None
+
+    def command(self, name: str, about: str, run: str | None = None) -> Parser:
+        if self._nouns is None:
+            self._nouns = self.add_subparsers(metavar="COMMAND", required=True, title="commands")
+        parser = self._nouns.add_parser(name, help=about, description=about)
+        parser.runs = run
+        if run is not None:
+            parser.set_defaults(run=run, parser=parser)
+        self.subcommands[name] = parser
+        return parser
+
+
+def program() -> Parser:
+    top = Parser(
+        prog="gateway",
+        description="A gateway between agents and tools: A2A, MCP and their older dialects.",
+        epilog="Environment: " + ", ".join(ENVIRONMENT) + ". `gateway COMMAND --help` says more.",
+    )
+    top.add_argument("--version", action=_Version, help="Print the version.")
+
+    serve = top.command("serve", "Run the gateway.", "serve:serve")
+    serve.add_argument("--config", type=Path, metavar="FILE", help="The configuration file.")
+    serve.add_argument("--host", metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1.")
+    serve.add_argument("--port", type=int, metavar="PORT", help="Port to listen on. Default: 8080; 0: any free one.")
+    _data_folder(serve)
+    serve.add_argument(
+        "--store", metavar="URL", help="Where tasks and the audit log are kept: sqlite:///PATH or memory:."
+    )
+    serve.add_argument(
+        "--anonymous",
+        action="store_true",
+        default=None,
+        help="Let calls without a credential use public agents; loopback only.",
+    )
+
+    token = top.command("token", "Print the local credential of the data folder.", "token:token")
+    _data_folder(token)
+
+    send = top.command("send", "Send a message to an agent and print its answer as it comes.", "send:send")
+    send.add_argument("agent", metavar="AGENT", help="The agent's id, as `gateway agents list` shows it.")
+    send.add_argument("text", nargs="*", metavar="TEXT", help="What to say; `-` reads it from standard input.")
+    send.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
+        help="Attach a file. May be repeated.",
+    )
+    send.add_argument(
+        "--data", action="append", default=[], metavar="JSON", help="Attach a JSON value. May be repeated."
+    )
+    send.add_argument("--task", metavar="ID", help="Go on with this task, for example to answer its question.")
+    send.add_argument("--context", metavar="ID", help="Go on with this conversation.")
+    send.add_argument(
+        "--message-id",
+        metavar="ID",
+        help="The message's id: the same id is done only once, however often it is sent.",
+    )
+    send.add_argument("--no-wait", action="store_true", help="Return once the task is accepted, and print its id.")
+    send.add_argument("--out", type=Path, metavar="DIR", help="Save files of the answer in this folder.")
+    _json(send, "Print the final task or message as one JSON value.")
+
+    tasks = top.command("tasks", "See, watch and cancel tasks.")
+    listing = tasks.command("list", "List tasks, the one that changed last first.", "tasks:list_tasks")
+    listing.add_argument("--agent", metavar="ID", help="Only this agent's tasks.")
+    listing.add_argument(
+        "--status",
+        choices=STATES,
+        metavar="STATE",
+        help="Only tasks in this state: " + ", ".join(STATES) + ".",
+    )
+    listing.add_argument("--context", metavar="ID", help="Only this conversation's tasks.")
+    listing.add_argument("--limit", type=_count, default=50, metavar="N", help="At most so many. Default: 50.")
+    get = tasks.command("get", "Show one task with its results.", "tasks:get_task")
+    cancel = tasks.command("cancel", "Cancel a task.", "tasks:cancel_task")
+    watch = tasks.command("watch", "Follow a task until it ends or waits for somebody.", "tasks:watch_task")
+    for verb in (get, cancel, watch):
+        verb.add_argument("id", metavar="ID", help="The task's id.")
+    for verb in (get, watch):
+        verb.add_argument("--out", type=Path, metavar="DIR", help="Save files of the results in this folder.")
+    for verb in (listing, get, cancel):
+        _json(verb)
+    _json(watch, "Print each event as one line of JSON.")
+
+    agents = top.command("agents", "See, add and remove agents.")
+    every = agents.command("list", "List the agents.", "agents:list_agents")
+    show = agents.command("show", "Show one agent's card.", "agents:show_agent")
+    add = agents.command("add", "Add a remote agent by the URL of its card.", "agents:add_agent")
+    remove = agents.command("remove", "Remove an agent that was added.", "agents:remove_agent")
+    show.add_argument("id", metavar="ID", help="The agent's id.")
+    add.add_argument("url", metavar="URL", help="Where the agent's card is, or the agent's own address.")
+    add.add_argument("--id", metavar="ID", help="The id it gets here. Default: made from the card's name.")
+    remove.add_argument("id", metavar="ID", help="The agent's id.")
+    for verb in (every, show, add):
+        _json(verb)
+
+    keys = top.command("keys", "Make, list and revoke API keys.")
+    new = keys.command("add", "Make an API key. It is shown this one time.", "keys:add_key")
+    new.add_argument("name", metavar="NAME", help="Who or what the key is for.")
+    known = keys.command("list", "List the API keys, without the keys themselves.", "keys:list_keys")
+    revoke = keys.command("revoke", "Revoke an API key.", "keys:revoke_key")
+    revoke.add_argument("id", metavar="ID", help="The key's id, as `gateway keys list` shows it.")
+    for verb in (new, known):
+        _json(verb)
+
+    for noun in (tasks, agents, keys):
+        for verb in noun.subcommands.values():
+            _data_folder(verb)
+    return top
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of one command. Exits as argparse does when the words are wrong."""
+    parser = program()
+    if not arguments:
+        parser.print_help()
+        parser.exit(2)
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        # argparse takes TEXT in one piece; words after an option (`send echo --task 1 yes`) belong to it too.
+        literal = rest[0] == "--"
+        words = rest[1:] if literal else rest
+        if not hasattr(options, "text") or (
+            not literal and any(word.startswith("-") and word != "-" for word in words)
+        ):
+            options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.text += words
+    return options
+
+
+def _data_folder(parser: Parser) -> None:
+    parser.add_argument("--data", type=Path, metavar="DIR", help="The data folder. Default: GATEWAY_DATA.")
+
+
+def _json(parser: Parser, about: str = "Print JSON.") -> None:
+    parser.add_argument("--json", action="store_true", help=about)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError("must be 1 to 10000")
+    return int(text)
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when asked: importlib.metadata takes as long as everything else here."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"gateway {version('gateway')}")
+        parser.exit()
