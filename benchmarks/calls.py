@@ -1,0 +1,70 @@
+"""What the load generator sends, and what a right answer to it holds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+from dataclasses import dataclass, field
+
+# Where the number of a request goes. Every messageId is new: the gateway answers one that it has seen from its record.
+NUMBER = "%(n)d"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One kind of request. `body` and `expect` hold `%(n)d` where the number of the request belongs."""
+
+    body: bytes
+    expect: bytes
+    headers: tuple[str, ...] = ()
+    events: int | None = None  # how many server-sent events a right answer has; None is one JSON document
+
+
+def echo() -> Call:
+    """JSON that a server gives back as it is."""
+    body = json.dumps({"jsonrpc": "2.0", "id": 0, "result": "hello"}).replace('"id": 0', f'"id": {NUMBER}')
+    return Call(body.encode(), b"hello")
+
+
+def send(expect: str, *, prefix: str = "") -> Call:
+    """SendMessage of A2A 1.0; the prefix of the messageId chooses what agents/echo.py plays."""
+    return _message("SendMessage", expect, prefix, "application/json", None)
+
+
+def stream(events: int, expect: str) -> Call:
+    """SendStreamingMessage of A2A 1.0."""
+    return _message("SendStreamingMessage", expect, "", "text/event-stream", events)
+
+
+def _message(method: str, expect: str, prefix: str, accept: str, events: int | None) -> Call:
+    run = secrets.token_hex(4)  # two calls against one server never share a messageId
+    message = {"messageId": f"{prefix}{run}-{NUMBER}", "role": "ROLE_USER", "parts": [{"text": f"hello {NUMBER}"}]}
+    params = json.dumps({"message": message}, separators=(",", ":"))
+    body = f'{{"jsonrpc":"2.0","id":{NUMBER},"method":"{method}","params":{params}}}'
+    return Call(body.encode(), expect.encode(), ("A2A-Version: 1.0", f"Accept: {accept}"), events)
+
+
+@dataclass(slots=True)
+class Target:
+    """A call and the place that it goes to."""
+
+    port: int
+    path: str
+    call: Call
+    credential: str | None = None
+    host: str = "127.0.0.1"
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _head: bytes = b""
+
+    def __post_init__(self) -> None:
+        lines = [f"POST {self.path} HTTP/1.1", f"Host: {self.host}:{self.port}", "Content-Type: application/json"]
+        if self.credential is not None:
+            lines.append(f"Authorization: Bearer {self.credential}")
+        self._head = "\r\n".join([*lines, *self.call.headers, "Content-Length: "]).encode()
+
+    def request(self) -> tuple[int, bytes]:
+        """The next request: its number and its bytes."""
+        number = next(self._numbers)
+        body = self.call.body % {b"n": number}
+        return number, b"%s%d\r\n\r\n%s" % (self._head, len(body), body)

@@ -1,0 +1,1 @@
+"""Servers without any governance: the denominators. What they cannot do, no gateway in Python can."""

@@ -1,0 +1,148 @@
+"""Runs the official A2A kit and a real peer against the real gateway.
+
+    make conformance A2A_TCK=DIR           everything: a local agent, then a remote one
+    make conformance ARGS="--short"        seconds: the peer, and a kit without its long waits
+
+A run fails on every test that did not pass and is not listed in conformance/expected/, and on every
+listed one that passed after all. The full form writes conformance/results/.
+"""
+
+import argparse
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance import expected, kit, peers, processes, results, sut
+
+HERE = Path(__file__).parent
+REMOTE = HERE / "a2a-remote.yaml"
+
+# Three tests read two streams for ten seconds each, on both bindings: one minute of waiting.
+SHORT = "not test_multi_stream and not grpc"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The kit, or a part of it, against one agent of the gateway."""
+
+    name: str
+    path: str
+    expected: tuple[str, ...] = ()
+    select: str | None = None
+
+
+LOCAL_SUITES = (
+    Suite("echo", "", ("both", "local")),
+    # Neither can be the default agent: one that requires an extension refuses almost all that the kit sends,
+    # and for one that declares nothing the kit skips almost all.
+    Suite("strict", "/agents/strict", select="TestCapabilityExtensionRequired"),
+    Suite("plain", "/agents/plain", select="(not_supported or unsupported_operation) and not grpc"),
+)
+REMOTE_SUITES = (Suite("player", "", ("both", "remote")),)
+
+
+@dataclass(frozen=True)
+class Options:
+    kit: Path | None
+    agents: tuple[str, ...]
+    short: bool
+    command: str
+
+
+def options(words: list[str]) -> Options:
+    parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--short", action="store_true", help="what takes seconds, with or without the kit")
+    parser.add_argument("--kit", metavar="DIR", help="the kit's folder (default: A2A_TCK)")
+    parser.add_argument("--agent", choices=("local", "remote", "both"), default="both", help="default: both")
+    given = parser.parse_args(words)
+    agents = ("local", "remote") if given.agent == "both" else (given.agent,)
+    # The kit's folder is nobody's business but the machine's.
+    shown = [
+        *(["--short"] if given.short else []),
+        *(["--agent", given.agent] if given.agent != "both" else []),
+    ]
+    command = shlex.join(["python", "-m", "conformance", *shown])
+    return Options(kit.find(given.kit), agents, given.short, command)
+
+
+def main() -> int:
+    chosen = options(sys.argv[1:])
+    if chosen.kit is None and not chosen.short:
+        print(kit.HOW_TO_GET, file=sys.stderr)
+        return 2
+    try:
+        return 1 if sum([_agent(name, chosen) for name in chosen.agents]) else 0
+    except (kit.KitError, processes.StartError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _agent(name: str, chosen: Options) -> int:
+    """One kind of agent behind a gateway of its own; how much went wrong."""
+    with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
+        running = _local(Path(folder)) if name == "local" else _remote(Path(folder))
+        with running as base:
+            print(f"{name} agent:")
+            wrong = peers.report(base)
+            if chosen.kit:
+                wrong += _kit(name, base, chosen.kit, chosen, Path(folder))
+    return wrong
+
+
+@contextmanager
+def _local(folder: Path) -> Iterator[str]:
+    with processes.gateway(HERE / "a2a.yaml", folder) as base:
+        yield base
+
+
+@contextmanager
+def _remote(folder: Path) -> Iterator[str]:
+    # Somebody may be using the port that the file names, so the agent gets another one, and so does the file.
+    port = processes.free_port()
+    config = folder / REMOTE.name
+    config.write_text(REMOTE.read_text("utf-8").replace(f"127.0.0.1:{sut.PORT}", f"127.0.0.1:{port}"), "utf-8")
+    with processes.agent(port, folder), processes.gateway(config, folder) as base:
+        yield base
+
+
+def _kit(name: str, base: str, folder: Path, chosen: Options, reports: Path) -> int:
+    suites = LOCAL_SUITES if name == "local" else REMOTE_SUITES
+    outcome = results.Outcome(name, chosen.command, kit.version(folder))
+    for suite in suites:
+        outcome.runs.append(_suite(suite, base, folder, chosen, reports / suite.name))
+        _show(outcome.runs[-1])
+    if not chosen.short:
+        print(f"written: {results.write(outcome).relative_to(HERE.parent)}")
+    return len(outcome.unexpected)
+
+
+def _suite(suite: Suite, base: str, folder: Path, chosen: Options, reports: Path) -> results.Run:
+    select = suite.select or (SHORT if chosen.short else None)
+    report = kit.run(folder, base + suite.path, reports, select)
+    whole = select is None
+    comparison = expected.compare(report.tests, expected.load(*suite.expected), whole=whole)
+    if not report.tests:
+        comparison.unexpected.append("no test ran")
+    shown = ["python", "-m", "pytest", *kit.arguments(f"GATEWAY{suite.path}", select, Path("REPORTS"))]
+    return results.Run(suite.name, report, comparison, shlex.join(shown))
+
+
+def _show(run: results.Run) -> None:
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in run.report.counts.items() if count)
+    print(f"a2a-tck against {run.name}: {counts}")
+    for explained in run.comparison.explained:
+        # What has nothing to run on is in the results, by name; so many lines would hide the others here.
+        if explained.outcome != "skipped":
+            print(f"  {explained.outcome}, as expected: {explained.test}")
+            print(f"    {explained.because}")
+    for surprise in run.comparison.unexpected:
+        print(f"  UNEXPECTED {surprise}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

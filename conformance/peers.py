@@ -1,0 +1,293 @@
+"""a2a-sdk's own client against a running agent, over both bindings: does a stranger get along with it?
+
+    python -m conformance.peers http://127.0.0.1:8080
+
+It names behaviours by messageId, as the kit does, so it runs against the gateway and against sut.py alike.
+"""
+
+import argparse
+import asyncio
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+from a2a.client import A2ACardResolver, Client, ClientConfig, ClientFactory
+from a2a.types.a2a_pb2 import (
+    AgentCard,
+    CancelTaskRequest,
+    DeleteTaskPushNotificationConfigRequest,
+    GetTaskPushNotificationConfigRequest,
+    GetTaskRequest,
+    ListTaskPushNotificationConfigsRequest,
+    ListTasksRequest,
+    Message,
+    Part,
+    Role,
+    SendMessageConfiguration,
+    SendMessageRequest,
+    StreamResponse,
+    SubscribeToTaskRequest,
+    Task,
+    TaskPushNotificationConfig,
+    TaskState,
+)
+from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError
+
+BINDINGS = ("JSONRPC", "HTTP+JSON")
+# The longest behaviour takes four seconds; a check that takes three times as long hangs.
+CHECK_S = 12.0
+# Creating a configuration must not need the network, and this one is never called: its task has ended.
+WEBHOOK = "https://example.com/webhook"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Peer:
+    card: AgentCard
+    streaming: Client
+    plain: Client
+
+    async def send(self, behaviour: str, text: str = "Hello", **follow: str) -> Task | Message:
+        event = await _only(self.plain.send_message(request(behaviour, text, **follow)))
+        return event.task if event.HasField("task") else event.message
+
+    async def task(self, behaviour: str, **follow: str) -> Task:
+        answer = await self.send(behaviour, **follow)
+        assert isinstance(answer, Task), f"{behaviour} gave a message"
+        return answer
+
+    async def started(self, behaviour: str) -> Task:
+        """A task that is still at work."""
+        sent = request(behaviour, "Hello")
+        sent.configuration.CopyFrom(SendMessageConfiguration(return_immediately=True))
+        return (await _only(self.plain.send_message(sent))).task
+
+
+def request(behaviour: str, text: str, **follow: str) -> SendMessageRequest:
+    message = Message(
+        message_id=f"{behaviour}-{uuid.uuid4().hex}", role=Role.ROLE_USER, parts=[Part(text=text)], **follow
+    )
+    return SendMessageRequest(message=message)
+
+
+async def _only(events: AsyncIterator[StreamResponse]) -> StreamResponse:
+    found = [event async for event in events]
+    assert len(found) == 1, f"{len(found)} answers to one message"
+    return found[0]
+
+
+async def _refused(error: type[A2AError], call: Awaitable[object]) -> None:
+    try:
+        await call
+    except error:
+        return
+    raise AssertionError(f"answered, instead of {error.__name__}")
+
+
+async def _all(events: AsyncIterator[T]) -> list[T]:
+    return [event async for event in events]
+
+
+def _state(task: Task) -> str:
+    return str(TaskState.Name(task.status.state))
+
+
+# --- The checks: each is one thing a client does, and its name says what should come of it. ---
+
+
+async def the_card_names_both_bindings(peer: Peer) -> None:
+    declared = [interface.protocol_binding for interface in peer.card.supported_interfaces]
+    assert set(BINDINGS) <= set(declared), declared
+    assert all(interface.protocol_version == "1.0" for interface in peer.card.supported_interfaces)
+
+
+async def a_message_becomes_a_finished_task(peer: Peer) -> None:
+    task = await peer.task("tck-complete-task")
+    assert _state(task) == "TASK_STATE_COMPLETED", _state(task)
+    assert task.id
+    assert task.context_id
+
+
+async def a_message_may_be_answered_with_a_message(peer: Peer) -> None:
+    answer = await peer.send("tck-message-response")
+    assert isinstance(answer, Message)
+    assert answer.parts[0].text == "Direct message response"
+
+
+async def a_file_arrives_whole(peer: Peer) -> None:
+    part = (await peer.task("tck-artifact-file")).artifacts[0].parts[0]
+    assert (part.raw, part.filename, part.media_type) == (b"tck", "output.txt", "text/plain")
+
+
+async def data_arrives_whole(peer: Peer) -> None:
+    fields = (await peer.task("tck-artifact-data")).artifacts[0].parts[0].data.struct_value.fields
+    assert fields["key"].string_value == "value"
+    assert fields["count"].number_value == 42
+
+
+async def a_stream_begins_with_the_task_and_ends_with_its_end(peer: Peer) -> None:
+    events = await _all(peer.streaming.send_message(request("tck-stream-artifact-chunked", "Hello")))
+    kinds = [event.WhichOneof("payload") for event in events]
+    assert kinds[0] == "task", kinds
+    texts = [event.artifact_update.artifact.parts[0].text for event in events if event.HasField("artifact_update")]
+    assert "".join(texts) == "chunk-1 chunk-2", texts
+    assert events[-1].status_update.status.state == TaskState.TASK_STATE_COMPLETED
+
+
+async def a_task_can_be_read_again(peer: Peer) -> None:
+    task = await peer.task("tck-artifact-text")
+    read = await peer.plain.get_task(GetTaskRequest(id=task.id, history_length=0))
+    assert read.id == task.id
+    assert read.artifacts[0].parts[0].text == "Generated text content"
+    assert not read.history
+
+
+async def tasks_are_listed_by_context(peer: Peer) -> None:
+    first = await peer.task("tck-complete-task")
+    second = await peer.task("tck-artifact-text", context_id=first.context_id)
+    page = await peer.plain.list_tasks(ListTasksRequest(context_id=first.context_id))
+    assert [task.id for task in page.tasks] == [second.id, first.id]
+    assert not any(task.artifacts for task in page.tasks)
+    assert (page.total_size, page.next_page_token) == (2, "")
+
+
+async def pages_follow_each_other(peer: Peer) -> None:
+    first = await peer.task("tck-complete-task")
+    second = await peer.task("tck-complete-task", context_id=first.context_id)
+    asked = ListTasksRequest(context_id=first.context_id, page_size=1)
+    page = await peer.plain.list_tasks(asked)
+    asked.page_token = page.next_page_token
+    rest = await peer.plain.list_tasks(asked)
+    assert [task.id for task in (*page.tasks, *rest.tasks)] == [second.id, first.id]
+    assert rest.next_page_token == ""
+
+
+async def a_task_that_asks_goes_on_with_the_answer(peer: Peer) -> None:
+    asked = await peer.task("tck-input-required")
+    assert _state(asked) == "TASK_STATE_INPUT_REQUIRED", _state(asked)
+    done = await peer.task("tck-complete-task", task_id=asked.id, context_id=asked.context_id)
+    assert (done.id, _state(done)) == (asked.id, "TASK_STATE_COMPLETED")
+
+
+async def a_running_task_can_be_cancelled(peer: Peer) -> None:
+    running = await peer.started("test-resubscribe-message-id")
+    cancelled = await peer.plain.cancel_task(CancelTaskRequest(id=running.id))
+    assert _state(cancelled) == "TASK_STATE_CANCELED", _state(cancelled)
+
+
+async def a_finished_task_cannot_be_cancelled(peer: Peer) -> None:
+    task = await peer.task("tck-complete-task")
+    await _refused(TaskNotCancelableError, peer.plain.cancel_task(CancelTaskRequest(id=task.id)))
+
+
+async def a_subscriber_sees_the_task_and_its_end(peer: Peer) -> None:
+    running = await peer.started("test-resubscribe-message-id")
+    events = await _all(peer.streaming.subscribe(SubscribeToTaskRequest(id=running.id)))
+    assert events[0].task.id == running.id
+    assert events[-1].status_update.status.state == TaskState.TASK_STATE_COMPLETED
+
+
+async def a_finished_task_has_no_subscribers(peer: Peer) -> None:
+    task = await peer.task("tck-complete-task")
+    subscription = _all(peer.streaming.subscribe(SubscribeToTaskRequest(id=task.id)))
+    await _refused(UnsupportedOperationError, subscription)
+
+
+async def push_configurations_come_and_go(peer: Peer) -> None:
+    client, task = peer.plain, await peer.task("tck-complete-task")
+    made = await client.create_task_push_notification_config(TaskPushNotificationConfig(task_id=task.id, url=WEBHOOK))
+    assert made.id
+    wanted = GetTaskPushNotificationConfigRequest(task_id=task.id, id=made.id)
+    assert (await client.get_task_push_notification_config(wanted)).url == WEBHOOK
+    every = ListTaskPushNotificationConfigsRequest(task_id=task.id)
+    assert [c.id for c in (await client.list_task_push_notification_configs(every)).configs] == [made.id]
+    gone = DeleteTaskPushNotificationConfigRequest(task_id=task.id, id=made.id)
+    await client.delete_task_push_notification_config(gone)
+    await client.delete_task_push_notification_config(gone)
+    await _refused(TaskNotFoundError, client.get_task_push_notification_config(wanted))
+
+
+async def an_unknown_task_is_not_found(peer: Peer) -> None:
+    await _refused(TaskNotFoundError, peer.plain.get_task(GetTaskRequest(id="nobody-made-this")))
+    await _refused(TaskNotFoundError, peer.plain.cancel_task(CancelTaskRequest(id="nobody-made-this")))
+    await _refused(TaskNotFoundError, peer.send("tck-complete-task", task_id="nobody-made-this"))
+
+
+CHECKS: tuple[Callable[[Peer], Awaitable[None]], ...] = (
+    the_card_names_both_bindings,
+    a_message_becomes_a_finished_task,
+    a_message_may_be_answered_with_a_message,
+    a_file_arrives_whole,
+    data_arrives_whole,
+    a_stream_begins_with_the_task_and_ends_with_its_end,
+    a_task_can_be_read_again,
+    tasks_are_listed_by_context,
+    pages_follow_each_other,
+    a_task_that_asks_goes_on_with_the_answer,
+    a_running_task_can_be_cancelled,
+    a_finished_task_cannot_be_cancelled,
+    a_subscriber_sees_the_task_and_its_end,
+    a_finished_task_has_no_subscribers,
+    push_configurations_come_and_go,
+    an_unknown_task_is_not_found,
+)
+
+
+async def failures(base: str) -> list[str]:
+    """What went wrong, one line for each check of each binding."""
+    # Nothing between us and the agent, whatever proxy the environment names.
+    async with httpx.AsyncClient(timeout=CHECK_S, trust_env=False) as http:
+        card = await A2ACardResolver(http, base).get_agent_card()
+        peers = {binding: _peer(card, binding, http) for binding in BINDINGS}
+        wrong = [
+            f"{check.__name__.replace('_', ' ')} ({binding}): {problem}"
+            for binding, peer in peers.items()
+            for check in CHECKS
+            if (problem := await _problem(check, peer))
+        ]
+    return wrong
+
+
+def _peer(card: AgentCard, binding: str, http: httpx.AsyncClient) -> Peer:
+    def client(*, streaming: bool) -> Client:
+        config = ClientConfig(
+            streaming=streaming,
+            httpx_client=http,
+            supported_protocol_bindings=[binding],
+            use_client_preference=True,
+        )
+        return ClientFactory(config).create(card)
+
+    return Peer(card, client(streaming=True), client(streaming=False))
+
+
+async def _problem(check: Callable[[Peer], Awaitable[None]], peer: Peer) -> str:
+    try:
+        await asyncio.wait_for(check(peer), CHECK_S)
+    except Exception as error:  # Whatever a stranger's client raises is the finding.
+        return f"{type(error).__name__} {error}".strip()
+    return ""
+
+
+def report(base: str) -> int:
+    """Runs all checks and prints what failed; the number of failures."""
+    wrong = asyncio.run(failures(base))
+    for line in wrong:
+        print(f"FAILED {line}")
+    total = len(CHECKS) * len(BINDINGS)
+    print(f"a2a-sdk client: {total - len(wrong)} passed, {len(wrong)} failed")
+    return len(wrong)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m conformance.peers", description="a2a-sdk's client, checks.")
+    parser.add_argument("url", help="where the agent's card is, without /.well-known/…")
+    return 1 if report(parser.parse_args().url) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The programs of a conformance run: the real gateway and the remote agent, each its own process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START_S = 30.0
+STOP_S = 15.0
+
+
+class StartError(Exception):
+    """A program did not come up; the message has the end of what it said."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def gateway(config: Path, folder: Path) -> Iterator[str]:
+    """The gateway with this configuration and a fresh data folder; its base URL."""
+    port = free_port()
+    program = Path(sys.executable).with_name("gateway")
+    data = folder / "data"
+    data.mkdir(parents=True)
+    command = [program, "serve", "--anonymous", "--config", config, "--port", port, "--data", data]
+    base = f"http://127.0.0.1:{port}"
+    with _running([str(word) for word in command], f"{base}/readyz", folder / "gateway.log"):
+        yield base
+
+
+@contextmanager
+def agent(port: int, folder: Path, *, push: bool = False) -> Iterator[str]:
+    """The remote agent of sut.py; its base URL."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "conformance.sut", "--port", str(port), *(["--push"] if push else [])]
+    base = f"http://127.0.0.1:{port}"
+    with _running(command, f"{base}/.well-known/agent-card.json", folder / "agent.log"):
+        yield base
+
+
+@contextmanager
+def _running(command: list[str], ready: str, log: Path) -> Iterator[None]:
+    # A GATEWAY_… variable of the person's own shell would make it another configuration than the results say.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    with log.open("wb") as output:
+        try:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        except OSError as error:
+            raise StartError(f"{command[0]}: {error.strerror}") from None
+        try:
+            _wait_until(ready, process, log)
+            yield
+        finally:
+            _stop(process)
+
+
+def _wait_until(ready: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StartError(f"ended at once with {process.returncode}:\n{_end_of(log)}")
+        if _answers(ready):
+            return
+        time.sleep(0.05)
+    raise StartError(f"{ready} did not answer within {START_S:.0f} s:\n{_end_of(log)}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        # Nothing between us and loopback, whatever proxy the environment names.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text("utf-8", errors="replace")[-2000:]
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
