@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # Where the number of a request goes. Every messageId is new: the gateway answers one that it has seen from its record.
 NUMBER = "%(n)d"
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,7 @@ def stream(events: int, expect: str) -> Call:
 
 
 def _message(method: str, expect: str, prefix: str, accept: str, events: int | None) -> Call:
-    run = secrets.token_hex(4)  # two calls against one server never share a messageId
-    message = {"messageId": f"{prefix}{run}-{NUMBER}", "role": "ROLE_USER", "parts": [{"text": f"hello {NUMBER}"}]}
+    message = {"messageId": f"{prefix}{NUMBER}", "role": "ROLE_USER", "parts": [{"text": f"hello {NUMBER}"}]}
     params = json.dumps({"message": message}, separators=(",", ":"))
     body = f'{{"jsonrpc":"2.0","id":{NUMBER},"method":"{method}","params":{params}}}'
     return Call(body.encode(), expect.encode(), ("A2A-Version: 1.0", f"Accept: {accept}"), events)
@@ -54,7 +53,6 @@ class Target:
     call: Call
     credential: str | None = None
     host: str = "127.0.0.1"
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _head: bytes = b""
 
     def __post_init__(self) -> None:
@@ -65,6 +63,6 @@ class Target:
 
     def request(self) -> tuple[int, bytes]:
         """The next request: its number and its bytes."""
-        number = next(self._numbers)
+        number = next(_numbers)
         body = self.call.body % {b"n": number}
         return number, b"%s%d\r\n\r\n%s" % (self._head, len(body), body)

@@ -108,6 +108,11 @@ def ten_events() -> Call:
     return stream(EVENTS, COMPLETED)
 
 
+def relayed_events() -> Call:
+    # The task is the gateway's own and comes first; what the remote agent says of its task then is a status of ours.
+    return stream(1 + EVENTS, COMPLETED)
+
+
 DURABLE = gateway()
 FORGETFUL = gateway("--store", "memory:")
 DATABASE = ("sqlalchemy", "aiosqlite")
@@ -125,7 +130,7 @@ SCENARIOS = {
         Scenario("ours-stream", "local agent, 10 events", DURABLE, ten_events, "/agents/chunks"),
         Scenario("ours-proxied", "remote agent, answers a Message", DURABLE, hello, "/agents/remote"),
         Scenario("ours-proxied-memory", "the same, store in memory", FORGETFUL, hello, "/agents/remote"),
-        Scenario("ours-relayed", "remote agent, 10 events", DURABLE, ten_events, "/agents/remote"),
+        Scenario("ours-relayed", "remote agent, 10 events", DURABLE, relayed_events, "/agents/remote"),
         Scenario("direct", "the stub itself, a Message", stub, hello),
         Scenario("direct-stream", "the stub itself, 10 events", stub, ten_events),
         Scenario("sdk-message", "a2a-sdk, a Message", a2a_sdk("message"), hello),

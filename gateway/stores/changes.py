@@ -242,11 +242,13 @@ def _put_upstream_context(tx: Transaction, change: PutUpstreamContext) -> None:
 
 
 def _settle_delivery(tx: Transaction, change: SettleDelivery) -> None:
-    key = (change.tenant, change.task_id, change.config_id, change.seq)
-    if change.retry_at is None:
-        tx.run("drop_delivery", *key)
-    else:
-        tx.run("retry_delivery", change.retry_at, *key)
+    queue = (change.tenant, change.task_id, change.config_id)
+    if change.retry_at is not None:
+        tx.run("retry_delivery", change.retry_at, *queue, change.seq)
+        return
+    tx.run("drop_delivery", *queue, change.seq)
+    values = dict(zip(("tenant", "task_id", "config_id"), queue, strict=True))
+    tx.cursor.execute(SQL["next_delivery"], {**values, "now": tx.now})
 
 
 def _put_agent(tx: Transaction, change: PutAgent) -> None:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import Any, TypeVar
 
 from gateway.model.audit import AuditEntry
@@ -86,7 +86,7 @@ class _Taken(Exception):
 class _Transaction:
     """One commit: every write leaves behind how to undo it."""
 
-    def __init__(self, tables: _Tables, now: int, node: str) -> None:
+    def __init__(self, tables: _Tables, now: int, node: str | None) -> None:
         self.tables = tables
         self.now = now
         self.node = node
@@ -160,7 +160,7 @@ def _advance_task(tx: _Transaction, change: AdvanceTask) -> None:
         raise BadChange(f"task {row.id} stands at {held.row.seq}, not before {row.seq}")
     if held.row.task.status.state.terminal:
         raise BadChange(f"task {row.id} has ended")
-    tx.put(tx.tables.tasks, key, _Held(row, tx.node))
+    tx.put(tx.tables.tasks, key, _Held(row, tx.node or held.node))
     tx.extend(tx.tables.logs[key], change.records)
     if change.push:
         _queue(tx, row, change.records)
@@ -237,9 +237,12 @@ def _wall_clock() -> int:
 
 
 class MemoryStore(Store):
-    """A store that lives as long as the process. Advancing a task makes `node` its executor."""
+    """A store that lives as long as the process.
 
-    def __init__(self, *, now: Callable[[], int] = _wall_clock, node: str = "memory") -> None:
+    `node` is for trying out a restart: advancing a task that an earlier life had begun makes it ours.
+    """
+
+    def __init__(self, *, now: Callable[[], int] = _wall_clock, node: str | None = None) -> None:
         self._tables = _Tables()
         self._now = now
         self._node = node
@@ -334,14 +337,13 @@ class MemoryStore(Store):
 
     async def due(self, now: int, limit: int, lease_ms: int) -> list[Delivery]:
         outbox = self._tables.outbox
-        queues = [list(queue) for _, queue in groupby(sorted(outbox), key=lambda key: key[:3])]
-        deliveries: list[Delivery] = []
-        # A webhook hears of one task in order: what stands behind a waiting event waits with it.
-        for queue in sorted(queues, key=lambda queue: (outbox[queue[0]].due, queue[0])):
-            for key in takewhile(lambda key: outbox[key].due <= now, queue[: limit - len(deliveries)]):
-                outbox[key] = _Queued(now + lease_ms, outbox[key].attempts + 1)
-                deliveries.append(self._delivery(*key))
-        return deliveries
+        # A webhook hears of one task in order: only the first of a queue can be due.
+        first = [next(queue) for _, queue in groupby(sorted(outbox), key=lambda key: key[:3])]
+        ready = sorted((outbox[key].due, key) for key in first if outbox[key].due <= now)
+        keys = [key for _, key in ready[:limit]]
+        for key in keys:
+            outbox[key] = _Queued(now + lease_ms, outbox[key].attempts + 1)
+        return [self._delivery(*key) for key in keys]
 
     def _delivery(self, tenant: str, task_id: str, config_id: str, seq: int) -> Delivery:
         tables = self._tables

@@ -116,25 +116,28 @@ DELETE FROM push_config WHERE tenant = ? AND task_id = ? AND id = ?;
 DELETE FROM outbox WHERE tenant = ? AND task_id = ? AND config_id = ?;
 
 -- name: queue_delivery
--- One event for each configuration of its task.
-INSERT INTO outbox (tenant, task_id, config_id, seq, due, attempts)
-SELECT tenant, task_id, id, ?, ?, 0 FROM push_config WHERE tenant = ? AND task_id = ?;
+-- One event for each configuration of its task. A webhook hears of one task in order, so only the first event
+-- of a queue has a time; the others wait behind it with none.
+INSERT INTO outbox (tenant, task_id, config_id, seq, attempts, due)
+SELECT tenant, task_id, id, ?, 0, CASE WHEN EXISTS (
+    SELECT 1 FROM outbox AS before
+    WHERE before.tenant = push_config.tenant AND before.task_id = push_config.task_id
+      AND before.config_id = push_config.id
+) THEN NULL ELSE ? END
+FROM push_config WHERE tenant = ? AND task_id = ?;
+
+-- name: next_delivery
+-- The first of a queue is gone: it is the next one's turn.
+UPDATE outbox SET due = :now WHERE due IS NULL AND (tenant, task_id, config_id) = (:tenant, :task_id, :config_id)
+AND seq = (
+    SELECT min(before.seq) FROM outbox AS before
+    WHERE before.tenant = :tenant AND before.task_id = :task_id AND before.config_id = :config_id
+);
 
 -- name: due
--- What to deliver first, oldest first. A webhook hears of one task in order: only the first event that waits for
--- it can begin.
-SELECT tenant, task_id, config_id, seq FROM outbox
-WHERE due <= :now AND NOT EXISTS (
-    SELECT 1 FROM outbox AS before
-    WHERE before.tenant = outbox.tenant AND before.task_id = outbox.task_id
-      AND before.config_id = outbox.config_id AND before.seq < outbox.seq
-)
-ORDER BY due, tenant, task_id, config_id LIMIT :limit;
-
--- name: due_behind
--- That event and those behind it, in order.
-SELECT tenant, task_id, config_id, seq, attempts + 1, due FROM outbox
-WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq >= ? ORDER BY seq LIMIT ?;
+-- What to deliver now, oldest first.
+SELECT tenant, task_id, config_id, seq, attempts + 1 FROM outbox
+WHERE due <= ? ORDER BY due, tenant, task_id, config_id LIMIT ?;
 
 -- name: lease_delivery
 -- Hide it while it is being delivered.

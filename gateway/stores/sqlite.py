@@ -10,7 +10,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 
 from gateway.model.audit import AuditEntry
@@ -159,10 +158,7 @@ def _claim(node: str, limit: int, cursor: sqlite3.Cursor) -> list[rows.Row]:
 
 
 def _lease_deliveries(now: int, limit: int, lease_ms: int, cursor: sqlite3.Cursor) -> list[rows.Row]:
-    leased: list[rows.Row] = []
-    for first in cursor.execute(SQL["due"], {"now": now, "limit": limit}).fetchall():
-        behind = cursor.execute(SQL["due_behind"], (*first, limit - len(leased)))
-        leased += [row for *row, _ in takewhile(lambda row: row[-1] <= now, behind)]
-    leases = [(now + lease_ms, attempts, *key) for *key, attempts in leased]
+    found = cursor.execute(SQL["due"], (now, limit)).fetchall()
+    leases = [(now + lease_ms, attempts, *key) for *key, attempts in found]
     cursor.executemany(SQL["lease_delivery"], leases)
-    return leased
+    return found

@@ -5,7 +5,7 @@ Numbers I1 to I10 are those of the design's list of what must hold.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -20,7 +20,14 @@ SENDS = frozenset({"SendMessage", "SendStreamingMessage"})
 
 # A refusal that a caller may meet without anybody being at fault. A used id has its own rule below.
 CLEAR = frozenset(
-    "UNAVAILABLE OVERLOADED TASK_NOT_CANCELABLE UNSUPPORTED_OPERATION UPSTREAM_FAILED UPSTREAM_TIMEOUT".split()
+    {
+        "UNAVAILABLE",
+        "OVERLOADED",
+        "TASK_NOT_CANCELABLE",
+        "UNSUPPORTED_OPERATION",
+        "UPSTREAM_FAILED",
+        "UPSTREAM_TIMEOUT",
+    }
 )
 
 
@@ -47,12 +54,14 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`upstream` is what the agent behind the gateway kept; `foreign` what another principal got to see."""
+    """`upstream` is what the agent behind the gateway kept, which is called `far`; `foreign` what another principal
+    got to see."""
 
     entries: Sequence[Entry]
     kept: Sequence[Kept]
     upstream: Sequence[Kept] = ()
     foreign: Sequence[Kept] = ()
+    far: str = "far"
 
     def about(self, task_id: str) -> tuple[Entry, ...]:
         return tuple(entry for entry in self.entries if entry.task_id == task_id)
@@ -119,6 +128,30 @@ def upstream_is_asked_once(evidence: Evidence) -> Iterator[Violation]:
         if len(tasks) > 1 and "#" in said:  # texts with a mark in them are one message's own
             entries = tuple(entry for entry in evidence.entries if entry.text == said)
             yield Violation("I2", f"{said!r} was done {len(tasks)} times upstream", entries)
+
+
+def nothing_is_shared_upstream(evidence: Evidence) -> Iterator[Violation]:
+    """I10, one hop further: every task that an agent behind the gateway completed is one of its own there.
+    Two callers who say the same words under the same messageId are still two callers."""
+    theirs = Counter(task.said for task in evidence.upstream)
+    mine: dict[str, list[Kept]] = defaultdict(list)
+    for task in evidence.kept:
+        if task.agent == evidence.far and task.state == TaskState.COMPLETED:
+            mine[task.said].append(task)
+    for said, tasks in mine.items():
+        if len(tasks) > theirs[said]:
+            ids: dict[str, list[Kept]] = defaultdict(list)
+            for task in tasks:
+                ids[task.message_id].append(task)
+            entries = (
+                entry
+                for message_id, same in ids.items()
+                if len(same) > 1
+                for task in same
+                for entry in evidence.under(task.who, message_id)
+            )
+            sentence = f"{len(tasks)} tasks completed {said!r} with {theirs[said]} tasks upstream"
+            yield Violation("I10", sentence, tuple(entries))
 
 
 def the_end_is_the_end(evidence: Evidence) -> Iterator[Violation]:
@@ -237,6 +270,7 @@ RULES: dict[str, Rule] = {
     "I1 no answered task is lost": nothing_is_lost,
     "I2 no message is done twice": nothing_is_doubled,
     "I2 the remote agent is asked once": upstream_is_asked_once,
+    "I10 nothing is shared at the remote agent": nothing_is_shared_upstream,
     "I3 states follow the table and the end is the end": the_end_is_the_end,
     "I5 nothing is stuck": nothing_is_stuck,
     "I9 a cancelation is obeyed or refused": cancellation_is_obeyed,

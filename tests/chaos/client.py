@@ -208,7 +208,7 @@ def text(said: Json) -> str:
 
 def kept(who: str, agent: str, task: Json) -> Kept:
     history = task.get("history") or [{}]
-    first = next((message for message in history if message.get("role") == "ROLE_USER"), {})
+    first: Json = next((message for message in history if message.get("role") == "ROLE_USER"), {})
     said = task["status"].get("message") or {}
     return Kept(
         who=who,

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from tests.chaos.checker import Completion, Evidence, Kept, Violation, accepted, check, completion
 from tests.chaos.client import Client, Told
 from tests.chaos.history import Entry, What
-from tests.chaos.instance import DidNotStart
 from tests.chaos.moments import MOMENTS, STARTING, Executioner
 from tests.chaos.scripts import Stage, choose
 from tests.chaos.town import LOCAL, REMOTE, Plan, Result, Town, town
@@ -62,7 +61,6 @@ async def _work(here: Town, number: int, over: asyncio.Event) -> None:
     """One client, several plays at a time."""
     who = PRINCIPALS[number % len(PRINCIPALS)]
     client = here.client(who, number)
-    chance = random.Random(f"{here.seed}/{number}")
     label = str(number // len(PRINCIPALS))
     count = 0
 
@@ -70,6 +68,8 @@ async def _work(here: Town, number: int, over: asyncio.Event) -> None:
         nonlocal count
         while not over.is_set():
             count += 1
+            # The same for each principal: equal ids, often equal words, and yet every task is its owner's alone.
+            chance = random.Random(f"{here.seed}/{label}/{count}")
             agent = REMOTE if chance.random() < SHARE_FAR else LOCAL
             await choose(chance)(Stage(client, agent, chance, count, label))
             await asyncio.sleep(chance.uniform(0, 0.05))
@@ -86,8 +86,7 @@ async def _kill(here: Town, plan: Plan) -> Counter[str]:
         if moment == STARTING:
             await _kill_while_starting(here, chance, done)
             continue
-        # Long enough for work to be under way, too short for it to be finished.
-        await asyncio.sleep(chance.uniform(0.1, 0.8))
+        await _pause(chance)
         came = await executioner.strike(moment, here.gateway.kill)
         await _buried(here, done, came)
         await _reborn(here)
@@ -95,7 +94,7 @@ async def _kill(here: Town, plan: Plan) -> Counter[str]:
 
 
 async def _kill_while_starting(here: Town, chance: random.Random, done: Counter[str]) -> None:
-    await executioner_pause(chance)
+    await _pause(chance)
     here.gateway.kill()
     await _buried(here, done, "at random")
     await here.gateway.spawn()
@@ -106,7 +105,8 @@ async def _kill_while_starting(here: Town, chance: random.Random, done: Counter[
     await _reborn(here)
 
 
-async def executioner_pause(chance: random.Random) -> None:
+async def _pause(chance: random.Random) -> None:
+    """Long enough for work to be under way, too short for it to be finished."""
     await asyncio.sleep(chance.uniform(0.1, 0.8))
 
 
@@ -222,6 +222,3 @@ def _completion(found: Completion) -> str:
 
 def _table(counts: dict[str, int] | Counter[str] | Counter[What]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-__all__ = ["DidNotStart", "crash"]

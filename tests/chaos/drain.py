@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.chaos.town import LOCAL, Plan, Result, Town, town
 from tests.chaos.wire import Caller, Json, Lost, Refused
@@ -32,14 +33,17 @@ class Tally:
 async def drain(plan: Plan) -> list[Result]:
     patience, long = (5.0, 12) if plan.short else (20.0, 30)
     async with town(plan, "drain", "alice", server={"drain_seconds": patience}) as here:
-        tally, tasks, told = Tally(), dict[str, str](), asyncio.Event()
+        tally, tasks = Tally(), dict[str, str]()
+        everyone, told = asyncio.Event(), asyncio.Event()
         signaled = [float("inf")]
         inside = [_unary(here, f"wait {1 + n % 3}", f"u-{n}", tally, signaled) for n in range(WAITERS)]
         inside += [_hasty(here, n, tally, signaled, told) for n in range(HASTY)]
-        watching = [_stream(here, f"wait {long if n % 2 else 3}", f"s-{n}", tasks) for n in range(STREAMS)]
+        watching = [_stream(here, f"wait {long if n % 2 else 3}", f"s-{n}", tasks, everyone) for n in range(STREAMS)]
         load = [asyncio.create_task(job) for job in inside]
         streams = [asyncio.create_task(job) for job in watching]
-        await _open(tasks)
+        both: list[asyncio.Task[Any]] = [*load, *streams]
+        async with asyncio.timeout(20):
+            await everyone.wait()
         await asyncio.sleep(0.3)
         began = time.monotonic()
         signaled[0] = began
@@ -47,8 +51,8 @@ async def drain(plan: Plan) -> list[Result]:
         status = await here.gateway.ended(patience + EXIT_S)
         took = time.monotonic() - began
         told.set()
-        await asyncio.wait(load + streams, timeout=5)
-        hanging = [job for job in load + streams if not job.done()]
+        await asyncio.wait(both, timeout=5)
+        hanging = [job for job in both if not job.done()]
         for job in hanging:
             job.cancel()
         streamed = await asyncio.gather(*streams, return_exceptions=True)
@@ -92,27 +96,24 @@ async def _hasty(here: Town, n: int, tally: Tally, signaled: list[float], told: 
     while not told.is_set() and not tally.late:
         count += 1
         await _unary(here, f"hasty {n} {count}", f"h-{n}-{count}", tally, signaled)
+        await asyncio.sleep(0.005)
 
 
-async def _stream(here: Town, text: str, id: str, tasks: dict[str, str]) -> str:
-    """How the stream ended: `ended` with the task, `closed` in good order before."""
+async def _stream(here: Town, text: str, id: str, tasks: dict[str, str], everyone: asyncio.Event) -> str:
+    """How the stream ended: `ended` with the task, `closed` in good order before. Tells when all are open."""
     caller: Caller = here.caller("alice")
     last = ""
     try:
         async for event in caller.stream(LOCAL, "SendStreamingMessage", {"message": _message(id, text)}):
             if "task" in event:
                 tasks[id] = event["task"]["id"]
+                if len(tasks) == STREAMS:
+                    everyone.set()
             update = event.get("task") or event.get("statusUpdate")
             last = update["status"]["state"] if update else last
     except Refused as error:
         return "closed" if error.reason in CLEAR else str(error)
     return "ended" if last == "TASK_STATE_COMPLETED" else "closed"
-
-
-async def _open(tasks: dict[str, str]) -> None:
-    async with asyncio.timeout(20):
-        while len(tasks) < STREAMS:
-            await asyncio.sleep(0.02)
 
 
 async def _goes_on(here: Town, tasks: dict[str, str], long: int) -> Result:

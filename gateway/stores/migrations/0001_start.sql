@@ -80,18 +80,19 @@ CREATE TABLE push_config (
     PRIMARY KEY (tenant, task_id, id)
 ) WITHOUT ROWID;
 
--- Events that a webhook has not taken yet. The body stays in the log.
+-- Events that a webhook has not taken yet; the body stays in the log. due is NULL while an earlier event of the
+-- task waits for the same webhook.
 CREATE TABLE outbox (
     tenant TEXT NOT NULL,
     task_id TEXT NOT NULL,
     config_id TEXT NOT NULL,
     seq INTEGER NOT NULL,
-    due INTEGER NOT NULL,
+    due INTEGER,
     attempts INTEGER NOT NULL,
     PRIMARY KEY (tenant, task_id, config_id, seq)
 ) WITHOUT ROWID;
 
-CREATE INDEX outbox_due ON outbox (due);
+CREATE INDEX outbox_due ON outbox (due) WHERE due IS NOT NULL;
 
 CREATE TABLE upstream_context (
     tenant TEXT NOT NULL,
