@@ -45,9 +45,12 @@ def kept(task_id: str = "t-1", state: str = COMPLETED, **fields: str) -> Kept:
     return Kept(**{"who": "alice", "agent": "echo", "message_id": "m-1", **fields, "task_id": task_id, "state": state})
 
 
-def broken(story: Story, *tasks: Kept, **more: Sequence[Kept]) -> dict[str, list[Violation]]:
+def broken(
+    story: Story, *tasks: Kept, upstream: Sequence[Kept] = (), foreign: Sequence[Kept] = ()
+) -> dict[str, list[Violation]]:
     """Every rule that is broken."""
-    return {rule: found for rule, found in check(Evidence(story.entries, tasks, **more)).items() if found}
+    evidence = Evidence(story.entries, tasks, upstream, foreign)
+    return {rule: found for rule, found in check(evidence).items() if found}
 
 
 def only(found: dict[str, list[Violation]], invariant: str) -> Violation:
@@ -195,6 +198,11 @@ def test_a_task_that_two_principals_see_is_found(story: Story) -> None:
     assert "shown to alice and to bob" in str(
         broken(story, kept(), kept(who="bob"))["I10 nobody sees what is another's"]
     )
+
+
+def test_words_of_another_principal_are_found(story: Story) -> None:
+    story.told(text="bob says #1")
+    assert only(broken(story, kept()), "I10 nobody").sentence == "alice was shown 'bob says #1'"
 
 
 def test_a_task_that_a_foreign_principal_can_read_is_found(story: Story) -> None:

@@ -23,7 +23,7 @@ from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message, Role
-from gateway.model.ports import Key, Release, Reservation, Reserve, SaveReply, TaskRow
+from gateway.model.ports import Fenced, Key, Release, Reservation, Reserve, SaveReply, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
 
@@ -152,6 +152,11 @@ class Engine:
                 f"The task has ended ({state.name}); send a new message in its context to go on",
                 metadata={"taskId": task_id, "state": state},
             )
+        if (running := self._turns.get((who.tenant, task_id))) is not None and state.interrupted:
+            # The agent waits for authorization and might go on by itself (§7.6.1); the caller's word comes first.
+            await self._retire(running)
+            row = running.row or row
+            state = row.task.status.state
         if not state.interrupted or (who.tenant, task_id) in self._turns:
             raise GatewayError(
                 Reason.UNSUPPORTED_OPERATION,
@@ -242,6 +247,8 @@ class Engine:
         except Exception as error:
             log.exception("task %s of agent %s could not be written", turn.task_id, turn.entry.id)
             turn.answer(error if isinstance(error, GatewayError) else _unwritten())
+            if turn.row is not None and not isinstance(error, Fenced):
+                await self._give_up(turn.row, turn.entry)
         finally:
             patience.cancel()
             self._drop(turn)
@@ -287,6 +294,16 @@ class Engine:
             turn.status(TaskState.COMPLETED)
         return None
 
+    async def _give_up(self, row: TaskRow, entry: Registered) -> None:
+        """End a task from where it was last written, so that it is not left at work for ever."""
+        last = Turn.of(self._services, entry, None, row, last_asked(row))
+        last.push = True
+        try:
+            last.status(TaskState.FAILED, "An event of this task could not be stored", reason="not-stored")
+            await last.flush()
+        except Exception:
+            log.exception("task %s is left as it is; the next start takes it up", row.id)
+
     async def _reply(self, turn: Turn, reply: Message) -> None:
         assert turn.ticket is not None
         changes = turn.learned()
@@ -307,6 +324,14 @@ class Engine:
         changes = () if turn.key is None else (Release(turn.key),)
         await self._services.store.commit(*changes, records=records)
         turn.answer(error)
+
+    async def _retire(self, turn: Turn) -> None:
+        """Stop a turn where it is, without a word about it in the task."""
+        turn.canceled = True
+        await turn.flush()
+        if (running := self._tasks.get(turn)) is not None:
+            running.cancel()
+            await asyncio.wait({running})
 
     # Canceling.
 

@@ -1,7 +1,8 @@
 """Telling webhooks: one worker that takes what is due from the outbox and delivers it.
 
 Rows come into the outbox with the events they tell of, in the same commit, so nothing that happened is forgotten.
-Each is tried at least once and up to three times more; a failure costs nobody but its own row.
+Each is tried at least once and up to three times more. What is due for one task and webhook is given out one event
+at a time, in order, so a webhook that fails delays nobody but itself.
 """
 
 from __future__ import annotations

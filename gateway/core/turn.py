@@ -49,8 +49,8 @@ log = logging.getLogger(__name__)
 
 # An agent that produces faster than the disk takes waits after this many events, so memory stays bounded.
 MAX_PENDING = 64
-# A task's events are bounded in all (a runaway agent must not fill the disk): 100 000 chunks is a long book.
-MAX_EVENTS = 100_000
+# A task's events are bounded in all (a runaway agent must not fill the disk): 50 000 chunks is a long book.
+MAX_EVENTS = 50_000
 STORE_RETRY_SECONDS = 1.0
 
 Answer: TypeAlias = Task | Message | GatewayError
@@ -108,6 +108,7 @@ class Turn:
         self.task: Task | None = None  # with what is pending
         self.push = push is not None
         self.canceled = False
+        self.broken: Exception | None = None  # what kept an event from being written
         self.settled = False  # answered without a task; none may be opened any more
         self.known_context: str | None = None  # the upstream's context id, where the store has it already
         self._push = push
@@ -152,7 +153,12 @@ class Turn:
     # Emitting.
 
     def emit(self, event: Event) -> None:
-        """Take one event. What the state machine forbids is dropped and logged: terminal stays terminal."""
+        """Take one event. What the state machine forbids is dropped and logged: terminal stays terminal.
+
+        Raises what broke the writing of an earlier event: the agent need not go on then.
+        """
+        if self.broken is not None:
+            raise self.broken
         if self.task is None:
             self._open(event)
             return
@@ -202,7 +208,7 @@ class Turn:
             task.add_done_callback(_KEEP.discard)
 
     async def _write_in_background(self) -> None:
-        with contextlib.suppress(GatewayError, Fenced):  # flush() has told the callers
+        with contextlib.suppress(Exception):  # kept in `broken`, where the turn's own run meets it
             await self.flush()
 
     async def drained(self) -> None:
@@ -212,8 +218,8 @@ class Turn:
             await asyncio.shield(self._writing)
 
     async def flush(self) -> None:
-        """Returns when everything emitted so far is durable and published. Raises GatewayError or Fenced when the
-        task could not be written; callers have been answered then."""
+        """Returns when everything emitted so far is durable and published. Raises what kept it from being written
+        (GatewayError, Fenced, or a fault of the store); callers have been answered then."""
         while self._pending or self._writing is not None:
             if self._writing is not None:
                 await asyncio.shield(self._writing)
@@ -221,13 +227,16 @@ class Turn:
             self._writing = self._loop.create_future()
             try:
                 await self._write()
-            except (GatewayError, Fenced) as error:
+            except Exception as error:
+                # Whatever it was, nothing more may be written on top of a gap.
+                self.broken = error
                 self._pending.clear()
-                self.answer(error if isinstance(error, GatewayError) else _taken_over())
-                raise
+                self.answer(error if isinstance(error, GatewayError) else _unwritten(error))
             finally:
                 self._writing.set_result(None)
                 self._writing = None
+        if self.broken is not None:
+            raise self.broken
 
     async def accept(self, *events: StatusUpdate | Message, reserve: Reserve | None, intent: AuditEntry) -> None:
         """Begin a turn on a task that exists: its events, the message's key and the audit intent in one commit."""
@@ -332,6 +341,12 @@ class Turn:
 
 # The event loop keeps only weak references to tasks; these are alive until they are done.
 _KEEP: set[asyncio.Task[None]] = set()
+
+
+def _unwritten(error: Exception) -> GatewayError:
+    if isinstance(error, Fenced):
+        return _taken_over()
+    return GatewayError(Reason.UNAVAILABLE, "The task could not be written; ask for it again", retry_after=1)
 
 
 def _taken_over() -> GatewayError:

@@ -6,7 +6,8 @@ commit, at the latest after 5 ms. The caller chooses durability and nothing else
 tenant. Reads see everything that a returned `commit` wrote.
 
 Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABLE) when the store cannot write
-(disk full, closed); nothing else leaves a store on purpose.
+(disk full, closed). A change that contradicts what is stored is a fault of ours and raises what the store calls it
+(`BadChange`), to that caller only; it is never a GatewayError, so it shows as an incident.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class HttpJsonDoor:
         """The answer to one operation on `agent`; `tenant` is the one in the path."""
         try:
             who = self._auth.principal(request.headers)
-            if request.method == "POST" and request.media_type not in MEDIA_TYPES:
+            if request.has_content and request.media_type not in MEDIA_TYPES:
                 return Reply(*unsupported_media_type("Send Content-Type: application/a2a+json or application/json"))
             params = await self._params(request, operation, tenant)
             version.select(request.header(b"a2a-version") or request.query.get("A2A-Version"))

@@ -49,6 +49,11 @@ class Request:
     def media_type(self) -> str:
         return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
 
+    @property
+    def has_content(self) -> bool:
+        """Whether a body was announced; without one there is no media type to judge (RFC 9112 §6.3)."""
+        return b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0").strip(b"0") != b""
+
     async def body(self) -> bytes:
         """The whole body. The edge has gathered and bounded it before the application is entered (edge.py)."""
         message = await self.receive()

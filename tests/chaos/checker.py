@@ -13,6 +13,7 @@ from typing import TypeAlias
 from gateway.model.task import ACTIVE, MOVES, TaskState
 from tests.chaos.history import Entry, What
 
+SAYS = " says #"  # after the name of the principal, in texts that are one message's own
 GONE = "TASK_NOT_FOUND"
 CANCEL = "CancelTask"
 STREAMS = frozenset({"SendStreamingMessage", "SubscribeToTask"})
@@ -232,6 +233,9 @@ def owners_see_their_own(evidence: Evidence) -> Iterator[Violation]:
             if first.who != entry.who:
                 sentence = f"{entry.task_id} was shown to {first.who} and to {entry.who}"
                 yield Violation("I10", sentence, (first, entry))
+        speaker = entry.text.partition(SAYS)[0]
+        if SAYS in entry.text and entry.what in (What.ANSWERED, What.EVENT) and speaker != entry.who:
+            yield Violation("I10", f"{entry.who} was shown {entry.text!r}", evidence.about(entry.task_id))
     holders: dict[str, str] = {}
     for task in evidence.kept:
         if holders.setdefault(task.task_id, task.who) != task.who:

@@ -44,7 +44,8 @@ class Entry:
     at: float = 0.0  # seconds since the history began
 
     def __str__(self) -> str:
-        shown = {name: value for name, value in asdict(self).items() if value and name not in ("n", "what")}
+        fields = {name: value for name, value in asdict(self).items() if value and name not in ("n", "what")}
+        shown = {name: value[:80] if isinstance(value, str) else value for name, value in fields.items()}
         return f"{self.n}: {self.what} {json.dumps(shown, ensure_ascii=False)}"
 
 

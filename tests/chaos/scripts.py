@@ -1,6 +1,6 @@
 """What clients do all day: short plays with one agent, chosen by chance.
 
-A text with a `#` in it is one message's own, so an echo of it can be told from every other.
+A text with a `#` in it is one message's own and names its sender, so an echo can be told from every other.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from tests.chaos.checker import SAYS
 from tests.chaos.client import Client, Told
 
 
@@ -25,7 +26,7 @@ class Stage:
     def told(self, text: str | None = None, prefix: str = "m") -> Told:
         return Told(
             f"{prefix}-{self.label}-{self.number}",
-            text or f"{self.client.who} says #{self.label}-{self.number}",
+            text or f"{self.client.who}{SAYS}{self.label}-{self.number}",
         )
 
 

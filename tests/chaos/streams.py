@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import aclosing, suppress
+from itertools import chain
 
 from tests.chaos.sequence import Json, flaws
+from tests.chaos.instance import local_agent
 from tests.chaos.town import LOCAL, REMOTE, Plan, Result, Town, town
 from tests.chaos.wire import Caller, Lost, Refused
 
-COUNT = 1000  # with many tasks at once this takes long enough to come and go
+COUNT = 1000  # as fast as it goes, and slowly: some ten seconds
+SLOW = "slow"
 SUBSCRIBERS = 5  # of each task
 DISCONNECTS = 5  # of each subscriber; then it stays to the end
 PATIENCE_S = 60.0
@@ -69,10 +72,11 @@ class Subscriber:
 
 
 async def streams(plan: Plan) -> list[Result]:
-    tasks = 10 if plan.short else 20
-    async with town(plan, "streams", "alice") as here:
+    tasks = 4 if plan.short else 20
+    slow = local_agent(run="tests.chaos.slow:count")
+    async with town(plan, "streams", "alice", agents={SLOW: slow}) as here:
         results = []
-        for agent in (LOCAL, REMOTE):
+        for agent in (LOCAL, REMOTE, SLOW):
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     results.append(await _agent(here, agent, tasks))
@@ -86,7 +90,9 @@ async def _agent(here: Town, agent: str, tasks: int) -> Result:
     found = await asyncio.gather(*(_task(here, agent, number) for number in range(tasks)))
     details = [line for lines, _ in found for line in lines]
     connections = sum(count for _, count in found)
-    print(f"  {agent}: {tasks} tasks of {COUNT} chunks, {tasks * SUBSCRIBERS} subscribers, {connections} connections")
+    print(
+        f"  {agent}: {tasks * SUBSCRIBERS} subscribers of {tasks} tasks with {COUNT} chunks, {connections} connections"
+    )
     sentence = f"I6 subscribers of {agent} miss nothing and see nothing twice"
     return Result(sentence, not details, details[:20])
 
@@ -112,7 +118,7 @@ async def _task(here: Town, agent: str, number: int) -> tuple[list[str], int]:
     lines = []
     for n, subscriber in enumerate(subscribers):
         lines += [f"{agent} task {number} subscriber {n}: {line}" for line in _about(subscriber, final)]
-    return lines, sum(len(subscriber.connections) for subscriber in subscribers)
+    return lines, sum(map(bool, chain.from_iterable(subscriber.connections for subscriber in subscribers)))
 
 
 def _about(subscriber: Subscriber, final: Json) -> list[str]:

@@ -101,8 +101,9 @@ async def town(plan: Plan, name: str, *principals: str, **settings: Any) -> Asyn
     card = f"{far.url}/agents/echo/.well-known/agent-card.json"
     config = {
         "agents": {
-            LOCAL: local_agent(concurrency=512, **settings.pop("agent", {})),
+            LOCAL: local_agent(concurrency=512),
             REMOTE: {"card_url": card, "public": True, "concurrency": 512},
+            **settings.pop("agents", {}),
         },
         **settings,
     }
