@@ -166,6 +166,9 @@ class Gateway:
         Closing the iterator never touches the task.
         """
         ticket, entry = self._admit(call, who)
+        if entry is not None and not entry.streaming:
+            self._note(ticket, Reason.UNSUPPORTED_OPERATION)
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent offers no streams; see its card")
         if isinstance(call, SendMessage):
             assert entry is not None
             return await self._open_send(call, ticket, entry)
@@ -262,7 +265,8 @@ class Gateway:
         if entry.kind == "local" and entry.card is not None:
             check_input_modes(call.message, entry.card)
         if call.push is not None:
-            self._check_push(call.push)
+            self._check_push(entry)
+            self._judge_webhook(call.push.url)
 
     def _ask_as(self, who: Principal) -> Ask:
         async def ask(agent: str, message: Message) -> Task | Message:
@@ -377,12 +381,16 @@ class Gateway:
 
     # Push configurations.
 
-    def _check_push(self, config: PushConfig) -> None:
-        self._judge_webhook(config.url)
+    def _check_push(self, entry: Registered) -> None:
+        if not entry.pushes:
+            raise GatewayError(
+                Reason.PUSH_NOTIFICATION_NOT_SUPPORTED, "This agent offers no push notifications; see its card"
+            )
 
     async def _create_push(self, call: CreatePushConfig, ticket: Ticket, entry: Registered) -> PushConfig:
+        self._check_push(entry)
         row = await self._row(ticket.principal, call.task_id, entry.id)
-        self._check_push(call.config)
+        self._judge_webhook(call.config.url)
         config = call.config.model_copy(update={"id": call.config.id or self._services.new_id(), "task_id": row.id})
         present = await self._services.store.push_configs(row.tenant, row.id, limit=MAX_PUSH_CONFIGS)
         if len(present) >= MAX_PUSH_CONFIGS and config.id not in {known.id for known in present}:
@@ -397,6 +405,7 @@ class Gateway:
         return config
 
     async def _get_push(self, call: GetPushConfig, ticket: Ticket, entry: Registered) -> PushConfig:
+        self._check_push(entry)
         row = await self._row(ticket.principal, call.task_id, entry.id)
         config = await self._services.store.push_config(row.tenant, row.id, call.id)
         if config is None:
@@ -404,6 +413,7 @@ class Gateway:
         return config
 
     async def _list_push(self, call: ListPushConfigs, ticket: Ticket, entry: Registered) -> PushConfigPage:
+        self._check_push(entry)
         row = await self._row(ticket.principal, call.task_id, entry.id)
         bound = f"push\n{row.tenant}\n{row.id}"
         after = self._cursors.open(call.page_token, bound) if call.page_token else ""
@@ -413,6 +423,7 @@ class Gateway:
         return PushConfigPage(tuple(configs), token)
 
     async def _delete_push(self, call: DeletePushConfig, ticket: Ticket, entry: Registered) -> None:
+        self._check_push(entry)
         row = await self._row(ticket.principal, call.task_id, entry.id)
         await self._services.store.commit(DropPushConfig(row.tenant, row.id, call.id))
 

@@ -58,6 +58,15 @@ class Registered:
     def __post_init__(self) -> None:
         self.target = Target(self.id, self.public, self.worker)
 
+    @property
+    def streaming(self) -> bool:
+        """The gateway streams for every agent, whatever an upstream can do, unless the operator's own card says no."""
+        return self.kind == "remote" or self.card is None or self.card.capabilities.streaming is not False
+
+    @property
+    def pushes(self) -> bool:
+        return self.kind == "remote" or self.card is None or self.card.capabilities.push_notifications is not False
+
     def ready(self) -> Agent:
         """The agent to run. Raises UNAVAILABLE, retryable, while there is none."""
         if self.agent is None:

@@ -82,6 +82,8 @@ class Cards:
         return published(
             card,
             f"{self._url}/agents/{entry.id}",
+            streaming=entry.streaming,
+            pushes=entry.pushes,
             extended=entry.extended is not None,
             anonymous=self._anonymous,
             tenants=entry.tenants,

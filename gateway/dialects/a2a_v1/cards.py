@@ -14,7 +14,14 @@ REQUIREMENTS: tuple[dict[str, Any], ...] = ({"schemes": {"gateway": {"list": []}
 
 
 def published(
-    card: AgentCard, url: str, *, extended: bool, anonymous: bool, tenants: tuple[str, ...] = ()
+    card: AgentCard,
+    url: str,
+    *,
+    streaming: bool,
+    pushes: bool,
+    extended: bool,
+    anonymous: bool,
+    tenants: tuple[str, ...] = (),
 ) -> AgentCard:
     """`card` as served at `url` (the agent's base URL here, without a trailing slash).
 
@@ -28,7 +35,7 @@ def published(
         for tenant in tenants
         for binding in (JSONRPC, HTTP_JSON)
     ]
-    own: dict[str, Any] = {"streaming": True, "push_notifications": True, "extended_agent_card": extended}
+    own: dict[str, Any] = {"streaming": streaming, "push_notifications": pushes, "extended_agent_card": extended}
     if card.capabilities.extensions:
         own["extensions"] = card.capabilities.extensions
     update: dict[str, Any] = {"supported_interfaces": tuple(interfaces), "capabilities": AgentCapabilities(**own)}
