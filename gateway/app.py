@@ -112,7 +112,7 @@ class App:
             cors_origins=config.server.cors_origins,
             default_agent=settings.default_agent,
             anonymous=settings.anonymous,
-            not_ready=lambda: self._not_ready,
+            not_ready=lambda: self._not_ready or store.trouble,
         )
 
     async def start(self) -> None:
@@ -225,7 +225,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def _store(settings: Settings) -> Store:
     if settings.store == "memory:":
-        return MemoryStore()
+        return MemoryStore(now=_now)
     return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=_new_id())
 
 

@@ -254,6 +254,11 @@ Change: TypeAlias = (
 class Store(Protocol):
     """Everything durable. See the module's text for the contract of `commit` and `later`."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written any more, as a sentence; None while all is well."""
+        ...
+
     async def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> Reservation | None:
         """Durable when it returns. Returns the holder if a `Reserve` found its key taken, else None."""
         ...

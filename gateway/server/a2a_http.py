@@ -13,7 +13,7 @@ from gateway.dialects.sse import frame
 from gateway.dialects.strict_json import read
 from gateway.model.call import GetExtendedCard, SendMessage, SubscribeToTask
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.server.auth import Authenticator, Unauthenticated
+from gateway.server.auth import Authenticator, challenge
 from gateway.server.cards import Cards
 from gateway.server.incident import known
 from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Answer, Headers, Reply, Request, Stream, retry_after
@@ -97,5 +97,4 @@ def _success_type(request: Request) -> Headers:
 
 def _failure(error: GatewayError) -> Reply:
     status, body = http_error(error)
-    challenge = error.challenge if isinstance(error, Unauthenticated) else ()
-    return Reply(status, body, (*JSON_HEADERS, *challenge, *retry_after(error)))
+    return Reply(status, body, (*JSON_HEADERS, *challenge(error), *retry_after(error)))

@@ -27,7 +27,7 @@ from gateway.model.call import (
 )
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
-from gateway.server.auth import Authenticator, Unauthenticated
+from gateway.server.auth import Authenticator, challenge
 from gateway.server.cards import Cards
 from gateway.server.incident import known
 from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Answer, Headers, Reply, Request, Stream, retry_after
@@ -178,8 +178,7 @@ async def _frames(id: jsonrpc.Id, events: Events) -> AsyncGenerator[bytes, None]
 
 
 def _failure(id: jsonrpc.Id, error: GatewayError) -> Reply:
-    challenge = error.challenge if isinstance(error, Unauthenticated) else ()
-    headers = (*JSON_HEADERS, *challenge, *retry_after(error))
+    headers = (*JSON_HEADERS, *challenge(error), *retry_after(error))
     return Reply(STATUS.get(error.reason, 200), jsonrpc.error(id, jsonrpc_error(error)), headers)
 
 

@@ -20,6 +20,13 @@ class Unauthenticated(GatewayError):
         self.challenge = challenge
 
 
+def challenge(error: GatewayError) -> Headers:
+    """The `WWW-Authenticate` that goes with a 401; nothing for any other error."""
+    if isinstance(error, Unauthenticated):
+        return error.challenge
+    return CHALLENGE if error.reason is Reason.UNAUTHENTICATED else ()
+
+
 class Authenticator:
     """Bearer credentials against the key ring. `anonymous` lets a request without any credential in as nobody."""
 

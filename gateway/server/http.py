@@ -15,14 +15,16 @@ from starlette.types import ASGIApp
 from gateway.core.gateway import Gateway
 from gateway.core.keys import KeyRing
 from gateway.dialects.a2a_v1.errors import http_error, http_error_body
+from gateway.model.errors import GatewayError
 from gateway.server import ops
 from gateway.server.a2a_http import HttpJsonDoor
 from gateway.server.a2a_jsonrpc import JsonRpcDoor
 from gateway.server.admin import Admin
-from gateway.server.auth import Authenticator, Unauthenticated
+from gateway.server.auth import Authenticator, challenge
 from gateway.server.cards import Cards
 from gateway.server.front import Front
 from gateway.server.incident import known
+from gateway.server.request import retry_after
 
 _STATUS = {404: "NOT_FOUND", 405: "UNIMPLEMENTED"}
 
@@ -43,7 +45,7 @@ def application(
     admin = Admin(gateway, auth, cards)
     rest = Starlette(
         routes=[*cards.routes(), *admin.routes(), *ops.routes(not_ready)],
-        exception_handlers={HTTPException: _no_such_route, Exception: _failure},
+        exception_handlers={HTTPException: _no_such_route, GatewayError: _failure, Exception: _failure},
     )
     origins = tuple(cors_origins)
     front: ASGIApp = Front(
@@ -79,7 +81,6 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
 async def _failure(request: Request, error: Exception) -> Response:
     shown = known(error)
     status, body = http_error(shown)
-    headers = {} if shown.retry_after is None else {"retry-after": str(max(1, round(shown.retry_after)))}
-    if isinstance(error, Unauthenticated):
-        headers |= {name.decode(): value.decode() for name, value in error.challenge}
+    extra = (*challenge(shown), *retry_after(shown))
+    headers = {name.decode(): value.decode() for name, value in extra}
     return Response(body, status, headers, "application/json")

@@ -248,6 +248,10 @@ class MemoryStore(Store):
         self._node = node
         self._closed = False
 
+    @property
+    def trouble(self) -> str | None:
+        return "The store is closed" if self._closed else None
+
     async def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> Reservation | None:
         if self._closed:
             raise GatewayError(Reason.UNAVAILABLE, "The store is closed")

@@ -80,6 +80,10 @@ class SqliteStore(Store):
         self._sizes = changes.Sizes()
         self._writer = Writer(connection, on_lost=self._sizes.clear)
 
+    @property
+    def trouble(self) -> str | None:
+        return self._writer.trouble
+
     async def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> Reservation | None:
         answer: Reservation | None = await self._writer.submit(partial(self._apply, changes, records))
         return answer

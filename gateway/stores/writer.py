@@ -107,6 +107,10 @@ class Writer:
         self._thread = threading.Thread(target=self._run_jobs, name="store-commit", daemon=True)
         self._thread.start()
 
+    @property
+    def trouble(self) -> str | None:
+        return self._refusal
+
     # Requests.
 
     def submit(self, work: Work) -> asyncio.Future[Any]:
