@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from gateway.core.audit import Ticket
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.keys import KeyRing, NewKey
-from gateway.core.live import Subscription
 from gateway.core.media import check_input_modes
 from gateway.core.policy import Policy, Target
 from gateway.core.registry import Registered, Registry
 from gateway.core.turn import Answer, Services, Turn
+from gateway.core.watch import Watch
 from gateway.model.agent import Ask
 from gateway.model.call import (
     AddAgent,
@@ -63,8 +63,6 @@ from gateway.model.task import Task, TaskState, envelope
 
 MAX_HOPS = 8  # agents that ask agents: deeper than this is a loop in all likelihood
 MAX_PUSH_CONFIGS = 16  # per task: each multiplies the outbox
-
-Events: TypeAlias = AsyncGenerator[Sequence[Record], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +156,8 @@ class Gateway:
             self._note(ticket, "ok")
         return result
 
-    async def open(self, call: SendMessage | SubscribeToTask, who: Principal) -> Events:
-        """The events of a task, the first of them the task itself; or one Message.
-
-        Raises GatewayError before the first event; the iterator raises only when the reader was too slow.
-        An empty group says that there is no news yet (a heartbeat).
-        Closing the iterator never touches the task.
-        """
+    async def open(self, call: SendMessage | SubscribeToTask, who: Principal) -> Watch:
+        """The events of a task, the first of them the task itself; or one Message. Raises GatewayError before."""
         ticket, entry = self._admit(call, who)
         if entry is not None and not entry.streaming:
             self._note(ticket, Reason.UNSUPPORTED_OPERATION)
@@ -276,20 +269,20 @@ class Gateway:
 
         return ask
 
-    async def _open_send(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Events:
+    async def _open_send(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Watch:
         answer = await self._start(call, ticket, entry)
         if isinstance(answer, Turn):
             return await self._follow_turn(answer, ticket)
         if isinstance(answer, GatewayError):
             raise answer
         if isinstance(answer, Message):
-            return _once(Record(0, answer, envelope(answer)))
+            return Watch(None, Record(0, answer, envelope(answer)))
         if _at_rest(answer):
-            return _once(Record(0, answer, envelope(answer)))
+            return Watch(None, Record(0, answer, envelope(answer)))
         row = await self._row(ticket.principal, answer.id, entry.id)
         return await self._watch(row, until_pause=True)
 
-    async def _follow_turn(self, turn: Turn, ticket: Ticket) -> Events:
+    async def _follow_turn(self, turn: Turn, ticket: Ticket) -> Watch:
         subscription = self._services.live.subscribe(turn.topic)
         try:
             whole = None if turn.row is None else _whole(turn.row)
@@ -298,13 +291,13 @@ class Gateway:
                 raise answer
             if isinstance(answer, Message):
                 subscription.close()
-                return _once(Record(0, answer, envelope(answer)))
+                return Watch(None, Record(0, answer, envelope(answer)))
         except BaseException:
             subscription.close()
             raise
-        return _events(subscription, whole, until_pause=True)
+        return Watch(subscription, whole, until_pause=True)
 
-    async def _subscribe(self, call: SubscribeToTask, ticket: Ticket, entry: Registered | None) -> Events:
+    async def _subscribe(self, call: SubscribeToTask, ticket: Ticket, entry: Registered | None) -> Watch:
         row = await self._row(ticket.principal, call.task_id, call.agent)
         if row.task.status.state.terminal:
             raise GatewayError(
@@ -314,7 +307,7 @@ class Gateway:
             )
         return await self._watch(row, until_pause=False)
 
-    async def _watch(self, row: TaskRow, *, until_pause: bool) -> Events:
+    async def _watch(self, row: TaskRow, *, until_pause: bool) -> Watch:
         # Listen first, read then: what is written in between is in both, and its number tells.
         subscription = self._services.live.subscribe((row.tenant, row.id))
         try:
@@ -322,7 +315,7 @@ class Gateway:
         except BaseException:
             subscription.close()
             raise
-        return _events(subscription, _whole(fresh or row), until_pause=until_pause)
+        return Watch(subscription, _whole(fresh or row), until_pause=until_pause)
 
     # Tasks.
 
@@ -494,39 +487,6 @@ class Gateway:
 
     async def _revoke_key(self, call: RevokeKey, ticket: Ticket, entry: None) -> None:
         await self.keys.revoke(call.id)
-
-
-async def _events(subscription: Subscription, whole: Record | None, *, until_pause: bool) -> Events:
-    """First the task as it stands (unless the task's own creation is still to come), then what follows, up to the
-    end of the task or, for the answer to a message, of the turn. History entries are not for the wire."""
-    with subscription:
-        seen = 0
-        if whole is not None:
-            seen = whole.seq
-            yield (whole,)
-            assert isinstance(whole.event, Task)
-            if whole.event.status.state.terminal:
-                return
-        while True:
-            news = await subscription.next()
-            if news is None:
-                return
-            wire = [record for record in news if record.seq > seen and not isinstance(record.event, Message)]
-            if wire or not news:
-                yield wire
-            if any(_ends(record, until_pause) for record in wire):
-                return
-
-
-def _ends(record: Record, until_pause: bool) -> bool:
-    if isinstance(record.event, Message) or not hasattr(record.event, "status"):
-        return False
-    state: TaskState = record.event.status.state
-    return state.terminal or (until_pause and state is TaskState.INPUT_REQUIRED)
-
-
-async def _once(record: Record) -> Events:
-    yield (record,)
 
 
 def _whole(row: TaskRow) -> Record:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from typing import Any
 
-from gateway.core.gateway import Events, Gateway
+from gateway.core.gateway import Gateway
 from gateway.dialects.a2a_v1 import requests, responses, version
 from gateway.dialects.a2a_v1.errors import http_error, unsupported_media_type
 from gateway.dialects.a2a_v1.paths import Operation
@@ -13,6 +12,7 @@ from gateway.dialects.sse import frame
 from gateway.dialects.strict_json import read
 from gateway.model.call import GetExtendedCard, SendMessage, SubscribeToTask
 from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.ports import Record
 from gateway.server.auth import Authenticator, challenge
 from gateway.server.cards import Cards
 from gateway.server.incident import known
@@ -42,7 +42,7 @@ class HttpJsonDoor:
             if operation.name in requests.STREAMING:
                 assert isinstance(call, SendMessage | SubscribeToTask)
                 events = await self._gateway.open(call, who)
-                return Stream(_frames(events), request, _error_frame, (*STREAM_HEADERS, *headers))
+                return Stream(events, request, _frame, _error_frame, (*STREAM_HEADERS, *headers))
             result = await self._gateway.handle(call, who)
             if isinstance(call, GetExtendedCard):
                 result = self._cards.extended(result)
@@ -76,12 +76,8 @@ class HttpJsonDoor:
         return ((b"a2a-extensions", active.encode("latin-1")),) if active else ()
 
 
-async def _frames(events: Events) -> AsyncGenerator[bytes, None]:
-    try:
-        async for group in events:
-            yield b"".join([frame(record.body) for record in group])
-    finally:
-        await events.aclose()
+def _frame(record: Record) -> bytes:
+    return frame(record.body)
 
 
 def _error_frame(error: GatewayError) -> bytes:

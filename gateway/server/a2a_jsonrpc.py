@@ -6,11 +6,10 @@ One well-formed call goes straight from the table to the gateway; streams are ta
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.gateway import Events, Found, Gateway
+from gateway.core.gateway import Found, Gateway
 from gateway.dialects import jsonrpc, tasks
 from gateway.dialects.a2a_v1 import requests, responses, version
 from gateway.dialects.a2a_v1.errors import jsonrpc_error
@@ -140,8 +139,9 @@ class JsonRpcDoor:
         except Exception as error:
             return _failure(id, known(error))
         return Stream(
-            _frames(id, events),
+            events,
             request,
+            lambda record: frame(jsonrpc.result(id, record.body)),
             lambda error: frame(jsonrpc.error(id, jsonrpc_error(error)), event="error"),
             self._headers(endpoint, STREAM_HEADERS),
         )
@@ -166,15 +166,6 @@ class JsonRpcDoor:
         offered = entry.card.extensions if entry is not None and entry.card is not None else ()
         active = ",".join(uri for uri in endpoint.extensions if uri in offered)
         return (*headers, (b"a2a-extensions", active.encode("latin-1"))) if active else headers
-
-
-async def _frames(id: jsonrpc.Id, events: Events) -> AsyncGenerator[bytes, None]:
-    """One write per group: a group is what one commit made durable."""
-    try:
-        async for group in events:
-            yield b"".join([frame(jsonrpc.result(id, record.body)) for record in group])
-    finally:
-        await events.aclose()
 
 
 def _failure(id: jsonrpc.Id, error: GatewayError) -> Reply:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.core.gateway import Catalogue, Events, Gateway
+from gateway.core.gateway import Catalogue, Gateway
 from gateway.core.registry import Registered
 from gateway.dialects.a2a_v1 import requests
 from gateway.dialects.a2a_v1.errors import http_error
@@ -31,7 +31,7 @@ from gateway.model.call import (
     TaskPage,
 )
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import KeyRecord
+from gateway.model.ports import KeyRecord, Record
 from gateway.model.principal import Principal
 from gateway.model.task import Task
 from gateway.server.auth import Authenticator
@@ -139,7 +139,7 @@ class Admin:
             body = frame(b'{"task":' + row.task.wire() + b"}")
             return Response(body, headers={name.decode(): value.decode() for name, value in STREAM_HEADERS})
         events = await self._gateway.open(SubscribeToTask(None, id), who)
-        return _StreamResponse(Stream(_frames(events), DoorRequest.of(request.scope, request.receive), _broken))
+        return _StreamResponse(Stream(events, DoorRequest.of(request.scope, request.receive), _frame, _broken))
 
 
 class _StreamResponse(Response):
@@ -153,12 +153,8 @@ class _StreamResponse(Response):
         await self._stream(send)
 
 
-async def _frames(events: Events) -> AsyncGenerator[bytes, None]:
-    try:
-        async for group in events:
-            yield b"".join([frame(record.body) for record in group])
-    finally:
-        await events.aclose()
+def _frame(record: Record) -> bytes:
+    return frame(record.body)
 
 
 def _broken(error: GatewayError) -> bytes:

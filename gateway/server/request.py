@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
+from gateway.core.watch import Watch
 from gateway.dialects.sse import COMMENT
 from gateway.model.errors import GatewayError
+from gateway.model.ports import Record
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
@@ -80,29 +82,28 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Frames as they come; an empty one says that there is no news, and keeps the connection alive.
+    """Events as they come, one write per group. `frame` writes a record, `broken` what ends a stream too early."""
 
-    `on_error` writes the frame for what breaks the stream after it has begun.
-    """
-
-    frames: AsyncGenerator[bytes, None]
+    events: Watch
     request: Request
-    on_error: Callable[[GatewayError], bytes]
+    frame: Callable[[Record], bytes]
+    broken: Callable[[GatewayError], bytes]
     headers: Headers = STREAM_HEADERS
 
     async def __call__(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(self.headers)})
         gone = asyncio.ensure_future(self.request.receive())  # resolves when the client has left
         try:
-            async for frame in self.frames:
+            await send({"type": "http.response.start", "status": 200, "headers": list(self.headers)})
+            async for group in self.events:
                 if gone.done():
                     return
-                await send({"type": "http.response.body", "body": frame or COMMENT, "more_body": True})
+                body = b"".join(map(self.frame, group)) if group else COMMENT
+                await send({"type": "http.response.body", "body": body, "more_body": True})
         except GatewayError as error:
-            await send({"type": "http.response.body", "body": self.on_error(error), "more_body": True})
+            await send({"type": "http.response.body", "body": self.broken(error), "more_body": True})
         finally:
             gone.cancel()
-            await self.frames.aclose()
+            await self.events.aclose()
         await send({"type": "http.response.body", "body": b""})
 
 

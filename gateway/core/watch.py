@@ -1,0 +1,59 @@
+"""Watching one task: the task as it stands, then what follows, to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.core.live import Subscription
+from gateway.model.message import Message
+from gateway.model.ports import Record
+from gateway.model.task import StatusUpdate, Task, TaskState
+
+
+class Watch:
+    """An async iterator of groups of records; a group is what one commit made durable.
+
+    An empty group says that there is no news yet (a heartbeat). `aclose` lets the task go on unwatched; it must be
+    called whether or not anything was read. Raises GatewayError(OVERLOADED) when the reader was too slow.
+
+    `first` is the task as it stands, or a Message that is all there is; without it, the task's own creation is
+    still to come. `until_pause` ends the watch when the task asks for input: the answer to a message is a turn,
+    a subscription lasts until the task does (A2A §3.1.2, §3.1.6; docs/adr).
+    """
+
+    def __init__(self, subscription: Subscription | None, first: Record | None, *, until_pause: bool = False) -> None:
+        self._subscription = subscription
+        self._first = first
+        self._until_pause = until_pause
+        self._seen = 0
+        self._over = False
+
+    def __aiter__(self) -> Watch:
+        return self
+
+    async def __anext__(self) -> Sequence[Record]:
+        if self._first is not None:
+            first, self._first = self._first, None
+            self._seen = first.seq
+            self._over = isinstance(first.event, Task) and first.event.status.state.terminal
+            return (first,)
+        while not self._over and self._subscription is not None:
+            news = await self._subscription.next()
+            if news is None:
+                break
+            # What was written between listening and reading is in both; history entries are not for the wire.
+            group = [record for record in news if record.seq > self._seen and not isinstance(record.event, Message)]
+            self._over = any(self._ends(record) for record in group)
+            if group or not news:
+                return group
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        if self._subscription is not None:
+            self._subscription.close()
+
+    def _ends(self, record: Record) -> bool:
+        if not isinstance(record.event, Task | StatusUpdate):
+            return False
+        state = record.event.status.state
+        return state.terminal or (self._until_pause and state is TaskState.INPUT_REQUIRED)
