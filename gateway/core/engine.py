@@ -100,10 +100,10 @@ class Engine:
         if key is not None:
             self._keys[key] = turn
         try:
-            held = await self._reserve(turn, ticket, now)
             turn.context = self._context(turn, call, ask)
             if call.message.context_id and entry.kind == "remote":
                 await self._recall_context(turn)
+            held = await self._reserve(turn, ticket, now)
         except GatewayError as error:
             self._drop(turn)
             turn.answer(error)
@@ -191,8 +191,9 @@ class Engine:
         if turn.key is not None:
             reserve = Reserve(Reservation(turn.key, turn.digest, turn.task_id, now, settled=True))
         await turn.accept(
-            turn.message,
+            # The status first: it moves the agent's question into the history, where the answer then follows.
             StatusUpdate(task_id=turn.task_id, context_id=turn.context_id, status=status),
+            turn.message,
             reserve=reserve,
             intent=ticket.intent(now, turn.task_id),
         )
@@ -231,8 +232,7 @@ class Engine:
 
     def _start(self, turn: Turn, events: AsyncIterator[Event]) -> None:
         self._turns[turn.topic] = turn
-        task = asyncio.get_running_loop().create_task(self._drive(turn, events))
-        self._tasks[turn] = task
+        turn.run = self._tasks[turn] = asyncio.get_running_loop().create_task(self._drive(turn, events))
 
     async def _drive(self, turn: Turn, events: AsyncIterator[Event]) -> None:
         patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, turn.open)

@@ -238,14 +238,18 @@ class Gateway:
         await self._engine.aclose()
 
     async def _start(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
+        """Accept the message. What the engine begins it also records; all else is recorded here."""
         try:
             self._check(call, entry)
+            if call.push is not None:
+                call = _with_push_id(call, self._services.new_id)
+            answer = await self._engine.send(call, ticket, entry, self._ask_as(ticket.principal.delegate(entry.id)))
         except GatewayError as error:
             self._note(ticket, error.reason)
             raise
-        if call.push is not None:
-            call = _with_push_id(call, self._services.new_id)
-        return await self._engine.send(call, ticket, entry, self._ask_as(ticket.principal.delegate(entry.id)))
+        if not (isinstance(answer, Turn) and answer.ticket is ticket):
+            self._note(ticket, "repeated")
+        return answer
 
     def _check(self, call: SendMessage, entry: Registered) -> None:
         missing = [uri for uri in entry.card.required_extensions if uri not in call.extensions] if entry.card else []

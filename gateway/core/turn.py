@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 MAX_PENDING = 64
 # A task's events are bounded in all (a runaway agent must not fill the disk): 50 000 chunks is a long book.
 MAX_EVENTS = 50_000
+MAX_BYTES = 64 * 1024 * 1024  # and so are their bodies: the task is held in memory while it runs
 STORE_RETRY_SECONDS = 1.0
 
 Answer: TypeAlias = Task | Message | GatewayError
@@ -108,11 +109,13 @@ class Turn:
         self.task: Task | None = None  # with what is pending
         self.push = push is not None
         self.canceled = False
+        self.run: asyncio.Task[None] | None = None
         self.broken: Exception | None = None  # what kept an event from being written
         self.settled = False  # answered without a task; none may be opened any more
         self.known_context: str | None = None  # the upstream's context id, where the store has it already
         self._push = push
         self._seq = 0
+        self._size = 0
         self._began = services.now()
         self._pending: list[Record] = []
         self._writing: asyncio.Future[None] | None = None
@@ -144,7 +147,7 @@ class Turn:
 
     @property
     def exhausted(self) -> bool:
-        return self._seq >= MAX_EVENTS
+        return self._seq >= MAX_EVENTS or self._size >= MAX_BYTES
 
     @property
     def over(self) -> bool:
@@ -192,8 +195,10 @@ class Turn:
             self.emit(event)
 
     def _record(self, event: Event) -> None:
+        body = envelope(event)
         self._seq += 1
-        self._pending.append(Record(self._seq, event, envelope(event)))
+        self._size += len(body)
+        self._pending.append(Record(self._seq, event, body))
         if self._wake_up is None and self._writing is None:
             self._wake_up = self._loop.call_soon(self.begin_write)
 
@@ -232,11 +237,18 @@ class Turn:
                 self.broken = error
                 self._pending.clear()
                 self.answer(error if isinstance(error, GatewayError) else _unwritten(error))
+                self._stop()
             finally:
                 self._writing.set_result(None)
                 self._writing = None
         if self.broken is not None:
             raise self.broken
+
+    def _stop(self) -> None:
+        """The agent works for nothing now. (A run that met the error itself needs no telling.)"""
+        if self.run is not None and self.run is not asyncio.current_task():
+            self.canceled = True
+            self.run.cancel()
 
     async def accept(self, *events: StatusUpdate | Message, reserve: Reserve | None, intent: AuditEntry) -> None:
         """Begin a turn on a task that exists: its events, the message's key and the audit intent in one commit."""

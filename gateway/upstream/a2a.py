@@ -29,6 +29,8 @@ IDLE_SECONDS = 120.0
 POLL_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 # So many looks in a row may fail (27 s in all) before the task fails: a restart of the agent is survived.
 MAX_FAILURES = 8
+# The reason of a task of which nobody can say whether the work was done.
+UNKNOWN = "unknown-outcome"
 
 
 class RemoteAgent:
@@ -46,77 +48,79 @@ class RemoteAgent:
         theirs = context.upstream
         params = wire.message_params(
             message,
-            self._interface,
+            ours=context.task_id,
             task_id=theirs.task_id if theirs else None,
             context_id=theirs.context_id if theirs else None,
             accepted_output_modes=context.accepted_output_modes,
             metadata=context.metadata,
         )
-        if context.stream and self._streams:
-            async with aclosing(self._sent_as_stream(context, params)) as events:
-                async for event in events:
-                    yield event
-            return
-        out = wire.outgoing(self._interface, "SendMessage", params)
-        first = self._named(context, await self._unary(out, context.remaining))
-        yield first
-        if isinstance(first, Task) and not _at_rest(first):
-            async with aclosing(self.follow(context)) as events:
-                async for event in events:
-                    yield event
-
-    async def _sent_as_stream(self, context: Context, params: bytes) -> AsyncGenerator[Event, None]:
-        """Events as they come. If the stream dies after the task is known, it is followed; before that, whether the
-        agent has the message is unknown, and the failure says so."""
-        out = wire.outgoing(self._interface, "SendStreamingMessage", params)
+        sent = self._sent_as_stream if context.stream and self._streams else self._sent
+        began = False
         try:
-            async with aclosing(self._events(context, out)) as events:
+            async with aclosing(sent(context, params)) as events:
                 async for event in events:
+                    began = True
                     yield event
                     if isinstance(event, Message) or _ends(event):
                         return
         except GatewayError as error:
-            if context.upstream is None or context.upstream.task_id is None or error.reason in wire.CARRIED:
+            broke = error.metadata.get("delivered") == "unknown"
+            if not _known(context):
+                if not broke:
+                    raise
+                # Never sent twice: a repeat of the message finds this task instead.
+                yield context.failed(f"{error.message}; whether the agent did the work is not known", reason=UNKNOWN)
+                return
+            if not (began or broke):
                 raise
-            log.info("the stream of task %s broke: %s", context.task_id, error.message)
-        if context.upstream is None or context.upstream.task_id is None:
-            raise GatewayError(Reason.UPSTREAM_FAILED, "The agent ended its stream without an event")
-        async with aclosing(self.follow(context)) as rest:
-            async for event in rest:
+            log.info("the answer to task %s broke: %s", context.task_id, error.message)
+        if not _known(context):
+            raise GatewayError(Reason.INVALID_AGENT_RESPONSE, "The agent's answer names no task")
+        async with aclosing(self.follow(context)) as events:
+            async for event in events:
                 yield event
 
+    async def _sent(self, context: Context, params: bytes) -> AsyncGenerator[Event, None]:
+        out = wire.outgoing(self._interface, "SendMessage", params)
+        yield self._named(context, await self._unary(context, out, context.remaining))
+
+    def _sent_as_stream(self, context: Context, params: bytes) -> AsyncGenerator[Event, None]:
+        return self._events(context, wire.outgoing(self._interface, "SendStreamingMessage", params))
+
     async def follow(self, context: Context) -> AsyncGenerator[Event, None]:
-        if context.upstream is None or context.upstream.task_id is None:
+        if not _known(context):
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "The agent's own task id is not known")
         failures, looks = 0, 0
         while True:
+            news = 0
+            if self._streams:
+                async with aclosing(self._subscribed(context)) as events:
+                    async for event in events:
+                        news += 1
+                        yield event
+                        if _ends(event):
+                            return
             try:
-                if self._streams:
-                    async with aclosing(self._subscribed(context)) as events:
-                        async for event in events:
-                            failures = looks = 0
-                            yield event
-                            if _ends(event):
-                                return
                 task = await self._look(context)
-                failures = 0
             except GatewayError as error:
                 failures += 1
                 if error.reason is Reason.TASK_NOT_FOUND or failures > MAX_FAILURES:
-                    raise _lost(context, error) from error
+                    raise _lost(error) from error
             else:
+                failures = 0
                 yield task
                 if _at_rest(task):
                     return
+            # The first event of a stream only says how things stand: it is no progress.
+            looks = 0 if news > 1 else looks + 1
             await asyncio.sleep(POLL_SECONDS[min(looks, len(POLL_SECONDS) - 1)])
-            looks += 1
 
     async def cancel(self, context: Context) -> Event | None:
         if context.upstream is None or context.upstream.task_id is None:
             return None
         out = wire.outgoing(self._interface, "CancelTask", b"{}", context.upstream.task_id)
         try:
-            return self._named(context, {"task": await self._unary(out, 30.0)})
+            return self._named(context, {"task": await self._unary(context, out, 30.0)})
         except GatewayError as error:
             if error.reason is Reason.TASK_NOT_FOUND:
                 return None
@@ -130,18 +134,19 @@ class RemoteAgent:
     async def _look(self, context: Context) -> Task:
         assert context.upstream is not None
         out = wire.outgoing(self._interface, "GetTask", b"{}", context.upstream.task_id)
-        task = self._named(context, {"task": await self._unary(out, 30.0)})
+        task = self._named(context, {"task": await self._unary(context, out, 30.0)})
         assert isinstance(task, Task)
         return task
 
-    async def _unary(self, out: wire.Outgoing, timeout: float) -> object:
+    async def _unary(self, context: Context, out: wire.Outgoing, timeout: float) -> object:
         answer = await self._egress.request(
             out.method, out.url, out.body, wire.HEADERS, timeout=timeout, trusted=self._trusted
         )
-        return wire.result(self._interface, answer.status, _parsed(answer.status, answer.body))
+        return self._result(context, answer.status, answer.body)
 
     async def _subscribed(self, context: Context) -> AsyncGenerator[Event, None]:
-        """Nothing when the agent will not give a stream (the task may have ended): a look tells."""
+        """What the agent streams, as long as it does. When it will not (the task may have ended) or breaks off, a look
+        tells what is true."""
         assert context.upstream is not None
         out = wire.outgoing(self._interface, "SubscribeToTask", b"{}", context.upstream.task_id)
         try:
@@ -149,8 +154,7 @@ class RemoteAgent:
                 async for event in events:
                     yield event
         except GatewayError as error:
-            if error.reason is not Reason.UNSUPPORTED_OPERATION:
-                raise
+            log.info("no stream of task %s: %s", context.task_id, error.message)
 
     async def _events(self, context: Context, out: wire.Outgoing) -> AsyncGenerator[Event, None]:
         exchange = self._egress.stream(
@@ -163,13 +167,18 @@ class RemoteAgent:
             reader = Reader()
             async for chunk in answer.chunks:
                 for event in reader.feed(chunk):
-                    tree = wire.result(self._interface, answer.status, _parsed(answer.status, event.data))
-                    yield self._named(context, tree)
+                    yield self._named(context, self._result(context, answer.status, event.data))
 
     async def _whole(self, context: Context, answer: StreamAnswer) -> Event:
         """A plain answer where a stream was asked for: an error, or the result all at once."""
-        tree = _parsed(answer.status, await answer.read(4 * 1024 * 1024))
-        return self._named(context, wire.result(self._interface, answer.status, tree))
+        return self._named(context, self._result(context, answer.status, await answer.read()))
+
+    def _result(self, context: Context, status: int, body: bytes) -> object:
+        theirs, names = context.upstream, {}
+        if theirs is not None:
+            pairs = ((theirs.task_id, context.task_id), (theirs.context_id, context.context_id))
+            names = {name: ours for name, ours in pairs if name}
+        return wire.result(self._interface, status, _parsed(status, body), names)
 
     def _named(self, context: Context, tree: object) -> Event:
         """The event under our ids; what the agent calls them is remembered with the task."""
@@ -188,8 +197,15 @@ def _parsed(status: int, body: bytes) -> object:
     try:
         return read(body)
     except GatewayError as error:
-        what = f"with status {status} and no JSON" if status >= 400 else "with something that is not strict JSON"
-        raise GatewayError(Reason.INVALID_AGENT_RESPONSE, f"The agent answered {what}") from error
+        if status >= 300:
+            raise GatewayError(Reason.UPSTREAM_FAILED, f"The agent answered with status {status}") from error
+        what = "The agent answered with something that is not strict JSON"
+        raise GatewayError(Reason.INVALID_AGENT_RESPONSE, what) from error
+
+
+def _known(context: Context) -> bool:
+    """Whether the agent's own id of the task is known, so that it can be asked about it."""
+    return context.upstream is not None and context.upstream.task_id is not None
 
 
 def _at_rest(task: Task) -> bool:
@@ -202,7 +218,7 @@ def _ends(event: Event) -> bool:
     return status is not None and (status.state.terminal or status.state.name == "INPUT_REQUIRED")
 
 
-def _lost(context: Context, error: GatewayError) -> GatewayError:
+def _lost(error: GatewayError) -> GatewayError:
     if error.reason is Reason.TASK_NOT_FOUND:
         return GatewayError(Reason.UPSTREAM_FAILED, "The agent no longer knows this task; how it ended is not known")
     return GatewayError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,12 @@ class LocalAgent:
     async def run(self, context: Context, message: Message) -> AsyncIterator[Event]:
         running = self._work(context, message)
         if hasattr(running, "__aiter__"):
-            async for event in running:
-                yield event
+            try:
+                async for event in running:
+                    yield event
+            finally:
+                if isinstance(running, AsyncGenerator):
+                    await running.aclose()  # the author's own `finally` runs now, not when it is collected
             return
         answer = await running
         if answer is not None:

@@ -123,12 +123,21 @@ class TasksAgent:
         headers = {"content-type": "application/json", "accept": "application/json"}
         # Named by the operator in the configuration file, hence trusted.
         answer = await self._egress.post(self._url, body, headers, timeout=context.remaining, trusted=True)
-        tree = read(answer.body)
+        try:
+            tree = read(answer.body)
+        except GatewayError as error:
+            raise GatewayError(Reason.UPSTREAM_FAILED, f"The agent answered with status {answer.status}") from error
         result = tree.get("result") if isinstance(tree, dict) else None
         if not isinstance(result, dict):
-            raise GatewayError(Reason.INVALID_AGENT_RESPONSE, "The agent did not accept the task")
+            raise GatewayError(Reason.INVALID_AGENT_RESPONSE, _refusal(tree))
         state = dialect.STATE.get(str(result.get("status")), TaskState.WORKING)
         return state, result.get("result"), "result" in result
+
+
+def _refusal(tree: Any) -> str:
+    error = tree.get("error") if isinstance(tree, dict) else None
+    said = error.get("message") if isinstance(error, dict) else None
+    return f"The agent did not accept the task: {said}"[:500] if said else "The agent did not accept the task"
 
 
 def _events(context: Context, state: TaskState, result: Any, has_result: bool) -> list[Event]:

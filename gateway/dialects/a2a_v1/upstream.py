@@ -1,13 +1,16 @@
 """Speaking A2A 1.0 to somebody else's agent: requests as bytes, answers as events under our ids. Pure.
 
 An agent's task and context ids are unique only there; everything that comes in is renamed to ours before it is
-validated, and what goes out carries the agent's own.
+validated, and what goes out carries the agent's own. To the agent all our callers are one, so message ids, which are
+unique per caller only, are made unique on the way out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2s
 from typing import Any
 from urllib.parse import quote
 
@@ -63,9 +66,8 @@ class Outgoing:
 def outgoing(interface: AgentInterface, operation: str, params: bytes, id: str | None = None) -> Outgoing:
     """`operation` on an interface. `params` are the JSON parameters without the task id, which is `id`."""
     if interface.protocol_binding == JSONRPC:
-        if id is not None:
-            params = b'{"id":%s%s' % (orjson.dumps(id), b"," + params[1:] if params != b"{}" else b"}")
-        body = b'{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}' % (operation.encode(), params)
+        whole = _with(params, id=id, tenant=interface.tenant)
+        body = b'{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}' % (operation.encode(), whole)
         return Outgoing("POST", interface.url, body)
     method, path = _HTTP[operation]
     base = interface.url.rstrip("/") + (f"/{quote(interface.tenant, safe='')}" if interface.tenant else "")
@@ -73,36 +75,48 @@ def outgoing(interface: AgentInterface, operation: str, params: bytes, id: str |
     return Outgoing(method, url, params if method == "POST" else None)
 
 
+def _with(params: bytes, **members: str | None) -> bytes:
+    """A JSON object with further members, as far as they are given."""
+    given = [b'"%s":%s' % (name.encode(), orjson.dumps(value)) for name, value in members.items() if value]
+    return params if not given else b"{%s}" % b",".join([*given, params[1:-1]] if params != b"{}" else given)
+
+
 def message_params(
     message: Message,
-    interface: AgentInterface,
     *,
+    ours: str,
     task_id: str | None,
     context_id: str | None,
     accepted_output_modes: tuple[str, ...] = (),
     metadata: dict[str, Any] | None = None,
 ) -> bytes:
-    """Parameters of SendMessage and SendStreamingMessage. Always `returnImmediately`: the waiting is ours, so that
-    no idle timeout on the way can end it, and the agent's task id is known (and stored) from the start."""
-    sent = message.model_copy(update={"task_id": task_id, "context_id": context_id})
-    unset = {name for name, value in (("task_id", task_id), ("context_id", context_id)) if value is None}
-    sent.__pydantic_fields_set__.difference_update(unset)
+    """Parameters of SendMessage and SendStreamingMessage; `ours` is our task's id, which is not shown.
+
+    Always `returnImmediately`: the waiting is ours, so that no idle timeout on the way can end it, and the agent's
+    task id is known (and stored) from the start.
+    """
+    unique = f"{message.message_id[:200]}-{blake2s(ours.encode(), digest_size=12).hexdigest()}"
+    # What a message refers to has our ids; the agent knows no such tasks.
+    update = {"message_id": unique, "task_id": task_id, "context_id": context_id, "reference_task_ids": None}
+    sent = message.model_copy(update=update)
+    sent.__pydantic_fields_set__.difference_update(name for name, value in update.items() if value is None)
     more = b',"acceptedOutputModes":' + orjson.dumps(accepted_output_modes) if accepted_output_modes else b""
     body = b'{"message":%s,"configuration":{"returnImmediately":true%s}' % (sent.wire(), more)
     if metadata:
         body += b',"metadata":' + orjson.dumps(metadata)
-    if interface.tenant and interface.protocol_binding == JSONRPC:
-        body += b',"tenant":' + orjson.dumps(interface.tenant)
     return body + b"}"
 
 
-def result(interface: AgentInterface, status: int, tree: Any) -> Any:
-    """The result in an answer of either binding. Raises GatewayError for an error or for what is neither."""
+def result(interface: AgentInterface, status: int, tree: Any, names: Mapping[str, str]) -> Any:
+    """The result in an answer of either binding. Raises GatewayError for an error or for what is neither.
+
+    `names` are the agent's own ids with ours for them: an error may speak of them.
+    """
     if not isinstance(tree, dict):
         raise _nonsense("answered with something that is not an object")
     error = tree.get("error")
     if error is not None:
-        raise _carried(error)
+        raise _carried(error, names)
     if interface.protocol_binding == JSONRPC:
         if tree.get("jsonrpc") != "2.0" or tree.get("id") != 1 or "result" not in tree:
             raise _nonsense("did not answer with a JSON-RPC 2.0 response to our request")
@@ -138,19 +152,19 @@ def event(tree: Any, *, task_id: str, context_id: str) -> Named:
 
 def _rename(tree: dict[str, Any], task_id: str, context_id: str) -> tuple[str | None, str | None]:
     if isinstance(task := tree.get("task"), dict):
-        theirs = _text(task.get("id")), _text(task.get("contextId"))
+        theirs = _text(task.get("id")), _take(task, "contextId", "context_id")
         task["id"], task["contextId"] = task_id, context_id
         for message in (*_list(task.get("history")), _message_of(task)):
             _rename_message(message, task_id, context_id)
         return theirs
     if isinstance(message := tree.get("message"), dict):
-        theirs = None, _text(message.get("contextId"))
-        message["contextId"] = context_id
-        message.pop("taskId", None)
+        theirs = None, _take(message, "contextId", "context_id")
+        _rename_message(message, task_id, context_id)
+        del message["taskId"]
         return theirs
     for key in ("statusUpdate", "artifactUpdate"):
         if isinstance(update := tree.get(key), dict):
-            theirs = _text(update.get("taskId")), _text(update.get("contextId"))
+            theirs = _take(update, "taskId", "task_id"), _take(update, "contextId", "context_id")
             update["taskId"], update["contextId"] = task_id, context_id
             _rename_message(_message_of(update), task_id, context_id)
             return theirs
@@ -159,7 +173,14 @@ def _rename(tree: dict[str, Any], task_id: str, context_id: str) -> tuple[str | 
 
 def _rename_message(message: Any, task_id: str, context_id: str) -> None:
     if isinstance(message, dict):
+        for name in ("task_id", "context_id", "referenceTaskIds", "reference_task_ids"):
+            message.pop(name, None)
         message["taskId"], message["contextId"] = task_id, context_id
+
+
+def _take(holder: dict[str, Any], name: str, proto_name: str) -> str | None:
+    """The value under either of a field's two names (ProtoJSON); neither is left."""
+    return _text(holder.pop(name, None)) or _text(holder.pop(proto_name, None))
 
 
 def _message_of(holder: dict[str, Any]) -> Any:
@@ -175,11 +196,18 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _carried(error: Any) -> GatewayError:
+def _carried(error: Any, names: Mapping[str, str]) -> GatewayError:
     reason, message, metadata = read_error(error)
+    for theirs, ours in names.items():
+        message = re.sub(rf"(?<![\w-]){re.escape(theirs)}(?![\w-])", ours, message)
     if reason in CARRIED:
         assert reason is not None
-        return GatewayError(reason, message or reason.value, metadata=metadata)
+        shown = {
+            name: names.get(value, value)
+            for name, value in metadata.items()
+            if name not in ("taskId", "contextId") or value in names
+        }
+        return GatewayError(reason, message[:500] or reason.value, metadata=shown)
     said = f": {message}" if message else ""
     return GatewayError(Reason.UPSTREAM_FAILED, f"The agent refused the call{said}"[:500])
 
