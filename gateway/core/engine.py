@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 # How long a new message may go without an event before its task is made anyway, so that it can be seen, watched
 # and canceled. Long enough for agents that answer with a Message over a network.
 PATIENCE_SECONDS = 0.5
+# References of one message that are looked up; each costs a read.
+MAX_REFERENCES = 32
 
 
 class Engine:
@@ -103,6 +105,7 @@ class Engine:
             turn.context = self._context(turn, call, ask)
             if call.message.context_id and entry.kind == "remote":
                 await self._recall_context(turn)
+            delivered = await self._delivered(call.message, turn)
             held = await self._reserve(turn, ticket, now)
         except GatewayError as error:
             self._drop(turn)
@@ -111,7 +114,7 @@ class Engine:
         if held is not None:
             self._drop(turn)
             return await self._replay(held, call, turn)
-        self._start(turn, agent.run(turn.context, call.message))
+        self._start(turn, agent.run(turn.context, delivered))
         return turn
 
     async def _reserve(self, turn: Turn, ticket: Ticket, now: int) -> Reservation | None:
@@ -121,6 +124,18 @@ class Engine:
             return await self._services.store.commit(records=intent)
         reserve = Reserve(Reservation(turn.key, turn.digest, turn.task_id, now))
         return await self._services.store.commit(reserve, records=intent)
+
+    async def _delivered(self, message: Message, turn: Turn) -> Message:
+        """The message as the agent gets it: its references are the caller's own tasks there, under the ids that the
+        agent knows them by. Other people's and unknown ids do not reach it."""
+        if not message.reference_task_ids:
+            return message
+        known = []
+        for id in message.reference_task_ids[:MAX_REFERENCES]:
+            row = await self._services.store.task(turn.tenant, id, owner=turn.owner, agent=turn.entry.id)
+            if row is not None:
+                known.append(row.upstream.task_id if row.upstream is not None else row.id)
+        return message.model_copy(update={"reference_task_ids": tuple(id for id in known if id)})
 
     async def _recall_context(self, turn: Turn) -> None:
         """What the remote agent calls this context, if it has been there before."""
@@ -174,6 +189,7 @@ class Engine:
             self._keys[key] = turn
         try:
             turn.push = bool(await services.store.push_configs(who.tenant, task_id, limit=1))
+            delivered = await self._delivered(mine, turn)
             await self._accept_answer(turn, ticket, now)
         except GatewayError as error:
             self._drop(turn)
@@ -181,7 +197,7 @@ class Engine:
             raise
         turn.context = self._context(turn, call, ask)
         turn.context.task = row.task  # as it was when the agent asked
-        self._start(turn, agent.run(turn.context, mine))
+        self._start(turn, agent.run(turn.context, delivered))
         return turn
 
     async def _accept_answer(self, turn: Turn, ticket: Ticket, now: int) -> None:
@@ -397,6 +413,7 @@ class Engine:
         context = self.context(turn)
         context.stream = call.stream
         context.accepted_output_modes = call.accepted_output_modes
+        context.extensions = call.extensions
         context.metadata = call.metadata
         context.ask_agent = ask
         return context

@@ -59,7 +59,7 @@ class Subscription:
             self._waiter.set_result(None)
 
     async def next(self) -> Sequence[Record] | None:
-        """The next group of records; an empty one after HEARTBEAT_SECONDS of silence; None at the end.
+        """The next group of records; an empty one after `heartbeat` seconds of silence; None at the end.
 
         Raises GatewayError(OVERLOADED) when this reader was too slow.
         """
@@ -76,7 +76,7 @@ class Subscription:
                 return None
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            alarm = loop.call_later(HEARTBEAT_SECONDS, self._wake)
+            alarm = loop.call_later(self._live.heartbeat, self._wake)
             try:
                 await self._waiter
             finally:
@@ -98,7 +98,8 @@ class Subscription:
 class Live:
     """All subscriptions of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, heartbeat: float = HEARTBEAT_SECONDS) -> None:
+        self.heartbeat = heartbeat
         self._topics: dict[Topic, list[Subscription]] = {}
         self._closed = False
 

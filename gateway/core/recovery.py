@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 
 from gateway.core.engine import Engine, last_asked
-from gateway.core.registry import Registry
+from gateway.core.registry import Registered, Registry
 from gateway.core.turn import Services, Turn
+from gateway.model.agent import Context
 from gateway.model.base import timestamp
 from gateway.model.errors import GatewayError
 from gateway.model.message import Message, Part, Role
 from gateway.model.ports import CreateTask, Record, Release, Reservation, TaskRow
-from gateway.model.task import Task, TaskState, TaskStatus, envelope
+from gateway.model.task import Event, Task, TaskState, TaskStatus, envelope
 
 log = logging.getLogger(__name__)
 
@@ -74,16 +76,13 @@ class Recovery:
         entry = self._registry.get(row.agent)
         if entry is None:
             return "agent-removed", "The gateway was restarted, and this agent is no longer registered"
-        agent = entry.agent
-        if agent is None:
-            return "agent-unavailable", f"The gateway was restarted; {entry.problem or 'the agent has no card yet'}"
         turn = Turn.of(self._services, entry, None, row, last_asked(row))
         turn.push = True  # whether there are configurations is for the store to see
         turn.context = self._engine.context(turn)
         if row.upstream is not None and row.upstream.task_id is not None:
-            self._engine.adopt(turn, agent.follow(turn.context))
-        elif agent.resumable:
-            self._engine.adopt(turn, agent.run(turn.context, turn.message))
+            self._engine.adopt(turn, _followed(entry, turn.context))
+        elif entry.agent is not None and entry.agent.resumable:
+            self._engine.adopt(turn, entry.agent.run(turn.context, turn.message))
         else:
             return "unknown-outcome", "The gateway was restarted; whether the agent finished the work is not known"
         return None
@@ -131,3 +130,10 @@ class Recovery:
             message_id=key.message_id,
         )
         return CreateTask(row, self._services.node, (Record(1, task, envelope(task)),), key)
+
+
+async def _followed(entry: Registered, context: Context) -> AsyncIterator[Event]:
+    """What the upstream still does. The agent's card may be on its way yet; the task's deadline bounds the wait."""
+    await entry.reachable.wait()
+    async for event in entry.ready().follow(context):
+        yield event

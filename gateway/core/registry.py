@@ -54,6 +54,7 @@ class Registered:
     failures: int = 0
     record: AgentRecord | None = None
     target: Target = field(init=False)
+    reachable: asyncio.Event = field(default_factory=asyncio.Event)  # set once there is an agent to run
 
     def __post_init__(self) -> None:
         self.target = Target(self.id, self.public, self.worker)
@@ -98,6 +99,8 @@ class Registry:
 
     def put(self, entry: Registered) -> None:
         self._entries[entry.id] = entry
+        if entry.agent is not None:
+            entry.reachable.set()
 
     @staticmethod
     def unknown(id: str) -> Registered:
@@ -133,10 +136,14 @@ class Registry:
         agent = self._directory.connect(id, fetched.card, card_url=card_url, trusted=trusted)
         now = self._now()
         record = AgentRecord(id, card_url, trusted, now, fetched.body, fetched.etag, now)
-        await self._store.commit(PutAgent(record))
-        entry = _entry(record, fetched.card, agent)
-        self.put(entry)
-        return entry
+        self._check_id(id)  # again: the fetch took its time, and the name is taken from here on
+        self.put(_entry(record, fetched.card, agent))
+        try:
+            await self._store.commit(PutAgent(record))
+        except BaseException:
+            del self._entries[id]
+            raise
+        return self._entries[id]
 
     async def remove(self, id: str) -> None:
         entry = self._entries.get(id)
@@ -166,6 +173,7 @@ class Registry:
                     entry.id, fetched.card, card_url=entry.card_url, trusted=entry.trusted
                 )
                 entry.card, entry.etag, entry.changed = fetched.card, fetched.etag, self._now()
+                entry.reachable.set()
                 if entry.record is not None:
                     entry.record = replace(entry.record, card=fetched.body, etag=fetched.etag, fetched=entry.changed)
                     self._store.later(PutAgent(entry.record))
@@ -174,6 +182,10 @@ class Registry:
             entry.problem = error.message
             entry.failures += 1
             log.warning("agent %s is unhealthy: %s", entry.id, error.message)
+        except Exception:
+            entry.problem = "its card could not be read; the log says why"
+            entry.failures += 1
+            log.exception("agent %s: refreshing its card failed", entry.id)
 
     def _check_id(self, id: str) -> None:
         if not _LABEL.fullmatch(id):
@@ -204,15 +216,11 @@ class Registry:
     async def _refresh_forever(self) -> None:
         due: dict[str, int] = {}
         while True:
-            now = self._now()
-            for entry in self.all():
-                if entry.card_url is None or now < due.get(entry.id, 0):
-                    continue
-                await self.refresh(entry)
-                patience = (
-                    RETRY_SECONDS[min(entry.failures, len(RETRY_SECONDS)) - 1] if entry.failures else REFRESH_SECONDS
-                )
-                due[entry.id] = self._now() + patience * 1000
+            late = [entry for entry in self.all() if entry.card_url and self._now() >= due.get(entry.id, 0)]
+            # Together: an agent that takes its ten seconds to fail must not keep the others waiting.
+            await asyncio.gather(*(self.refresh(entry) for entry in late))
+            for entry in late:
+                due[entry.id] = self._now() + 1000 * _patience(entry)
             await asyncio.sleep(1)
 
 
@@ -229,6 +237,13 @@ def _entry(record: AgentRecord, card: AgentCard | None, agent: Agent | None) -> 
         changed=record.fetched,
         record=record,
     )
+
+
+def _patience(entry: Registered) -> int:
+    """Seconds until the card is looked at again."""
+    if not entry.failures:
+        return REFRESH_SECONDS
+    return RETRY_SECONDS[min(entry.failures, len(RETRY_SECONDS)) - 1]
 
 
 def slug(name: str) -> str:

@@ -58,6 +58,7 @@ class Context:
     upstream: Upstream | None = None
     stream: bool = False
     accepted_output_modes: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
     metadata: dict[str, Any] | None = None
     caller: str = ""
     ask_agent: Ask = field(default=_nobody)

@@ -10,6 +10,8 @@ from pydantic.alias_generators import to_camel
 
 # Ids are opaque to us; the bound keeps keys and indexes small and is four times a UUID with a prefix.
 Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+# The same where ProtoJSON's empty string means "not given".
+OptionalId = Annotated[str, StringConstraints(max_length=256)]
 
 
 class Model(BaseModel):

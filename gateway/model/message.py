@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from gateway.model.base import Id, Model
+from gateway.model.base import Id, Model, OptionalId
 
 
 class Role(StrEnum):
@@ -34,8 +34,8 @@ class Message(Model):
     message_id: Id
     role: Role
     parts: tuple[Part, ...]
-    context_id: str | None = None
-    task_id: str | None = None
+    context_id: OptionalId | None = None
+    task_id: OptionalId | None = None
     metadata: dict[str, Any] | None = None
     extensions: tuple[str, ...] | None = None
     reference_task_ids: tuple[str, ...] | None = None

@@ -19,7 +19,10 @@ from gateway.server.incident import known
 from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Answer, Headers, Reply, Request, Stream, retry_after
 
 MEDIA_TYPES = frozenset({"application/json", "application/a2a+json"})
-A2A_HEADERS: Headers = ((b"content-type", b"application/a2a+json"),)
+# Every answer is for its caller alone; GET must not leave it in a cache on the way (§8.6, §13.3).
+NO_STORE: Headers = ((b"cache-control", b"no-store"),)
+A2A_HEADERS: Headers = ((b"content-type", b"application/a2a+json"), *NO_STORE)
+PLAIN_HEADERS: Headers = (*JSON_HEADERS, *NO_STORE)
 
 
 class HttpJsonDoor:
@@ -34,6 +37,8 @@ class HttpJsonDoor:
             who = self._auth.principal(request.headers)
             if request.has_content and request.media_type not in MEDIA_TYPES:
                 return Reply(*unsupported_media_type("Send Content-Type: application/a2a+json or application/json"))
+            if tenant is not None and tenant not in self._gateway.find(agent, who).tenants:
+                raise GatewayError(Reason.NOT_FOUND, "There is nothing at this path")
             params = await self._params(request, operation, tenant)
             version.select(request.header(b"a2a-version") or request.query.get("A2A-Version"))
             activated = version.extensions(request.header(b"a2a-extensions"))
@@ -88,7 +93,7 @@ def _success_type(request: Request) -> Headers:
     """`application/a2a+json` (§11.2) unless the caller accepts plain JSON only."""
     accept = request.header(b"accept") or "*/*"
     plain = "application/json" in accept and "a2a+json" not in accept and "*/*" not in accept
-    return JSON_HEADERS if plain else A2A_HEADERS
+    return PLAIN_HEADERS if plain else A2A_HEADERS
 
 
 def _failure(error: GatewayError) -> Reply:

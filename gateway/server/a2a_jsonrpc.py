@@ -57,7 +57,7 @@ class Endpoint:
 
     @property
     def target(self) -> str:
-        agent = self.agent or self.default_agent
+        agent = self.default_agent if self.agent is None else self.agent
         if agent is None:
             raise GatewayError(Reason.NOT_FOUND, "No default agent is configured; use /agents/{id}")
         return agent

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from email.utils import formatdate
+from datetime import datetime
+from email.utils import formatdate, parsedate_to_datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -118,8 +119,18 @@ def _conditional(request: Request, body: bytes, etag: str, headers: dict[str, st
         tags = {tag.strip().removeprefix("W/") for tag in asked.split(",")}
         unchanged = f'"{etag}"' in tags or "*" in tags
     else:
-        since = request.headers.get("if-modified-since")
-        unchanged = since is not None and since == headers.get("last-modified")
+        since = _date(request.headers.get("if-modified-since"))
+        changed = _date(headers.get("last-modified"))
+        unchanged = since is not None and changed is not None and changed <= since
     if unchanged:
         return Response(status_code=304, headers=headers)
     return Response(body, media_type="application/json", headers=headers)
+
+
+def _date(text: str | None) -> datetime | None:
+    """An HTTP date; None where there is none or it cannot be read (RFC 9110 §13.1.3: as if it were not there)."""
+    try:
+        moment = parsedate_to_datetime(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.core.gateway import Gateway
 from gateway.dialects.a2a_v1 import paths
 from gateway.server.a2a_http import HttpJsonDoor
 from gateway.server.a2a_jsonrpc import JsonRpcDoor
@@ -19,41 +18,19 @@ _FIXED = ("/.well-known/", "/admin", "/livez", "/readyz")
 
 
 class Front:
-    """The outermost application. `hosts` and `origins` are exact, ports included."""
+    """The outermost application, so that nothing answers a stranger. `hosts` and `origins` are exact, ports included."""
 
-    def __init__(
-        self,
-        gateway: Gateway,
-        jsonrpc: JsonRpcDoor,
-        http_json: HttpJsonDoor,
-        rest: ASGIApp,
-        *,
-        hosts: Iterable[str],
-        origins: Iterable[str],
-        default_agent: str | None,
-    ) -> None:
-        self._gateway = gateway
-        self._jsonrpc = jsonrpc
-        self._http_json = http_json
-        self._rest = rest
+    def __init__(self, inside: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str]) -> None:
+        self._inside = inside
         self._hosts = frozenset(host.lower().encode() for host in hosts)
         self._origins = frozenset(origin.lower().encode() for origin in origins)
-        self._default = default_agent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._rest(scope, receive, send)
-            return
-        request = Request.of(scope, receive)
-        refused = self._stranger(request.headers)
+        refused = self._stranger(dict(scope["headers"])) if scope["type"] == "http" else None
         if refused is not None:
             await refused(send)
             return
-        answer = await self._doors(request)
-        if answer is None:
-            await self._rest(scope, receive, send)
-        else:
-            await answer(send)
+        await self._inside(scope, receive, send)
 
     def _stranger(self, headers: dict[bytes, bytes]) -> Reply | None:
         """Against DNS rebinding and browser pages: only our own names, only origins that the operator named."""
@@ -64,34 +41,58 @@ class Front:
             return _refusal(403, "PERMISSION_DENIED", "This Origin may not call the gateway; see server.cors_origins")
         return None
 
-    async def _doors(self, request: Request) -> Answer | None:
+
+class Doors:
+    """The doors, and behind them `rest` for every path that is not theirs."""
+
+    def __init__(
+        self, jsonrpc: JsonRpcDoor, http_json: HttpJsonDoor, rest: ASGIApp, *, default_agent: str | None
+    ) -> None:
+        self._jsonrpc = jsonrpc
+        self._http_json = http_json
+        self._rest = rest
+        self._default = default_agent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._answer(Request.of(scope, receive)) if scope["type"] == "http" else None
+        if answer is None:
+            await self._rest(scope, receive, send)
+        else:
+            await answer(send)
+
+    async def _answer(self, request: Request) -> Answer | None:
         """The answer of a door, or None when the path is not theirs."""
         path = request.path
-        if path == "/" and request.method == "POST":
-            return await self._jsonrpc.answer(request, None)
+        if path == "/":
+            return await self._endpoint(request, None)
         if path.startswith("/agents/"):
             agent, slash, rest = path[8:].partition("/")
-            if not rest:
-                return await self._jsonrpc.answer(request, agent) if request.method == "POST" else None
-            return await self._operation(request, agent, slash + rest)
+            if not agent:
+                return None
+            return await (self._operation(request, agent, slash + rest) if rest else self._endpoint(request, agent))
         if path.startswith(_FIXED) or self._default is None:
             return None
         return await self._operation(request, self._default, path)
 
+    async def _endpoint(self, request: Request, agent: str | None) -> Answer:
+        if request.method != "POST":
+            return _wrong_verb("POST")
+        return await self._jsonrpc.answer(request, agent)
+
     async def _operation(self, request: Request, agent: str, path: str) -> Answer | None:
-        """HTTP+JSON: fixed paths win; after them, `/{tenant}/…` for the tenants that the agent names."""
-        tenant = None
-        found = paths.match(request.method, path)
+        """HTTP+JSON: fixed paths win; after them `/{tenant}/…`, of which the door knows whether there is such a one."""
+        tenant, found = None, paths.match(request.method, path)
         if found is None:
             tenant, _, rest = path[1:].partition("/")
-            entry = self._gateway.registry.get(agent)
-            if entry is None or tenant not in entry.tenants:
-                return None
             found = paths.match(request.method, "/" + rest)
         if isinstance(found, frozenset):
-            allow = ", ".join(sorted(found))
-            return _refusal(405, "UNIMPLEMENTED", f"This path takes {allow}", (b"allow", allow.encode()))
+            return _wrong_verb(*found)
         return None if found is None else await self._http_json.answer(request, agent, tenant, found)
+
+
+def _wrong_verb(*allowed: str) -> Reply:
+    allow = ", ".join(sorted(allowed))
+    return _refusal(405, "UNIMPLEMENTED", f"This path takes {allow}", (b"allow", allow.encode()))
 
 
 def _refusal(status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> Reply:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +21,7 @@ from gateway.server.a2a_jsonrpc import JsonRpcDoor
 from gateway.server.admin import Admin
 from gateway.server.auth import Authenticator, challenge
 from gateway.server.cards import Cards
-from gateway.server.front import Front
+from gateway.server.front import Doors, Front
 from gateway.server.incident import known
 from gateway.server.request import retry_after
 
@@ -47,27 +46,25 @@ def application(
         routes=[*cards.routes(), *admin.routes(), *ops.routes(not_ready)],
         exception_handlers={HTTPException: _no_such_route, GatewayError: _failure, Exception: _failure},
     )
-    origins = tuple(cors_origins)
-    front: ASGIApp = Front(
-        gateway,
+    # A path is what it is: no redirect from one spelling to another, least of all to what the Host header says.
+    rest.router.redirect_slashes = False
+    inside: ASGIApp = Doors(
         JsonRpcDoor(gateway, auth, cards, default_agent),
         HttpJsonDoor(gateway, auth, cards),
         rest,
-        hosts=hosts,
-        origins=(*origins, public_url.rstrip("/")),
         default_agent=default_agent,
     )
-    if not origins:
-        return front
-    # Credentials travel in Authorization, never in cookies, so no allow_credentials.
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "A2A-Version", "A2A-Extensions"],
-        expose_headers=["A2A-Extensions", "Retry-After", "WWW-Authenticate"],
-    )
-    return cors.cls(front, *cors.args, **cors.kwargs)
+    origins = tuple(cors_origins)
+    if origins:
+        # Credentials travel in Authorization, never in cookies, so no allow_credentials.
+        inside = CORSMiddleware(
+            inside,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "A2A-Version", "A2A-Extensions"],
+            expose_headers=["A2A-Extensions", "Retry-After", "WWW-Authenticate"],
+        )
+    return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")))
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:

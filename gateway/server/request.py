@@ -65,6 +65,11 @@ class Request:
             body += message.get("body", b"")
         return body
 
+    async def left(self) -> None:
+        """Returns when the client has gone away."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass  # the rest of a body that nobody wants
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -91,7 +96,7 @@ class Stream:
     headers: Headers = STREAM_HEADERS
 
     async def __call__(self, send: Send) -> None:
-        gone = asyncio.ensure_future(self.request.receive())  # resolves when the client has left
+        gone = asyncio.ensure_future(self.request.left())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(self.headers)})
             async for group in self.events:

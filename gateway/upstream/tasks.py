@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -19,6 +21,18 @@ from gateway.model.task import Event, TaskState
 from gateway.upstream.egress import Egress
 
 PULL = "pull"
+# A report waits for its turn in the task; longer than this means that the task has ended otherwise.
+TAKEN_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class _Report:
+    """What a worker says; `taken` is set when its events are in the task."""
+
+    state: TaskState
+    result: Any = None
+    has_result: bool = False
+    taken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class _Work:
@@ -26,7 +40,7 @@ class _Work:
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
-        self.reports: asyncio.Queue[tuple[TaskState, Any, bool]] = asyncio.Queue(maxsize=64)
+        self.reports: asyncio.Queue[_Report] = asyncio.Queue(maxsize=64)
 
 
 class TasksAgent:
@@ -60,10 +74,11 @@ class TasksAgent:
                 if answer[0].terminal:
                     return
             while True:
-                state, result, has_result = await work.reports.get()
-                for event in _events(context, state, result, has_result):
+                report = await work.reports.get()
+                for event in _events(context, report.state, report.result, report.has_result):
                     yield event
-                if state.terminal:
+                report.taken.set()
+                if report.state.terminal:
                     return
         finally:
             self._work.pop(context.task_id, None)
@@ -96,21 +111,27 @@ class TasksAgent:
             pass
         return taken
 
-    def submit(self, task_id: str, state: TaskState, result: Any, has_result: bool) -> None:
+    async def submit(self, task_id: str, state: TaskState, result: Any, has_result: bool) -> None:
         work = self._work.get(task_id)
         if work is None:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This task is not waiting for a result")
+        report = _Report(state, result, has_result)
         try:
-            work.reports.put_nowait((state, result, has_result))
+            work.reports.put_nowait(report)
         except asyncio.QueueFull:
             raise GatewayError(Reason.OVERLOADED, "Too many reports on this task at once", retry_after=1) from None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAKEN_SECONDS):
+                await report.taken.wait()
+                return
+        raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This task no longer takes reports; read it to see why")
 
     def _take(self, limit: int) -> list[dict[str, Any]]:
         taken: list[dict[str, Any]] = []
         while self._waiting and len(taken) < limit:
             work = self._work.get(self._waiting.popleft())
             if work is not None:
-                work.reports.put_nowait((TaskState.WORKING, None, False))
+                work.reports.put_nowait(_Report(TaskState.WORKING))
                 taken.append(work.params)
         return taken
 

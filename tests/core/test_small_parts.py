@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core import live as live_module
 from gateway.core.cursor import Cursors
 from gateway.core.gate import Gate
 from gateway.core.keys import KeyRing
@@ -137,9 +136,8 @@ async def test_a_reader_that_is_too_slow_is_told_so_and_holds_little() -> None:
     assert told.value.reason is Reason.OVERLOADED
 
 
-async def test_silence_is_reported_as_an_empty_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_module, "HEARTBEAT_SECONDS", 0.01)
-    assert await asyncio.wait_for(Live().subscribe(("", "t")).next(), 5) == ()
+async def test_silence_is_reported_as_an_empty_group() -> None:
+    assert await asyncio.wait_for(Live(heartbeat=0.01).subscribe(("", "t")).next(), 5) == ()
 
 
 async def test_closing_ends_present_and_later_readers() -> None:

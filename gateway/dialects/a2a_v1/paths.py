@@ -1,14 +1,13 @@
 """HTTP+JSON: which operation a method and path mean (§11.3), as one table.
 
-Paths are relative to the interface's base URL. A parameter never contains `/`, and an id never contains `:`
-(that is where the verb begins), so `/tasks/x:cancel` cannot be read as a task named `x:cancel`.
+Paths are relative to the interface's base URL and percent-decoded. A parameter never contains `/`, and a task id
+never contains `:` (that is where the verb begins), so `/tasks/x:cancel` cannot be read as a task named `x:cancel`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +19,7 @@ class Operation:
 
 
 _ID = r"([^/:]+)"
+_LAST_ID = r"([^/]+)"  # a configuration's id is its client's choice, and no verb follows it
 _TABLE: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("POST", "/message:send", "SendMessage", ()),
     ("POST", "/message:stream", "SendStreamingMessage", ()),
@@ -31,8 +31,13 @@ _TABLE: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("GET", f"/tasks/{_ID}:subscribe", "SubscribeToTask", ("id",)),
     ("POST", f"/tasks/{_ID}/pushNotificationConfigs", "CreateTaskPushNotificationConfig", ("taskId",)),
     ("GET", f"/tasks/{_ID}/pushNotificationConfigs", "ListTaskPushNotificationConfigs", ("taskId",)),
-    ("GET", f"/tasks/{_ID}/pushNotificationConfigs/{_ID}", "GetTaskPushNotificationConfig", ("taskId", "id")),
-    ("DELETE", f"/tasks/{_ID}/pushNotificationConfigs/{_ID}", "DeleteTaskPushNotificationConfig", ("taskId", "id")),
+    ("GET", f"/tasks/{_ID}/pushNotificationConfigs/{_LAST_ID}", "GetTaskPushNotificationConfig", ("taskId", "id")),
+    (
+        "DELETE",
+        f"/tasks/{_ID}/pushNotificationConfigs/{_LAST_ID}",
+        "DeleteTaskPushNotificationConfig",
+        ("taskId", "id"),
+    ),
     ("GET", "/extendedAgentCard", "GetExtendedAgentCard", ()),
 )
 _EXACT = {(verb, path): Operation(name, {}) for verb, path, name, ids in _TABLE if not ids}
@@ -48,6 +53,6 @@ def match(verb: str, path: str) -> Operation | frozenset[str] | None:
     for known, pattern, name, ids in _PATTERNS:
         if (found := pattern.fullmatch(path)) is not None:
             if known == verb:
-                return Operation(name, dict(zip(ids, map(unquote, found.groups()), strict=True)))
+                return Operation(name, dict(zip(ids, found.groups(), strict=True)))
             allowed.add(known)
     return frozenset(allowed) or None

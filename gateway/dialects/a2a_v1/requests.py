@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import orjson
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from gateway.model.base import Model, milliseconds
 from gateway.model.call import (
@@ -31,22 +31,46 @@ from gateway.model.call import (
 )
 from gateway.model.errors import GatewayError, Reason, Violation, invalid
 from gateway.model.message import Message, Part
-from gateway.model.push import PushConfig
+from gateway.model.push import PushAuthentication, PushConfig
 from gateway.model.task import TaskState
 
 Params: TypeAlias = dict[str, Any]
 
+
+def _number(value: Any) -> Any:
+    """ProtoJSON's integers: numbers, or texts of them; `true` is not 1."""
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number")
+    return value
+
+
+def _truth(value: Any) -> Any:
+    """ProtoJSON's bool: `true` and `false`, as the words in a query; neither 1 nor "yes"."""
+    known = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+    if not isinstance(known, bool):
+        raise ValueError("Input should be true or false")
+    return known
+
+
+Number: TypeAlias = Annotated[int, BeforeValidator(_number)]
+Truth: TypeAlias = Annotated[bool, BeforeValidator(_truth)]
 # ProtoJSON's int32. A history is never longer than its task, so the upper bound of the type is bound enough.
-Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Int32 = Annotated[Number, Field(ge=0, le=2**31 - 1)]
 M = TypeVar("M", bound=Model)
 CONTENT = ("text", "raw", "url", "data")
+_OPTIONAL = frozenset(
+    name
+    for model in (Message, Part, PushConfig, PushAuthentication)
+    for name, field in model.model_fields.items()
+    if not field.is_required() and name != "data"
+)
 
 
 class _Configuration(Model):
     accepted_output_modes: tuple[str, ...] | None = None
     task_push_notification_config: PushConfig | None = None
     history_length: Int32 | None = None
-    return_immediately: bool | None = None
+    return_immediately: Truth | None = None
 
 
 class _Send(Model):
@@ -64,11 +88,11 @@ class _TaskId(Model):
 class _List(Model):
     context_id: str | None = None
     status: str | None = None
-    page_size: Annotated[int, Field(ge=1, le=100)] | None = None
+    page_size: Annotated[Number, Field(ge=1, le=100)] | None = None
     page_token: str | None = None
     history_length: Int32 | None = None
     status_timestamp_after: str | None = None
-    include_artifacts: bool | None = None
+    include_artifacts: Truth | None = None
 
 
 class _PushId(Model):
@@ -78,12 +102,13 @@ class _PushId(Model):
 
 class _PushList(Model):
     task_id: str = Field(min_length=1)
-    page_size: Annotated[int, Field(ge=0, le=100)] | None = None
+    page_size: Annotated[Number, Field(ge=0, le=100)] | None = None
     page_token: str | None = None
 
 
 def _send(agent: str, params: Params, extensions: tuple[str, ...], *, stream: bool = False) -> SendMessage:
     request = _read(_Send, params)
+    _forget_nulls(request.message, *request.message.parts)
     _check_parts(request.message)
     configuration = request.configuration or _Configuration()
     push = configuration.task_push_notification_config
@@ -144,6 +169,7 @@ def _create_push(agent: str, params: Params, extensions: tuple[str, ...]) -> Cre
     config = _read(PushConfig, params)
     if not config.task_id:
         raise invalid("taskId", "is required")
+    _forget_nulls(config, *filter(None, (config.authentication,)))
     return CreatePushConfig(agent, config.task_id, config)
 
 
@@ -213,6 +239,14 @@ def _read(shape: type[M], params: Params) -> M:
         found = violations(error)
         sentence = "; ".join(f"{violation.field}: {violation.description}" for violation in found[:3])
         raise GatewayError(Reason.INVALID_PARAMS, sentence, violations=found) from None
+
+
+def _forget_nulls(*values: Model) -> None:
+    """ProtoJSON: null is "not given", and what was not given is not written (model/base.py). Only in `data`, which
+    is any JSON, it is a value; and fields that we do not know are not ours to judge."""
+    for value in values:
+        for name in [name for name in value.model_fields_set if name in _OPTIONAL and getattr(value, name) is None]:
+            value.__pydantic_fields_set__.discard(name)
 
 
 def _check_parts(message: Message) -> None:

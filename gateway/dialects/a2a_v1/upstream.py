@@ -96,8 +96,7 @@ def message_params(
     task id is known (and stored) from the start.
     """
     unique = f"{message.message_id[:200]}-{blake2s(ours.encode(), digest_size=12).hexdigest()}"
-    # What a message refers to has our ids; the agent knows no such tasks.
-    update = {"message_id": unique, "task_id": task_id, "context_id": context_id, "reference_task_ids": None}
+    update = {"message_id": unique, "task_id": task_id, "context_id": context_id}
     sent = message.model_copy(update=update)
     sent.__pydantic_fields_set__.difference_update(name for name, value in update.items() if value is None)
     more = b',"acceptedOutputModes":' + orjson.dumps(accepted_output_modes) if accepted_output_modes else b""
