@@ -201,6 +201,9 @@ class Gateway:
             error = GatewayError(Reason.PERMISSION_DENIED, f"More than {MAX_HOPS} agents asked each other in a row")
         elif call.agent is not None and (entry is None or not (decision.allowed or self.may_see(who, entry))):
             error = _no_agent()
+        elif isinstance(call, GetExtendedCard) and entry is not None and entry.extended is None:
+            # Before the verdict: asking for a credential would be asking in vain, and the card says as much.
+            error = GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent has no extended card")
         elif not decision.allowed:
             error = _denied(who, call.verb)
         else:
@@ -435,8 +438,6 @@ class Gateway:
     # Cards.
 
     async def _extended_card(self, call: GetExtendedCard, ticket: Ticket, entry: Registered) -> Registered:
-        if entry.extended is None:
-            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent has no extended card")
         return entry
 
     # The older messages.

@@ -166,12 +166,21 @@ class Turn:
             self._open(event)
             return
         for step in _steps(self.task, event):
+            if _says_nothing(self.task, step):
+                continue
+            if self.entry.kind == "remote" and isinstance(step, StatusUpdate):
+                step = self._stamped(step)
             try:
                 self.task = self.task.apply(step)
             except IllegalMove as error:
                 log.warning("task %s: dropped an event of %s: %s", self.task_id, self.entry.id, error)
                 return
             self._record(step)
+
+    def _stamped(self, update: StatusUpdate) -> StatusUpdate:
+        """The task is the gateway's, and so is its clock: another machine's would disorder listings (§3.1.4)."""
+        status = update.status.model_copy(update={"timestamp": timestamp(self._services.now())})
+        return update.model_copy(update={"status": status})
 
     def open(self) -> None:
         """Make the task exist, if nothing has been emitted yet: a caller waits to see it."""
@@ -364,6 +373,16 @@ def _unwritten(error: Exception) -> GatewayError:
 def _taken_over() -> GatewayError:
     return GatewayError(
         Reason.UNAVAILABLE, "Another gateway has taken this task over; ask for the task again", retry_after=1
+    )
+
+
+def _says_nothing(task: Task, event: StatusUpdate | ArtifactUpdate | Message) -> bool:
+    """The present state once more, without a word: no news for anybody."""
+    return (
+        isinstance(event, StatusUpdate)
+        and event.status.state is task.status.state
+        and event.status.message is None
+        and not event.metadata
     )
 
 

@@ -128,7 +128,8 @@ class Task(Model):
         for message in seen.history or ():
             if message.role is Role.AGENT and message.message_id not in heard:
                 yield message
-        if seen.status != self.status and seen.status.state in MOVES[self.status.state]:
+        now, then = seen.status, self.status  # their clocks differ; what counts is what they say
+        if (now.state, now.message) != (then.state, then.message) and now.state in MOVES[then.state]:
             yield StatusUpdate(task_id=self.id, context_id=self.context_id, status=seen.status)
 
     def _with_status(self, event: StatusUpdate) -> Task:

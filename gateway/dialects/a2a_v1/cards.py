@@ -39,9 +39,12 @@ def published(
     if card.capabilities.extensions:
         own["extensions"] = card.capabilities.extensions
     update: dict[str, Any] = {"supported_interfaces": tuple(interfaces), "capabilities": AgentCapabilities(**own)}
+    # What takes a credential says which; what can be had without one does not require it (§7.4).
+    if extended or not anonymous:
+        update["security_schemes"] = SCHEMES
     if not anonymous:
-        update |= {"security_schemes": SCHEMES, "security_requirements": REQUIREMENTS}
+        update["security_requirements"] = REQUIREMENTS
     view = card.model_copy(update=update)
-    drop = {"signatures"} | ({"security_schemes", "security_requirements"} if anonymous else set())
+    drop = {"signatures", "security_schemes", "security_requirements"} - update.keys()
     view.__pydantic_fields_set__.difference_update(drop)
     return view

@@ -30,7 +30,7 @@ from gateway.model.call import (
     SubscribeToTask,
 )
 from gateway.model.errors import GatewayError, Reason, Violation, invalid
-from gateway.model.message import Message, Part
+from gateway.model.message import Message, Part, Role
 from gateway.model.push import PushAuthentication, PushConfig
 from gateway.model.task import TaskState
 
@@ -250,6 +250,9 @@ def _forget_nulls(*values: Model) -> None:
 
 
 def _check_parts(message: Message) -> None:
+    if message.role is not Role.USER:
+        # A caller must not put words into the agent's mouth: history would show them as its own (§4.1.5).
+        raise invalid("message.role", "must be ROLE_USER in a message to an agent")
     if not message.parts:
         raise invalid("message.parts", "must have at least one part")
     for index, part in enumerate(message.parts):
