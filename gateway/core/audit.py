@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.model.audit import AuditEntry, Decision
+from gateway.model.ports import Store
 from gateway.model.principal import Principal
 
 
@@ -44,3 +46,14 @@ class Ticket:
             task_id=task_id,
             digest=self.digest,
         )
+
+
+class Recorder:
+    """Writes the one entry of a call that changes nothing, or was refused: it rides with the next commit."""
+
+    def __init__(self, store: Store, now: Callable[[], int]) -> None:
+        self._store = store
+        self._now = now
+
+    def note(self, ticket: Ticket, outcome: str) -> None:
+        self._store.later(records=(ticket.outcome(self._now(), outcome),))

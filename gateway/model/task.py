@@ -101,6 +101,11 @@ class Task(Model):
     history: tuple[Message, ...] | None = None
     metadata: dict[str, Any] | None = None
 
+    @property
+    def at_rest(self) -> bool:
+        """Nothing happens until somebody says something: terminal or interrupted."""
+        return self.status.state.terminal or self.status.state.interrupted
+
     def apply(self, event: StatusUpdate | ArtifactUpdate | Message) -> Task:
         """This task after one event. A `Message` joins the history (a turn of the conversation).
 

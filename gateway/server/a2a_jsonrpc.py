@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.gateway import Found, Gateway
+from gateway.core.gateway import Gateway
+from gateway.core.results import Found
 from gateway.dialects import jsonrpc, tasks
 from gateway.dialects.a2a_v1 import requests, responses, version
 from gateway.dialects.a2a_v1.errors import jsonrpc_error

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.core.gateway import Catalogue, Gateway
+from gateway.core.administration import Catalogue
+from gateway.core.gateway import Gateway
 from gateway.core.registry import Registered
 from gateway.dialects.a2a_v1 import requests
 from gateway.dialects.a2a_v1.errors import http_error
@@ -123,18 +124,18 @@ class Admin:
 
     async def _task(self, request: Request, who: Principal) -> Response:
         call = GetTask(None, request.path_params["id"])
-        row = await self._gateway.row(call, who)
+        row = await self._gateway.tasks.row(who, call.task_id, None)
         return _listed(row.agent, await self._gateway.handle(call, who))
 
     async def _cancel(self, request: Request, who: Principal) -> Response:
         id = request.path_params["id"]
-        row = await self._gateway.row(GetTask(None, id), who)
+        row = await self._gateway.tasks.row(who, id, None)
         return _listed(row.agent, await self._gateway.handle(CancelTask(None, id), who))
 
     async def _watch(self, request: Request, who: Principal) -> Response:
         """Like SubscribeToTask, but an ended task is shown too: its one event is the task."""
         id = request.path_params["id"]
-        row = await self._gateway.row(GetTask(None, id), who)
+        row = await self._gateway.tasks.row(who, id, None)
         if row.task.status.state.terminal:
             body = frame(b'{"task":' + row.task.wire() + b"}")
             return Response(body, headers={name.decode(): value.decode() for name, value in STREAM_HEADERS})

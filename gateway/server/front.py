@@ -18,7 +18,7 @@ _FIXED = ("/.well-known/", "/admin", "/livez", "/readyz")
 
 
 class Front:
-    """The outermost application, so that nothing answers a stranger. `hosts` and `origins` are exact, ports included."""
+    """The outermost application: nothing answers a stranger. `hosts` and `origins` are exact, ports included."""
 
     def __init__(self, inside: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str]) -> None:
         self._inside = inside

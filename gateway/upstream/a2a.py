@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -81,11 +82,13 @@ class RemoteAgent:
                 yield event
 
     async def _sent(self, context: Context, params: bytes) -> AsyncGenerator[Event, None]:
-        out = wire.outgoing(self._interface, "SendMessage", params)
-        yield self._named(context, await self._unary(context, out, context.remaining))
+        out = wire.outgoing(self._interface, "SendMessage", params, extensions=context.extensions)
+        # The engine ends the run at its deadline; this must not come first and call it something else.
+        yield self._named(context, await self._unary(context, out, math.ceil(context.remaining) + 1))
 
     def _sent_as_stream(self, context: Context, params: bytes) -> AsyncGenerator[Event, None]:
-        return self._events(context, wire.outgoing(self._interface, "SendStreamingMessage", params))
+        out = wire.outgoing(self._interface, "SendStreamingMessage", params, extensions=context.extensions)
+        return self._events(context, out)
 
     async def follow(self, context: Context) -> AsyncGenerator[Event, None]:
         if not _known(context):
@@ -109,7 +112,7 @@ class RemoteAgent:
             else:
                 failures = 0
                 yield task
-                if _at_rest(task):
+                if task.at_rest:
                     return
             # The first event of a stream only says how things stand: it is no progress.
             looks = 0 if news > 1 else looks + 1
@@ -140,7 +143,7 @@ class RemoteAgent:
 
     async def _unary(self, context: Context, out: wire.Outgoing, timeout: float) -> object:
         answer = await self._egress.request(
-            out.method, out.url, out.body, wire.HEADERS, timeout=timeout, trusted=self._trusted
+            out.method, out.url, out.body, out.headers, timeout=timeout, trusted=self._trusted
         )
         return self._result(context, answer.status, answer.body)
 
@@ -158,7 +161,7 @@ class RemoteAgent:
 
     async def _events(self, context: Context, out: wire.Outgoing) -> AsyncGenerator[Event, None]:
         exchange = self._egress.stream(
-            out.method, out.url, out.body, wire.STREAM_HEADERS, idle_timeout=IDLE_SECONDS, trusted=self._trusted
+            out.method, out.url, out.body, out.headers, idle_timeout=IDLE_SECONDS, trusted=self._trusted
         )
         async with exchange as answer:
             if not answer.headers.get("content-type", "").startswith("text/event-stream"):
@@ -206,10 +209,6 @@ def _parsed(status: int, body: bytes) -> object:
 def _known(context: Context) -> bool:
     """Whether the agent's own id of the task is known, so that it can be asked about it."""
     return context.upstream is not None and context.upstream.task_id is not None
-
-
-def _at_rest(task: Task) -> bool:
-    return task.status.state.terminal or task.status.state.interrupted
 
 
 def _ends(event: Event) -> bool:

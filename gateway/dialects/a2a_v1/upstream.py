@@ -29,6 +29,7 @@ HEADERS: Mapping[str, str] = {
     "a2a-version": VERSION,
 }
 STREAM_HEADERS: Mapping[str, str] = {**HEADERS, "accept": "text/event-stream, application/json"}
+_STREAMING = frozenset({"SendStreamingMessage", "SubscribeToTask"})
 
 # Reasons that mean to our caller what they meant to us. Any other is between the gateway and the agent: a caller
 # can do nothing about an upstream's 401 or parse error, and must not take it for ours.
@@ -61,18 +62,24 @@ class Outgoing:
     method: str
     url: str
     body: bytes | None
+    headers: Mapping[str, str]
 
 
-def outgoing(interface: AgentInterface, operation: str, params: bytes, id: str | None = None) -> Outgoing:
+def outgoing(
+    interface: AgentInterface, operation: str, params: bytes, id: str | None = None, extensions: tuple[str, ...] = ()
+) -> Outgoing:
     """`operation` on an interface. `params` are the JSON parameters without the task id, which is `id`."""
+    headers = STREAM_HEADERS if operation in _STREAMING else HEADERS
+    if extensions:
+        headers = {**headers, "a2a-extensions": ", ".join(extensions)}
     if interface.protocol_binding == JSONRPC:
         whole = _with(params, id=id, tenant=interface.tenant)
         body = b'{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}' % (operation.encode(), whole)
-        return Outgoing("POST", interface.url, body)
+        return Outgoing("POST", interface.url, body, headers)
     method, path = _HTTP[operation]
     base = interface.url.rstrip("/") + (f"/{quote(interface.tenant, safe='')}" if interface.tenant else "")
     url = base + path.replace("{id}", quote(id or "", safe=""))
-    return Outgoing(method, url, params if method == "POST" else None)
+    return Outgoing(method, url, params if method == "POST" else None, headers)
 
 
 def _with(params: bytes, **members: str | None) -> bytes:

@@ -1,0 +1,46 @@
+"""Use cases of the operator: which agents there are, and who has a key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.core.audit import Ticket
+from gateway.core.keys import KeyRing, NewKey
+from gateway.core.registry import Registered, Registry
+from gateway.model.call import AddAgent, AddKey, ListAgents, ListKeys, RemoveAgent, RevokeKey
+from gateway.model.ports import KeyRecord
+from gateway.model.principal import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """`shadowed` are stored agents whose id the configuration file uses."""
+
+    agents: tuple[Registered, ...]
+    shadowed: tuple[str, ...]
+
+
+class Administration:
+    def __init__(self, registry: Registry, keys: KeyRing) -> None:
+        self._registry = registry
+        self._keys = keys
+
+    async def list_agents(self, call: ListAgents, ticket: Ticket, entry: None) -> Catalogue:
+        return Catalogue(tuple(self._registry.all()), tuple(record.id for record in self._registry.shadowed()))
+
+    async def add_agent(self, call: AddAgent, ticket: Ticket, entry: None) -> Registered:
+        """An origin is trusted when the machine's own operator names it, and only then (SURFACES: egress)."""
+        return await self._registry.add(call.card_url, call.id, trusted=ticket.principal.kind is Kind.LOCAL)
+
+    async def remove_agent(self, call: RemoveAgent, ticket: Ticket, entry: None) -> None:
+        await self._registry.remove(call.id)
+
+    async def add_key(self, call: AddKey, ticket: Ticket, entry: None) -> NewKey:
+        return await self._keys.add(call.name)
+
+    async def list_keys(self, call: ListKeys, ticket: Ticket, entry: None) -> Sequence[KeyRecord]:
+        return self._keys.all()
+
+    async def revoke_key(self, call: RevokeKey, ticket: Ticket, entry: None) -> None:
+        await self._keys.revoke(call.id)

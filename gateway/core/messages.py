@@ -1,0 +1,131 @@
+"""Use cases of a message: give it to an agent and answer with what comes of it, whole or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.core.audit import Recorder, Ticket
+from gateway.core.engine import Engine
+from gateway.core.media import check_input_modes
+from gateway.core.pushes import Pushes
+from gateway.core.registry import Registered
+from gateway.core.tasks import Tasks, whole
+from gateway.core.turn import Answer, Services, Turn
+from gateway.core.watch import Watch
+from gateway.model.agent import Ask
+from gateway.model.call import SendMessage
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.message import Message
+from gateway.model.ports import Record
+from gateway.model.principal import Principal
+from gateway.model.task import Task, envelope
+
+
+class Messages:
+    """`ask_as(principal)` gives the way in which a local agent asks other agents: the gateway's own front door."""
+
+    def __init__(
+        self,
+        services: Services,
+        engine: Engine,
+        tasks: Tasks,
+        pushes: Pushes,
+        recorder: Recorder,
+        ask_as: Callable[[Principal], Ask],
+    ) -> None:
+        self._services = services
+        self._engine = engine
+        self._tasks = tasks
+        self._pushes = pushes
+        self._recorder = recorder
+        self._ask_as = ask_as
+        self._waiting = 0  # callers that wait for the end of a turn
+        self._answered: asyncio.Event | None = None  # set when, during a drain, the last of them is
+
+    async def send(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Task | Message:
+        answer = await self._start(call, ticket, entry)
+        if isinstance(answer, Task) and not call.return_immediately and not answer.at_rest:
+            answer = self._engine.turn(ticket.principal.tenant, answer.id) or answer
+        if isinstance(answer, Turn):
+            answer = await self._wait(answer.created if call.return_immediately else answer.done)
+        if isinstance(answer, GatewayError):
+            raise answer
+        return answer.trimmed(call.history_length) if isinstance(answer, Task) else answer
+
+    async def open(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Watch:
+        answer = await self._start(call, ticket, entry)
+        if isinstance(answer, Turn):
+            return await self._follow(answer)
+        if isinstance(answer, GatewayError):
+            raise answer
+        if isinstance(answer, Message) or answer.at_rest:
+            return Watch(None, Record(0, answer, envelope(answer)))
+        row = await self._tasks.row(ticket.principal, answer.id, entry.id)
+        return await self._tasks.watch(row, until_pause=True)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more messages, end the streams, and give callers that wait for an answer up to `seconds`.
+        Then stop all turns where they are; whoever still waits is told to ask again."""
+        self._engine.refuse()
+        self._services.live.close()
+        if self._waiting:
+            self._answered = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._answered.wait()
+        await self._engine.aclose()
+
+    async def _start(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
+        """Accept the message. What the engine begins it also records; all else is recorded here."""
+        try:
+            self._check(call, entry)
+            if call.push is not None:
+                call = replace(call, push=self._pushes.named(call.push))
+            answer = await self._engine.send(call, ticket, entry, self._ask_as(ticket.principal.delegate(entry.id)))
+        except GatewayError as error:
+            self._recorder.note(ticket, error.reason)
+            raise
+        if not (isinstance(answer, Turn) and answer.ticket is ticket):
+            self._recorder.note(ticket, "repeated")
+        return answer
+
+    def _check(self, call: SendMessage, entry: Registered) -> None:
+        missing = [uri for uri in entry.card.required_extensions if uri not in call.extensions] if entry.card else []
+        if missing:
+            raise GatewayError(
+                Reason.EXTENSION_SUPPORT_REQUIRED,
+                f"This agent requires the extension {missing[0]}; list it in A2A-Extensions",
+                metadata={"extensions": ",".join(missing)},
+            )
+        if entry.kind == "local" and entry.card is not None:
+            check_input_modes(call.message, entry.card)
+        if call.push is not None:
+            self._pushes.check(entry, call.push)
+
+    async def _follow(self, turn: Turn) -> Watch:
+        subscription = self._services.live.subscribe(turn.topic)
+        first = None if turn.row is None else whole(turn.row)
+        try:
+            answer = await asyncio.shield(turn.created)
+            if isinstance(answer, GatewayError):
+                raise answer
+        except BaseException:
+            subscription.close()
+            raise
+        if isinstance(answer, Message):
+            subscription.close()
+            return Watch(None, Record(0, answer, envelope(answer)))
+        return Watch(subscription, first, until_pause=True)
+
+    async def _wait(self, future: asyncio.Future[Answer]) -> Answer:
+        self._waiting += 1
+        try:
+            # Shielded: a caller that goes away must not take the turn's answer with it.
+            return await asyncio.shield(future)
+        finally:
+            self._waiting -= 1
+            if not self._waiting and self._answered is not None:
+                self._answered.set()

@@ -1,0 +1,82 @@
+"""Use cases on push notification configurations (A2A §3.1.7 to §3.1.10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.core.audit import Ticket
+from gateway.core.cursor import Cursors
+from gateway.core.engine import Engine
+from gateway.core.registry import Registered
+from gateway.core.tasks import Tasks
+from gateway.core.turn import Services
+from gateway.model.call import CreatePushConfig, DeletePushConfig, GetPushConfig, ListPushConfigs, PushConfigPage
+from gateway.model.errors import GatewayError, Reason, task_not_found
+from gateway.model.ports import DropPushConfig, PutPushConfig
+from gateway.model.push import PushConfig
+
+MAX_CONFIGS = 16  # per task: each multiplies the outbox
+
+
+class Pushes:
+    """`judge` raises INVALID_PARAMS for a webhook URL that its text alone rules out."""
+
+    def __init__(
+        self, services: Services, engine: Engine, tasks: Tasks, cursors: Cursors, judge: Callable[[str], None]
+    ) -> None:
+        self._services = services
+        self._engine = engine
+        self._tasks = tasks
+        self._cursors = cursors
+        self._judge = judge
+
+    def check(self, entry: Registered, config: PushConfig | None = None) -> None:
+        if not entry.pushes:
+            raise GatewayError(
+                Reason.PUSH_NOTIFICATION_NOT_SUPPORTED, "This agent offers no push notifications; see its card"
+            )
+        if config is not None:
+            self._judge(config.url)
+
+    def named(self, config: PushConfig) -> PushConfig:
+        """With an id: the caller's, or one of ours."""
+        return config.model_copy(update={"id": config.id or self._services.new_id()})
+
+    async def create(self, call: CreatePushConfig, ticket: Ticket, entry: Registered) -> PushConfig:
+        self.check(entry)
+        row = await self._tasks.row(ticket.principal, call.task_id, entry.id)
+        self.check(entry, call.config)
+        config = self.named(call.config).model_copy(update={"task_id": row.id})
+        present = await self._services.store.push_configs(row.tenant, row.id, limit=MAX_CONFIGS)
+        if len(present) >= MAX_CONFIGS and config.id not in {known.id for known in present}:
+            raise GatewayError(
+                Reason.INVALID_PARAMS, f"A task has at most {MAX_CONFIGS} push configurations; delete one first"
+            )
+        await self._services.store.commit(PutPushConfig(row.tenant, config))
+        turn = self._engine.turn(row.tenant, row.id)
+        if turn is not None:
+            turn.push = True
+        return config
+
+    async def get(self, call: GetPushConfig, ticket: Ticket, entry: Registered) -> PushConfig:
+        self.check(entry)
+        row = await self._tasks.row(ticket.principal, call.task_id, entry.id)
+        config = await self._services.store.push_config(row.tenant, row.id, call.id)
+        if config is None:
+            raise task_not_found(call.task_id)
+        return config
+
+    async def list(self, call: ListPushConfigs, ticket: Ticket, entry: Registered) -> PushConfigPage:
+        self.check(entry)
+        row = await self._tasks.row(ticket.principal, call.task_id, entry.id)
+        bound = repr(("push", row.tenant, row.id))
+        after = self._cursors.open(call.page_token, bound) if call.page_token else ""
+        configs = await self._services.store.push_configs(row.tenant, row.id, limit=call.page_size + 1, after=after)
+        more, configs = len(configs) > call.page_size, configs[: call.page_size]
+        token = self._cursors.seal(configs[-1].id or "", bound) if more else ""
+        return PushConfigPage(tuple(configs), token)
+
+    async def delete(self, call: DeletePushConfig, ticket: Ticket, entry: Registered) -> None:
+        self.check(entry)
+        row = await self._tasks.row(ticket.principal, call.task_id, entry.id)
+        await self._services.store.commit(DropPushConfig(row.tenant, row.id, call.id))

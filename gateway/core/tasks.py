@@ -1,0 +1,102 @@
+"""Use cases on tasks that are there: get, list, cancel, subscribe. Each sees the caller's own tasks only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.core.audit import Ticket
+from gateway.core.cursor import Cursors
+from gateway.core.engine import Engine
+from gateway.core.registry import Registered, Registry
+from gateway.core.turn import Services
+from gateway.core.watch import Watch
+from gateway.model.call import CancelTask, GetTask, ListTasks, SubscribeToTask, TaskPage
+from gateway.model.errors import GatewayError, Reason, task_not_found
+from gateway.model.ports import Record, TaskQuery, TaskRow
+from gateway.model.principal import Principal
+from gateway.model.task import Task, envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One row of a listing across agents."""
+
+    agent: str
+    task: Task
+
+
+class Tasks:
+    def __init__(self, services: Services, registry: Registry, engine: Engine, cursors: Cursors) -> None:
+        self._services = services
+        self._registry = registry
+        self._engine = engine
+        self._cursors = cursors
+
+    async def row(self, who: Principal, task_id: str, agent: str | None) -> TaskRow:
+        """The caller's task on this agent (None: on any). Foreign and missing are the same (A2A §3.3.2)."""
+        turn = self._engine.turn(who.tenant, task_id)
+        row = None if turn is None else turn.row  # as last written: no need to read it back
+        if row is None or row.owner != who.owner or agent not in (None, row.agent):
+            row = await self._services.store.task(who.tenant, task_id, owner=who.owner, agent=agent)
+        if row is None:
+            raise task_not_found(task_id)
+        return row
+
+    async def get(self, call: GetTask, ticket: Ticket, entry: Registered | None) -> Task:
+        return (await self.row(ticket.principal, call.task_id, call.agent)).task.trimmed(call.history_length)
+
+    async def list(self, call: ListTasks, ticket: Ticket, entry: Registered | None) -> TaskPage:
+        who = ticket.principal
+        bound = repr((who.tenant, who.owner, call.agent, call.context_id, call.status, call.status_timestamp_after))
+        after = None
+        if call.page_token:
+            updated, _, last = self._cursors.open(call.page_token, bound).partition(" ")
+            after = (int(updated), last)
+        query = TaskQuery(
+            tenant=who.tenant,
+            owner=who.owner,
+            agent=call.agent,
+            limit=call.page_size + 1,
+            context_id=call.context_id,
+            state=call.status,
+            updated_since=call.status_timestamp_after,
+            after=after,
+        )
+        rows, total = await self._services.store.tasks(query)
+        more, rows = len(rows) > call.page_size, rows[: call.page_size]
+        token = self._cursors.seal(f"{rows[-1].updated} {rows[-1].id}", bound) if more else ""
+        listed = tuple(
+            Listed(row.agent, row.task.trimmed(call.history_length, artifacts=call.include_artifacts)) for row in rows
+        )
+        return TaskPage(listed, token, call.page_size, total)
+
+    async def cancel(self, call: CancelTask, ticket: Ticket, entry: Registered | None) -> Task:
+        row = await self.row(ticket.principal, call.task_id, call.agent)
+        agent = self._registry.get(row.agent) or self._registry.unknown(row.agent)
+        await self._services.store.commit(records=(ticket.intent(self._services.now(), row.id),))
+        return await self._engine.cancel(row, agent, ticket)
+
+    async def subscribe(self, call: SubscribeToTask, ticket: Ticket, entry: Registered | None) -> Watch:
+        row = await self.row(ticket.principal, call.task_id, call.agent)
+        if row.task.status.state.terminal:
+            raise GatewayError(
+                Reason.UNSUPPORTED_OPERATION,
+                f"The task has ended ({row.task.status.state.name}); read it with GetTask",
+                metadata={"taskId": row.id},
+            )
+        return await self.watch(row, until_pause=False)
+
+    async def watch(self, row: TaskRow, *, until_pause: bool) -> Watch:
+        # Listen first, read then: what is written in between is in both, and its number tells.
+        subscription = self._services.live.subscribe((row.tenant, row.id))
+        try:
+            fresh = await self._services.store.task(row.tenant, row.id, owner=row.owner)
+        except BaseException:
+            subscription.close()
+            raise
+        return Watch(subscription, whole(fresh or row), until_pause=until_pause)
+
+
+def whole(row: TaskRow) -> Record:
+    """The task as it stands, as the first event of a stream."""
+    return Record(row.seq, row.task, envelope(row.task))
