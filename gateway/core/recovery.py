@@ -12,14 +12,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
+from gateway.core.audit import Ticket
 from gateway.core.engine import Engine, last_asked
 from gateway.core.registry import Registered, Registry
 from gateway.core.turn import Services, Turn
 from gateway.model.agent import Context
+from gateway.model.audit import Decision, Verdict
 from gateway.model.base import timestamp
+from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError
 from gateway.model.message import Message, Part, Role
 from gateway.model.ports import CreateTask, Record, Release, Reservation, TaskRow
+from gateway.model.principal import Principal
 from gateway.model.task import Event, Task, TaskState, TaskStatus, envelope
 
 log = logging.getLogger(__name__)
@@ -28,6 +32,8 @@ BATCH = 500  # rows a claim takes at once: bounds memory while a large backlog i
 ROOM = 1000  # turns in hand beyond which the next claim waits
 LEASE_MS = 30_000
 PAUSE_SECONDS = 0.1
+
+_RESUMED = Decision(Verdict.PASS, "resumed", "decided when the message was accepted, before a restart")
 
 
 class Recovery:
@@ -40,9 +46,14 @@ class Recovery:
     async def start(self) -> None:
         """Take up what is unfinished. The first batch is in hand when this returns; a larger backlog follows in the
         background as room becomes free."""
-        store = self._services.store
-        if changes := [self._settled(left) for left in await store.unsettled(self._services.now())]:
-            await store.commit(*changes)
+        store, now = self._services.store, self._services.now()
+        if unsettled := await store.unsettled(now):
+            changes = [self._settled(left) for left in unsettled]
+            records = [
+                self._ticket(left.key.tenant, left.key.principal, left.key.agent).outcome(now, "unknown", left.task_id)
+                for left in unsettled
+            ]
+            await store.commit(*changes, records=records)
         if await self._batch():
             self._rest = asyncio.create_task(self._continue(), name="recovery")
 
@@ -71,12 +82,16 @@ class Recovery:
             log.info("took up %d unfinished tasks", len(rows))
         return len(rows)
 
+    def _ticket(self, tenant: str, owner: str, agent: str) -> Ticket:
+        """The call goes on, and how it ends is recorded like that of any other."""
+        return Ticket(Principal.of(owner, tenant), SendMessage.verb, agent, _RESUMED, self._services.new_id())
+
     def _take_up(self, row: TaskRow) -> tuple[str, str] | None:
         """Set the task going again, or say why it cannot be (a reason, and a sentence)."""
         entry = self._registry.get(row.agent)
         if entry is None:
             return "agent-removed", "The gateway was restarted, and this agent is no longer registered"
-        turn = Turn.of(self._services, entry, None, row, last_asked(row))
+        turn = Turn.of(self._services, entry, self._ticket(row.tenant, row.owner, row.agent), row, last_asked(row))
         turn.push = True  # whether there are configurations is for the store to see
         turn.context = self._engine.context(turn)
         if row.upstream is not None and row.upstream.task_id is not None:
@@ -89,7 +104,7 @@ class Recovery:
 
     async def _end(self, row: TaskRow, reason: str, text: str) -> None:
         entry = self._registry.get(row.agent) or self._registry.unknown(row.agent)
-        turn = Turn.of(self._services, entry, None, row, last_asked(row))
+        turn = Turn.of(self._services, entry, self._ticket(row.tenant, row.owner, row.agent), row, last_asked(row))
         turn.push = True
         turn.status(TaskState.FAILED, text, reason=reason)
         await turn.flush()

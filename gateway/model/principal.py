@@ -28,6 +28,12 @@ class Principal:
         """Unique in the tenant; kinds can never collide (`key:alice`, `agent:alice`)."""
         return f"{self.kind}:{self.name}"
 
+    @classmethod
+    def of(cls, id: str, tenant: str) -> Principal:
+        """The principal with this id."""
+        kind, _, name = id.partition(":")
+        return cls(Kind(kind), name, tenant)
+
     @property
     def owner(self) -> str:
         """Whose tasks and contexts this principal works on: those of the caller at the outer end of the chain."""

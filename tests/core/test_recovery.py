@@ -81,6 +81,7 @@ async def test_a_resumable_agent_runs_again_from_the_callers_message() -> None:
     assert after.status.state is TaskState.COMPLETED
     assert after.status.message is not None
     assert after.status.message.text == "forty-two"
+    assert await on.outcomes() == [("intent", "begun"), ("outcome", "COMPLETED")]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,7 @@ async def test_a_message_whose_fate_is_unknown_becomes_a_failed_task_that_says_s
     answer = await on.ended("hi", id="m")
     assert isinstance(answer, Task)
     assert answer.id == "t-1"
+    assert ("outcome", "unknown") in await on.outcomes()
     assert answer.status.state is TaskState.FAILED
     assert answer.status.message is not None
     assert answer.status.message.metadata == {"reason": "unknown-outcome"}

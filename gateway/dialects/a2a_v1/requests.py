@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -57,6 +58,10 @@ Truth: TypeAlias = Annotated[bool, BeforeValidator(_truth)]
 # ProtoJSON's int32. A history is never longer than its task, so the upper bound of the type is bound enough.
 Int32 = Annotated[Number, Field(ge=0, le=2**31 - 1)]
 M = TypeVar("M", bound=Model)
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_FIELD_VALUE = re.compile(r"[!-~]([ -~]{0,8190}[!-~])?")  # RFC 9110 §5.5; 8 KiB is what servers take
+
 CONTENT = ("text", "raw", "url", "data")
 _OPTIONAL = frozenset(
     name
@@ -112,8 +117,10 @@ def _send(agent: str, params: Params, extensions: tuple[str, ...], *, stream: bo
     _check_parts(request.message)
     configuration = request.configuration or _Configuration()
     push = configuration.task_push_notification_config
-    if push is not None and push.task_id:
-        raise invalid("configuration.taskPushNotificationConfig.taskId", "must be empty: the task is made by this call")
+    if push is not None:
+        _check_push(push, _IN_MESSAGE)
+        if push.task_id:
+            raise invalid(f"{_IN_MESSAGE}taskId", "must be empty: the task is made by this call")
     return SendMessage(
         agent=agent,
         message=request.message,
@@ -169,7 +176,7 @@ def _create_push(agent: str, params: Params, extensions: tuple[str, ...]) -> Cre
     config = _read(PushConfig, params)
     if not config.task_id:
         raise invalid("taskId", "is required")
-    _forget_nulls(config, *filter(None, (config.authentication,)))
+    _check_push(config)
     return CreatePushConfig(agent, config.task_id, config)
 
 
@@ -261,6 +268,23 @@ def _check_parts(message: Message) -> None:
             raise invalid(f"message.parts.{index}", f"must have exactly one of {', '.join(CONTENT)}")
         if part.raw is not None:
             _check_base64(index, part)
+
+
+_IN_MESSAGE = "configuration.taskPushNotificationConfig."
+
+
+def _check_push(config: PushConfig, where: str = "") -> None:
+    """What is to stand in a header of the delivery must be able to."""
+    _forget_nulls(config)
+    if config.token and not _FIELD_VALUE.fullmatch(config.token):
+        raise invalid(f"{where}token", "must be visible ASCII characters")
+    if (authentication := config.authentication) is None:
+        return
+    _forget_nulls(authentication)
+    if not _TOKEN.fullmatch(authentication.scheme):
+        raise invalid(f"{where}authentication.scheme", "must be the name of an HTTP authentication scheme")
+    if authentication.credentials and not _FIELD_VALUE.fullmatch(authentication.credentials):
+        raise invalid(f"{where}authentication.credentials", "must be visible ASCII characters")
 
 
 def _check_base64(index: int, part: Part) -> None:
