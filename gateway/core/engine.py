@@ -264,7 +264,7 @@ class Engine:
             log.exception("task %s of agent %s could not be written", turn.task_id, turn.entry.id)
             turn.answer(error if isinstance(error, GatewayError) else _unwritten())
             if turn.row is not None and not isinstance(error, Fenced):
-                await self._give_up(turn.row, turn.entry)
+                await self._give_up(turn, turn.row)
         finally:
             patience.cancel()
             self._drop(turn)
@@ -310,10 +310,10 @@ class Engine:
             turn.status(TaskState.COMPLETED)
         return None
 
-    async def _give_up(self, row: TaskRow, entry: Registered) -> None:
+    async def _give_up(self, turn: Turn, row: TaskRow) -> None:
         """End a task from where it was last written, so that it is not left at work for ever."""
-        last = Turn.of(self._services, entry, None, row, last_asked(row))
-        last.push = True
+        last = Turn.of(self._services, turn.entry, turn.ticket, row, turn.message)
+        last.push = turn.push
         try:
             last.status(TaskState.FAILED, "An event of this task could not be stored", reason="not-stored")
             await last.flush()
