@@ -35,8 +35,9 @@ from gateway.core.push import PushWorker
 from gateway.core.recovery import Recovery
 from gateway.core.registry import Registered, Registry
 from gateway.core.turn import Services
+from gateway.dialects.strict_json import read
 from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill
-from gateway.model.errors import invalid
+from gateway.model.errors import GatewayError, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Kind
 from gateway.model.problems import Problem, StartError
@@ -85,13 +86,15 @@ class Running:
 class App:
     """An assembled gateway: `start`, then serve `asgi`; `drain`, then `aclose`."""
 
-    def __init__(self, settings: Settings, store: Store, token: str, *, now: Callable[[], int] = _now) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, token: str, node: str, *, now: Callable[[], int] = _now
+    ) -> None:
         config = settings.config
         self.settings = settings
         self.store = store
         self.egress = Egress(EgressRules(**config.egress.model_dump()))
         self.push = PushWorker(store, WebhookNotifier(self.egress), now)
-        self.services = Services(store, Live(), now, _new_id, _new_id(), self.push.wake)
+        self.services = Services(store, Live(), now, _new_id, node, self.push.wake)
         fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
         self.registry = Registry(store, RemoteDirectory(self.egress, fetcher), now)
         self.engine = Engine(self.services)
@@ -144,8 +147,9 @@ class App:
 async def assemble(settings: Settings, *, store: Store | None = None) -> App:
     """A gateway that is ready to start. Raises StartError or ConfigError with everything that stands in its way."""
     token = _credential(settings.data)
+    node = _new_id()  # this life of the process: what another one left behind is told by it
     try:
-        return App(settings, store or await _store(settings), token)
+        return App(settings, store or await _store(settings, node), token, node)
     except StoreProblem as problem:
         raise StartError(Problem("", problem.sentence, problem.hint)) from problem
 
@@ -224,10 +228,10 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _store(settings: Settings) -> Store:
+async def _store(settings: Settings, node: str) -> Store:
     if settings.store == "memory:":
-        return MemoryStore(now=_now)
-    return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=_new_id())
+        return MemoryStore(now=_now, node=node)
+    return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=node)
 
 
 def _credential(data: Path) -> str:
@@ -311,9 +315,11 @@ def _card(config: Config, id: str, field: str, path: Path) -> AgentCard:
         return config.problem(("agents", id, field), reason, hint)
 
     try:
-        return AgentCard.model_validate_json(path.read_bytes())
+        return AgentCard.model_validate(read(path.read_bytes()))
     except OSError as error:
         raise ConfigError([problem(f"cannot read {path}: {error.strerror}", "give the path of a card")]) from error
+    except GatewayError as error:
+        raise ConfigError([problem(f"{path.name} is not strict JSON: {error.message}", "correct the file")]) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"

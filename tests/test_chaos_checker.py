@@ -102,6 +102,11 @@ def test_a_doubled_task_is_found(story: Story) -> None:
     assert "made 2 tasks" in only(broken(story, kept("t-1"), kept("t-2")), "I2").sentence
 
 
+def test_a_doubled_task_that_lacks_its_message_is_found(story: Story) -> None:
+    story.told("t-2")
+    assert "made 2 tasks" in only(broken(story, kept("t-1"), kept("t-2", message_id="")), "I2").sentence
+
+
 def test_the_same_message_id_of_two_principals_is_no_double(story: Story) -> None:
     story.told("t-1")
     story.told("t-2", who="bob")

@@ -8,6 +8,7 @@ at a time, in order, so a webhook that fails delays nobody but itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 RETRY_MS = (1_000, 5_000, 25_000)  # after the first, second and third failure; then it is given up
 LEASE_MS = 60_000  # longer than an attempt may take (the sender's own timeout is 15 s)
-BATCH = 32  # deliveries in hand at once
+AT_ONCE = 32  # deliveries in hand: enough for many slow webhooks, few enough sockets
 POLL_SECONDS = 1.0  # retries come due without anybody telling
 
 
@@ -29,47 +30,67 @@ class PushWorker:
         self._now = now
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._trying: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         self._due.set()  # an earlier life may have left some
         self._task = asyncio.create_task(self._forever(), name="push")
 
     async def aclose(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        tasks = {task for task in (self._task, *self._trying) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def wake(self) -> None:
         self._due.set()
 
     async def _forever(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._due.wait()
-            except TimeoutError:
-                pass
             self._due.clear()
             try:
-                while deliveries := await self._store.due(self._now(), BATCH, LEASE_MS):
-                    await asyncio.gather(*(self._try(delivery) for delivery in deliveries))
+                await self._take()
             except GatewayError as error:
                 log.error("the push outbox cannot be read: %s", error.message)
+
+    async def _take(self) -> None:
+        """Begin what is due, as far as there is room; nobody waits for anybody else's webhook."""
+        while room := AT_ONCE - len(self._trying):
+            deliveries = await self._store.due(self._now(), room, LEASE_MS)
+            for delivery in deliveries:
+                task = asyncio.create_task(self._try(delivery))
+                self._trying.add(task)
+                task.add_done_callback(self._tried)
+            if not deliveries:
+                return
+
+    def _tried(self, task: asyncio.Task[None]) -> None:
+        self._trying.discard(task)
+        self._due.set()  # there is room again, and that webhook's next event may be due
 
     async def _try(self, delivery: Delivery) -> None:
         retry_at = None
         try:
             await self._notifier.deliver(delivery)
-        except GatewayError as error:
+        except Exception as error:
             if delivery.attempts <= len(RETRY_MS):
                 retry_at = self._now() + RETRY_MS[delivery.attempts - 1]
-            log.warning(
-                "push of task %s event %d, attempt %d: %s%s",
-                delivery.task_id,
-                delivery.seq,
-                delivery.attempts,
-                error.message,
-                "" if retry_at else "; given up",
-            )
+            self._log(delivery, error, given_up=retry_at is None)
         assert delivery.config.id is not None
         self._store.later(SettleDelivery(delivery.tenant, delivery.task_id, delivery.config.id, delivery.seq, retry_at))
+
+    def _log(self, delivery: Delivery, error: Exception, *, given_up: bool) -> None:
+        known = isinstance(error, GatewayError)
+        log.warning(
+            "push of task %s event %d, attempt %d: %s%s",
+            delivery.task_id,
+            delivery.seq,
+            delivery.attempts,
+            error.message if isinstance(error, GatewayError) else "failed unexpectedly",
+            "; given up" if given_up else "",
+            exc_info=None if known else error,
+        )

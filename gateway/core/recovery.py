@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 500  # rows a claim takes at once: bounds memory while a large backlog is taken up
 ROOM = 1000  # turns in hand beyond which the next claim waits
-LEASE_MS = 30_000
-PAUSE_SECONDS = 0.1
+LEASE_MS = 30_000  # how long a claim holds where several gateways share a store
+PAUSE_SECONDS = 0.1  # between looks whether there is room for more of a large backlog
 
 _RESUMED = Decision(Verdict.PASS, "resumed", "decided when the message was accepted, before a restart")
 
@@ -74,8 +74,10 @@ class Recovery:
     async def _batch(self) -> int:
         now = self._services.now()
         rows = await self._services.store.claim(self._services.node, now, now + LEASE_MS, BATCH)
-        # Turns first and without a pause, so that nobody can come between the claim and its turn.
-        hopeless = [(row, why) for row in rows if (why := self._take_up(row)) is not None]
+        # Turns first and without a pause, so that nobody can come between the claim and its turn. A task that has a
+        # turn already was continued or canceled just now; that turn has it.
+        idle = [row for row in rows if self._engine.turn(row.tenant, row.id) is None]
+        hopeless = [(row, why) for row in idle if (why := self._take_up(row)) is not None]
         for row, (reason, text) in hopeless:
             await self._end(row, reason, text)
         if rows:

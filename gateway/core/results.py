@@ -70,10 +70,11 @@ class Results:
         """Only the worker of the task's agent is heard; to anybody else the task does not exist."""
         who = ticket.principal
         turn = self._engine.turn(who.tenant, call.task_id)
-        if turn is None or turn.row is None or call.agent not in (None, turn.entry.id):
+        if turn is None or call.agent not in (None, turn.entry.id):
             raise task_not_found(call.task_id)
         if not self._policy.decide(who, call.verb, turn.entry.target).allowed:
             raise task_not_found(call.task_id)
+        turn.open()  # a quick worker may be here before the task's first write
         await _worked(turn.entry).submit(call.task_id, call.state, call.result, call.has_result)
         await turn.flush()  # the receipt says that the report will not be lost
         return call.state

@@ -52,7 +52,7 @@ MAX_PENDING = 64
 # A task's events are bounded in all (a runaway agent must not fill the disk): 50 000 chunks is a long book.
 MAX_EVENTS = 50_000
 MAX_BYTES = 64 * 1024 * 1024  # and so are their bodies: the task is held in memory while it runs
-STORE_RETRY_SECONDS = 1.0
+STORE_RETRY_SECONDS = 1.0  # a full disk is emptied by people, not in milliseconds
 
 Answer: TypeAlias = Task | Message | GatewayError
 

@@ -1,14 +1,17 @@
 """The older messages, `agents/tasks/create` and `agents/tasks/result`, over the same calls.
 
 The two examples that these messages come from disagree on where `input_data` stands (beside `task` or inside it);
-both are read, and if both are there they must be equal. The caller's task id is its idempotency key. `result` has
-two meanings: with only a `task_id` it asks, with a `status` it reports (the worker of an agent does).
+both are read, and if both are there they must be equal. The caller's task id is its idempotency key; who gives none
+gets one. `result` has two meanings: with only a `task_id` it asks, with a `status` it reports (the worker of an agent
+does).
 `agents/tasks/pending` is ours: how a worker that nobody can call takes its work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,7 +27,7 @@ METHODS = frozenset({CREATE, RESULT, PENDING})
 
 # How long `create` waits for a result before it answers with the state only, unless the caller says otherwise.
 DEFAULT_WAIT = 10.0
-MAX_WAIT = 300.0
+MAX_WAIT = 300.0  # seconds; longer silences are cut by what stands between (nginx: 60 s by default), so ask again
 
 Wait = Annotated[float, Field(ge=0, le=MAX_WAIT)]
 TaskId = Annotated[str, Field(min_length=1, max_length=256)]
@@ -53,7 +56,7 @@ class _Shape(BaseModel):
 
 
 class _Task(_Shape):
-    id: TaskId
+    id: TaskId | None = None
     description: str = ""
     context: dict[str, Any] | None = None
     priority: Literal["low", "normal", "high", "critical"] = "normal"
@@ -81,14 +84,19 @@ class _Pending(_Shape):
     wait: Wait = 0.0
 
 
-def decode(method: str, params: Any, agent: str | None) -> tuple[Call, float]:
-    """The call and how many seconds its answer may wait. `agent` is the endpoint's, None at the root.
+def _random_id() -> str:
+    return uuid4().hex
+
+
+def decode(method: str, params: Any, agent: str | None, new_id: Callable[[], str] = _random_id) -> tuple[Call, float]:
+    """The call and how many seconds its answer may wait. `agent` is the endpoint's, None at the root; `new_id` names
+    a task that its caller gave no id.
 
     Raises INVALID_PARAMS with a violation per wrong field.
     """
     try:
         if method == CREATE:
-            return _create(_Create.model_validate(params), agent)
+            return _create(_Create.model_validate(params), agent, new_id)
         if method == RESULT:
             return _result(_Result.model_validate(params), agent)
         pending = _Pending.model_validate(params)
@@ -101,7 +109,7 @@ def decode(method: str, params: Any, agent: str | None) -> tuple[Call, float]:
         raise GatewayError(Reason.INVALID_PARAMS, sentence, violations=found) from None
 
 
-def _create(request: _Create, agent: str | None) -> tuple[SendMessage, float]:
+def _create(request: _Create, agent: str | None, new_id: Callable[[], str]) -> tuple[SendMessage, float]:
     task, target = request.task, _agent(request.agent_id, agent, required=True)
     data = _input_data(request)
     parts = [Part(text=task.description)] if task.description else []
@@ -113,7 +121,7 @@ def _create(request: _Create, agent: str | None) -> tuple[SendMessage, float]:
     session = context.get("session_id")
     fields: dict[str, Any] = {"context_id": str(session)} if session else {}
     message = Message(
-        message_id=task.id,
+        message_id=task.id or new_id(),
         role=Role.USER,
         parts=tuple(parts),
         metadata={"priority": task.priority, **({"context": context} if context else {})},

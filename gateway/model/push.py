@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import StringConstraints
+
 from gateway.model.base import Id, Model
 
 
@@ -15,7 +19,7 @@ class PushAuthentication(Model):
 class PushConfig(Model):
     """`TaskPushNotificationConfig`."""
 
-    url: Id
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]  # signed webhook URLs are long
     id: str | None = None
     task_id: str | None = None
     tenant: str | None = None

@@ -24,6 +24,8 @@ NO_STORE: Headers = ((b"cache-control", b"no-store"),)
 A2A_HEADERS: Headers = ((b"content-type", b"application/a2a+json"), *NO_STORE)
 PLAIN_HEADERS: Headers = (*JSON_HEADERS, *NO_STORE)
 
+_PROTO_NAMES = {"taskId": "task_id"}  # of the ids that stand in paths
+
 
 class HttpJsonDoor:
     def __init__(self, gateway: Gateway, auth: Authenticator, cards: Cards) -> None:
@@ -67,8 +69,9 @@ class HttpJsonDoor:
         else:
             params = {name: value for name, value in request.query.items() if name != "A2A-Version"}
         for name, value in operation.ids.items():
-            if params.get(name) not in (None, "", value):
-                raise invalid(name, "differs from the one in the path")
+            for spelled in {name, _PROTO_NAMES.get(name, name)}:
+                if params.pop(spelled, None) not in (None, "", value):
+                    raise invalid(name, "differs from the one in the path")
             params[name] = value
         if (params.get("tenant") or None) not in (None, tenant):
             raise invalid("tenant", "differs from the one in the path")

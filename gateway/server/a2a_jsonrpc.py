@@ -157,7 +157,7 @@ class JsonRpcDoor:
             return await self._call(name, params, endpoint)
 
         body = await dispatch.answer(tree, METHODS, method)
-        return Reply(204, b"", ()) if body is None else Reply(200, body)
+        return Reply(204, b"", ()) if body is None else Reply(200, body, self._headers(endpoint, JSON_HEADERS))
 
     def _headers(self, endpoint: Endpoint, headers: Headers) -> Headers:
         """With the activated extensions, if the caller asked for some (docs/topics/extensions)."""

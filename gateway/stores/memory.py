@@ -201,7 +201,7 @@ def _settle_delivery(tx: _Transaction, change: SettleDelivery) -> None:
     if change.retry_at is None:
         tx.drop(tx.tables.outbox, key)
     else:
-        tx.put(tx.tables.outbox, key, replace(queued, due=change.retry_at))
+        tx.put(tx.tables.outbox, key, replace(queued, due=change.retry_at, attempts=queued.attempts + 1))
 
 
 def _put_agent(tx: _Transaction, change: PutAgent) -> None:
@@ -346,13 +346,13 @@ class MemoryStore(Store):
         ready = sorted((outbox[key].due, key) for key in first if outbox[key].due <= now)
         keys = [key for _, key in ready[:limit]]
         for key in keys:
-            outbox[key] = _Queued(now + lease_ms, outbox[key].attempts + 1)
+            outbox[key] = _Queued(now + lease_ms, outbox[key].attempts)
         return [self._delivery(*key) for key in keys]
 
     def _delivery(self, tenant: str, task_id: str, config_id: str, seq: int) -> Delivery:
         tables = self._tables
         body = next(record.body for record in tables.logs[tenant, task_id] if record.seq == seq)
-        attempts = tables.outbox[tenant, task_id, config_id, seq].attempts
+        attempts = tables.outbox[tenant, task_id, config_id, seq].attempts + 1
         return Delivery(tenant, task_id, tables.configs[tenant, task_id, config_id], seq, body, attempts)
 
     async def agents(self) -> list[AgentRecord]:

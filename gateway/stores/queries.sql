@@ -141,11 +141,15 @@ WHERE due <= ? ORDER BY due, tenant, task_id, config_id LIMIT ?;
 
 -- name: lease_delivery
 -- Hide it while it is being delivered.
-UPDATE outbox SET due = ?, attempts = ? WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
+UPDATE outbox SET due = ? WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
 
 -- name: retry_delivery
--- An attempt failed; the next one comes then.
-UPDATE outbox SET due = ? WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
+-- An attempt failed; the next one comes then. (Counted here: one that a kill cut short is not the webhook's fault.)
+UPDATE outbox SET due = ?, attempts = attempts + 1 WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
+
+-- name: free_deliveries
+-- What an earlier life of the process had in hand is due again.
+UPDATE outbox SET due = :now WHERE due > :now;
 
 -- name: drop_delivery
 -- Delivered, or given up.

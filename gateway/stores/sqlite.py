@@ -41,16 +41,18 @@ async def open_sqlite(path: Path, *, now: Callable[[], int], node: str) -> Sqlit
 
     Raises StoreProblem when the file cannot be used; nothing is held then.
     """
-    lock, writer, readers = await asyncio.to_thread(_open, path)
+    lock, writer, readers = await asyncio.to_thread(_open, path, now())
     return SqliteStore(lock, writer, Readers(readers), now, node)
 
 
-def _open(path: Path) -> tuple[FolderLock, sqlite3.Connection, list[sqlite3.Connection]]:
+def _open(path: Path, now: int) -> tuple[FolderLock, sqlite3.Connection, list[sqlite3.Connection]]:
     prepare(path)
     lock = FolderLock(path.parent)
     opened: list[sqlite3.Connection] = []
     try:
         opened.append(schema.open_writer(path))
+        # The lock on the folder says that nobody delivers them any more.
+        opened[0].execute(SQL["free_deliveries"], {"now": now})
         opened.extend(schema.open_reader(path) for _ in range(READERS))
     except BaseException:
         for connection in opened:
@@ -163,6 +165,6 @@ def _claim(node: str, limit: int, cursor: sqlite3.Cursor) -> list[rows.Row]:
 
 def _lease_deliveries(now: int, limit: int, lease_ms: int, cursor: sqlite3.Cursor) -> list[rows.Row]:
     found = cursor.execute(SQL["due"], (now, limit)).fetchall()
-    leases = [(now + lease_ms, attempts, *key) for *key, attempts in found]
+    leases = [(now + lease_ms, *key) for *key, _ in found]
     cursor.executemany(SQL["lease_delivery"], leases)
     return found

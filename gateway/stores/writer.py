@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 BATCH_SECONDS = 0.004
 # What nobody waits for is written after this time, or with the next commit.
 LATER_SECONDS = 0.004
-# About a second of work: who would wait longer is better served by a refusal now. What nobody waits for cannot
-# be refused, only lost, so it may queue up further.
+# About a second of work: who would wait longer is better served by a refusal now.
 WAITING_LIMIT = 8_192
+# What nobody waits for cannot be refused, only lost, so it may queue up further.
 QUEUE_LIMIT = 65_536
 # How long another program (a person's sqlite3 shell) may hold the write lock before we call it a failure.
 PATIENCE_MS = 5_000

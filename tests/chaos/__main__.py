@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -16,10 +17,12 @@ from tests.chaos.crash import crash
 from tests.chaos.drain import drain
 from tests.chaos.instance import DidNotStart
 from tests.chaos.push import push
+from tests.chaos.resume import resume
 from tests.chaos.streams import streams
 from tests.chaos.town import Plan, Result
 
 SCENARIOS: dict[str, Callable[[Plan], Awaitable[list[Result]]]] = {
+    "resume": resume,
     "crash": crash,
     "drain": drain,
     "push": push,
@@ -46,6 +49,10 @@ def main() -> int:
 
 async def _run(name: str, plan: Plan) -> list[Result]:
     print(f"{name}:", flush=True)
+    this = asyncio.current_task()
+    assert this is not None
+    # Whoever ends us must not leave gateways behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     began = time.monotonic()
     try:
         results = await SCENARIOS[name](plan)

@@ -93,8 +93,10 @@ def nothing_is_lost(evidence: Evidence) -> Iterator[Violation]:
 def nothing_is_doubled(evidence: Evidence) -> Iterator[Violation]:
     """I2: one message, at most one task; the same message again, the same answer; another under its id, an error."""
     made: dict[Key, list[Kept]] = defaultdict(list)
+    told = _answered(evidence)
     for task in evidence.kept:
-        made[task.who, task.agent, task.message_id].append(task)
+        message_id = task.message_id or told.get(task.task_id, f"(the message of {task.task_id})")
+        made[task.who, task.agent, message_id].append(task)
     for (who, agent, message_id), tasks in made.items():
         if len(tasks) > 1:
             ids = ", ".join(sorted(task.task_id for task in tasks))
@@ -346,6 +348,16 @@ _REACHABLE = {state: _closure(state) for state in TaskState}
 
 def _sent(evidence: Evidence) -> dict[int, Entry]:
     return {entry.call: entry for entry in evidence.entries if entry.what is What.SENT}
+
+
+def _answered(evidence: Evidence) -> dict[str, str]:
+    """Which message each task answered first. A task may be without it: one that only says that the outcome of a
+    message is not known."""
+    told: dict[str, str] = {}
+    for entry in evidence.entries:
+        if entry.verb in SENDS and entry.task_id and entry.what in (What.ANSWERED, What.EVENT):
+            told.setdefault(entry.task_id, entry.message_id)
+    return told
 
 
 def _asked_after(evidence: Evidence, known: Entry, entry: Entry) -> bool:

@@ -7,8 +7,8 @@ import random
 from contextlib import aclosing, suppress
 from itertools import chain
 
-from tests.chaos.sequence import Json, flaws
 from tests.chaos.instance import local_agent
+from tests.chaos.sequence import Json, flaws
 from tests.chaos.town import LOCAL, REMOTE, Plan, Result, Town, town
 from tests.chaos.wire import Caller, Lost, Refused
 

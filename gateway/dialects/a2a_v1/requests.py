@@ -113,7 +113,9 @@ class _PushList(Model):
 
 def _send(agent: str, params: Params, extensions: tuple[str, ...], *, stream: bool = False) -> SendMessage:
     request = _read(_Send, params)
-    _forget_nulls(request.message, *request.message.parts)
+    _tidy(request.message, "message")
+    for index, part in enumerate(request.message.parts):
+        _tidy(part, f"message.parts.{index}")
     _check_parts(request.message)
     configuration = request.configuration or _Configuration()
     push = configuration.task_push_notification_config
@@ -248,12 +250,13 @@ def _read(shape: type[M], params: Params) -> M:
         raise GatewayError(Reason.INVALID_PARAMS, sentence, violations=found) from None
 
 
-def _forget_nulls(*values: Model) -> None:
+def _tidy(value: Model, where: str) -> None:
     """ProtoJSON: null is "not given", and what was not given is not written (model/base.py). Only in `data`, which
-    is any JSON, it is a value; and fields that we do not know are not ours to judge."""
-    for value in values:
-        for name in [name for name in value.model_fields_set if name in _OPTIONAL and getattr(value, name) is None]:
-            value.__pydantic_fields_set__.discard(name)
+    is any JSON, it is a value. A field under both of its names is given twice."""
+    for name in [name for name in value.model_fields_set if name in _OPTIONAL and getattr(value, name) is None]:
+        value.__pydantic_fields_set__.discard(name)
+    if value.model_extra and not value.model_extra.keys().isdisjoint(type(value).model_fields):
+        raise invalid(where or "params", "has a field under both of its names")
 
 
 def _check_parts(message: Message) -> None:
@@ -275,12 +278,12 @@ _IN_MESSAGE = "configuration.taskPushNotificationConfig."
 
 def _check_push(config: PushConfig, where: str = "") -> None:
     """What is to stand in a header of the delivery must be able to."""
-    _forget_nulls(config)
+    _tidy(config, where[:-1])
     if config.token and not _FIELD_VALUE.fullmatch(config.token):
         raise invalid(f"{where}token", "must be visible ASCII characters")
     if (authentication := config.authentication) is None:
         return
-    _forget_nulls(authentication)
+    _tidy(authentication, f"{where}authentication")
     if not _TOKEN.fullmatch(authentication.scheme):
         raise invalid(f"{where}authentication.scheme", "must be the name of an HTTP authentication scheme")
     if authentication.credentials and not _FIELD_VALUE.fullmatch(authentication.credentials):
