@@ -1,12 +1,10 @@
-"""What we know the kit will not pass, and the comparison with what it did."""
+"""What we know the kit will not pass, test by test, and the comparison with what it did."""
 
-import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conformance.kit import Test
+from conformance.kit import Verdict
 
 FOLDER = Path(__file__).with_name("expected")
 KINDS = ("kit", "older", "capability", "elsewhere")
@@ -14,13 +12,9 @@ KINDS = ("kit", "older", "capability", "elsewhere")
 
 @dataclass(frozen=True)
 class Expectation:
-    tests: tuple[str, ...]
     outcome: str
     kind: str
     because: str
-
-    def fits(self, test: str) -> bool:
-        return any(_pattern(name).fullmatch(test) for name in self.tests)
 
 
 @dataclass(frozen=True)
@@ -39,48 +33,43 @@ class Comparison:
     unexpected: list[str] = field(default_factory=list)
 
 
-def load(*names: str, folder: Path = FOLDER) -> list[Expectation]:
-    """The expectations of these files, in order; a file that is not there expects nothing."""
-    files = [folder / f"{name}.toml" for name in names]
-    return [entry for file in files if file.exists() for entry in _entries(file)]
-
-
-def _entries(file: Path) -> Iterator[Expectation]:
-    with file.open("rb") as stream:
-        for entry in tomllib.load(stream)["expected"]:
-            expectation = Expectation(**(entry | {"tests": tuple(entry["tests"])}))
+def load(*names: str, folder: Path = FOLDER) -> dict[str, Expectation]:
+    """The expectations of these files, by the name of the test."""
+    expectations: dict[str, Expectation] = {}
+    for name in names:
+        file = folder / f"{name}.toml"
+        with file.open("rb") as stream:
+            entries = tomllib.load(stream)["expected"]
+        for entry in entries:
+            tests = entry.pop("tests")
+            expectation = Expectation(**entry)
             if expectation.kind not in KINDS:
                 raise ValueError(f"{file.name}: kind '{expectation.kind}' is none of {', '.join(KINDS)}")
-            yield expectation
+            if twice := sorted({test for test in tests if test in expectations or tests.count(test) > 1}):
+                raise ValueError(f"{file.name}: {twice[0]} has an expectation already")
+            expectations |= dict.fromkeys(tests, expectation)
+    return expectations
 
 
-def _pattern(name: str) -> re.Pattern[str]:
-    """Only `*` is special: test names are full of the brackets that fnmatch would read."""
-    return re.compile(".*".join(re.escape(piece) for piece in name.split("*")))
-
-
-def compare(tests: list[Test], expectations: list[Expectation], *, whole: bool) -> Comparison:
-    """Every test against its first expectation. `whole`: all tests ran, so each expected name must occur."""
+def compare(tests: list[Verdict], expectations: dict[str, Expectation], *, whole: bool) -> Comparison:
+    """Every test against its expectation. `whole`: all tests ran, so each expected name must occur."""
     compared = Comparison()
     for test in tests:
-        entry = next((entry for entry in expectations if entry.fits(test.name)), None)
+        entry = expectations.get(test.name)
         if entry and test.outcome == entry.outcome:
             compared.explained.append(Explained(test.name, test.outcome, entry.kind, entry.because))
         elif entry or test.outcome != "passed":
             compared.unexpected.append(_surprise(test, entry))
-    if whole:
-        compared.unexpected.extend(_unheard(tests, expectations))
+    heard = {test.name for test in tests}
+    compared.unexpected.extend(
+        f"{name} is expected to be {entry.outcome}, but the kit has no such test"
+        for name, entry in expectations.items()
+        if whole and name not in heard
+    )
     return compared
 
 
-def _surprise(test: Test, entry: Expectation | None) -> str:
+def _surprise(test: Verdict, entry: Expectation | None) -> str:
     expected = f", expected to be {entry.outcome}" if entry else ""
     detail = f": {test.message.splitlines()[0][:300]}" if test.message else ""
     return f"{test.name} {test.outcome}{expected}{detail}"
-
-
-def _unheard(tests: list[Test], expectations: list[Expectation]) -> Iterator[str]:
-    for entry in expectations:
-        for name in entry.tests:
-            if not any(_pattern(name).fullmatch(test.name) for test in tests):
-                yield f"{name} is expected to be {entry.outcome}, but the kit has no such test"

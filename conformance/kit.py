@@ -26,7 +26,7 @@ OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
 
 @dataclass(frozen=True)
-class Test:
+class Verdict:
     name: str
     outcome: str
     message: str = ""
@@ -34,7 +34,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Report:
-    tests: list[Test]
+    tests: list[Verdict]
     # What the kit itself makes of it, as it prints it: its scores count what it never tests as failed.
     score: dict[str, Any] = field(default_factory=dict)
 
@@ -94,15 +94,16 @@ def run(kit: Path, host: str, reports: Path, select: str | None = None) -> Repor
     # 0: all passed, 1: some failed. Anything else is pytest's own trouble.
     if done.returncode not in (0, 1) or not junit.exists():
         raise KitError(f"the kit did not run:\n{(done.stdout + done.stderr)[-2000:]}")
-    return Report(list(read(junit)), _score(reports / "compatibility.json"))
+    # The score of a part is no score of the kit.
+    return Report(list(read(junit)), {} if select else _score(reports / "compatibility.json"))
 
 
-def read(junit: Path) -> Iterator[Test]:
+def read(junit: Path) -> Iterator[Verdict]:
     """The tests of a JUnit report, with names relative to the kit's suite."""
     for case in ElementTree.parse(junit).iter("testcase"):
         # removeprefix leaves `markers` and the like alone; a class of the suite always has the prefix.
         module = case.get("classname", "").removeprefix(SUITE.replace("/", ".") + ".")
-        yield Test(f"{module}.{case.get('name')}", *_outcome(case))
+        yield Verdict(f"{module}.{case.get('name')}", *_outcome(case))
 
 
 def _outcome(case: ElementTree.Element) -> tuple[str, str]:

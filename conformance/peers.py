@@ -2,7 +2,8 @@
 
     python -m conformance.peers http://127.0.0.1:8080
 
-It names behaviours by messageId, as the kit does, so it runs against the gateway and against sut.py alike.
+It names behaviours by messageId, as the kit does, so it runs against the gateway and against sut.py alike. What only
+the agents of a2a.yaml have (`strict`, `plain`, `extended`) is in checks of their own.
 """
 
 import argparse
@@ -11,14 +12,15 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import httpx
-from a2a.client import A2ACardResolver, Client, ClientConfig, ClientFactory
+from a2a.client import A2ACardResolver, Client, ClientCallContext, ClientConfig, ClientFactory
 from a2a.types.a2a_pb2 import (
     AgentCard,
     CancelTaskRequest,
     DeleteTaskPushNotificationConfigRequest,
+    GetExtendedAgentCardRequest,
     GetTaskPushNotificationConfigRequest,
     GetTaskRequest,
     ListTaskPushNotificationConfigsRequest,
@@ -34,13 +36,22 @@ from a2a.types.a2a_pb2 import (
     TaskPushNotificationConfig,
     TaskState,
 )
-from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError
+from a2a.utils.errors import (
+    A2AError,
+    ExtensionSupportRequiredError,
+    PushNotificationNotSupportedError,
+    TaskNotCancelableError,
+    TaskNotFoundError,
+    UnsupportedOperationError,
+)
 
 BINDINGS = ("JSONRPC", "HTTP+JSON")
 # The longest behaviour takes four seconds; a check that takes three times as long hangs.
 CHECK_S = 12.0
 # Creating a configuration must not need the network, and this one is never called: its task has ended.
 WEBHOOK = "https://example.com/webhook"
+# What cards/strict.json requires.
+EXTENSION = "urn:a2a:tck:required-extension"
 
 T = TypeVar("T")
 
@@ -50,13 +61,18 @@ class Peer:
     card: AgentCard
     streaming: Client
     plain: Client
+    # Headers for the checks that want to show a credential.
+    credential: dict[str, str]
 
-    async def send(self, behaviour: str, text: str = "Hello", **follow: str) -> Task | Message:
-        event = await _only(self.plain.send_message(request(behaviour, text, **follow)))
+    async def send(
+        self, behaviour: str, text: str = "Hello", *, headers: dict[str, str] | None = None, **follow: str
+    ) -> Task | Message:
+        context = ClientCallContext(service_parameters=headers)
+        event = await _only(self.plain.send_message(request(behaviour, text, **follow), context=context))
         return event.task if event.HasField("task") else event.message
 
     async def task(self, behaviour: str, **follow: str) -> Task:
-        answer = await self.send(behaviour, **follow)
+        answer = await self.send(behaviour, headers=None, **follow)
         assert isinstance(answer, Task), f"{behaviour} gave a message"
         return answer
 
@@ -133,7 +149,9 @@ async def a_stream_begins_with_the_task_and_ends_with_its_end(peer: Peer) -> Non
     events = await _all(peer.streaming.send_message(request("tck-stream-artifact-chunked", "Hello")))
     kinds = [event.WhichOneof("payload") for event in events]
     assert kinds[0] == "task", kinds
-    texts = [event.artifact_update.artifact.parts[0].text for event in events if event.HasField("artifact_update")]
+    # In two pieces, or in one of two parts if the gateway's own agent gives no streams.
+    pieces = [event.artifact_update.artifact.parts for event in events if event.HasField("artifact_update")]
+    texts = [part.text for parts in pieces for part in parts]
     assert "".join(texts) == "chunk-1 chunk-2", texts
     assert events[-1].status_update.status.state == TaskState.TASK_STATE_COMPLETED
 
@@ -171,6 +189,15 @@ async def a_task_that_asks_goes_on_with_the_answer(peer: Peer) -> None:
     assert _state(asked) == "TASK_STATE_INPUT_REQUIRED", _state(asked)
     done = await peer.task("tck-complete-task", task_id=asked.id, context_id=asked.context_id)
     assert (done.id, _state(done)) == (asked.id, "TASK_STATE_COMPLETED")
+
+
+async def the_history_is_the_conversation_in_order(peer: Peer) -> None:
+    asked = await peer.task("tck-input-required", text="one")
+    await peer.task("tck-input-required", text="two", task_id=asked.id, context_id=asked.context_id)
+    await peer.task("tck-complete-task", text="three", task_id=asked.id, context_id=asked.context_id)
+    history = (await peer.plain.get_task(GetTaskRequest(id=asked.id))).history
+    said = [message.parts[0].text if message.role == Role.ROLE_USER else "?" for message in history]
+    assert said == ["one", "?", "two", "?", "three"], said
 
 
 async def a_running_task_can_be_cancelled(peer: Peer) -> None:
@@ -217,7 +244,63 @@ async def an_unknown_task_is_not_found(peer: Peer) -> None:
     await _refused(TaskNotFoundError, peer.send("tck-complete-task", task_id="nobody-made-this"))
 
 
-CHECKS: tuple[Callable[[Peer], Awaitable[None]], ...] = (
+# --- strict: an extension is required. ---
+
+
+async def without_the_required_extension_nothing_is_taken(peer: Peer) -> None:
+    await _refused(ExtensionSupportRequiredError, peer.send("tck-complete-task"))
+    await _refused(ExtensionSupportRequiredError, _all(peer.streaming.send_message(request("tck-stream-001", "Hello"))))
+
+
+async def naming_the_required_extension_is_enough(peer: Peer) -> None:
+    extensions = {"A2A-Extensions": f"https://example.com/unknown,{EXTENSION}"}
+    assert isinstance(await peer.send("tck-complete-task", headers=extensions), Task)
+
+
+# --- plain: nothing optional is declared. Its peer is made from a card that says otherwise, or it would not ask. ---
+
+
+async def undeclared_streams_are_refused(peer: Peer) -> None:
+    task = await peer.started("test-resubscribe-message-id")
+    await _refused(UnsupportedOperationError, _all(peer.streaming.send_message(request("tck-stream-001", "Hello"))))
+    subscription = _all(peer.streaming.subscribe(SubscribeToTaskRequest(id=task.id)))
+    await _refused(UnsupportedOperationError, subscription)
+
+
+async def undeclared_push_notifications_are_refused(peer: Peer) -> None:
+    client, task, refusal = peer.plain, await peer.task("tck-complete-task"), PushNotificationNotSupportedError
+    config = TaskPushNotificationConfig(task_id=task.id, url=WEBHOOK)
+    await _refused(refusal, client.create_task_push_notification_config(config))
+    wanted = GetTaskPushNotificationConfigRequest(task_id=task.id, id="any")
+    await _refused(refusal, client.get_task_push_notification_config(wanted))
+    every = ListTaskPushNotificationConfigsRequest(task_id=task.id)
+    await _refused(refusal, client.list_task_push_notification_configs(every))
+    gone = DeleteTaskPushNotificationConfigRequest(task_id=task.id, id="any")
+    await _refused(refusal, client.delete_task_push_notification_config(gone))
+
+
+async def an_undeclared_extended_card_is_refused(peer: Peer) -> None:
+    await _refused(UnsupportedOperationError, peer.plain.get_extended_agent_card(GetExtendedAgentCardRequest()))
+
+
+# --- extended: a second card, for callers who say who they are. ---
+
+
+async def the_extended_card_is_for_callers_with_a_credential(peer: Peer) -> None:
+    await _refused(A2AError, peer.plain.get_extended_agent_card(GetExtendedAgentCardRequest()))
+    context = ClientCallContext(service_parameters=peer.credential)
+    card = await peer.plain.get_extended_agent_card(GetExtendedAgentCardRequest(), context=context)
+    assert "conformance" in [skill.id for skill in card.skills], card.name
+    assert "conformance" not in [skill.id for skill in peer.card.skills]
+
+
+async def the_public_card_names_the_scheme_of_that_credential(peer: Peer) -> None:
+    assert any(scheme.HasField("http_auth_security_scheme") for scheme in peer.card.security_schemes.values())
+
+
+Check: TypeAlias = Callable[[Peer], Awaitable[None]]
+
+CHECKS: tuple[Check, ...] = (
     the_card_names_both_bindings,
     a_message_becomes_a_finished_task,
     a_message_may_be_answered_with_a_message,
@@ -228,6 +311,7 @@ CHECKS: tuple[Callable[[Peer], Awaitable[None]], ...] = (
     tasks_are_listed_by_context,
     pages_follow_each_other,
     a_task_that_asks_goes_on_with_the_answer,
+    the_history_is_the_conversation_in_order,
     a_running_task_can_be_cancelled,
     a_finished_task_cannot_be_cancelled,
     a_subscriber_sees_the_task_and_its_end,
@@ -237,22 +321,43 @@ CHECKS: tuple[Callable[[Peer], Awaitable[None]], ...] = (
 )
 
 
-async def failures(base: str) -> list[str]:
+# By the path of the agent.
+OTHERS: dict[str, tuple[Check, ...]] = {
+    "/agents/strict": (without_the_required_extension_nothing_is_taken, naming_the_required_extension_is_enough),
+    "/agents/plain": (
+        undeclared_streams_are_refused,
+        undeclared_push_notifications_are_refused,
+        an_undeclared_extended_card_is_refused,
+    ),
+    "/agents/extended": (
+        the_extended_card_is_for_callers_with_a_credential,
+        the_public_card_names_the_scheme_of_that_credential,
+    ),
+}
+
+
+async def failures(base: str, checks: tuple[Check, ...], credential: str = "") -> list[str]:
     """What went wrong, one line for each check of each binding."""
     # Nothing between us and the agent, whatever proxy the environment names.
     async with httpx.AsyncClient(timeout=CHECK_S, trust_env=False) as http:
         card = await A2ACardResolver(http, base).get_agent_card()
-        peers = {binding: _peer(card, binding, http) for binding in BINDINGS}
+        peers = {binding: _peer(card, binding, http, credential) for binding in BINDINGS}
         wrong = [
             f"{check.__name__.replace('_', ' ')} ({binding}): {problem}"
             for binding, peer in peers.items()
-            for check in CHECKS
+            for check in checks
             if (problem := await _problem(check, peer))
         ]
     return wrong
 
 
-def _peer(card: AgentCard, binding: str, http: httpx.AsyncClient) -> Peer:
+def _peer(card: AgentCard, binding: str, http: httpx.AsyncClient, credential: str) -> Peer:
+    believed = AgentCard()
+    believed.CopyFrom(card)
+    # The SDK does not ask for what a card does not declare; these checks want to hear the answer.
+    believed.capabilities.streaming = True
+    believed.capabilities.extended_agent_card = True
+
     def client(*, streaming: bool) -> Client:
         config = ClientConfig(
             streaming=streaming,
@@ -260,33 +365,52 @@ def _peer(card: AgentCard, binding: str, http: httpx.AsyncClient) -> Peer:
             supported_protocol_bindings=[binding],
             use_client_preference=True,
         )
-        return ClientFactory(config).create(card)
+        return ClientFactory(config).create(believed)
 
-    return Peer(card, client(streaming=True), client(streaming=False))
+    return Peer(card, client(streaming=True), client(streaming=False), {"Authorization": f"Bearer {credential}"})
 
 
-async def _problem(check: Callable[[Peer], Awaitable[None]], peer: Peer) -> str:
+async def _problem(check: Check, peer: Peer) -> str:
     try:
         await asyncio.wait_for(check(peer), CHECK_S)
     except Exception as error:  # Whatever a stranger's client raises is the finding.
-        return f"{type(error).__name__} {error}".strip()
+        first = str(error).partition("\n")[0]
+        return f"{type(error).__name__} {first}".strip()
     return ""
 
 
-def report(base: str) -> int:
-    """Runs all checks and prints what failed; the number of failures."""
-    wrong = asyncio.run(failures(base))
-    for line in wrong:
+@dataclass(frozen=True)
+class Result:
+    """What came of the checks with one agent."""
+
+    agent: str
+    passed: int
+    failed: list[str]
+
+
+def run(base: str, path: str = "", checks: tuple[Check, ...] = CHECKS, credential: str = "") -> Result:
+    """The checks that any agent should pass, or others, with the agent at `path` over both bindings."""
+    failed = asyncio.run(failures(base + path, checks, credential))
+    return Result(path or "/", len(checks) * len(BINDINGS) - len(failed), failed)
+
+
+def run_others(base: str, credential: str) -> list[Result]:
+    """The checks for the agents of a2a.yaml that are special; `credential` is one that the gateway knows."""
+    return [run(base, path, checks, credential) for path, checks in OTHERS.items()]
+
+
+def show(result: Result) -> None:
+    for line in result.failed:
         print(f"FAILED {line}")
-    total = len(CHECKS) * len(BINDINGS)
-    print(f"a2a-sdk client: {total - len(wrong)} passed, {len(wrong)} failed")
-    return len(wrong)
+    print(f"a2a-sdk client at {result.agent}: {result.passed} passed, {len(result.failed)} failed")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance.peers", description="a2a-sdk's client, checks.")
     parser.add_argument("url", help="where the agent's card is, without /.well-known/…")
-    return 1 if report(parser.parse_args().url) else 0
+    result = run(parser.parse_args().url)
+    show(result)
+    return 1 if result.failed else 0
 
 
 if __name__ == "__main__":

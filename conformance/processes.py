@@ -32,12 +32,21 @@ def gateway(config: Path, folder: Path) -> Iterator[str]:
     """The gateway with this configuration and a fresh data folder; its base URL."""
     port = free_port()
     program = Path(sys.executable).with_name("gateway")
-    data = folder / "data"
+    data = _data(folder)
     data.mkdir(parents=True)
     command = [program, "serve", "--anonymous", "--config", config, "--port", port, "--data", data]
     base = f"http://127.0.0.1:{port}"
     with _running([str(word) for word in command], f"{base}/readyz", folder / "gateway.log"):
         yield base
+
+
+def credential(folder: Path) -> str:
+    """The local credential of the gateway that runs in `folder`."""
+    return (_data(folder) / "token").read_text("ascii").strip()
+
+
+def _data(folder: Path) -> Path:
+    return folder / "data"
 
 
 @contextmanager

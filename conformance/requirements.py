@@ -61,7 +61,9 @@ def _requirement(name: str, table: Mapping[str, str]) -> Requirement:
 
 def marks(tests: Path = TESTS) -> list[Mark]:
     """Every requirement mark under `tests`, read from the source: nothing has to be importable."""
-    return [mark for file in sorted(tests.rglob("test_*.py")) for mark in _marks_in(file, tests)]
+    # A contract holds tests too, which run wherever something promises to keep it.
+    files = sorted(file for pattern in ("test_*.py", "contract*.py") for file in tests.rglob(pattern))
+    return [mark for file in files for mark in _marks_in(file, tests)]
 
 
 def _marks_in(file: Path, tests: Path) -> Iterator[Mark]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from conformance.expected import Comparison
 from conformance.kit import Report
+from conformance.peers import Result
 
 FOLDER = Path(__file__).with_name("results")
 SPECIFICATION = "A2A 1.0.1"
@@ -33,11 +34,15 @@ class Outcome:
     agent: str
     command: str
     kit: dict[str, str]
+    clients: list[Result] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
 
     @property
     def unexpected(self) -> list[str]:
-        return [f"{run.name}: {surprise}" for run in self.runs for surprise in run.comparison.unexpected]
+        return [
+            *(f"a2a-sdk client at {result.agent}: {failure}" for result in self.clients for failure in result.failed),
+            *(f"{run.name}: {surprise}" for run in self.runs for surprise in run.comparison.unexpected),
+        ]
 
 
 def write(outcome: Outcome, folder: Path = FOLDER) -> Path:
@@ -54,6 +59,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "command": outcome.command,
         "versions": versions() | outcome.kit,
         "machine": machine(),
+        "a2a_sdk_client": [asdict(result) for result in outcome.clients],
         "runs": [_run(run) for run in outcome.runs],
         "unexpected": outcome.unexpected,
     }

@@ -116,6 +116,7 @@ class App:
             default_agent=settings.default_agent,
             anonymous=settings.anonymous,
             not_ready=lambda: self._not_ready or store.trouble,
+            new_id=_new_id,
         )
 
     async def start(self) -> None:

@@ -58,9 +58,10 @@ def test_marks_are_found_wherever_pytest_takes_them(tmp_path: Path) -> None:
     folder = tmp_path / "tests" / "deep"
     folder.mkdir(parents=True)
     (folder / "test_it.py").write_text(source)
+    (folder / "contract_of_x.py").write_text("import pytest\npytestmark = pytest.mark.requirement('contract')\n")
     (folder / "helpers.py").write_text("import pytest\npytest.mark.requirement('not a test')\n")
     found = marks(tmp_path / "tests")
-    assert {mark.id for mark in found} == {"module", "case", "one", "two", None}
+    assert {mark.id for mark in found} == {"contract", "module", "case", "one", "two", None}
     assert {mark.place for mark in found if mark.id is None} == {"tests/deep/test_it.py:6"}
 
 

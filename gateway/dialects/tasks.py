@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
-from uuid import uuid4
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -84,11 +83,7 @@ class _Pending(_Shape):
     wait: Wait = 0.0
 
 
-def _random_id() -> str:
-    return uuid4().hex
-
-
-def decode(method: str, params: Any, agent: str | None, new_id: Callable[[], str] = _random_id) -> tuple[Call, float]:
+def decode(method: str, params: Any, agent: str | None, new_id: Callable[[], str]) -> tuple[Call, float]:
     """The call and how many seconds its answer may wait. `agent` is the endpoint's, None at the root; `new_id` names
     a task that its caller gave no id.
 

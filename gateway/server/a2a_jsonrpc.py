@@ -6,6 +6,7 @@ One well-formed call goes straight from the table to the gateway; streams are ta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +66,19 @@ class Endpoint:
 
 
 class JsonRpcDoor:
-    def __init__(self, gateway: Gateway, auth: Authenticator, cards: Cards, default_agent: str | None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        auth: Authenticator,
+        cards: Cards,
+        default_agent: str | None,
+        new_id: Callable[[], str],
+    ) -> None:
         self._gateway = gateway
         self._auth = auth
         self._cards = cards
         self._default = default_agent
+        self._new_id = new_id
 
     async def answer(self, request: Request, agent: str | None) -> Answer:
         """The answer to one POST on the endpoint of `agent`."""
@@ -118,7 +127,7 @@ class JsonRpcDoor:
             raise invalid("tenant", "is not a tenant of this agent; send the one of the card's interface, or none")
 
     async def _older(self, method: str, params: dict[str, Any], endpoint: Endpoint) -> bytes:
-        call, wait = tasks.decode(method, params, endpoint.agent)
+        call, wait = tasks.decode(method, params, endpoint.agent, self._new_id)
         result = await self._gateway.handle(call, endpoint.who)
         if isinstance(call, SendMessage):
             fetch = FetchResult(call.agent, call.message.message_id, wait)

@@ -38,6 +38,7 @@ def application(
     default_agent: str | None,
     anonymous: bool,
     not_ready: Callable[[], str | None],
+    new_id: Callable[[], str],
 ) -> ASGIApp:
     auth = Authenticator(keys, anonymous=anonymous)
     cards = Cards(gateway, auth, public_url=public_url, default_agent=default_agent, anonymous=anonymous)
@@ -49,7 +50,7 @@ def application(
     # A path is what it is: no redirect from one spelling to another, least of all to what the Host header says.
     rest.router.redirect_slashes = False
     inside: ASGIApp = Doors(
-        JsonRpcDoor(gateway, auth, cards, default_agent),
+        JsonRpcDoor(gateway, auth, cards, default_agent, new_id),
         HttpJsonDoor(gateway, auth, cards),
         rest,
         default_agent=default_agent,

@@ -1,0 +1,104 @@
+"""How a conformance run is judged: the kit's report is read whole, and nothing that we did not expect goes unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conformance.__main__ import LOCAL_SUITES, REMOTE_SUITES, Suite
+from conformance.expected import FOLDER, Expectation, compare, load
+from conformance.kit import Report, Verdict, read
+from conformance.peers import Result
+from conformance.results import Outcome, Run, document
+
+KNOWN = {"a.b[x-jsonrpc]": Expectation("failed", "kit", "The kit is wrong.")}
+
+JUNIT = """<?xml version="1.0"?>
+<testsuites><testsuite>
+  <testcase classname="tests.compatibility.core.test_x.TestX" name="test_good[jsonrpc]"/>
+  <testcase classname="tests.compatibility.core.test_x" name="test_bad"><failure message="no">trace</failure></testcase>
+  <testcase classname="tests.compatibility.core.test_x" name="test_broken"><error message="oh"/></testcase>
+  <testcase classname="tests.compatibility.grpc.test_y" name="test_off">
+    <skipped type="pytest.skip" message="off"/>
+  </testcase>
+  <testcase classname="tests.compatibility.core.test_x" name="test_soft">
+    <skipped type="pytest.xfail" message="may"/>
+  </testcase>
+</testsuite></testsuites>
+"""
+
+
+def test_the_kits_report_is_read_with_names_relative_to_its_suite(tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    junit.write_text(JUNIT)
+    assert list(read(junit)) == [
+        Verdict("core.test_x.TestX.test_good[jsonrpc]", "passed"),
+        Verdict("core.test_x.test_bad", "failed", "no"),
+        Verdict("core.test_x.test_broken", "failed", "oh"),
+        Verdict("grpc.test_y.test_off", "skipped", "off"),
+        Verdict("core.test_x.test_soft", "xfailed", "may"),
+    ]
+
+
+def test_what_is_expected_is_explained() -> None:
+    compared = compare([Verdict("a.b[x-jsonrpc]", "failed", "no"), Verdict("a.c", "passed")], KNOWN, whole=True)
+    assert [(entry.test, entry.because) for entry in compared.explained] == [("a.b[x-jsonrpc]", "The kit is wrong.")]
+    assert compared.unexpected == []
+
+
+@pytest.mark.parametrize(
+    ("tests", "surprise"),
+    [
+        ([Verdict("a.b[x-jsonrpc]", "passed")], "a.b[x-jsonrpc] passed, expected to be failed"),
+        ([Verdict("a.b[x-jsonrpc]", "skipped", "off")], "a.b[x-jsonrpc] skipped, expected to be failed: off"),
+        ([Verdict("a.b[x-jsonrpc]", "failed"), Verdict("a.c", "failed", "one\ntwo")], "a.c failed: one"),
+        ([Verdict("a.b[x-jsonrpc]", "failed"), Verdict("a.c", "skipped")], "a.c skipped"),
+        ([Verdict("a.b[x-jsonrpc]", "failed"), Verdict("a.c", "xfailed")], "a.c xfailed"),
+        ([], "a.b[x-jsonrpc] is expected to be failed, but the kit has no such test"),
+    ],
+)
+def test_everything_else_is_a_surprise(tests: list[Verdict], surprise: str) -> None:
+    assert compare(tests, KNOWN, whole=True).unexpected == [surprise]
+
+
+def test_a_part_of_the_kit_need_not_have_every_test() -> None:
+    assert compare([], KNOWN, whole=False).unexpected == []
+
+
+@pytest.mark.parametrize("suite", [*LOCAL_SUITES, *REMOTE_SUITES], ids=lambda suite: suite.name)
+def test_the_expectations_of_a_run_can_be_read_and_say_why(suite: Suite) -> None:
+    expectations = load(*suite.expected)
+    assert all(entry.because.endswith((".", ")")) for entry in expectations.values())
+    # Nothing is expected to fail but what the kit or its age is to blame for.
+    assert {entry.kind for entry in expectations.values() if entry.outcome == "failed"} <= {"kit", "older"}
+
+
+def test_every_file_of_expectations_belongs_to_a_run() -> None:
+    used = {name for suite in (*LOCAL_SUITES, *REMOTE_SUITES) for name in suite.expected}
+    assert {file.stem for file in FOLDER.glob("*.toml")} == used
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ('[[expected]]\ntests = ["a"]\noutcome = "failed"\nkind = "luck"\nbecause = "x."\n', "luck"),
+        ('[[expected]]\ntests = ["a", "a"]\noutcome = "failed"\nkind = "kit"\nbecause = "x."\n', "already"),
+    ],
+)
+def test_a_wrong_file_of_expectations_is_refused(tmp_path: Path, entries: str, problem: str) -> None:
+    (tmp_path / "wrong.toml").write_text(entries)
+    with pytest.raises(ValueError, match=problem):
+        load("wrong", folder=tmp_path)
+
+
+def test_results_say_what_was_run_and_nothing_about_whose_machine_it_was() -> None:
+    report = Report([Verdict("a.b[x-jsonrpc]", "failed"), Verdict("a.c", "passed")], {"overall_compatibility": 50})
+    run = Run("echo", report, compare(report.tests, KNOWN, whole=True), "python -m pytest suite")
+    client = Result("/agents/x", 3, ["a card is there (JSONRPC): no"])
+    written = document(Outcome("local", "python -m conformance", {"kit": "a2a-tck 1.0.0"}, [client], [run]))
+    assert written["unexpected"] == ["a2a-sdk client at /agents/x: a card is there (JSONRPC): no"]
+    assert written["runs"][0]["counts"] == {"passed": 1, "failed": 1, "skipped": 0, "xfailed": 0}
+    assert [entry["test"] for entry in written["runs"][0]["not_passed"]] == ["a.b[x-jsonrpc]"]
+    assert {"specification", "gateway", "a2a-sdk", "python", "kit"} <= written["versions"].keys()
+    assert written["machine"].keys() == {"cores", "memory_gib", "architecture", "system"}

@@ -1,0 +1,421 @@
+"""The map of the house, and whether the code still follows it.
+
+Read the tables first: they say which layer may import which, which module alone may hold each dangerous primitive,
+and the few exceptions, each with its reason. Every table is checked both ways: code that is not allowed fails,
+and so does an allowance that nobody uses any more.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# --- The tables. -------------------------------------------------------------------------------------------
+
+# Which layer may import which, of ours. A layer is a folder or a file right below `gateway/`, or `agents`.
+LAYERS: dict[str, frozenset[str]] = {
+    "gateway.model": frozenset(),
+    "gateway.config": frozenset(),
+    "gateway.logs": frozenset(),
+    "gateway.dialects": frozenset({"gateway.model"}),
+    "gateway.core": frozenset({"gateway.model"}),
+    "gateway.stores": frozenset({"gateway.model"}),
+    "gateway.upstream": frozenset({"gateway.model", "gateway.dialects"}),
+    "gateway.server": frozenset({"gateway.model", "gateway.dialects", "gateway.core"}),
+    "gateway.app": frozenset(
+        {f"gateway.{name}" for name in ("model", "config", "logs", "dialects", "core", "stores", "upstream", "server")}
+    ),
+    "gateway.cli": frozenset({"gateway.app", "gateway.config", "gateway.model"}),
+    "gateway.__main__": frozenset({"gateway.cli"}),
+    "gateway": frozenset(),
+    "agents": frozenset({"gateway.model"}),
+}
+
+# Within `cli` only the command that runs the gateway may know it; the others speak to it over HTTP.
+KNOWS_THE_APP = frozenset({"gateway.cli.serve"})
+
+# A module that may be imported, and the only rooms (module prefixes) where it may be. Every third-party package
+# has a line, so a new one asks for a decision; of the standard library, what reaches out of the process does.
+ROOMS: dict[str, frozenset[str]] = {
+    # The network.
+    "aiohttp": frozenset({"gateway.upstream.egress"}),
+    "yarl": frozenset({"gateway.upstream.egress"}),
+    "httpx2": frozenset({"gateway.upstream.cards", "gateway.upstream.httpx2_transport", "gateway.cli.client"}),
+    "idna": frozenset({"gateway.upstream.address"}),
+    "socket": frozenset({"gateway.app", "gateway.server.edge", "gateway.upstream.egress"}),
+    "ssl": frozenset({"gateway.upstream.egress"}),
+    "http.client": frozenset(),
+    "urllib.request": frozenset(),
+    "smtplib": frozenset(),
+    "ftplib": frozenset(),
+    "httptools": frozenset({"gateway.server.edge"}),
+    "uvicorn": frozenset({"gateway.server.edge", "gateway.app"}),
+    "uvloop": frozenset({"gateway.cli.serve"}),
+    "starlette": frozenset({"gateway.server", "gateway.app"}),
+    # Other processes, and code by name.
+    "subprocess": frozenset(),
+    "multiprocessing": frozenset(),
+    "pickle": frozenset(),
+    "marshal": frozenset(),
+    "ctypes": frozenset(),
+    "importlib": frozenset({"gateway.upstream.local", "gateway.cli"}),
+    # Formats and data.
+    "orjson": frozenset({"gateway.dialects", "gateway.server", "gateway.stores", "gateway.upstream"}),
+    "json": frozenset({"gateway.cli", "gateway.config.reference"}),
+    "yaml": frozenset({"gateway.config.source"}),
+    "sqlite3": frozenset({"gateway.stores", "agents.librarian"}),
+    "jsonrpcserver": frozenset({"gateway.server.dispatch"}),
+    "pydantic": frozenset(
+        {"gateway.model", "gateway.dialects", "gateway.config", "gateway.app", "gateway.upstream.directory"}
+    ),
+    "pydantic_core": frozenset({"gateway.config"}),
+    # Time, randomness, threads: given in everywhere else.
+    "time": frozenset(
+        {"gateway.app", "gateway.stores.memory", "gateway.stores.writer", "gateway.cli.follow", "agents.librarian"}
+    ),
+    "random": frozenset(),
+    "secrets": frozenset({"gateway.core.keys", "gateway.server.incident"}),
+    "uuid": frozenset({"gateway.cli.send", "gateway.cli.serve"}),
+    "threading": frozenset({"gateway.stores.writer"}),
+    "concurrent.futures": frozenset({"agents.librarian", "gateway.stores.readers"}),
+}
+
+# Uses of a function that is a choke point or a danger. `where: reason`; nowhere else.
+JSON_IN: dict[str, str] = {
+    "gateway.dialects.strict_json": "the one reader",
+    "gateway.dialects.tasks": "reads back what a model of ours has just written, to get a plain tree",
+    "gateway.stores.rows": "rows that we wrote",
+    "gateway.stores.changes": "rows that we wrote",
+    "gateway.core.registry": "a card as it stands in our own store; it came in through the one reader",
+    "gateway.cli.client": "the gateway's own answers, on the caller's machine",
+    "gateway.cli.send": "the value of --data, typed by the person who sends it",
+}
+USES: dict[str, dict[str, str]] = {
+    "orjson.loads": JSON_IN,
+    "json.loads": JSON_IN,
+    "json.load": JSON_IN,
+    ".model_validate_json": JSON_IN,
+    "os.urandom": {"gateway.app": "ids are made here and given in"},
+    "datetime.datetime.now": {},
+    "datetime.datetime.utcnow": {},
+    "os.system": {},
+    "os.popen": {},
+    "os.fork": {},
+    "asyncio.create_subprocess_exec": {},
+    "asyncio.create_subprocess_shell": {},
+    "asyncio.open_connection": {},
+    "asyncio.open_unix_connection": {},
+    "asyncio.start_server": {},
+    "eval": {},
+    "exec": {},
+    "compile": {},
+    "__import__": {},
+    "importlib.import_module": {
+        "gateway.upstream.local": "agents by import string, from the operator's file",
+        "gateway.cli": "the module of the one command that was asked for, from our own table",
+    },
+}
+
+# Imports inside functions: none to hide a cycle, these to keep the start short.
+LATE: dict[tuple[str, str], str] = {
+    ("gateway.server.a2a_jsonrpc", "gateway.server.dispatch"): "jsonrpcserver, for what is not one plain call",
+    ("gateway.cli.grammar", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
+}
+
+# What neither `gateway --help` nor a gateway without these surfaces may load.
+HEAVY = frozenset({"mcp", "authlib", "joserfc", "grpc", "opentelemetry", "jsonrpcserver", "jsonschema", "asyncpg"})
+# What `gateway --help` and the commands that only talk do without.
+SERVING = frozenset({"aiohttp", "starlette", "uvicorn", "pydantic", "sqlite3", "yaml"})
+
+
+# --- Reading the code. -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    target: str  # a module: ours are resolved to the file that is read
+    name: str | None  # of `from target import name`, when the name is not a module itself
+    line: int
+    late: bool  # inside a function
+
+    def __str__(self) -> str:
+        return f"{self.module} (line {self.line}) imports {self.target}"
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted([*(ROOT / "gateway").rglob("*.py"), *(ROOT / "agents").rglob("*.py")]):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return found
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    return tuple(found for module, tree in sources().items() for found in _imports(module, tree, late=False))
+
+
+def _imports(module: str, node: ast.AST, *, late: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(module, alias.name, None, child.lineno, late)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"{module} line {child.lineno}: relative import; say the whole name"
+            for alias in child.names:
+                whole = f"{child.module}.{alias.name}"
+                if whole in sources():
+                    yield Import(module, whole, None, child.lineno, late)
+                else:
+                    yield Import(module, child.module or "", alias.name, child.lineno, late)
+        inside = late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from _imports(module, child, late=inside)
+
+
+def ours(name: str) -> bool:
+    return name.partition(".")[0] in ("gateway", "agents")
+
+
+def layer(module: str) -> str:
+    if module.partition(".")[0] == "agents":
+        return "agents"
+    return ".".join(module.split(".")[:2])
+
+
+def within(module: str, rooms: frozenset[str]) -> bool:
+    """Whether `module` is one of `rooms` or below one. A package that is itself a room (`gateway.cli`) is the whole
+    of it."""
+    return any(module == room or module.startswith(room + ".") for room in rooms)
+
+
+def named(target: str, primitive: str) -> bool:
+    return target == primitive or target.startswith(primitive + ".")
+
+
+@cache
+def uses() -> tuple[tuple[str, int, str], ...]:
+    """(module, line, dotted name) of everything that is mentioned by a name which an import explains, of builtins,
+    and `.attribute` for the last part of any attribute."""
+    return tuple((module, line, name) for module, tree in sources().items() for line, name in _uses(tree))
+
+
+def _uses(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    known = {"eval": "eval", "exec": "exec", "compile": "compile", "__import__": "__import__"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                known[alias.asname or top] = alias.name if alias.asname else top
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                known[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.lineno, f".{node.attr}"
+        if isinstance(node, ast.Attribute | ast.Name):
+            dotted = ast.unparse(node)
+            first, dot, rest = dotted.partition(".")
+            if first in known:
+                yield node.lineno, known[first] + dot + rest
+
+
+# --- The arrows. -------------------------------------------------------------------------------------------
+
+
+def test_every_module_belongs_to_a_layer_of_the_map() -> None:
+    assert {layer(module) for module in sources()} <= LAYERS.keys()
+
+
+def test_no_import_points_the_wrong_way() -> None:
+    wrong = [
+        f"{found}, but {layer(found.module)} may import only {sorted(LAYERS[layer(found.module)]) or 'nothing'}"
+        for found in imports()
+        if ours(found.target)
+        and layer(found.target) != layer(found.module)
+        and layer(found.target) not in LAYERS[layer(found.module)]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_map_allows_no_arrow_that_nobody_uses() -> None:
+    drawn = {(layer(found.module), layer(found.target)) for found in imports() if ours(found.target)}
+    unused = [(above, below) for above, allowed in LAYERS.items() for below in allowed if (above, below) not in drawn]
+    assert not unused
+
+
+def test_only_the_serve_command_knows_the_application() -> None:
+    knowing = {found.module for found in imports() if named(found.target, "gateway.app")}
+    assert knowing == KNOWS_THE_APP
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    below = {
+        module: sorted({found.target for found in imports() if found.module == module and found.target in sources()})
+        for module in sources()
+    }
+    done: set[str] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for target in below[module]:
+                walk(target, (*path, module))
+            done.add(module)
+
+    for module in below:
+        walk(module, ())
+
+
+def test_imports_inside_functions_are_the_listed_ones() -> None:
+    late = {(found.module, found.target): str(found) for found in imports() if found.late}
+    assert late.keys() == LATE.keys(), sorted(late.values())
+
+
+def test_nobody_imports_a_private_name_of_another_module() -> None:
+    private = [
+        str(found) + f"'s {found.name or ''}"
+        for found in imports()
+        if ours(found.target)
+        and ((found.name or "").startswith("_") or any(part.startswith("_") for part in found.target.split(".")))
+        and found.name != "__version__"
+    ]
+    assert not private, "\n".join(private)
+
+
+@pytest.mark.parametrize("module", [name for name, tree in sources().items() if "__all__" in ast.dump(tree)])
+def test_a_list_of_public_names_names_what_is_there(module: str) -> None:
+    tree = sources()[module]
+    listed: list[str] = []
+    there: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            listed = ast.literal_eval(node.value)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            there.add(node.name)
+        elif isinstance(node, ast.Assign):
+            there |= {ast.unparse(target) for target in node.targets}
+        elif isinstance(node, ast.AnnAssign):
+            there.add(ast.unparse(node.target))
+        elif isinstance(node, ast.ImportFrom):
+            there |= {alias.asname or alias.name for alias in node.names}
+    assert set(listed) <= there
+    assert len(set(listed)) == len(listed)
+
+
+def test_dialects_never_wait() -> None:
+    waiting = [
+        f"{module} line {node.lineno}"
+        for module, tree in sources().items()
+        if layer(module) == "gateway.dialects"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+    ]
+    assert not waiting
+
+
+# --- The choke points. -------------------------------------------------------------------------------------
+
+
+def test_every_foreign_package_has_its_rooms() -> None:
+    foreign = {
+        found.target.partition(".")[0]: str(found)
+        for found in imports()
+        if not ours(found.target) and found.target.partition(".")[0] not in sys.stdlib_module_names
+    }
+    homeless = {package: first for package, first in foreign.items() if package not in ROOMS}
+    assert not homeless
+
+
+@pytest.mark.parametrize("primitive", ROOMS)
+def test_a_primitive_stays_in_its_rooms(primitive: str) -> None:
+    found = [each for each in imports() if named(each.target, primitive)]
+    found += [each for each in imports() if each.name and named(f"{each.target}.{each.name}", primitive)]
+    strayed = [str(each) for each in found if not within(each.module, ROOMS[primitive])]
+    assert not strayed, f"{primitive} belongs to {sorted(ROOMS[primitive])}: {strayed}"
+    empty = [room for room in ROOMS[primitive] if not any(within(each.module, frozenset({room})) for each in found)]
+    assert not empty, f"nobody there imports {primitive} any more: {empty}"
+
+
+@pytest.mark.parametrize("function", USES)
+def test_a_dangerous_function_is_used_only_where_it_is_listed(function: str) -> None:
+    strayed = [
+        f"{module} line {line}" for module, line, name in uses() if name == function and module not in USES[function]
+    ]
+    assert not strayed, f"{function}: {strayed}"
+
+
+def test_no_allowance_is_left_over() -> None:
+    used = {(name, module) for module, _, name in uses()}
+    by_allowance: dict[int, tuple[dict[str, str], list[str]]] = {}
+    for function, allowed in USES.items():
+        by_allowance.setdefault(id(allowed), (allowed, []))[1].append(function)
+    for allowed, functions in by_allowance.values():
+        for module, reason in allowed.items():
+            assert any((function, module) in used for function in functions), f"{module}: {reason}"
+
+
+def test_only_the_egress_makes_a_session_or_a_connection() -> None:
+    """The names that open connections, whatever they were imported as."""
+    openers = {".ClientSession", ".TCPConnector", ".create_connection", ".sock_connect"}
+    assert {module for module, _, name in uses() if name in openers} <= {"gateway.upstream.egress"}
+
+
+# --- The start. --------------------------------------------------------------------------------------------
+
+
+def _loaded(code: str, *words: str | Path) -> set[str]:
+    """The top-level packages that a fresh interpreter holds after `code`."""
+    tail = "\nimport sys; print('\\n' + ' '.join(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code + tail, *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_help_loads_nothing_heavy() -> None:
+    loaded = _loaded("from gateway.cli import main\nassert main(['--help']) == 0")
+    assert not loaded & (HEAVY | SERVING)
+
+
+def test_commands_that_only_talk_load_no_server() -> None:
+    loaded = _loaded("import gateway.cli.send, gateway.cli.tasks, gateway.cli.agents, gateway.cli.keys")
+    assert not loaded & (HEAVY | {"aiohttp", "starlette", "uvicorn", "pydantic"})
+
+
+def test_a_started_gateway_loads_nothing_that_its_surfaces_do_not_need(tmp_path: Path) -> None:
+    code = """
+import asyncio, sys
+from pathlib import Path
+import gateway.cli.serve
+from gateway.app import assemble
+from gateway.config import Flags, load, settle
+
+async def start():
+    data = Path(sys.argv[1])
+    settings = settle(load(None, cwd=data), Flags(port=8080, data=data), {})
+    app = await assemble(settings)
+    await app.start()
+    await app.aclose()
+
+asyncio.run(start())
+"""
+    loaded = _loaded(code, tmp_path)
+    assert "starlette" in loaded
+    assert not loaded & HEAVY
