@@ -19,10 +19,10 @@ def fault(answer: Answer, call: Call, number: int) -> str | None:
     """What is wrong with the answer to request `number`; None if nothing is."""
     if answer.status != 200:
         return f"status {answer.status}"
-    if answer.streamed != (call.events is not None):
+    if answer.streamed != bool(call.events):
         return "a stream" if answer.streamed else "not a stream"
     documents = events(answer.body) if answer.streamed else [answer.body]
-    if call.events is not None and len(documents) != call.events:
+    if call.events and len(documents) not in call.events:
         return f"{len(documents)} events"
     for document in documents:
         if (wrong := _document_fault(document, number)) is not None:

@@ -18,7 +18,7 @@ class Call:
     body: bytes
     expect: bytes
     headers: tuple[str, ...] = ()
-    events: int | None = None  # how many server-sent events a right answer has; None is one JSON document
+    events: tuple[int, ...] = ()  # how many server-sent events a right answer may have; none: it is one JSON document
 
 
 def echo() -> Call:
@@ -29,15 +29,15 @@ def echo() -> Call:
 
 def send(expect: str, *, prefix: str = "") -> Call:
     """SendMessage of A2A 1.0; the prefix of the messageId chooses what agents/echo.py plays."""
-    return _message("SendMessage", expect, prefix, "application/json", None)
+    return _message("SendMessage", expect, prefix, "application/json", ())
 
 
-def stream(events: int, expect: str) -> Call:
+def stream(expect: str, *events: int) -> Call:
     """SendStreamingMessage of A2A 1.0."""
     return _message("SendStreamingMessage", expect, "", "text/event-stream", events)
 
 
-def _message(method: str, expect: str, prefix: str, accept: str, events: int | None) -> Call:
+def _message(method: str, expect: str, prefix: str, accept: str, events: tuple[int, ...]) -> Call:
     message = {"messageId": f"{prefix}{NUMBER}", "role": "ROLE_USER", "parts": [{"text": f"hello {NUMBER}"}]}
     params = json.dumps({"message": message}, separators=(",", ":"))
     body = f'{{"jsonrpc":"2.0","id":{NUMBER},"method":"{method}","params":{params}}}'

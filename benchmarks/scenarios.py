@@ -105,12 +105,13 @@ def task() -> Call:
 
 
 def ten_events() -> Call:
-    return stream(EVENTS, COMPLETED)
+    return stream(COMPLETED, EVENTS)
 
 
 def relayed_events() -> Call:
-    # The task is the gateway's own and comes first; what the remote agent says of its task then is a status of ours.
-    return stream(1 + EVENTS, COMPLETED)
+    # The task is the gateway's own and comes first. What the remote agent says of its own task, that it is submitted,
+    # is nothing new then; a gateway may pass it on as a status.
+    return stream(COMPLETED, EVENTS, EVENTS + 1)
 
 
 DURABLE = gateway()

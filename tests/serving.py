@@ -17,6 +17,7 @@ from gateway.app import App, Server, assemble, listen
 from gateway.config import Flags, parse, settle
 from gateway.dialects.sse import Reader
 from gateway.dialects.strict_json import read
+from gateway.model.ports import Store
 
 ROOT = Path(__file__).parent.parent
 BOUND = 10.0  # seconds that any wait in a test may take
@@ -120,13 +121,14 @@ def _dashed(headers: dict[str, str]) -> dict[str, str]:
 
 @asynccontextmanager
 async def running(
-    data: Path, config: str = ECHO, *, base: Path = ROOT, port: int = 0, **flags: Any
+    data: Path, config: str = ECHO, *, base: Path = ROOT, port: int = 0, store: Store | None = None, **flags: Any
 ) -> AsyncIterator[Gateway]:
-    """A gateway with its data in `data`; it listens when the block begins and has closed when it ends."""
+    """A gateway with its data in `data` (its tasks in `store`, if one is given); it listens when the block begins
+    and has closed when it ends."""
     listener = listen("127.0.0.1", port)
     flags.setdefault("data", data)
     settings = settle(parse(config, base=base), Flags(port=listener.getsockname()[1], **flags), {}, cwd=base)
-    app = await assemble(settings)
+    app = await assemble(settings, store=store)
     started = asyncio.get_running_loop().create_future()
     server = Server(app, started.set_result)
     await app.start()
@@ -134,7 +136,8 @@ async def running(
     try:
         await asyncio.wait_for(started, BOUND)
         token = (data / "token").read_text().strip()
-        async with httpx2.AsyncClient(base_url=settings.public_url, timeout=BOUND, trust_env=False) as client:
+        local = f"http://127.0.0.1:{settings.port}"  # whatever the gateway is called outside
+        async with httpx2.AsyncClient(base_url=local, timeout=BOUND, trust_env=False) as client:
             yield Gateway(app, settings.public_url, token, client)
     finally:
         server.should_exit = True

@@ -1,0 +1,70 @@
+"""Agents that tests can see into. They live in the process of the test, as the gateway does."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from gateway.model.agent import Context
+from gateway.model.message import Message, Part
+from gateway.model.task import Event, StatusUpdate
+
+Step = Callable[[Context], Event]
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Cue:
+    """What an Actor plays, step by step, when the test says so. The message that starts it is `text`."""
+
+    text: str = field(default_factory=lambda: f"cue {next(_numbers)}")
+    steps: asyncio.Queue[Step] = field(default_factory=asyncio.Queue)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)  # the run was cancelled
+
+    def __post_init__(self) -> None:
+        _cues[self.text] = self
+
+    def say(self, text: str) -> None:
+        self.steps.put_nowait(lambda context: context.working(text))
+
+    def ask(self) -> None:
+        self.steps.put_nowait(lambda context: context.need_input("And now?"))
+
+    def done(self) -> None:
+        self.steps.put_nowait(lambda context: context.completed("Done"))
+
+
+_cues: dict[str, Cue] = {}
+
+
+class Actor:
+    """Plays the cue that its message names."""
+
+    async def run(self, context: Context, message: Message) -> AsyncIterator[Event]:
+        cue = _cues[message.text]
+        try:
+            while True:
+                event = (await cue.steps.get())(context)
+                yield event
+                if isinstance(event, StatusUpdate) and _at_rest(event):
+                    return
+        except asyncio.CancelledError:
+            cue.stopped.set()
+            raise
+
+
+def _at_rest(event: StatusUpdate) -> bool:
+    return event.status.state.terminal or event.status.state.interrupted
+
+
+async def mirror(context: Context, message: Message) -> Part:
+    """Replies with everything that reached it."""
+    seen = {
+        "metadata": context.metadata,
+        "acceptedOutputModes": list(context.accepted_output_modes),
+        "message": message.model_dump(by_alias=True, exclude_unset=True, mode="json"),
+    }
+    return Part(data=seen, media_type="application/json")

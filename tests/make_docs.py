@@ -1,0 +1,371 @@
+"""Writes the pages of docs/reference that follow from the code: `python -m tests.make_docs`.
+
+`tests/test_docs.py` compares them with what stands there, so a new error, limit or state cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import io
+import itertools
+import re
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.dialects import tasks
+from gateway.dialects.a2a_v1 import paths, requests
+from gateway.dialects.a2a_v1.errors import CODES
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.task import INTERRUPTED, MOVES, TERMINAL, TaskState
+from gateway.server.a2a_jsonrpc import STATUS
+from gateway.server.edge import EdgeLimits
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+MADE = "<!-- Made by `python -m tests.make_docs`; a test keeps it current. -->"
+
+# --- Errors. -----------------------------------------------------------------------------------------------
+
+# When it happens, and what the caller can do about it.
+WHAT_TO_DO: dict[Reason, str] = {
+    Reason.TASK_NOT_FOUND: "No task of yours has this id on this agent. Another owner's task looks the same.",
+    Reason.TASK_NOT_CANCELABLE: "The task has ended, or its agent refused to stop. Read it with GetTask.",
+    Reason.PUSH_NOTIFICATION_NOT_SUPPORTED: "The agent's card says that it offers none. Subscribe or poll instead.",
+    Reason.UNSUPPORTED_OPERATION: "The task or agent cannot do that now; the message says why.",
+    Reason.CONTENT_TYPE_NOT_SUPPORTED: "Send `application/json`, and parts of the types on the agent's card.",
+    Reason.INVALID_AGENT_RESPONSE: "The remote agent answered with something that is not A2A. Tell its operator.",
+    Reason.EXTENDED_AGENT_CARD_NOT_CONFIGURED: "The agent has no extended card.",
+    Reason.EXTENSION_SUPPORT_REQUIRED: "List the extension that the message names in `A2A-Extensions`.",
+    Reason.VERSION_NOT_SUPPORTED: "Send `A2A-Version: 1.0`. No header at all means 0.3.",
+    Reason.PARSE_ERROR: "The body is not strict JSON; the message says where or why.",
+    Reason.INVALID_REQUEST: "JSON, but not a request: a member is missing, or a batch is empty, too long or nested.",
+    Reason.METHOD_NOT_FOUND: "Check the method's name; A2A 1.0 writes `SendMessage`, not `message/send`.",
+    Reason.INVALID_PARAMS: "`fieldViolations` name each wrong field; a messageId used for another message is one.",
+    Reason.INTERNAL_ERROR: "A fault of the gateway. The log has the whole story under the incident number.",
+    Reason.UNAUTHENTICATED: "Send `Authorization: Bearer …` with a credential that this gateway gave out.",
+    Reason.PERMISSION_DENIED: "Your credential is good, but no rule allows this.",
+    Reason.NOT_FOUND: "No such agent, key or path for you. Hidden and missing are the same.",
+    Reason.ALREADY_EXISTS: "An agent of this id is registered already; choose another id.",
+    Reason.OVERLOADED: "The agent's queue is full, or a stream was read too slowly. Wait for `Retry-After`.",
+    Reason.UNAVAILABLE: "The agent's card was not read yet, the store cannot write, or the gateway is stopping.",
+    Reason.EGRESS_REFUSED: "The gateway may not connect there; the message names the setting that would allow it.",
+    Reason.UPSTREAM_FAILED: "The remote agent or webhook refused or broke off.",
+    Reason.UPSTREAM_TIMEOUT: "The remote agent did not answer in time.",
+    Reason.UPSTREAM_TOO_LARGE: "The remote agent sent more than the gateway takes; see limits.",
+}
+FAULT = {"client": "caller", "gateway": "gateway", "upstream": "agent"}
+
+
+def _early() -> str:
+    """The statuses of the edge and of what stands in front of every route."""
+    sources = [(ROOT / "gateway" / "server" / name).read_text(encoding="utf-8") for name in ("edge.py", "front.py")]
+    found = sorted(set(re.findall(r"(?:Refused|_refusal)\((\d{3})", "".join(sources))) | {"404"})
+    return f"{', '.join(found[:-1])} and {found[-1]}"
+
+
+def errors() -> str:
+    rows = []
+    for reason, code in CODES.items():
+        error = GatewayError(reason, "")
+        over_rpc = STATUS.get(reason, 200)
+        rows.append(
+            f"| `{reason}` | {code.jsonrpc} | {over_rpc} | {code.http} `{code.status}` | {FAULT[error.fault]} "
+            f"| {'yes' if error.retryable else 'no'} | {WHAT_TO_DO[reason]} |"
+        )
+    return f"""# Errors
+
+{MADE}
+
+An error is a reason for machines and a sentence for people. The reason travels in a `google.rpc.ErrorInfo`, on
+JSON-RPC in `error.data`, on HTTP+JSON in `error.details`. Program against the reason, show the sentence.
+
+On JSON-RPC an error comes in HTTP 200, except where HTTP itself has something to do about it (the third column).
+In a batch it is always 200.
+
+| reason | JSON-RPC code | its HTTP status | HTTP+JSON | whose fault | try again | what to do |
+|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+What is refused before any dialect is known has the form of HTTP+JSON without details, and a status as RFC 9110 means
+it: {_early()}. The ones to know are 413 (a body over the limit) and 421 (a `Host` that this gateway does not go by).
+
+What is not in this table never leaves the gateway. An unknown failure is shown as `INTERNAL_ERROR` with an incident
+number (a task that ends so has the number in its last message), and the log has it in full under that number.
+"""
+
+
+# --- Limits. -----------------------------------------------------------------------------------------------
+
+# What the limits of a module are about: by the longest prefix, in this order.
+ABOUT: dict[str, str] = {
+    "gateway.server.edge": "The HTTP edge",
+    "gateway.dialects.strict_json": "JSON that comes in",
+    "gateway.server": "JSON-RPC batches",
+    "gateway.dialects.tasks": "The older agents/tasks messages",
+    "gateway.core": "Calls and tasks",
+    "gateway.core.turn": "What one task may write",
+    "gateway.core.live": "Streams that go out",
+    "gateway.core.push": "Push notifications",
+    "gateway.core.pushes": "Push notifications",
+    "gateway.upstream.webhook": "Push notifications",
+    "gateway.core.recovery": "The restart",
+    "gateway.core.registry": "Cards of remote agents",
+    "gateway.upstream.cards": "Cards of remote agents",
+    "gateway.upstream": "Other agents, and connections to them",
+    "gateway.dialects": "Other agents, and connections to them",
+    "gateway.stores": "The store",
+    "gateway.config": "The configuration file",
+    "gateway.cli": "The command line",
+}
+_A_LIMIT = re.compile(
+    r"_?(MAX_\w+|\w*_?(LIMIT|LIMITS|SECONDS|MS|TIMEOUT|DEADLINE|PATIENCE|BATCH|ROOM|PIECE|KEEPALIVE|READERS|WAIT)"
+    r"|AT_ONCE|CONNECTIONS_PER_HOST|PAUSES)"
+)
+_BYTES = re.compile(r"BYTES|BODY|PIECE|ANSWER_LIMIT|CARD_LIMIT|MAX_EVENT$|max_(target|head|body)$|buffer|linger_bytes")
+
+
+@dataclass(frozen=True)
+class Limit:
+    where: str
+    name: str
+    value: object
+    reason: str
+
+
+def limits_of(module: str) -> list[Limit]:
+    """The limits that a module holds as constants, each with the comment or docstring that says why."""
+    path = ROOT / (module.replace(".", "/") + ".py")
+    text = path.read_text(encoding="utf-8")
+    tree, comments = ast.parse(text), _comments(text)
+    loaded = None
+    found = []
+    for index, node in enumerate(tree.body):
+        name = _name(node)
+        if name is None or not _A_LIMIT.fullmatch(name):
+            continue
+        loaded = loaded or importlib.import_module(module)
+        value = getattr(loaded, name)
+        if isinstance(value, int | float) or (
+            isinstance(value, tuple) and all(isinstance(each, int | float) for each in value)
+        ):
+            after = tree.body[index + 1] if index + 1 < len(tree.body) else None
+            found.append(Limit(module, name, value, _reason(node, after, comments)))
+    return found
+
+
+def modules_with_limits() -> set[str]:
+    """Every module of the gateway that holds one, the edge's class left out."""
+    modules = (
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "gateway").rglob("*.py")
+        if not path.stem.startswith("__")
+    )
+    return {module for module in modules if limits_of(module)}
+
+
+def _name(node: ast.stmt) -> str | None:
+    target = (
+        node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AnnAssign) else None
+    )
+    return target.id if isinstance(target, ast.Name) and target.id.isupper() else None
+
+
+def _comments(text: str) -> dict[int, tuple[str, bool]]:
+    """Comment by line, and whether it stands alone there."""
+    found = {}
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            found[token.start[0]] = (token.string.lstrip("# ").strip(), not token.line[: token.start[1]].strip())
+    return found
+
+
+def _reason(node: ast.stmt, after: ast.stmt | None, comments: dict[int, tuple[str, bool]]) -> str:
+    trailing = comments.get(node.end_lineno or node.lineno)
+    if trailing is not None:
+        return _sentence(trailing[0])
+    if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+        return _sentence(after.value.value)
+    lines: list[str] = []
+    at = node.lineno - 1
+    while at in comments and comments[at][1]:
+        lines.insert(0, comments[at][0])
+        at -= 1
+    return _sentence(" ".join(lines))
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split()).replace("|", "\\|")
+    return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".)!" else ".")
+
+
+def edge_limits() -> list[Limit]:
+    path = ROOT / "gateway" / "server" / "edge.py"
+    (body,) = [
+        node.body
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name == "EdgeLimits"
+    ]
+    reasons = {}
+    for node, after in itertools.pairwise(body):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            reasons[node.target.id] = _reason(node, after, {})
+    values = EdgeLimits()
+    return [
+        Limit("gateway.server.edge", field.name, getattr(values, field.name), reasons[field.name])
+        for field in dataclasses.fields(EdgeLimits)
+    ]
+
+
+def all_limits() -> dict[str, list[Limit]]:
+    """Limits by subject, in the order of ABOUT."""
+    found: dict[str, list[Limit]] = {subject: [] for subject in ABOUT.values()}
+    found[ABOUT["gateway.server.edge"]] += edge_limits()
+    for module in sorted(modules_with_limits()):
+        prefix = max((known for known in ABOUT if module.startswith(known)), key=len)
+        found[ABOUT[prefix]] += limits_of(module)
+    return found
+
+
+def _shown(limit: Limit) -> str:
+    value = limit.value
+    if isinstance(value, tuple):
+        return ", ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if _BYTES.search(limit.name) and value % 1024 == 0:
+            return f"{value // 1024 // 1024} MiB" if value % (1024 * 1024) == 0 else f"{value // 1024} KiB"
+        return f"{value:,}".replace(",", " ")
+    assert isinstance(value, int | float)
+    return f"{value:g}"
+
+
+def limits() -> str:
+    sections = []
+    for subject, found in all_limits().items():
+        rows = "\n".join(f"| `{limit.name.lstrip('_')}` | {_shown(limit)} | {limit.reason} |" for limit in found)
+        files = ", ".join(sorted({f"`{limit.where.replace('.', '/')}.py`" for limit in found}))
+        sections.append(f"## {subject}\n\n{files}\n\n| limit | value | why this |\n|---|---|---|\n{rows}\n")
+    return f"""# Limits
+
+{MADE}
+
+Every queue, body, page and wait has a size, and each size has its reason. Times are seconds where the name does not
+say `MS` (milliseconds); sizes are bytes where no unit is shown. An agent's own limits (`concurrency`, `queue`,
+`deadline`) are settings: see [configuration](configuration.md).
+
+{chr(10).join(sections)}"""
+
+
+# --- States. -----------------------------------------------------------------------------------------------
+
+
+def _groups() -> list[list[TaskState]]:
+    """States from which the same may follow, ended ones left out."""
+    groups: dict[frozenset[TaskState], list[TaskState]] = {}
+    for state, after in MOVES.items():
+        if after:
+            groups.setdefault(after, []).append(state)
+    return list(groups.values())
+
+
+def diagram() -> str:
+    """MOVES as a picture. States that share their followers stand in one box, whose arrows are theirs all."""
+    lines = ["stateDiagram-v2", f"    [*] --> {TaskState.SUBMITTED.name}"]
+    boxes: dict[TaskState, str] = {}
+    for group in _groups():
+        if len(group) > 1:
+            lines += ["    state begun {"]
+            lines += [f"        {a.name} --> {b.name}" for a in group for b in group if a is not b and b in MOVES[a]]
+            lines += ["    }"]
+            boxes |= dict.fromkeys(group, "begun")
+    for group in _groups():
+        source = boxes.get(group[0], group[0].name)
+        targets = [boxes.get(state, state.name) for state in TaskState if state in MOVES[group[0]]]
+        lines += [f"    {source} --> {target}" for target in dict.fromkeys(targets) if target != source]
+    lines += [f"    {state.name} --> [*]" for state in TaskState if state in TERMINAL]
+    return "\n".join(lines)
+
+
+MEANING: dict[TaskState, str] = {
+    TaskState.SUBMITTED: "Accepted and durable; the agent has not reported yet.",
+    TaskState.WORKING: "The agent is at work.",
+    TaskState.INPUT_REQUIRED: "The agent has asked something. The next message of the task is the answer.",
+    TaskState.AUTH_REQUIRED: "The agent needs an authorization from outside.",
+    TaskState.COMPLETED: "Done; the artifacts are the result.",
+    TaskState.FAILED: "It went wrong; the last message says why, its metadata has a `reason`.",
+    TaskState.CANCELED: "Somebody who may do so canceled it.",
+    TaskState.REJECTED: "The agent did not take it on.",
+}
+
+
+def states() -> str:
+    head = " | ".join(state.name for state in TaskState)
+    rows = []
+    for before in TaskState:
+        marks = " | ".join("yes" if after in MOVES[before] else "" for after in TaskState)
+        rows.append(f"| **{before.name}** | {marks} |")
+    meanings = []
+    for state in TaskState:
+        kind = "ended" if state in TERMINAL else "waits for somebody" if state in INTERRUPTED else "at work"
+        meanings.append(f"| `{state}` | {kind} | `{tasks.STATUS[state]}` | {MEANING[state]} |")
+    return f"""# States of a task
+
+{MADE}
+
+```mermaid
+{diagram()}
+```
+
+| state | | older `agents/tasks` word | meaning |
+|---|---|---|---|
+{chr(10).join(meanings)}
+
+A blocking call waits until the task has ended or waits for somebody. An ended task stays as it is: an event that comes
+later is dropped and logged.
+
+Which state (left) may become which (top); the table is `MOVES` in `gateway/model/task.py`, and the picture is drawn
+from it. Repeating a state is how agents report progress.
+
+| | {head} |
+|---|{"---|" * len(TaskState)}
+{chr(10).join(rows)}
+"""
+
+
+# --- Operations. -------------------------------------------------------------------------------------------
+
+
+def operations() -> str:
+    """The table of A2A operations in http.md."""
+    rows = []
+    for name in requests.DECODE:
+        where = ", ".join(
+            f"`{verb} {re.sub(r'[(][^)]*[)]', '{id}', path)}`" for verb, path, known, _ in paths._TABLE if known == name
+        )
+        rows.append(f"| `{name}` | {where} | {'events' if name in requests.STREAMING else 'one answer'} |")
+    return "\n".join(
+        ["| JSON-RPC method | HTTP+JSON, after the agent's address | answers with |", "|---|---|---|", *rows]
+    )
+
+
+PAGES = {"errors.md": errors, "limits.md": limits, "states.md": states}
+BEGIN, END = "<!-- operations: made by `python -m tests.make_docs` -->", "<!-- end -->"
+
+
+def with_operations(page: str) -> str:
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{operations()}\n\n{END}{after}"
+
+
+def main() -> None:
+    for name, page in PAGES.items():
+        (REFERENCE / name).write_text(page(), encoding="utf-8")
+    http = REFERENCE / "http.md"
+    http.write_text(with_operations(http.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
