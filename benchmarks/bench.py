@@ -120,10 +120,14 @@ def document(rounds: Sequence[Round]) -> dict[str, Any]:
 
 
 def comparison(a: Sequence[Round], b: Sequence[Round]) -> dict[str, Any]:
-    """A against the B of the same minute: the ratio of requests per second, and the difference of the medians."""
-    found: dict[str, Any] = {"ratio": None}
+    """A against the B of the same minute: the ratio of requests per second, the same by processor time per request
+    (what others on the machine disturb less), and the difference of the medians."""
+    found: dict[str, Any] = {"ratio": None, "ratio_by_cpu": None}
     if all(each.requests for each in b):
         found["ratio"] = ratios([each.rate for each in a], [each.rate for each in b]).rounded(3)._asdict()
+    cost_a, cost_b = ([each.cpu_us for each in side if each.cpu_us] for side in (a, b))
+    if cost_a and len(cost_a) == len(cost_b):
+        found["ratio_by_cpu"] = ratios(cost_b, cost_a).rounded(3)._asdict()
     added = differences([each.p50_ms for each in a], [each.p50_ms for each in b])
     return found | {"added_p50_ms": added.rounded(3)._asdict()}
 

@@ -6,14 +6,17 @@ import itertools
 import json
 from dataclasses import dataclass
 
-# Where the number of a request goes. Every messageId is new: the gateway answers one that it has seen from its record.
 NUMBER = "%(n)d"
+# Every messageId is new, because the gateway answers one that it has seen from its record. And it is as good as random,
+# like those of real clients: numbers that only go up would all land on the last page of a database's index.
+MESSAGE_ID = "%(id)016x"
+_SPREAD = 0x9E3779B97F4A7C15  # odd, so that no two numbers below 2^64 become the same
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One kind of request. `body` and `expect` hold `%(n)d` where the number of the request belongs."""
+    """One kind of request. `body` and `expect` hold NUMBER where the request's number belongs, `body` MESSAGE_ID too."""
 
     body: bytes
     expect: bytes
@@ -38,7 +41,7 @@ def stream(expect: str, *events: int) -> Call:
 
 
 def _message(method: str, expect: str, prefix: str, accept: str, events: tuple[int, ...]) -> Call:
-    message = {"messageId": f"{prefix}{NUMBER}", "role": "ROLE_USER", "parts": [{"text": f"hello {NUMBER}"}]}
+    message = {"messageId": f"{prefix}{MESSAGE_ID}", "role": "ROLE_USER", "parts": [{"text": f"hello {NUMBER}"}]}
     params = json.dumps({"message": message}, separators=(",", ":"))
     body = f'{{"jsonrpc":"2.0","id":{NUMBER},"method":"{method}","params":{params}}}'
     return Call(body.encode(), expect.encode(), ("A2A-Version: 1.0", f"Accept: {accept}"), events)
@@ -64,5 +67,5 @@ class Target:
     def request(self) -> tuple[int, bytes]:
         """The next request: its number and its bytes."""
         number = next(_numbers)
-        body = self.call.body % {b"n": number}
+        body = self.call.body % {b"n": number, b"id": number * _SPREAD & (2**64 - 1)}
         return number, b"%s%d\r\n\r\n%s" % (self._head, len(body), body)

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).with_name("results")
 BUSY_GENERATOR = 0.95  # from here on it may be the generator that was measured
 
 _SERVER_HEAD = ("", "req/s", "p50 ms", "p99 ms", "CPU µs/req", "peak MiB", "cold s", "generator", "errors")
-_PAIR_HEAD = ("pair", "A / B", "req/s A", "req/s B", "ratio", "min–max", "p50 A", "p50 B", "errors")
+_PAIR_HEAD = ("pair", "A / B", "req/s A", "req/s B", "ratio", "min–max", "by CPU", "p50 A", "p50 B", "errors")
 
 
 def write(name: str, around: Mapping[str, Any], result: Mapping[str, Any], folder: Path = FOLDER) -> Path:
@@ -88,6 +88,7 @@ def _server(load: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _pair(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
     a, b, ratio = result["a"], result["b"], result["ratio"]
+    by_cpu = result["ratio_by_cpu"]
     spread = "" if ratio is None else f"{_number(ratio['low'])}–{_number(ratio['high'])}"
     return (
         name,
@@ -96,6 +97,7 @@ def _pair(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
         _number(b["requests_per_s"]),
         _number(ratio and ratio["median"]),
         spread,
+        _number(by_cpu and by_cpu["median"]),
         _number(a["p50_ms"]),
         _number(b["p50_ms"]),
         str(errors(result)),

@@ -51,5 +51,5 @@ class Create(BaseHTTPRequestHandler):
 if PORT:
     ThreadingHTTPServer(("127.0.0.1", int(PORT[0])), Create).serve_forever()
 while True:
-    for params in ask("agents/tasks/pending", wait=20)["result"]["tasks"]:
+    for params in ask("agents/tasks/pending", wait=5)["result"]["tasks"]:
         threading.Thread(target=work, args=[params], daemon=True).start()

@@ -152,6 +152,7 @@ def test_a_pair_gives_a_ratio_and_what_is_added() -> None:
         return [Round(1.0, count, p50, p50, 0.1) for count in requests]
 
     found = comparison(rounds(30, 31, p50=1.5), rounds(100, 100, p50=0.25))
+    assert found["ratio_by_cpu"] is None
     assert found["ratio"] == {"low": 0.3, "median": 0.305, "high": 0.31}
     assert found["added_p50_ms"]["median"] == 1.25
     assert comparison(rounds(30, p50=1), rounds(0, p50=1))["ratio"] is None
@@ -196,3 +197,12 @@ def test_a_target_is_reached_at_its_bound() -> None:
 def test_names_are_not_used_twice() -> None:
     assert not SCENARIOS.keys() & PAIRS.keys()
     assert {name for pair in PAIRS.values() for name in (pair.a, pair.b)} <= SCENARIOS.keys()
+
+
+def test_the_ratio_by_processor_time_does_not_see_a_server_that_waits() -> None:
+    ours = Round(1.0, 100, 1, 1, 0.1, server_cpu_s=1.0)
+    undisturbed, waiting = (Round(1.0, count, 1, 1, 0.1, server_cpu_s=count / 400) for count in (400, 200))
+    for limit, by_clock in ((undisturbed, 0.25), (waiting, 0.5)):
+        found = comparison([ours], [limit])
+        assert found["ratio"]["median"] == by_clock
+        assert found["ratio_by_cpu"]["median"] == 0.25

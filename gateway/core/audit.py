@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.model.audit import AuditEntry, Decision
 from gateway.model.ports import Store
 from gateway.model.principal import Principal
+from gateway.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ticket:
     """One admitted (or refused) call on its way through the core: who, what, on what, and what policy said."""
 

@@ -251,7 +251,7 @@ class Engine:
         turn.run = self._tasks[turn] = asyncio.get_running_loop().create_task(self._drive(turn, events))
 
     async def _drive(self, turn: Turn, events: AsyncIterator[Event]) -> None:
-        patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, turn.open)
+        self._arm(turn)
         try:
             reply = await self._work(turn, events)
             if reply is not None:
@@ -266,20 +266,39 @@ class Engine:
             if turn.row is not None and not isinstance(error, Fenced):
                 await self._give_up(turn, turn.row)
         finally:
-            patience.cancel()
+            if turn.alarm is not None:
+                turn.alarm.cancel()
             self._drop(turn)
+
+    def _arm(self, turn: Turn) -> None:
+        """One timer for both: first for patience, then for the deadline. (Nearly every turn is over before either.)"""
+        remaining = (turn.deadline - self._services.now()) / 1000
+        due = self._expire if turn.task is not None or remaining <= PATIENCE_SECONDS else self._show
+        after = remaining if due == self._expire else PATIENCE_SECONDS
+        turn.alarm = asyncio.get_running_loop().call_later(after, due, turn)
+
+    def _show(self, turn: Turn) -> None:
+        """Patience is over: the task is made, so that it can be seen, watched and canceled."""
+        turn.open()
+        remaining = (turn.deadline - self._services.now()) / 1000
+        turn.alarm = asyncio.get_running_loop().call_later(remaining, self._expire, turn)
+
+    def _expire(self, turn: Turn) -> None:
+        if turn.working and turn.run is not None:
+            turn.expired = True
+            turn.run.cancel()
 
     async def _work(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
         """Let the agent run to its end, its deadline or its cancellation. Returns a direct reply, if it is one."""
-        remaining = (turn.deadline - self._services.now()) / 1000
+        turn.working = True
         try:
-            async with asyncio.timeout(remaining), turn.entry.gate:
+            async with turn.entry.gate:
                 return await self._consume(turn, events)
-        except TimeoutError:
-            turn.status(TaskState.FAILED, "The task did not end within its deadline", reason="deadline")
         except asyncio.CancelledError:
-            if self._closing or not turn.canceled:
+            if self._closing or not (turn.canceled or turn.expired):
                 raise
+            if turn.expired:
+                turn.status(TaskState.FAILED, "The task did not end within its deadline", reason="deadline")
         except GatewayError as error:
             await self._refused(turn, error)
         except Exception:
@@ -288,6 +307,7 @@ class Engine:
             text = f"The agent failed; incident {incident}"
             turn.status(TaskState.FAILED, text, reason="agent-error", incident=incident)
         finally:
+            turn.working = False
             if isinstance(events, AsyncGenerator):
                 await events.aclose()
         return None

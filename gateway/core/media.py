@@ -10,6 +10,8 @@ from gateway.model.message import Message
 def check_input_modes(message: Message, card: AgentCard) -> None:
     """Raises CONTENT_TYPE_NOT_SUPPORTED for a part that states a type which none of the card's modes takes.
     Parts that state none are the agent's to judge."""
+    if all(part.media_type is None for part in message.parts):
+        return
     modes = {mode for skill in card.skills for mode in skill.input_modes or ()} | set(card.default_input_modes)
     for part in message.parts:
         media_type = (part.media_type or "").partition(";")[0].strip().lower()

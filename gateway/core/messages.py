@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.engine import Engine
+from gateway.core.latch import Latch
 from gateway.core.media import check_input_modes
 from gateway.core.pushes import Pushes
 from gateway.core.registry import Registered
@@ -109,7 +110,7 @@ class Messages:
         subscription = self._services.live.subscribe(turn.topic)
         first = None if turn.row is None else whole(turn.row)
         try:
-            answer = await asyncio.shield(turn.created)
+            answer = await turn.created
             if isinstance(answer, GatewayError):
                 raise answer
         except BaseException:
@@ -120,11 +121,10 @@ class Messages:
             return Watch(None, Record(0, answer, envelope(answer)))
         return Watch(subscription, first, until_pause=True)
 
-    async def _wait(self, future: asyncio.Future[Answer]) -> Answer:
+    async def _wait(self, latch: Latch[Answer]) -> Answer:
         self._waiting += 1
         try:
-            # Shielded: a caller that goes away must not take the turn's answer with it.
-            return await asyncio.shield(future)
+            return await latch
         finally:
             self._waiting -= 1
             if not self._waiting and self._answered is not None:

@@ -8,14 +8,14 @@ behalf, may see and use the agents marked `public`; a worker may report on the t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import PullTasks, SubmitResult
 from gateway.model.principal import Kind, Principal
+from gateway.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Target:
     """What a call is about, as far as rules look at it."""
 
@@ -43,7 +43,7 @@ USE = frozenset(
 WORK = frozenset({SubmitResult.verb, PullTasks.verb})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rule:
     name: str
     says: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -56,7 +57,9 @@ class Results:
             raise invalid("agent_id", "this task id is known at several agents; say which one you mean")
         turn = self._engine.turn(who.tenant, held[0].task_id)
         if call.wait > 0 and turn is not None:
-            await asyncio.wait((turn.done,), timeout=call.wait)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(call.wait):
+                    await turn.done
             held = await self._services.store.reservation(who.tenant, who.owner, call.message_id, agent=call.agent)
         return await self._found(held[0], who)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from gateway.core.audit import Ticket
+from gateway.core.latch import Latch
 from gateway.core.live import Live, Topic
 from gateway.core.registry import Registered
 from gateway.model.agent import Context
@@ -103,12 +104,15 @@ class Turn:
         self.context_id = context_id
         self.deadline = deadline
         self.topic: Topic = (tenant, task_id)
-        self.created: asyncio.Future[Answer] = loop.create_future()
-        self.done: asyncio.Future[Answer] = loop.create_future()
+        self.created: Latch[Answer] = Latch()
+        self.done: Latch[Answer] = Latch()
         self.row: TaskRow | None = None  # as last written
         self.task: Task | None = None  # with what is pending
         self.push = push is not None
         self.canceled = False
+        self.working = False  # the agent has the turn
+        self.expired = False  # its deadline has passed
+        self.alarm: asyncio.TimerHandle | None = None
         self.run: asyncio.Task[None] | None = None
         self.broken: Exception | None = None  # what kept an event from being written
         self.settled = False  # answered without a task; none may be opened any more
@@ -290,7 +294,7 @@ class Turn:
             change = AdvanceTask(row, records, self.push)
         settled = row.task.status.state
         audit: tuple[AuditEntry, ...] = ()
-        if self.ticket is not None and not self.done.done() and (settled.terminal or settled.interrupted):
+        if self.ticket is not None and self.done.value is None and (settled.terminal or settled.interrupted):
             audit = (self.ticket.outcome(row.updated, settled.name, self.task_id),)
         await self._commit(before is None, (change, *self.learned()), audit)
         self.row = row
@@ -346,18 +350,16 @@ class Turn:
         if self.push:
             self._services.pushed()
         state = row.task.status.state
-        if not self.created.done():
-            self.created.set_result(row.task)
-        if (state.terminal or state.interrupted) and not self.done.done():
-            self.done.set_result(row.task)
+        self.created.put(row.task)
+        if state.terminal or state.interrupted:
+            self.done.put(row.task)
 
     # Answering without a task.
 
     def answer(self, answer: Answer) -> None:
         self.settled = True
-        for future in (self.created, self.done):
-            if not future.done():
-                future.set_result(answer)
+        self.created.put(answer)
+        self.done.put(answer)
 
 
 # The event loop keeps only weak references to tasks; these are alive until they are done.

@@ -21,12 +21,13 @@ from gateway.model.base import timestamp
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Artifact, Message, Part, Role
 from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, Task, TaskState, TaskStatus
+from gateway.model.value import value
 
 Content: TypeAlias = str | Part | Sequence[Part]
 Ask: TypeAlias = Callable[[str, Message], Awaitable[Task | Message]]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Upstream:
     """Where the work really happens: the remote agent's own ids for our task, and the interface that gave them."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from gateway.model.value import value
 
 
 class Verdict(StrEnum):
@@ -14,7 +15,7 @@ class Verdict(StrEnum):
     HALT = "HALT"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """What policy said: a value that can be printed, tested and recorded."""
 
@@ -28,7 +29,7 @@ class Decision:
         return self.verdict in (Verdict.PASS, Verdict.FLAG)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AuditEntry:
     """One line of the record: the decision on a call (`phase` = "intent", committed before anything leaves
     the gateway) or how it ended ("outcome"). Reads and refusals have one entry only.

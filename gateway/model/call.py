@@ -7,15 +7,16 @@ was called; None means "whichever of mine", which only the admin door may ask.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, TypeAlias
 
 from gateway.model.message import Message
 from gateway.model.push import PushConfig
 from gateway.model.task import TaskState
+from gateway.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendMessage:
     """Give a message to an agent (§3.1.1, §3.1.2).
 
@@ -38,7 +39,7 @@ class SendMessage:
     always_deduplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GetTask:
     verb: ClassVar[str] = "GetTask"
     agent: str | None
@@ -46,7 +47,7 @@ class GetTask:
     history_length: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListTasks:
     verb: ClassVar[str] = "ListTasks"
     agent: str | None
@@ -59,7 +60,7 @@ class ListTasks:
     include_artifacts: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CancelTask:
     verb: ClassVar[str] = "CancelTask"
     agent: str | None
@@ -67,14 +68,14 @@ class CancelTask:
     metadata: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SubscribeToTask:
     verb: ClassVar[str] = "SubscribeToTask"
     agent: str | None
     task_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CreatePushConfig:
     verb: ClassVar[str] = "CreateTaskPushNotificationConfig"
     agent: str
@@ -82,7 +83,7 @@ class CreatePushConfig:
     config: PushConfig
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GetPushConfig:
     verb: ClassVar[str] = "GetTaskPushNotificationConfig"
     agent: str
@@ -90,7 +91,7 @@ class GetPushConfig:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListPushConfigs:
     verb: ClassVar[str] = "ListTaskPushNotificationConfigs"
     agent: str
@@ -99,7 +100,7 @@ class ListPushConfigs:
     page_token: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeletePushConfig:
     verb: ClassVar[str] = "DeleteTaskPushNotificationConfig"
     agent: str
@@ -107,13 +108,13 @@ class DeletePushConfig:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GetExtendedCard:
     verb: ClassVar[str] = "GetExtendedAgentCard"
     agent: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FetchResult:
     """The older `agents/tasks/result` with only a `task_id`: the caller's own id, at most `wait` seconds."""
 
@@ -123,7 +124,7 @@ class FetchResult:
     wait: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SubmitResult:
     """The older `agents/tasks/result` with a status: the worker of `agent` reports on the gateway's task."""
 
@@ -135,7 +136,7 @@ class SubmitResult:
     has_result: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PullTasks:
     """A worker takes the tasks that wait for it (`agents/tasks/pending`), for at most `wait` seconds."""
 
@@ -145,13 +146,13 @@ class PullTasks:
     wait: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListAgents:
     verb: ClassVar[str] = "ListAgents"
     agent: None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AddAgent:
     """Register a remote agent by its card. `local_operator` is true only for the machine's own credential."""
 
@@ -161,27 +162,27 @@ class AddAgent:
     agent: None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RemoveAgent:
     verb: ClassVar[str] = "RemoveAgent"
     id: str
     agent: None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AddKey:
     verb: ClassVar[str] = "AddKey"
     name: str
     agent: None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListKeys:
     verb: ClassVar[str] = "ListKeys"
     agent: None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RevokeKey:
     verb: ClassVar[str] = "RevokeKey"
     id: str
@@ -211,7 +212,7 @@ Call: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskPage:
     """One page of ListTasks. `next_page_token` is "" on the last page (§3.1.4)."""
 
@@ -221,7 +222,7 @@ class TaskPage:
     total_size: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PushConfigPage:
     configs: tuple[PushConfig, ...]
     next_page_token: str = field(default="")

@@ -67,8 +67,8 @@ class AgentCard(Model):
 
     @property
     def required_extensions(self) -> tuple[str, ...]:
-        extensions = self.capabilities.extensions or ()
-        return tuple(extension.uri for extension in extensions if extension.required)
+        extensions = self.capabilities.extensions
+        return tuple(extension.uri for extension in extensions if extension.required) if extensions else ()
 
     @property
     def extensions(self) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABL
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from gateway.model.agent import Agent, Upstream
@@ -22,13 +21,14 @@ from gateway.model.card import AgentCard
 from gateway.model.message import Message
 from gateway.model.push import PushConfig
 from gateway.model.task import Event, Task, TaskState
+from gateway.model.value import value
 
 
 class Fenced(Exception):
     """The write carried an old fence: somebody else has taken the task over, and nothing was written."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Key:
     """The idempotency key of a message: one message, one task (or one reply)."""
 
@@ -38,7 +38,7 @@ class Key:
     message_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reservation:
     """What is known about a key. Neither `reply` nor `settled`: the work has begun and left nothing yet."""
 
@@ -50,7 +50,7 @@ class Reservation:
     reply: Message | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """One event in a task's log. `body` is its StreamResponse (`task.envelope`), made once for the log, the
     streams and the pushes."""
@@ -60,7 +60,7 @@ class Record:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskRow:
     """A task and what the gateway knows about it. Times are milliseconds since the epoch.
 
@@ -82,7 +82,7 @@ class TaskRow:
     upstream: Upstream | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskQuery:
     """ListTasks, newest status first. `after` is the (updated, id) of the last row of the page before."""
 
@@ -96,7 +96,7 @@ class TaskQuery:
     after: tuple[int, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AgentRecord:
     """A registered remote agent. `card` is the last card that was fetched (JSON), None before the first;
     `trusted` means that the operator named the URL on this machine (SURFACES: egress)."""
@@ -110,7 +110,7 @@ class AgentRecord:
     fetched: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeyRecord:
     """An API key: `prefix` is its visible beginning, `hash` the SHA-256 of the whole."""
 
@@ -123,7 +123,7 @@ class KeyRecord:
     revoked: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivery:
     """One push that is due: event `seq` of a task for one configuration. `body` is a StreamResponse."""
 
@@ -138,21 +138,21 @@ class Delivery:
 # Changes: what a commit can do.
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reserve:
     """Take a key. If it is taken, *nothing else of the commit is applied* and `commit` returns its holder."""
 
     reservation: Reservation
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Release:
     """Give a key back: the message was refused before anything came of it."""
 
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SaveReply:
     """The agent answered with a Message: keep it under the key."""
 
@@ -160,7 +160,7 @@ class SaveReply:
     reply: Message
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CreateTask:
     """A new task with its first events (`row.task` is the state after them) and its push configurations.
     Settles `key`; writes one outbox row per event and configuration."""
@@ -172,7 +172,7 @@ class CreateTask:
     push: tuple[PushConfig, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AdvanceTask:
     """More events of a task; `row` is the state after them. Writes outbox rows when `push`.
     Settles `key` (a continued task's message). Raises Fenced if `row.fence` is old."""
@@ -183,13 +183,13 @@ class AdvanceTask:
     key: Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutPushConfig:
     tenant: str
     config: PushConfig  # with id and task_id
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DropPushConfig:
     """Deletes one configuration and what is still queued for it. Deleting a missing one is no error (§3.1.10)."""
 
@@ -198,7 +198,7 @@ class DropPushConfig:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutUpstreamContext:
     """The remote agent's own id for one of our contexts."""
 
@@ -209,7 +209,7 @@ class PutUpstreamContext:
     upstream_context_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SettleDelivery:
     """A push attempt ended: done (`retry_at` None) or to be tried again then."""
 
@@ -220,17 +220,17 @@ class SettleDelivery:
     retry_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutAgent:
     record: AgentRecord
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DropAgent:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutKey:
     record: KeyRecord
 
@@ -322,7 +322,7 @@ class Store(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fetched:
     """What fetching a card brought; `card` is None when it has not changed since `etag`."""
 

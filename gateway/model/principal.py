@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from gateway.model.value import value
 
 
 class Kind(StrEnum):
@@ -13,7 +14,7 @@ class Kind(StrEnum):
     AGENT = "agent"  # a local agent that asks another one, on behalf of the caller whose task it works on
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Principal:
     """A verified identity. `tenant` comes from verification only, never from a message's routing field."""
 

@@ -7,7 +7,6 @@ One well-formed call goes straight from the table to the gateway; streams are ta
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.gateway import Gateway
@@ -28,6 +27,7 @@ from gateway.model.call import (
 )
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
+from gateway.model.value import value
 from gateway.server.auth import Authenticator, challenge
 from gateway.server.cards import Cards
 from gateway.server.incident import known
@@ -46,7 +46,7 @@ STATUS: dict[Reason, int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Endpoint:
     """What one request is addressed to: the endpoint's agent (None: the root), who asks, and the service
     parameters it sent."""

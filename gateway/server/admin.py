@@ -32,7 +32,7 @@ from gateway.model.call import (
     TaskPage,
 )
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import KeyRecord, Record
+from gateway.model.ports import KeyRecord, Record, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Task
 from gateway.server.auth import Authenticator
@@ -123,24 +123,28 @@ class Admin:
         return _json({"tasks": tasks, "nextPageToken": page.next_page_token, "totalSize": page.total_size})
 
     async def _task(self, request: Request, who: Principal) -> Response:
-        call = GetTask(None, request.path_params["id"])
-        row = await self._gateway.tasks.row(who, call.task_id, None)
-        return _listed(row.agent, await self._gateway.handle(call, who))
+        row = await self._row(request.path_params["id"], who)
+        return _listed(row.agent, row.task)
 
     async def _cancel(self, request: Request, who: Principal) -> Response:
         id = request.path_params["id"]
-        row = await self._gateway.tasks.row(who, id, None)
-        return _listed(row.agent, await self._gateway.handle(CancelTask(None, id), who))
+        task = await self._gateway.handle(CancelTask(None, id), who)
+        return _listed((await self._gateway.tasks.row(who, id, None)).agent, task)
 
     async def _watch(self, request: Request, who: Principal) -> Response:
         """Like SubscribeToTask, but an ended task is shown too: its one event is the task."""
         id = request.path_params["id"]
-        row = await self._gateway.tasks.row(who, id, None)
+        row = await self._row(id, who)
         if row.task.status.state.terminal:
             body = frame(b'{"task":' + row.task.wire() + b"}")
             return Response(body, headers={name.decode(): value.decode() for name, value in STREAM_HEADERS})
         events = await self._gateway.open(SubscribeToTask(None, id), who)
         return _StreamResponse(Stream(events, DoorRequest.of(request.scope, request.receive), _frame, _broken))
+
+    async def _row(self, id: str, who: Principal) -> TaskRow:
+        """A task with its agent, once it is decided that the caller may read it."""
+        await self._gateway.handle(GetTask(None, id), who)
+        return await self._gateway.tasks.row(who, id, None)
 
 
 class _StreamResponse(Response):

@@ -14,6 +14,7 @@ from gateway.core.watch import Watch
 from gateway.dialects.sse import COMMENT
 from gateway.model.errors import GatewayError
 from gateway.model.ports import Record
+from gateway.model.value import value
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
@@ -71,7 +72,7 @@ class Request:
             pass  # the rest of a body that nobody wants
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """A whole answer."""
 
@@ -85,7 +86,7 @@ class Reply:
         await send({"type": "http.response.body", "body": self.body})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stream:
     """Events as they come, one write per group. `frame` writes a record, `broken` what ends a stream too early."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,12 @@ class LocalAgent:
         self._owner = owner
         self.resumable = bool(getattr(owner, "resumable", False))
 
-    async def run(self, context: Context, message: Message) -> AsyncIterator[Event]:
+    def run(self, context: Context, message: Message) -> AsyncIterator[Event]:
         running = self._work(context, message)
-        if hasattr(running, "__aiter__"):
-            try:
-                async for event in running:
-                    yield event
-            finally:
-                if isinstance(running, AsyncGenerator):
-                    await running.aclose()  # the author's own `finally` runs now, not when it is collected
-            return
+        # The author's own generator, not one around it: who runs it also closes it.
+        return running if isinstance(running, AsyncIterator) else self._once(context, running)
+
+    async def _once(self, context: Context, running: Awaitable[Any]) -> AsyncIterator[Event]:
         answer = await running
         if answer is not None:
             yield _as_event(context, answer)

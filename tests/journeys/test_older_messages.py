@@ -123,24 +123,21 @@ STATUSES = [
 ]
 
 
-@pytest.mark.parametrize(("said", "status", "state", "more"), STATUSES)
-async def test_every_state_has_its_older_word(
-    tmp_path: Path, said: str, status: str, state: str, more: dict[str, Any]
-) -> None:
+async def test_every_state_has_its_older_word(tmp_path: Path) -> None:
     async with running(tmp_path) as gateway:
-        answer = await gateway.result(CREATE, task("1", said, wait=0.1 if said == "wait 30" else 10))
-        context = answer.pop("context_id")
-        assert context
-        expected: dict[str, Any] = {"task_id": "1", "agent_id": "echo", "status": status}
-        expected |= {"metadata": {"a2a_state": f"TASK_STATE_{state}"}}
-        assert answer == expected | more
-        assert await gateway.result(RESULT, {"task_id": "1"}) == expected | more | {"context_id": context}
-        if said == "wait 30":
-            mine = (await gateway.result("ListTasks"))["tasks"][0]["id"]
-            await gateway.result("CancelTask", {"id": mine})
-            canceled = await gateway.result(RESULT, {"task_id": "1"})
-            assert (canceled["status"], canceled["metadata"]) == ("failed", {"a2a_state": "TASK_STATE_CANCELED"})
-            assert canceled["reason"] == "Canceled by the caller"
+        for said, status, state, more in STATUSES:
+            answer = await gateway.result(CREATE, task(said, said, wait=0.1 if said == "wait 30" else 10))
+            context = answer.pop("context_id")
+            assert context
+            expected: dict[str, Any] = {"task_id": said, "agent_id": "echo", "status": status}
+            expected |= {"metadata": {"a2a_state": f"TASK_STATE_{state}"}} | more
+            assert answer == expected
+            assert await gateway.result(RESULT, {"task_id": said}) == expected | {"context_id": context}
+        mine = (await gateway.result("ListTasks", {"contextId": context}))["tasks"][0]["id"]
+        await gateway.result("CancelTask", {"id": mine})
+        canceled = await gateway.result(RESULT, {"task_id": "wait 30"})
+        assert (canceled["status"], canceled["metadata"]) == ("failed", {"a2a_state": "TASK_STATE_CANCELED"})
+        assert canceled["reason"] == "Canceled by the caller"
 
 
 async def test_wait_is_how_long_an_answer_may_take(tmp_path: Path) -> None:
@@ -160,25 +157,23 @@ async def test_an_agent_that_answers_with_a_message_has_a_result_too(tmp_path: P
         assert await gateway.result(RESULT, {"task_id": "tck-message-response-1"}) == answer
 
 
-@pytest.mark.parametrize(
-    ("agent", "change", "field"),
-    [
-        ("", {"agent_id": None}, "agent_id"),
-        ("echo", {"agent_id": "other"}, "agent_id"),
-        ("echo", {"task": {"id": "1", "description": "x", "priority": "urgent"}}, "task.priority"),
-        ("echo", {"task": {"id": "1"}, "input_data": None}, "task"),
-        ("echo", {"task": {"id": "", "description": "x"}}, "task.id"),
-        ("echo", {"task": None}, "task"),
-        ("echo", {"wait": "long"}, "wait"),
-    ],
-)
-async def test_parameters_that_do_not_fit_are_named(
-    tmp_path: Path, agent: str, change: dict[str, Any], field: str
-) -> None:
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("", {"agent_id": None}, "agent_id"),
+    ("echo", {"agent_id": "other"}, "agent_id"),
+    ("echo", {"task": {"id": "1", "description": "x", "priority": "urgent"}}, "task.priority"),
+    ("echo", {"task": {"id": "1"}, "input_data": None}, "task"),
+    ("echo", {"task": {"id": "", "description": "x"}}, "task.id"),
+    ("echo", {"task": None}, "task"),
+    ("echo", {"wait": "long"}, "wait"),
+]
+
+
+async def test_parameters_that_do_not_fit_are_named(tmp_path: Path) -> None:
     async with running(tmp_path) as gateway:
-        error = await gateway.error(CREATE, EXAMPLE | change, agent=agent)
-        assert error["code"] == -32602
-        assert error["data"][1]["fieldViolations"][0]["field"].startswith(field)
+        for agent, change, field in WRONG:
+            error = await gateway.error(CREATE, EXAMPLE | change, agent=agent)
+            assert error["code"] == -32602
+            assert error["data"][1]["fieldViolations"][0]["field"].startswith(field)
         assert (await gateway.result("ListTasks"))["totalSize"] == 0
 
 

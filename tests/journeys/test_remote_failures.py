@@ -38,78 +38,75 @@ CARRIED = [
 ]
 
 
-@pytest.mark.parametrize(("code", "reason", "status"), CARRIED)
-@pytest.mark.parametrize("told", ["reason", "code"])
-async def test_a_refusal_is_carried_by_its_reason(
-    tmp_path: Path, code: int, reason: str, status: int, told: str
-) -> None:
+async def test_a_refusal_is_carried_by_its_reason(tmp_path: Path) -> None:
     async with behind(tmp_path) as (gateway, agent):
-
-        @agent.on("SendMessage")
-        async def _(asked: Asked) -> None:
+        for code, reason, status in CARRIED:
             # The reason decides, whatever the number; without a reason the number does.
-            asked.refuse(-32099 if told == "reason" else code, reason if told == "reason" else None, "Not this one.")
+            for number, word in ((-32099, reason), (code, None)):
 
-        answer = await send(gateway)
-        assert answer.status_code == status
-        error = answer.json()["error"]
-        assert (error["code"], error["message"]) == (code, "Not this one.")
-        assert error["data"][0]["reason"] == reason
+                @agent.on("SendMessage")
+                async def _(asked: Asked, number: int = number, word: str | None = word) -> None:
+                    asked.refuse(number, word, "Not this one.")
+
+                answer = await send(gateway)
+                assert answer.status_code == status
+                error = answer.json()["error"]
+                assert (error["code"], error["message"]) == (code, "Not this one.")
+                assert error["data"][0]["reason"] == reason
 
 
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        (401, b'{"error":"unauthorized"}'),
-        (401, b"<html>"),
-        (403, b'{"jsonrpc":"2.0","id":1,"error":{"code":-32040,"message":"Who?"}}'),
-        (500, b"Traceback"),
-        (502, b""),
-        (307, b"moved"),
-    ],
-)
-async def test_what_is_between_the_gateway_and_the_agent_is_never_asked_of_the_caller(
-    tmp_path: Path, refusal: tuple[int, bytes]
-) -> None:
+BETWEEN = [
+    ("401 X", b'{"error":"unauthorized"}'),
+    ("401 X", b"<html>"),
+    ("403 X", b'{"jsonrpc":"2.0","id":1,"error":{"code":-32040,"message":"Who?"}}'),
+    ("500 X", b"Traceback"),
+    ("502 X", b""),
+    ("307 X", b"moved"),
+]
+
+
+async def test_what_is_between_the_gateway_and_the_agent_is_never_asked_of_the_caller(tmp_path: Path) -> None:
     async with behind(tmp_path) as (gateway, agent):
+        for status, body in BETWEEN:
 
-        @agent.on("SendMessage")
-        async def _(asked: Asked) -> None:
-            asked.whole(refusal[1], f"{refusal[0]} X", www_authenticate="Basic", location=f"{agent.url}/elsewhere")
+            @agent.on("SendMessage")
+            async def _(asked: Asked, status: str = status, body: bytes = body) -> None:
+                asked.whole(body, status, www_authenticate="Basic", location=f"{agent.url}/elsewhere")
 
-        answer = await send(gateway)
-        assert answer.status_code == 200
-        assert "www-authenticate" not in answer.headers
-        assert answer.json()["error"]["data"][0]["reason"] == "UPSTREAM_FAILED"
-        over_http = await gateway.http("POST", "/message:send", agent="far", json={"message": message("hi")})
-        assert over_http.status_code == 502
-        assert "www-authenticate" not in over_http.headers
-        assert len(agent.asked) == 2  # no redirect was followed, nothing was sent twice
+            agent.asked.clear()
+            answer = await send(gateway)
+            assert answer.status_code == 200
+            assert "www-authenticate" not in answer.headers
+            assert answer.json()["error"]["data"][0]["reason"] == "UPSTREAM_FAILED"
+            over_http = await gateway.http("POST", "/message:send", agent="far", json={"message": message("hi")})
+            assert over_http.status_code == 502
+            assert "www-authenticate" not in over_http.headers
+            assert len(agent.asked) == 2  # no redirect was followed, nothing was sent twice
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"not json",
-        b'{"jsonrpc":"2.0","id":2,"result":{"task":{}}}',
-        b'{"jsonrpc":"2.0","id":1,"result":{"unknown":{}}}',
-        b'{"jsonrpc":"2.0","id":1,"result":{"task":{"status":{"state":"DANCING"}}}}',
-        b'{"jsonrpc":"2.0","id":1,"id":1,"result":{}}',
-        b"[]",
-        b"17",
-    ],
-)
+RUBBISH = [
+    b"not json",
+    b'{"jsonrpc":"2.0","id":2,"result":{"task":{}}}',
+    b'{"jsonrpc":"2.0","id":1,"result":{"unknown":{}}}',
+    b'{"jsonrpc":"2.0","id":1,"result":{"task":{"status":{"state":"DANCING"}}}}',
+    b'{"jsonrpc":"2.0","id":1,"id":1,"result":{}}',
+    b"[]",
+    b"17",
+]
+
+
 @pytest.mark.requirement("a2a.error.invalid-agent-response")
-async def test_rubbish_is_called_an_invalid_answer_of_the_agent(tmp_path: Path, body: bytes) -> None:
+async def test_rubbish_is_called_an_invalid_answer_of_the_agent(tmp_path: Path) -> None:
     async with behind(tmp_path) as (gateway, agent):
+        for body in RUBBISH:
 
-        @agent.on("SendMessage")
-        async def _(asked: Asked) -> None:
-            asked.whole(body)
+            @agent.on("SendMessage")
+            async def _(asked: Asked, body: bytes = body) -> None:
+                asked.whole(body)
 
-        error = (await send(gateway)).json()["error"]
-        assert error["code"] == -32006
-        assert error["data"][0]["reason"] == "INVALID_AGENT_RESPONSE"
+            error = (await send(gateway)).json()["error"]
+            assert error["code"] == -32006, body
+            assert error["data"][0]["reason"] == "INVALID_AGENT_RESPONSE"
 
 
 async def test_the_agents_own_ids_leave_its_errors(tmp_path: Path) -> None:
