@@ -32,19 +32,19 @@ class Ticket:
     def _entry(self, at: int, phase: str, outcome: str, task_id: str | None) -> AuditEntry:
         who = self.principal
         return AuditEntry(
-            at=at,
-            tenant=who.tenant,
-            principal=who.id,
-            on_behalf_of=who.on_behalf_of.id if who.on_behalf_of else None,
-            verb=self.verb,
-            target=self.target,
-            request_id=self.request_id,
-            phase=phase,
-            verdict=self.decision.verdict,
-            rule=self.decision.rule,
-            outcome=outcome,
-            task_id=task_id,
-            digest=self.digest,
+            at,
+            self.digest,
+            who.on_behalf_of.id if who.on_behalf_of else None,
+            outcome,
+            phase,
+            who.id,
+            self.request_id,
+            self.decision.rule,
+            self.target,
+            task_id,
+            who.tenant,
+            self.verb,
+            self.decision.verdict,
         )
 
 

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from gateway.core.accept import Accept, Held
 from gateway.core.audit import Ticket
 from gateway.core.registry import Registered
 from gateway.core.turn import Answer, Services, Turn
@@ -42,6 +43,7 @@ class Engine:
         self._turns: dict[tuple[str, str], Turn] = {}  # by topic: the turn that works on a task
         self._keys: dict[Key, Turn] = {}  # by idempotency key: what this process has in hand
         self._tasks: dict[Turn, asyncio.Task[None]] = {}
+        self._paying: set[asyncio.Task[None]] = set()  # accepts on their way; the loop alone would not keep them
         self._refusing = False
         self._closing = False
 
@@ -101,29 +103,41 @@ class Engine:
         )
         if key is not None:
             self._keys[key] = turn
+        reserve = None if key is None else Reserve(Reservation(key, call.digest, turn.task_id, now))
+        turn.accept = Accept(services.store, reserve, ticket.intent(now, turn.task_id))
         try:
             turn.context = self._context(turn, call, ask)
             if call.message.context_id and entry.kind == "remote":
                 await self._recall_context(turn)
             delivered = await self._delivered(call.message, turn)
-            held = await self._reserve(turn, ticket, now)
+            if not (agent.resumable and entry.kind == "local"):
+                await turn.accept.write()
         except GatewayError as error:
             self._drop(turn)
             turn.answer(error)
             raise
-        if held is not None:
+        except Held as held:
             self._drop(turn)
-            return await self._replay(held, call, turn)
+            return await self._replay(held.holder, call, turn)
         self._start(turn, agent.run(turn.context, delivered))
+        if turn.accept.owed:
+            # Running such an agent twice is harmless by its own word, so it starts at once and the accept is written
+            # with the first thing it says, or alone when the loop comes round (docs/adr/0007).
+            asyncio.get_running_loop().call_soon(self._pay, turn, turn.accept)
         return turn
 
-    async def _reserve(self, turn: Turn, ticket: Ticket, now: int) -> Reservation | None:
-        """The accept: the idempotency key and the intent are durable before the agent starts."""
-        intent = (ticket.intent(now, turn.task_id),)
-        if turn.key is None:
-            return await self._services.store.commit(records=intent)
-        reserve = Reserve(Reservation(turn.key, turn.digest, turn.task_id, now))
-        return await self._services.store.commit(reserve, records=intent)
+    def _pay(self, turn: Turn, accept: Accept) -> None:
+        if accept.owed:
+            paying = asyncio.get_running_loop().create_task(self._paid(turn, accept))
+            self._paying.add(paying)
+            paying.add_done_callback(self._paying.discard)
+
+    async def _paid(self, turn: Turn, accept: Accept) -> None:
+        try:
+            await accept.write()
+        except Exception as error:
+            turn.broken = error
+            turn.stop()
 
     async def _delivered(self, message: Message, turn: Turn) -> Message:
         """The message as the agent gets it: its references are the caller's own tasks there, under the ids that the
@@ -134,7 +148,8 @@ class Engine:
         for id in message.reference_task_ids[:MAX_REFERENCES]:
             row = await self._services.store.task(turn.tenant, id, owner=turn.owner, agent=turn.entry.id)
             if row is not None:
-                known.append(row.upstream.task_id if row.upstream is not None else row.id)
+                theirs = row.upstream.task_id if row.upstream is not None else None
+                known.append(theirs if turn.entry.kind == "remote" else row.id)
         return message.model_copy(update={"reference_task_ids": tuple(id for id in known if id)})
 
     async def _recall_context(self, turn: Turn) -> None:
@@ -206,7 +221,7 @@ class Engine:
         reserve = None
         if turn.key is not None:
             reserve = Reserve(Reservation(turn.key, turn.digest, turn.task_id, now, settled=True))
-        await turn.accept(
+        await turn.go_on(
             # The status first: it moves the agent's question into the history, where the answer then follows.
             StatusUpdate(task_id=turn.task_id, context_id=turn.context_id, status=status),
             turn.message,
@@ -216,21 +231,21 @@ class Engine:
 
     async def _join(self, running: Turn, call: SendMessage) -> Turn:
         if running.digest != call.digest:
-            raise _used_otherwise(call)
+            raise _used_otherwise(call.message.message_id)
         return running
 
     async def _replay(self, held: Reservation, call: SendMessage, turn: Turn | None) -> Answer:
         """The same message again: the same task, the same Message, or the same turn still at work."""
-        answer = await self._known(held, call)
+        answer = await self._known(held, call.digest)
         if turn is not None:
             turn.answer(answer)
         if isinstance(answer, GatewayError):
             raise answer
         return answer
 
-    async def _known(self, held: Reservation, call: SendMessage) -> Answer:
-        if held.digest != call.digest:
-            return _used_otherwise(call)
+    async def _known(self, held: Reservation, digest: bytes) -> Answer:
+        if held.digest != digest:
+            return _used_otherwise(held.key.message_id)
         if held.reply is not None:
             return held.reply
         row = await self._services.store.task(held.key.tenant, held.task_id, owner=held.key.principal)
@@ -260,6 +275,10 @@ class Engine:
         except asyncio.CancelledError:
             if not self._closing:
                 raise
+        except Held as held:
+            turn.answer(await self._known(held.holder, turn.digest))
+            assert turn.ticket is not None
+            self._services.store.later(records=(turn.ticket.outcome(self._services.now(), "repeated"),))
         except Exception as error:
             log.exception("task %s of agent %s could not be written", turn.task_id, turn.entry.id)
             turn.answer(error if isinstance(error, GatewayError) else _unwritten())
@@ -346,7 +365,7 @@ class Engine:
         if turn.key is not None:
             changes = (SaveReply(turn.key, reply), *changes)
         outcome = turn.ticket.outcome(self._services.now(), "reply")
-        await self._services.store.commit(*changes, records=(outcome,))
+        await turn.commit(changes, (outcome,))
         turn.answer(reply)
 
     async def _refused(self, turn: Turn, error: GatewayError) -> None:
@@ -358,7 +377,7 @@ class Engine:
         turn.settled = True
         records = () if turn.ticket is None else (turn.ticket.outcome(self._services.now(), error.reason),)
         changes = () if turn.key is None else (Release(turn.key),)
-        await self._services.store.commit(*changes, records=records)
+        await turn.commit(changes, records)
         turn.answer(error)
 
     async def _retire(self, turn: Turn) -> None:
@@ -435,8 +454,19 @@ class Engine:
         context.accepted_output_modes = call.accepted_output_modes
         context.extensions = call.extensions
         context.metadata = call.metadata
-        context.ask_agent = ask
+        context.ask_agent = self._after_accept(turn, ask)
         return context
+
+    @staticmethod
+    def _after_accept(turn: Turn, ask: Ask) -> Ask:
+        """Nothing leaves a run before the message it works on is accepted."""
+
+        async def asked(agent: str, message: Message) -> Task | Message:
+            if turn.accept is not None:
+                await turn.accept.write()
+            return await ask(agent, message)
+
+        return asked
 
     def _key(self, call: SendMessage, who: Principal, entry: Registered) -> Key | None:
         if not (entry.deduplicate or call.always_deduplicate):
@@ -452,10 +482,10 @@ class Engine:
         turn.entry.gate.leave()
 
 
-def _used_otherwise(call: SendMessage) -> GatewayError:
+def _used_otherwise(message_id: str) -> GatewayError:
     return invalid(
         "message.messageId",
-        f"{call.message.message_id!r} was used for a different message; every message needs its own",
+        f"{message_id!r} was used for a different message; every message needs its own",
     )
 
 

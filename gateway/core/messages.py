@@ -59,13 +59,16 @@ class Messages:
     async def open(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Watch:
         answer = await self._start(call, ticket, entry)
         if isinstance(answer, Turn):
-            return await self._follow(answer)
+            followed = await self._follow(answer, call.history_length)
+            if isinstance(followed, Watch):
+                return followed
+            answer = followed
         if isinstance(answer, GatewayError):
             raise answer
         if isinstance(answer, Message) or answer.at_rest:
-            return Watch(None, Record(0, answer, envelope(answer)))
+            return Watch(None, Record(0, answer, envelope(answer)), history_length=call.history_length)
         row = await self._tasks.row(ticket.principal, answer.id, entry.id)
-        return await self._tasks.watch(row, until_pause=True)
+        return await self._tasks.watch(row, until_pause=True, history_length=call.history_length)
 
     async def drain(self, seconds: float) -> None:
         """Take no more messages, end the streams, and give callers that wait for an answer up to `seconds`.
@@ -106,20 +109,19 @@ class Messages:
         if call.push is not None:
             self._pushes.check(entry, call.push)
 
-    async def _follow(self, turn: Turn) -> Watch:
+    async def _follow(self, turn: Turn, history_length: int | None) -> Watch | Answer:
+        """The turn's events from the first one; or the answer, when it makes no task of its own."""
         subscription = self._services.live.subscribe(turn.topic)
         first = None if turn.row is None else whole(turn.row)
         try:
             answer = await turn.created
-            if isinstance(answer, GatewayError):
-                raise answer
         except BaseException:
             subscription.close()
             raise
-        if isinstance(answer, Message):
+        if turn.row is None or isinstance(answer, GatewayError):
             subscription.close()
-            return Watch(None, Record(0, answer, envelope(answer)))
-        return Watch(subscription, first, until_pause=True)
+            return answer
+        return Watch(subscription, first, until_pause=True, history_length=history_length)
 
     async def _wait(self, latch: Latch[Answer]) -> Answer:
         self._waiting += 1

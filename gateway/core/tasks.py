@@ -86,7 +86,7 @@ class Tasks:
             )
         return await self.watch(row, until_pause=False)
 
-    async def watch(self, row: TaskRow, *, until_pause: bool) -> Watch:
+    async def watch(self, row: TaskRow, *, until_pause: bool, history_length: int | None = None) -> Watch:
         # Listen first, read then: what is written in between is in both, and its number tells.
         subscription = self._services.live.subscribe((row.tenant, row.id))
         try:
@@ -94,7 +94,7 @@ class Tasks:
         except BaseException:
             subscription.close()
             raise
-        return Watch(subscription, whole(fresh or row), until_pause=until_pause)
+        return Watch(subscription, whole(fresh or row), until_pause=until_pause, history_length=history_length)
 
 
 def whole(row: TaskRow) -> Record:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from gateway.core.accept import Accept, Held
 from gateway.core.audit import Ticket
 from gateway.core.latch import Latch
 from gateway.core.live import Live, Topic
@@ -115,6 +116,7 @@ class Turn:
         self.alarm: asyncio.TimerHandle | None = None
         self.run: asyncio.Task[None] | None = None
         self.broken: Exception | None = None  # what kept an event from being written
+        self.accept: Accept | None = None  # still owed, or on its way
         self.settled = False  # answered without a task; none may be opened any more
         self.known_context: str | None = None  # the upstream's context id, where the store has it already
         self._push = push
@@ -249,21 +251,22 @@ class Turn:
                 # Whatever it was, nothing more may be written on top of a gap.
                 self.broken = error
                 self._pending.clear()
-                self.answer(error if isinstance(error, GatewayError) else _unwritten(error))
-                self._stop()
+                if not isinstance(error, Held):  # then the answer is what came of the message the first time
+                    self.answer(error if isinstance(error, GatewayError) else _unwritten(error))
+                self.stop()
             finally:
                 self._writing.set_result(None)
                 self._writing = None
         if self.broken is not None:
             raise self.broken
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """The agent works for nothing now. (A run that met the error itself needs no telling.)"""
         if self.run is not None and self.run is not asyncio.current_task():
             self.canceled = True
             self.run.cancel()
 
-    async def accept(self, *events: StatusUpdate | Message, reserve: Reserve | None, intent: AuditEntry) -> None:
+    async def go_on(self, *events: StatusUpdate | Message, reserve: Reserve | None, intent: AuditEntry) -> None:
         """Begin a turn on a task that exists: its events, the message's key and the audit intent in one commit."""
         assert self.task is not None
         assert self.row is not None
@@ -300,11 +303,18 @@ class Turn:
         self.row = row
         self._publish(row, records)
 
+    async def commit(self, changes: tuple[Change, ...], records: tuple[AuditEntry, ...]) -> None:
+        """Changes of this turn; its accept, if that is still owed, goes with them. Raises Held."""
+        if self.accept is None:
+            await self._services.store.commit(*changes, records=records)
+        else:
+            await self.accept.commit(changes, records)
+
     async def _commit(self, new: bool, changes: tuple[Change, ...], audit: tuple[AuditEntry, ...]) -> None:
         """A task that callers know about is written however long the store needs; a new one fails its caller."""
         while True:
             try:
-                await self._services.store.commit(*changes, records=audit)
+                await self.commit(changes, audit)
                 return
             except GatewayError as error:
                 if new or error.reason is not Reason.UNAVAILABLE:

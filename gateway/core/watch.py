@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gateway.core.live import Subscription
 from gateway.model.message import Message
 from gateway.model.ports import Record
-from gateway.model.task import StatusUpdate, Task, TaskState
+from gateway.model.task import StatusUpdate, Task, TaskState, envelope
 
 
 class Watch:
@@ -17,14 +17,23 @@ class Watch:
     called whether or not anything was read. Raises GatewayError(OVERLOADED) when the reader was too slow.
 
     `first` is the task as it stands, or a Message that is all there is; without it, the task's own creation is
-    still to come. `until_pause` ends the watch when the task asks for input: the answer to a message is a turn,
-    a subscription lasts until the task does (A2A §3.1.2, §3.1.6; docs/adr).
+    still to come. `history_length` trims what is shown of a whole task. `until_pause` ends the watch when the task
+    asks for input: the answer to a message is a turn, a subscription lasts until the task does (A2A §3.1.2, §3.1.6;
+    docs/adr).
     """
 
-    def __init__(self, subscription: Subscription | None, first: Record | None, *, until_pause: bool = False) -> None:
+    def __init__(
+        self,
+        subscription: Subscription | None,
+        first: Record | None,
+        *,
+        until_pause: bool = False,
+        history_length: int | None = None,
+    ) -> None:
         self._subscription = subscription
         self._first = first
         self._until_pause = until_pause
+        self._history_length = history_length
         self._seen = 0
         self._over = False
 
@@ -36,7 +45,7 @@ class Watch:
             first, self._first = self._first, None
             self._seen = first.seq
             self._over = isinstance(first.event, Task) and first.event.status.state.terminal
-            return (first,)
+            return (self._view(first),)
         while not self._over and self._subscription is not None:
             news = await self._subscription.next()
             if news is None:
@@ -45,8 +54,15 @@ class Watch:
             group = [record for record in news if record.seq > self._seen and not isinstance(record.event, Message)]
             self._over = any(self._ends(record) for record in group)
             if group or not news:
-                return group
+                return [self._view(record) for record in group] if self._history_length is not None else group
         raise StopAsyncIteration
+
+    def _view(self, record: Record) -> Record:
+        """Never more history than asked for (§3.2.4)."""
+        if self._history_length is None or not isinstance(record.event, Task):
+            return record
+        task = record.event.trimmed(self._history_length)
+        return Record(record.seq, task, envelope(task))
 
     async def aclose(self) -> None:
         if self._subscription is not None:

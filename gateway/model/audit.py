@@ -35,18 +35,19 @@ class AuditEntry:
     the gateway) or how it ended ("outcome"). Reads and refusals have one entry only.
 
     `at` is milliseconds since the epoch, `digest` the SHA-256 (hex) of what was asked, never its content.
+    The fields stand in alphabetical order: written one after the other they are the canonical form.
     """
 
     at: int
-    tenant: str
-    principal: str
+    digest: str | None
     on_behalf_of: str | None
-    verb: str
-    target: str
-    request_id: str
-    phase: str
-    verdict: Verdict
-    rule: str
     outcome: str
-    task_id: str | None = None
-    digest: str | None = None
+    phase: str
+    principal: str
+    request_id: str
+    rule: str
+    target: str
+    task_id: str | None
+    tenant: str
+    verb: str
+    verdict: Verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 
 from gateway.model.value import value
 
@@ -27,7 +28,7 @@ class Principal:
     @property
     def id(self) -> str:
         """Unique in the tenant; kinds can never collide (`key:alice`, `agent:alice`)."""
-        return f"{self.kind}:{self.name}"
+        return _id(self.kind, self.name)
 
     @classmethod
     def of(cls, id: str, tenant: str) -> Principal:
@@ -48,6 +49,11 @@ class Principal:
     def delegate(self, agent: str) -> Principal:
         """The identity of `agent` when it asks on behalf of this principal, one hop deeper."""
         return Principal(Kind.AGENT, agent, self.tenant, self, self.hops + 1)
+
+
+@lru_cache(maxsize=4096)
+def _id(kind: Kind, name: str) -> str:
+    return f"{kind}:{name}"
 
 
 LOCAL = Principal(Kind.LOCAL, "local")

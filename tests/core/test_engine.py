@@ -341,7 +341,7 @@ async def test_a_shutdown_writes_nothing_about_running_tasks_and_tells_those_who
     assert isinstance(turn, Turn)
     task = await turn.created
     await on.engine.aclose()
-    answer = turn.done.result()
+    answer = turn.done.value
     assert isinstance(answer, GatewayError)
     assert answer.metadata["taskId"] == turn.task_id
     assert isinstance(task, Task)

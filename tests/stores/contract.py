@@ -77,6 +77,8 @@ def entry(request_id: str = "req-1", **fields: Any) -> AuditEntry:
         "verdict": Verdict.PASS,
         "rule": "allow",
         "outcome": "ok",
+        "task_id": None,
+        "digest": None,
     }
     return AuditEntry(**{**values, **fields})
 

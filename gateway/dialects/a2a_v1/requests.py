@@ -62,7 +62,7 @@ M = TypeVar("M", bound=Model)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _FIELD_VALUE = re.compile(r"[!-~]([ -~]{0,8190}[!-~])?")  # RFC 9110 §5.5; 8 KiB is what servers take
 
-CONTENT = ("text", "raw", "url", "data")
+CONTENT = frozenset({"text", "raw", "url", "data"})
 _OPTIONAL = frozenset(
     name
     for model in (Message, Part, PushConfig, PushAuthentication)
@@ -253,9 +253,11 @@ def _read(shape: type[M], params: Params) -> M:
 def _tidy(value: Model, where: str) -> None:
     """ProtoJSON: null is "not given", and what was not given is not written (model/base.py). Only in `data`, which
     is any JSON, it is a value. A field under both of its names is given twice."""
-    for name in [name for name in value.model_fields_set if name in _OPTIONAL and getattr(value, name) is None]:
-        value.__pydantic_fields_set__.discard(name)
-    if value.model_extra and not value.model_extra.keys().isdisjoint(type(value).model_fields):
+    # The plain attributes: pydantic's properties for them are measurable at this place.
+    given, fields = value.__pydantic_fields_set__, value.__dict__
+    if nulls := [name for name in given if fields[name] is None and name in _OPTIONAL]:
+        given.difference_update(nulls)
+    if value.__pydantic_extra__ and not value.__pydantic_extra__.keys().isdisjoint(type(value).model_fields):
         raise invalid(where or "params", "has a field under both of its names")
 
 
@@ -266,9 +268,8 @@ def _check_parts(message: Message) -> None:
     if not message.parts:
         raise invalid("message.parts", "must have at least one part")
     for index, part in enumerate(message.parts):
-        present = [name for name in CONTENT if name in part.model_fields_set]
-        if len(present) != 1:
-            raise invalid(f"message.parts.{index}", f"must have exactly one of {', '.join(CONTENT)}")
+        if len(CONTENT & part.__pydantic_fields_set__) != 1:
+            raise invalid(f"message.parts.{index}", "must have exactly one of text, raw, url, data")
         if part.raw is not None:
             _check_base64(index, part)
 
