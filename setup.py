@@ -22,9 +22,7 @@ class BuildWithDemo(build_py):
         if not self.editable_mode:
             for folder in DEMO:
                 target = Path(self.build_lib, "gateway", "_demo", folder)
-                shutil.copytree(
-                    ROOT / folder, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
-                )
+                shutil.copytree(ROOT / folder, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
 
     def get_source_files(self) -> list[str]:
         """What an sdist must hold, so that a wheel built from it has the demo too."""

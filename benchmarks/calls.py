@@ -16,7 +16,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One kind of request. `body` and `expect` hold NUMBER where the request's number belongs, `body` MESSAGE_ID too."""
+    """One kind of request. NUMBER and, in the body, MESSAGE_ID stand where what is new in each request belongs."""
 
     body: bytes
     expect: bytes

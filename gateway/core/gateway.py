@@ -56,9 +56,8 @@ class Gateway:
         self._recorder = Recorder(services.store, services.now)
         pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook)
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder, self._ask_as)
-        results = Results(services, engine, self.tasks, policy)
-        self._uses = _uses(self._messages, self.tasks, pushes, results, Administration(registry, keys))
-        self.drain = self._messages.drain
+        self._results = Results(services, engine, self.tasks, policy)
+        self._uses = _uses(self._messages, self.tasks, pushes, self._results, Administration(registry, keys))
 
     async def handle(self, call: Call, who: Principal) -> Any:
         """The result of one call; its type follows from the call's (see the use cases).
@@ -90,6 +89,11 @@ class Gateway:
             raise
         self._recorder.note(ticket, "ok")
         return watch
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, end what only waits, and give callers up to `seconds` for their answers."""
+        self._results.drain()
+        await self._messages.drain(seconds)
 
     def may_see(self, who: Principal, entry: Registered) -> bool:
         return self._policy.decide(who, "GetAgentCard", entry.target).allowed

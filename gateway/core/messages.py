@@ -48,10 +48,12 @@ class Messages:
 
     async def send(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Task | Message:
         answer = await self._start(call, ticket, entry)
-        if isinstance(answer, Task) and not call.return_immediately and not answer.at_rest:
-            answer = self._engine.turn(ticket.principal.tenant, answer.id) or answer
         if isinstance(answer, Turn):
             answer = await self._wait(answer.created if call.return_immediately else answer.done)
+        if isinstance(answer, Task) and not call.return_immediately and not answer.at_rest:
+            # The message had come before, and its task is still at work.
+            running = self._engine.turn(ticket.principal.tenant, answer.id)
+            answer = answer if running is None else await self._wait(running.done)
         if isinstance(answer, GatewayError):
             raise answer
         return answer.trimmed(call.history_length) if isinstance(answer, Task) else answer

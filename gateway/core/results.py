@@ -47,6 +47,7 @@ class Results:
         self._engine = engine
         self._tasks = tasks
         self._policy = policy
+        self._draining = asyncio.Event()
 
     async def fetch(self, call: FetchResult, ticket: Ticket, entry: Registered | None) -> Found:
         who = ticket.principal
@@ -83,7 +84,19 @@ class Results:
         return call.state
 
     async def pull(self, call: PullTasks, ticket: Ticket, entry: Registered) -> list[dict[str, Any]]:
-        return await _worked(entry).take(call.limit, call.wait)
+        """What waits for the worker. A wait ends early, with nothing, when the gateway shuts down."""
+        taking = asyncio.create_task(_worked(entry).take(call.limit, call.wait))
+        draining = asyncio.create_task(self._draining.wait())
+        try:
+            await asyncio.wait((taking, draining), return_when=asyncio.FIRST_COMPLETED)
+            return taking.result() if taking.done() else []
+        finally:
+            # Taking is one step without a pause, so a wait that is canceled has taken nothing.
+            taking.cancel()
+            draining.cancel()
+
+    def drain(self) -> None:
+        self._draining.set()
 
 
 def _worked(entry: Registered) -> Worked:

@@ -6,7 +6,8 @@ One well-formed call goes straight from the table to the gateway; streams are ta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.core.gateway import Gateway
@@ -56,6 +57,7 @@ class Endpoint:
     who: Principal
     version: str | None
     extensions: tuple[str, ...]
+    left: Callable[[], Awaitable[None]]  # returns when the caller has gone
 
     @property
     def target(self) -> str:
@@ -89,7 +91,7 @@ class JsonRpcDoor:
                 return _unsupported()
             asked = request.header(b"a2a-version") or request.query.get("A2A-Version")
             listed = version.extensions(request.header(b"a2a-extensions"))
-            endpoint = Endpoint(agent, self._default, who, asked, listed)
+            endpoint = Endpoint(agent, self._default, who, asked, listed, request.left)
             tree: Any = read(await request.body())
         except Exception as error:
             return _failure(None, known(error))
@@ -128,6 +130,8 @@ class JsonRpcDoor:
 
     async def _older(self, method: str, params: dict[str, Any], endpoint: Endpoint) -> bytes:
         call, wait = tasks.decode(method, params, endpoint.agent, self._new_id)
+        if isinstance(call, PullTasks):
+            return tasks.encode_pending(await self._pulled(call, endpoint))
         result = await self._gateway.handle(call, endpoint.who)
         if isinstance(call, SendMessage):
             fetch = FetchResult(call.agent, call.message.message_id, wait)
@@ -135,10 +139,20 @@ class JsonRpcDoor:
             return tasks.encode(fetch.message_id, found.agent, found.context_id, found.answer)
         if isinstance(call, FetchResult):
             return tasks.encode(call.message_id, result.agent, result.context_id, result.answer)
-        if isinstance(call, SubmitResult):
-            return tasks.encode_receipt(call.task_id, call.state)
-        assert isinstance(call, PullTasks)
-        return tasks.encode_pending(result)
+        assert isinstance(call, SubmitResult)
+        return tasks.encode_receipt(call.task_id, call.state)
+
+    async def _pulled(self, call: PullTasks, endpoint: Endpoint) -> list[dict[str, Any]]:
+        """Work for a worker that is still there: what is handed out to one that has gone would be lost to others."""
+        pulling = asyncio.ensure_future(self._gateway.handle(call, endpoint.who))
+        gone = asyncio.ensure_future(endpoint.left())
+        try:
+            await asyncio.wait((pulling, gone), return_when=asyncio.FIRST_COMPLETED)
+            work: list[dict[str, Any]] = await pulling if pulling.done() else []
+            return work
+        finally:
+            pulling.cancel()
+            gone.cancel()
 
     async def _stream(self, request: Request, tree: Any, endpoint: Endpoint) -> Answer:
         id = tree["id"]

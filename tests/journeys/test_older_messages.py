@@ -310,7 +310,6 @@ async def test_a_waiting_worker_gets_work_when_it_comes(tmp_path: Path) -> None:
             assert (await waiting)["tasks"][0]["task"]["id"] == mine["id"]
 
 
-@pytest.mark.xfail(reason="the door does not watch whether a waiting worker is still there", strict=True)
 async def test_work_is_not_given_to_a_worker_that_has_gone(tmp_path: Path) -> None:
     async with running(tmp_path, PULL) as gateway:
         counter = await gateway.key("counter")

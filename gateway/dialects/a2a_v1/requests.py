@@ -255,7 +255,7 @@ def _tidy(value: Model, where: str) -> None:
     is any JSON, it is a value. A field under both of its names is given twice."""
     # The plain attributes: pydantic's properties for them are measurable at this place.
     given, fields = value.__pydantic_fields_set__, value.__dict__
-    if nulls := [name for name in given if fields[name] is None and name in _OPTIONAL]:
+    if nulls := [name for name in given if name in _OPTIONAL and fields[name] is None]:
         given.difference_update(nulls)
     if value.__pydantic_extra__ and not value.__pydantic_extra__.keys().isdisjoint(type(value).model_fields):
         raise invalid(where or "params", "has a field under both of its names")
