@@ -1,38 +1,33 @@
-"""The task engine: accept a message once, run its agent, and bring every task to an end.
+"""The task engine: accept a message once, continue a task, cancel it. What is accepted runs in `core/runner.py`.
 
 A message is accepted by one commit (its idempotency key and the audit intent) before the agent starts. What the
 agent does first decides what it was: a Message leaves no task, anything else makes one. If the agent keeps still
-for PATIENCE, or the caller wants to watch, the task is made without waiting for it.
-
-Turns live as long as the application, not as long as the request: a lost client loses nothing. When the
-application stops, turns stop where they are and nothing is written about it; the next start takes them up
-(`core/recovery.py`).
+for PATIENCE_SECONDS, or the caller wants to watch, the task is made without waiting for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 
 from gateway.core.accept import Accept, Held
 from gateway.core.audit import Ticket
 from gateway.core.registry import Registered
+from gateway.core.repeat import known, used_otherwise
+from gateway.core.runner import Runner, last_asked, shutting_down
 from gateway.core.turn import Answer, Services, Turn
 from gateway.model.agent import Ask, Context, Upstream
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
-from gateway.model.message import Message, Role
-from gateway.model.ports import Fenced, Key, Release, Reservation, Reserve, SaveReply, TaskRow
+from gateway.model.message import Message
+from gateway.model.ports import Key, Reservation, Reserve, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
 
 log = logging.getLogger(__name__)
 
-# How long a new message may go without an event before its task is made anyway, so that it can be seen, watched
-# and canceled. Long enough for agents that answer with a Message over a network.
-PATIENCE_SECONDS = 0.5
 # References of one message that are looked up; each costs a read.
 MAX_REFERENCES = 32
 
@@ -40,19 +35,17 @@ MAX_REFERENCES = 32
 class Engine:
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._turns: dict[tuple[str, str], Turn] = {}  # by topic: the turn that works on a task
-        self._keys: dict[Key, Turn] = {}  # by idempotency key: what this process has in hand
-        self._tasks: dict[Turn, asyncio.Task[None]] = {}
+        self._runner = Runner(services)
         self._paying: set[asyncio.Task[None]] = set()  # accepts on their way; the loop alone would not keep them
         self._refusing = False
-        self._closing = False
 
     def turn(self, tenant: str, task_id: str) -> Turn | None:
-        return self._turns.get((tenant, task_id))
+        """The turn that is at work on this task here, if one is."""
+        return self._runner.turn(tenant, task_id)
 
     @property
     def active(self) -> int:
-        return len(self._tasks)
+        return self._runner.active
 
     def refuse(self) -> None:
         """Take no more messages: the gateway is shutting down."""
@@ -60,21 +53,15 @@ class Engine:
 
     async def aclose(self) -> None:
         """Stops all turns where they are; their tasks stay as written and the next start takes them up."""
-        self._refusing = self._closing = True
-        turns = dict(self._tasks)
-        for task in turns.values():
-            task.cancel()
-        if turns:
-            await asyncio.wait(turns.values())
-        for turn in turns:
-            turn.answer(_shutting_down(turn))
+        self._refusing = True
+        await self._runner.aclose()
 
     # Accepting.
 
     async def send(self, call: SendMessage, ticket: Ticket, entry: Registered, ask: Ask) -> Turn | Answer:
         """Accept a message. A Turn when there is work in hand, an Answer when this message was answered before."""
         if self._refusing:
-            raise _shutting_down(None)
+            raise shutting_down(None)
         if call.message.task_id:
             return await self._continue(call, ticket, entry, ask)
         return await self._begin(call, ticket, entry, ask)
@@ -82,7 +69,7 @@ class Engine:
     async def _begin(self, call: SendMessage, ticket: Ticket, entry: Registered, ask: Ask) -> Turn | Answer:
         services, who = self._services, ticket.principal
         key = self._key(call, who, entry)
-        if key is not None and (running := self._keys.get(key)) is not None:
+        if key is not None and (running := self._runner.of_key(key)) is not None:
             return await self._join(running, call)
         agent = entry.ready()
         entry.gate.enter()
@@ -101,8 +88,7 @@ class Engine:
             key=key,
             push=call.push,
         )
-        if key is not None:
-            self._keys[key] = turn
+        self._runner.hold(turn)
         reserve = None if key is None else Reserve(Reservation(key, call.digest, turn.task_id, now))
         turn.accept = Accept(services.store, reserve, ticket.intent(now, turn.task_id))
         try:
@@ -119,7 +105,7 @@ class Engine:
         except Held as held:
             self._drop(turn)
             return await self._replay(held.holder, call, turn)
-        self._start(turn, agent.run(turn.context, delivered))
+        self._runner.start(turn, agent.run(turn.context, delivered))
         if turn.accept.owed:
             # Running such an agent twice is harmless by its own word, so it starts at once and the accept is written
             # with the first thing it says, or alone when the loop comes round (docs/adr/0007).
@@ -171,7 +157,7 @@ class Engine:
             raise invalid("message.contextId", "is not the context of this task; leave it out or send the task's own")
         key = self._key(call, who, entry)
         if key is not None:
-            if (running := self._keys.get(key)) is not None:
+            if (running := self._runner.of_key(key)) is not None:
                 return await self._join(running, call)
             for held in await services.store.reservation(who.tenant, who.owner, key.message_id, agent=entry.id):
                 return await self._replay(held, call, None)
@@ -182,12 +168,12 @@ class Engine:
                 f"The task has ended ({state.name}); send a new message in its context to go on",
                 metadata={"taskId": task_id, "state": state},
             )
-        if (running := self._turns.get((who.tenant, task_id))) is not None and state.interrupted:
+        if (running := self.turn(who.tenant, task_id)) is not None and state.interrupted:
             # The agent waits for authorization and might go on by itself (§7.6.1); the caller's word comes first.
-            await self._retire(running)
+            await self._runner.stop(running)
             row = running.row or row
             state = row.task.status.state
-        if not state.interrupted or (who.tenant, task_id) in self._turns:
+        if not state.interrupted or self.turn(who.tenant, task_id) is not None:
             raise GatewayError(
                 Reason.UNSUPPORTED_OPERATION,
                 "The task is at work; it takes a message when it asks for input",
@@ -199,9 +185,7 @@ class Engine:
         mine = call.message.model_copy(update={"context_id": row.task.context_id})
         turn = Turn.of(services, entry, ticket, row, mine)
         turn.deadline, turn.key, turn.digest = now + int(entry.deadline * 1000), key, call.digest
-        self._turns[turn.topic] = turn
-        if key is not None:
-            self._keys[key] = turn
+        self._runner.hold(turn, task=True)
         try:
             turn.push = bool(await services.store.push_configs(who.tenant, task_id, limit=1))
             delivered = await self._delivered(mine, turn)
@@ -212,7 +196,7 @@ class Engine:
             raise
         turn.context = self._context(turn, call, ask)
         turn.context.task = row.task  # as it was when the agent asked
-        self._start(turn, agent.run(turn.context, delivered))
+        self._runner.start(turn, agent.run(turn.context, delivered))
         return turn
 
     async def _accept_answer(self, turn: Turn, ticket: Ticket, now: int) -> None:
@@ -231,162 +215,22 @@ class Engine:
 
     async def _join(self, running: Turn, call: SendMessage) -> Turn:
         if running.digest != call.digest:
-            raise _used_otherwise(call.message.message_id)
+            raise used_otherwise(call.message.message_id)
         return running
 
     async def _replay(self, held: Reservation, call: SendMessage, turn: Turn | None) -> Answer:
         """The same message again: the same task, the same Message, or the same turn still at work."""
-        answer = await self._known(held, call.digest)
+        answer = await known(self._services.store, held, call.digest)
         if turn is not None:
             turn.answer(answer)
         if isinstance(answer, GatewayError):
             raise answer
         return answer
 
-    async def _known(self, held: Reservation, digest: bytes) -> Answer:
-        if held.digest != digest:
-            return _used_otherwise(held.key.message_id)
-        if held.reply is not None:
-            return held.reply
-        row = await self._services.store.task(held.key.tenant, held.task_id, owner=held.key.principal)
-        if row is not None:
-            return row.task
-        return GatewayError(Reason.UNAVAILABLE, "This message is being worked on; ask again in a moment", retry_after=1)
-
-    # Running.
-
     def adopt(self, turn: Turn, events: AsyncIterator[Event]) -> None:
         """Run a turn that an earlier life began."""
         turn.entry.gate.enter(force=True)
-        self._turns[turn.topic] = turn
-        self._start(turn, events)
-
-    def _start(self, turn: Turn, events: AsyncIterator[Event]) -> None:
-        self._turns[turn.topic] = turn
-        turn.run = self._tasks[turn] = asyncio.get_running_loop().create_task(self._drive(turn, events))
-
-    async def _drive(self, turn: Turn, events: AsyncIterator[Event]) -> None:
-        self._arm(turn)
-        try:
-            reply = await self._work(turn, events)
-            if reply is not None:
-                await self._reply(turn, reply)
-            await turn.flush()
-        except asyncio.CancelledError:
-            if not self._closing:
-                raise
-        except Held as held:
-            turn.answer(await self._known(held.holder, turn.digest))
-            assert turn.ticket is not None
-            self._services.store.later(records=(turn.ticket.outcome(self._services.now(), "repeated"),))
-        except Exception as error:
-            log.exception("task %s of agent %s could not be written", turn.task_id, turn.entry.id)
-            turn.answer(error if isinstance(error, GatewayError) else _unwritten())
-            if turn.row is not None and not isinstance(error, Fenced):
-                await self._give_up(turn, turn.row)
-        finally:
-            if turn.alarm is not None:
-                turn.alarm.cancel()
-            self._drop(turn)
-
-    def _arm(self, turn: Turn) -> None:
-        """One timer for both: first for patience, then for the deadline. (Nearly every turn is over before either.)"""
-        remaining = (turn.deadline - self._services.now()) / 1000
-        due = self._expire if turn.task is not None or remaining <= PATIENCE_SECONDS else self._show
-        after = remaining if due == self._expire else PATIENCE_SECONDS
-        turn.alarm = asyncio.get_running_loop().call_later(after, due, turn)
-
-    def _show(self, turn: Turn) -> None:
-        """Patience is over: the task is made, so that it can be seen, watched and canceled."""
-        turn.open()
-        remaining = (turn.deadline - self._services.now()) / 1000
-        turn.alarm = asyncio.get_running_loop().call_later(remaining, self._expire, turn)
-
-    def _expire(self, turn: Turn) -> None:
-        if turn.working and turn.run is not None:
-            turn.expired = True
-            turn.run.cancel()
-
-    async def _work(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
-        """Let the agent run to its end, its deadline or its cancellation. Returns a direct reply, if it is one."""
-        turn.working = True
-        try:
-            async with turn.entry.gate:
-                return await self._consume(turn, events)
-        except asyncio.CancelledError:
-            if self._closing or not (turn.canceled or turn.expired):
-                raise
-            if turn.expired:
-                turn.status(TaskState.FAILED, "The task did not end within its deadline", reason="deadline")
-        except GatewayError as error:
-            await self._refused(turn, error)
-        except Exception:
-            incident = self._services.new_id()
-            log.exception("incident %s: agent %s failed on task %s", incident, turn.entry.id, turn.task_id)
-            text = f"The agent failed; incident {incident}"
-            turn.status(TaskState.FAILED, text, reason="agent-error", incident=incident)
-        finally:
-            turn.working = False
-            if isinstance(events, AsyncGenerator):
-                await events.aclose()
-        return None
-
-    async def _consume(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
-        async for event in events:
-            if isinstance(event, Message):
-                if turn.task is None:
-                    turn.settled = True
-                    return event
-                # Too late for a direct reply, the task is there already: the agent's word completes it.
-                turn.emit(_completed(turn, event, self._services.now()))
-                return None
-            turn.emit(event)
-            if turn.full:
-                await turn.drained()
-            if turn.exhausted:
-                raise GatewayError(Reason.UPSTREAM_TOO_LARGE, "The agent sent more events than one task may have")
-        if turn.task is None or not (turn.task.status.state.terminal or turn.task.status.state.interrupted):
-            turn.status(TaskState.COMPLETED)
-        return None
-
-    async def _give_up(self, turn: Turn, row: TaskRow) -> None:
-        """End a task from where it was last written, so that it is not left at work for ever."""
-        last = Turn.of(self._services, turn.entry, turn.ticket, row, turn.message)
-        last.push = turn.push
-        try:
-            last.status(TaskState.FAILED, "An event of this task could not be stored", reason="not-stored")
-            await last.flush()
-        except Exception:
-            log.exception("task %s is left as it is; the next start takes it up", row.id)
-
-    async def _reply(self, turn: Turn, reply: Message) -> None:
-        assert turn.ticket is not None
-        changes = turn.learned()
-        if turn.key is not None:
-            changes = (SaveReply(turn.key, reply), *changes)
-        outcome = turn.ticket.outcome(self._services.now(), "reply")
-        await turn.commit(changes, (outcome,))
-        turn.answer(reply)
-
-    async def _refused(self, turn: Turn, error: GatewayError) -> None:
-        """A refusal before anything was visible goes to the caller as it is and frees the key for another try;
-        later it is how the task ends."""
-        if turn.task is not None:
-            turn.status(TaskState.FAILED, error.message, reason=error.reason)
-            return
-        turn.settled = True
-        records = () if turn.ticket is None else (turn.ticket.outcome(self._services.now(), error.reason),)
-        changes = () if turn.key is None else (Release(turn.key),)
-        await turn.commit(changes, records)
-        turn.answer(error)
-
-    async def _retire(self, turn: Turn) -> None:
-        """Stop a turn where it is, without a word about it in the task."""
-        turn.canceled = True
-        await turn.flush()
-        if (running := self._tasks.get(turn)) is not None:
-            running.cancel()
-            await asyncio.wait({running})
+        self._runner.start(turn, events)
 
     # Canceling.
 
@@ -404,16 +248,15 @@ class Engine:
             turn.canceled = False
             raise
         self._conclude(turn, seen)
-        # First the record, then the cancellation: a commit under way must not be torn.
         await turn.flush()
-        if turn.over and (running := self._tasks.get(turn)) is not None:
-            running.cancel()
+        if turn.over and turn.run is not None:
+            turn.run.cancel()
         assert turn.task is not None
         return turn.task
 
     async def _cancel_idle(self, row: TaskRow, entry: Registered, ticket: Ticket) -> Task:
         turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
-        self._turns[turn.topic] = turn
+        self._runner.hold(turn, task=True)
         try:
             turn.push = bool(await self._services.store.push_configs(row.tenant, row.id, limit=1))
             turn.context = self.context(turn)
@@ -421,7 +264,7 @@ class Engine:
             self._conclude(turn, seen)
             await turn.flush()
         finally:
-            self._turns.pop(turn.topic, None)
+            self._runner.drop(turn)
         assert turn.task is not None
         return turn.task
 
@@ -474,19 +317,8 @@ class Engine:
         return Key(who.tenant, who.owner, entry.id, call.message.message_id)
 
     def _drop(self, turn: Turn) -> None:
-        if self._turns.get(turn.topic) is turn:
-            del self._turns[turn.topic]
-        if turn.key is not None and self._keys.get(turn.key) is turn:
-            del self._keys[turn.key]
-        self._tasks.pop(turn, None)
+        self._runner.drop(turn)
         turn.entry.gate.leave()
-
-
-def _used_otherwise(message_id: str) -> GatewayError:
-    return invalid(
-        "message.messageId",
-        f"{message_id!r} was used for a different message; every message needs its own",
-    )
 
 
 def _not_cancelable(row: TaskRow) -> GatewayError:
@@ -495,36 +327,4 @@ def _not_cancelable(row: TaskRow) -> GatewayError:
         Reason.TASK_NOT_CANCELABLE,
         f"The task has ended already ({state.name})",
         metadata={"taskId": row.id, "state": state},
-    )
-
-
-def last_asked(row: TaskRow) -> Message:
-    """The caller's newest message on a task: what the agent is, or would again be, working on."""
-    for message in reversed(row.task.history or ()):
-        if message.role is Role.USER:
-            return message
-    return Message(message_id=row.message_id, role=Role.USER, parts=())
-
-
-def _shutting_down(turn: Turn | None) -> GatewayError:
-    if turn is None or turn.row is None:
-        return GatewayError(Reason.UNAVAILABLE, "The gateway is shutting down; send this again shortly", retry_after=2)
-    return GatewayError(
-        Reason.UNAVAILABLE,
-        "The gateway is shutting down; the task goes on after the restart, ask for it then",
-        metadata={"taskId": turn.task_id},
-        retry_after=2,
-    )
-
-
-def _unwritten() -> GatewayError:
-    return GatewayError(Reason.UNAVAILABLE, "The task could not be written; ask for it again", retry_after=1)
-
-
-def _completed(turn: Turn, message: Message, now: int) -> StatusUpdate:
-    last = message.model_copy(update={"task_id": turn.task_id, "context_id": turn.context_id})
-    return StatusUpdate(
-        task_id=turn.task_id,
-        context_id=turn.context_id,
-        status=TaskStatus(state=TaskState.COMPLETED, message=last, timestamp=timestamp(now)),
     )

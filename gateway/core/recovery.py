@@ -13,8 +13,9 @@ import logging
 from collections.abc import AsyncIterator
 
 from gateway.core.audit import Ticket
-from gateway.core.engine import Engine, last_asked
+from gateway.core.engine import Engine
 from gateway.core.registry import Registered, Registry
+from gateway.core.runner import last_asked
 from gateway.core.turn import Services, Turn
 from gateway.model.agent import Context
 from gateway.model.audit import Decision, Verdict

@@ -261,8 +261,8 @@ class Turn:
             raise self.broken
 
     def stop(self) -> None:
-        """The agent works for nothing now. (A run that met the error itself needs no telling.)"""
-        if self.run is not None and self.run is not asyncio.current_task():
+        """The agent works for nothing now. (Once it has handed the turn back, what went wrong is met by the run.)"""
+        if self.working and self.run is not None and self.run is not asyncio.current_task():
             self.canceled = True
             self.run.cancel()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.core import engine as engine_module
+from gateway.core import runner as runner_module
 from gateway.core.audit import Ticket
 from gateway.core.gate import Gate
 from gateway.core.policy import DENIED
@@ -139,7 +139,7 @@ async def test_events_after_the_end_are_dropped() -> None:
 
 
 async def test_a_silent_agent_gets_its_task_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(runner_module, "PATIENCE_SECONDS", 0.01)
 
     async def silent(context: Context, message: Message) -> str:
         await asyncio.Event().wait()
@@ -153,7 +153,7 @@ async def test_a_silent_agent_gets_its_task_after_a_while(monkeypatch: pytest.Mo
 
 
 async def test_a_reply_that_comes_after_the_task_was_made_completes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(runner_module, "PATIENCE_SECONDS", 0.01)
     seen = asyncio.Event()
 
     async def slow(context: Context, message: Message) -> str:

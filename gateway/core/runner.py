@@ -1,0 +1,240 @@
+"""Running turns: from the agent's first event to the last, its deadline, its cancellation or the shutdown.
+
+Turns live as long as the application, not as long as the request: a lost client loses nothing. When the application
+stops, turns stop where they are and nothing is written about it; the next start takes them up (`core/recovery.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from gateway.core.accept import Held
+from gateway.core.live import Topic
+from gateway.core.repeat import known
+from gateway.core.turn import Services, Turn
+from gateway.model.base import timestamp
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.message import Message, Role
+from gateway.model.ports import Fenced, Key, Release, SaveReply, TaskRow
+from gateway.model.task import Event, StatusUpdate, TaskState, TaskStatus
+
+log = logging.getLogger(__name__)
+
+# How long a new message may go without an event before its task is made anyway, so that it can be seen, watched
+# and canceled. Long enough for agents that answer with a Message over a network.
+PATIENCE_SECONDS = 0.5
+
+
+class Runner:
+    """All turns of this process: by task, by the key of their message, and the asyncio tasks that run them."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._turns: dict[Topic, Turn] = {}
+        self._keys: dict[Key, Turn] = {}
+        self._tasks: dict[Turn, asyncio.Task[None]] = {}
+        self._closing = False
+
+    @property
+    def active(self) -> int:
+        return len(self._tasks)
+
+    def turn(self, tenant: str, task_id: str) -> Turn | None:
+        return self._turns.get((tenant, task_id))
+
+    def of_key(self, key: Key) -> Turn | None:
+        """The turn that works on the message with this key."""
+        return self._keys.get(key)
+
+    def hold(self, turn: Turn, *, task: bool = False) -> None:
+        """Let the turn be found before it runs: by its message's key, and with `task` by its task."""
+        if turn.key is not None:
+            self._keys[turn.key] = turn
+        if task:
+            self._turns[turn.topic] = turn
+
+    def drop(self, turn: Turn) -> None:
+        if self._turns.get(turn.topic) is turn:
+            del self._turns[turn.topic]
+        if turn.key is not None and self._keys.get(turn.key) is turn:
+            del self._keys[turn.key]
+        self._tasks.pop(turn, None)
+
+    async def aclose(self) -> None:
+        self._closing = True
+        turns = dict(self._tasks)
+        for task in turns.values():
+            task.cancel()
+        if turns:
+            await asyncio.wait(turns.values())
+        for turn in turns:
+            turn.answer(shutting_down(turn))
+
+    def start(self, turn: Turn, events: AsyncIterator[Event]) -> None:
+        """Run a turn that has entered its agent's gate."""
+        self._turns[turn.topic] = turn
+        turn.run = self._tasks[turn] = asyncio.get_running_loop().create_task(self._drive(turn, events))
+
+    async def stop(self, turn: Turn) -> None:
+        """Stop a turn where it is, without a word about it in the task. Returns when it has."""
+        turn.canceled = True
+        # First the record, then the cancellation: a commit under way must not be torn.
+        await turn.flush()
+        if (running := self._tasks.get(turn)) is not None:
+            running.cancel()
+            await asyncio.wait({running})
+
+    async def _drive(self, turn: Turn, events: AsyncIterator[Event]) -> None:
+        self._arm(turn)
+        try:
+            reply = await self._work(turn, events)
+            if reply is not None:
+                await self._reply(turn, reply)
+            await turn.flush()
+        except asyncio.CancelledError:
+            if not self._closing:
+                raise
+        except Held as held:
+            turn.answer(await known(self._services.store, held.holder, turn.digest))
+            assert turn.ticket is not None
+            self._services.store.later(records=(turn.ticket.outcome(self._services.now(), "repeated"),))
+        except Exception as error:
+            log.exception("task %s of agent %s could not be written", turn.task_id, turn.entry.id)
+            turn.answer(error if isinstance(error, GatewayError) else _unwritten())
+            if turn.row is not None and not isinstance(error, Fenced):
+                await self._give_up(turn, turn.row)
+        finally:
+            if turn.alarm is not None:
+                turn.alarm.cancel()
+            self.drop(turn)
+            turn.entry.gate.leave()
+
+    def _arm(self, turn: Turn) -> None:
+        """One timer for both: first for patience, then for the deadline. (Nearly every turn is over before either.)"""
+        remaining = (turn.deadline - self._services.now()) / 1000
+        due = self._expire if turn.task is not None or remaining <= PATIENCE_SECONDS else self._show
+        after = remaining if due == self._expire else PATIENCE_SECONDS
+        turn.alarm = asyncio.get_running_loop().call_later(after, due, turn)
+
+    def _show(self, turn: Turn) -> None:
+        """Patience is over: the task is made, so that it can be seen, watched and canceled."""
+        turn.open()
+        remaining = (turn.deadline - self._services.now()) / 1000
+        turn.alarm = asyncio.get_running_loop().call_later(remaining, self._expire, turn)
+
+    def _expire(self, turn: Turn) -> None:
+        if turn.working and turn.run is not None:
+            turn.expired = True
+            turn.run.cancel()
+
+    async def _work(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
+        """Let the agent run to its end, its deadline or its cancellation. Returns a direct reply, if it is one."""
+        try:
+            return await self._listen(turn, events)
+        except asyncio.CancelledError:
+            if self._closing or not (turn.canceled or turn.expired):
+                raise
+            if turn.expired:
+                turn.status(TaskState.FAILED, "The task did not end within its deadline", reason="deadline")
+        except GatewayError as error:
+            await self._refused(turn, error)
+        except Exception:
+            incident = self._services.new_id()
+            log.exception("incident %s: agent %s failed on task %s", incident, turn.entry.id, turn.task_id)
+            text = f"The agent failed; incident {incident}"
+            turn.status(TaskState.FAILED, text, reason="agent-error", incident=incident)
+        return None
+
+    async def _listen(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
+        turn.working = True
+        try:
+            async with turn.entry.gate:
+                return await self._consume(turn, events)
+        finally:
+            # Before anything is written about how it ended: a commit is not to be canceled.
+            turn.working = False
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
+
+    async def _consume(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
+        async for event in events:
+            if isinstance(event, Message):
+                if turn.task is None:
+                    turn.settled = True
+                    return event
+                # Too late for a direct reply, the task is there already: the agent's word completes it.
+                turn.emit(_completed(turn, event, self._services.now()))
+                return None
+            turn.emit(event)
+            if turn.full:
+                await turn.drained()
+            if turn.exhausted:
+                raise GatewayError(Reason.UPSTREAM_TOO_LARGE, "The agent sent more events than one task may have")
+        if turn.task is None or not turn.task.at_rest:
+            turn.status(TaskState.COMPLETED)
+        return None
+
+    async def _give_up(self, turn: Turn, row: TaskRow) -> None:
+        """End a task from where it was last written, so that it is not left at work for ever."""
+        last = Turn.of(self._services, turn.entry, turn.ticket, row, turn.message)
+        last.push = turn.push
+        try:
+            last.status(TaskState.FAILED, "An event of this task could not be stored", reason="not-stored")
+            await last.flush()
+        except Exception:
+            log.exception("task %s is left as it is; the next start takes it up", row.id)
+
+    async def _reply(self, turn: Turn, reply: Message) -> None:
+        assert turn.ticket is not None
+        changes = turn.learned()
+        if turn.key is not None:
+            changes = (SaveReply(turn.key, reply), *changes)
+        outcome = turn.ticket.outcome(self._services.now(), "reply")
+        await turn.commit(changes, (outcome,))
+        turn.answer(reply)
+
+    async def _refused(self, turn: Turn, error: GatewayError) -> None:
+        """A refusal before anything was visible goes to the caller as it is and frees the key for another try;
+        later it is how the task ends."""
+        if turn.task is not None:
+            turn.status(TaskState.FAILED, error.message, reason=error.reason)
+            return
+        turn.settled = True
+        records = () if turn.ticket is None else (turn.ticket.outcome(self._services.now(), error.reason),)
+        changes = () if turn.key is None else (Release(turn.key),)
+        await turn.commit(changes, records)
+        turn.answer(error)
+
+
+def last_asked(row: TaskRow) -> Message:
+    """The caller's newest message on a task: what the agent is, or would again be, working on."""
+    for message in reversed(row.task.history or ()):
+        if message.role is Role.USER:
+            return message
+    return Message(message_id=row.message_id, role=Role.USER, parts=())
+
+
+def shutting_down(turn: Turn | None) -> GatewayError:
+    if turn is None or turn.row is None:
+        return GatewayError(Reason.UNAVAILABLE, "The gateway is shutting down; send this again shortly", retry_after=2)
+    return GatewayError(
+        Reason.UNAVAILABLE,
+        "The gateway is shutting down; the task goes on after the restart, ask for it then",
+        metadata={"taskId": turn.task_id},
+        retry_after=2,
+    )
+
+
+def _unwritten() -> GatewayError:
+    return GatewayError(Reason.UNAVAILABLE, "The task could not be written; ask for it again", retry_after=1)
+
+
+def _completed(turn: Turn, message: Message, now: int) -> StatusUpdate:
+    last = message.model_copy(update={"task_id": turn.task_id, "context_id": turn.context_id})
+    return StatusUpdate(
+        task_id=turn.task_id,
+        context_id=turn.context_id,
+        status=TaskStatus(state=TaskState.COMPLETED, message=last, timestamp=timestamp(now)),
+    )
