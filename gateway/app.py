@@ -41,7 +41,8 @@ from gateway.model.errors import GatewayError, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Kind
 from gateway.model.problems import Problem, StartError
-from gateway.server.edge import EdgeLimits, server_config
+from gateway.server.edge import server_config
+from gateway.server.head import EdgeLimits
 from gateway.server.http import application
 from gateway.stores.memory import MemoryStore
 from gateway.stores.problems import StoreProblem

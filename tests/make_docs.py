@@ -21,7 +21,7 @@ from gateway.dialects.a2a_v1.errors import CODES
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.task import INTERRUPTED, MOVES, TERMINAL, TaskState
 from gateway.server.a2a_jsonrpc import STATUS
-from gateway.server.edge import EdgeLimits
+from gateway.server.head import EdgeLimits
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -61,7 +61,7 @@ FAULT = {"client": "caller", "gateway": "gateway", "upstream": "agent"}
 
 def _early() -> str:
     """The statuses of the edge and of what stands in front of every route."""
-    sources = [(ROOT / "gateway" / "server" / name).read_text(encoding="utf-8") for name in ("edge.py", "front.py")]
+    sources = [(ROOT / "gateway" / "server" / name).read_text(encoding="utf-8") for name in ("head.py", "front.py")]
     found = sorted(set(re.findall(r"(?:Refused|_refusal)\((\d{3})", "".join(sources))) | {"404"})
     return f"{', '.join(found[:-1])} and {found[-1]}"
 
@@ -101,7 +101,7 @@ number (a task that ends so has the number in its last message), and the log has
 
 # What the limits of a module are about: by the longest prefix, in this order.
 ABOUT: dict[str, str] = {
-    "gateway.server.edge": "The HTTP edge",
+    "gateway.server.head": "The HTTP edge",
     "gateway.dialects.strict_json": "JSON that comes in",
     "gateway.server": "JSON-RPC batches",
     "gateway.dialects.tasks": "The older agents/tasks messages",
@@ -202,7 +202,7 @@ def _sentence(text: str) -> str:
 
 
 def edge_limits() -> list[Limit]:
-    path = ROOT / "gateway" / "server" / "edge.py"
+    path = ROOT / "gateway" / "server" / "head.py"
     (body,) = [
         node.body
         for node in ast.parse(path.read_text(encoding="utf-8")).body
@@ -214,7 +214,7 @@ def edge_limits() -> list[Limit]:
             reasons[node.target.id] = _reason(node, after, {})
     values = EdgeLimits()
     return [
-        Limit("gateway.server.edge", field.name, getattr(values, field.name), reasons[field.name])
+        Limit("gateway.server.head", field.name, getattr(values, field.name), reasons[field.name])
         for field in dataclasses.fields(EdgeLimits)
     ]
 
@@ -222,7 +222,7 @@ def edge_limits() -> list[Limit]:
 def all_limits() -> dict[str, list[Limit]]:
     """Limits by subject, in the order of ABOUT."""
     found: dict[str, list[Limit]] = {subject: [] for subject in ABOUT.values()}
-    found[ABOUT["gateway.server.edge"]] += edge_limits()
+    found[ABOUT["gateway.server.head"]] += edge_limits()
     for module in sorted(modules_with_limits()):
         prefix = max((known for known in ABOUT if module.startswith(known)), key=len)
         found[ABOUT[prefix]] += limits_of(module)

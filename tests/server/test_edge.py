@@ -22,7 +22,8 @@ from typing import Any, Literal
 import pytest
 import uvicorn
 
-from gateway.server.edge import EdgeLimits, Refused, judge_target, server_config
+from gateway.server.edge import server_config
+from gateway.server.head import EdgeLimits, Refused, judge_target
 
 pytestmark = pytest.mark.security
 
