@@ -106,10 +106,9 @@ class Runner:
             if turn.row is not None and not isinstance(error, Fenced):
                 await self._give_up(turn, turn.row)
         finally:
-            if turn.alarm is not None:
-                turn.alarm.cancel()
             self.drop(turn)
             turn.entry.gate.leave()
+            turn.release()
 
     def _arm(self, turn: Turn) -> None:
         """One timer for both: first for patience, then for the deadline. (Nearly every turn is over before either.)"""

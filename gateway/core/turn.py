@@ -364,6 +364,12 @@ class Turn:
         if state.terminal or state.interrupted:
             self.done.put(row.task)
 
+    def release(self) -> None:
+        """The run is over. What refers back to the turn lets go of it: it is freed now, not by the collector later."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+        self.alarm = self.context = self.run = None
+
     # Answering without a task.
 
     def answer(self, answer: Answer) -> None:

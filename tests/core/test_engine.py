@@ -322,11 +322,12 @@ async def test_an_event_that_cannot_be_stored_ends_the_task_and_tells_its_caller
     turn = await on.send()
     assert isinstance(turn, Turn)
     task = await turn.created
+    run = turn.run
+    assert run is not None
     answer = await asyncio.wait_for(turn.done, BOUND)
     assert isinstance(answer, GatewayError)
     assert answer.reason is Reason.UNAVAILABLE
-    assert turn.run is not None
-    await asyncio.wait_for(asyncio.wait({turn.run}), BOUND)
+    await asyncio.wait_for(asyncio.wait({run}), BOUND)
     assert isinstance(task, Task)
     stored = await on.stored(task.id)
     assert stored is not None
