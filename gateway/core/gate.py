@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from types import TracebackType
 
 from gateway.model.errors import GatewayError, Reason
@@ -10,10 +11,11 @@ from gateway.model.errors import GatewayError, Reason
 
 class Gate:
     """`enter` before anything is accepted (raises OVERLOADED at once when the queue is full), `async with` around
-    the work (waits for a slot), `leave` when the run is over."""
+    the work (waits for a slot, first come first served), `leave` when the run is over."""
 
     def __init__(self, concurrency: int, queue: int) -> None:
-        self._slots = asyncio.Semaphore(concurrency)
+        self._free = concurrency
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._room = concurrency + queue
         self.inside = 0
 
@@ -29,9 +31,28 @@ class Gate:
         self.inside -= 1
 
     async def __aenter__(self) -> None:
-        await self._slots.acquire()
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._pass_on()  # the slot came in the same moment
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._slots.release()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """A slot goes to whoever has waited longest, without being free in between."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

@@ -12,7 +12,7 @@ Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABL
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeAlias
 
 from gateway.model.agent import Agent, Upstream
@@ -259,8 +259,8 @@ class Store(Protocol):
         """Why nothing can be written any more, as a sentence; None while all is well."""
         ...
 
-    async def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> Reservation | None:
-        """Durable when it returns. Returns the holder if a `Reserve` found its key taken, else None."""
+    def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> Awaitable[Reservation | None]:
+        """Durable when awaited. Gives the holder if a `Reserve` found its key taken, else None."""
         ...
 
     def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> None:

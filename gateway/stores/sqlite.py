@@ -86,9 +86,8 @@ class SqliteStore(Store):
     def trouble(self) -> str | None:
         return self._writer.trouble
 
-    async def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> Reservation | None:
-        answer: Reservation | None = await self._writer.submit(partial(self._apply, changes, records))
-        return answer
+    def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> asyncio.Future[Reservation | None]:
+        return self._writer.submit(partial(self._apply, changes, records))
 
     def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> None:
         self._writer.later(partial(self._apply, changes, records))

@@ -115,9 +115,10 @@ class Writer:
 
     def submit(self, work: Work) -> asyncio.Future[Any]:
         """`work` runs in the next transaction; the future has its answer once that is durable."""
-        if self._refusal is not None or len(self._queue) >= WAITING_LIMIT:
-            raise _unavailable(self._refusal or "The store has more to write than it can take")
         future = self._loop.create_future()
+        if self._refusal is not None or len(self._queue) >= WAITING_LIMIT:
+            future.set_exception(_unavailable(self._refusal or "The store has more to write than it can take"))
+            return future
         self._queue.append(_Request(work, future))
         self._want()
         return future

@@ -19,7 +19,7 @@ from gateway.model.agent import Context, Upstream
 from gateway.model.card import AgentCard, AgentInterface
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
-from gateway.model.task import Event, Task
+from gateway.model.task import Event, StatusUpdate, Task, TaskState
 from gateway.upstream.egress import Egress, StreamAnswer
 
 log = logging.getLogger(__name__)
@@ -59,11 +59,13 @@ class RemoteAgent:
         began = False
         try:
             async with aclosing(sent(context, params)) as events:
+                ended = False
                 async for event in events:
                     began = True
+                    ended = ended or _ends(event)
                     yield event
-                    if isinstance(event, Message) or _ends(event):
-                        return
+                if ended:
+                    return
         except GatewayError as error:
             broke = error.metadata.get("delivered") == "unknown"
             if not _known(context):
@@ -98,11 +100,13 @@ class RemoteAgent:
             news = 0
             if self._streams:
                 async with aclosing(self._subscribed(context)) as events:
+                    ended = False
                     async for event in events:
                         news += 1
+                        ended = ended or _ends(event)
                         yield event
-                        if _ends(event):
-                            return
+                    if ended:
+                        return
             try:
                 task = await self._look(context)
             except GatewayError as error:
@@ -169,8 +173,14 @@ class RemoteAgent:
                 return
             reader = Reader()
             async for chunk in answer.chunks:
+                ended = False
                 for event in reader.feed(chunk):
-                    yield self._named(context, self._result(context, answer.status, event.data))
+                    named = self._named(context, self._result(context, answer.status, event.data))
+                    ended = ended or _ends(named)
+                    yield named
+                if ended:
+                    await answer.settle()
+                    return
 
     async def _whole(self, context: Context, answer: StreamAnswer) -> Event:
         """A plain answer where a stream was asked for: an error, or the result all at once."""
@@ -213,8 +223,10 @@ def _known(context: Context) -> bool:
 
 def _ends(event: Event) -> bool:
     """After this the turn is over. In AUTH_REQUIRED an agent may go on by itself (§7.6.1), so we stay."""
-    status = getattr(event, "status", None)
-    return status is not None and (status.state.terminal or status.state.name == "INPUT_REQUIRED")
+    if isinstance(event, StatusUpdate | Task):
+        state = event.status.state
+        return state.terminal or state is TaskState.INPUT_REQUIRED
+    return isinstance(event, Message)
 
 
 def _lost(error: GatewayError) -> GatewayError:

@@ -16,6 +16,7 @@ What holds for each call, whoever makes it:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import io
 import socket
@@ -49,6 +50,9 @@ KEEPALIVE = 4.0
 # 2 000 open streams to one agent is what we promise. More than that to a single host means it has stopped
 # answering, and it must not take every file descriptor from the others.
 CONNECTIONS_PER_HOST = 2048
+# How long and how much a connection is read for its own sake; a new one costs a round trip or, with TLS, three.
+SETTLE_SECONDS = 0.05
+SETTLE_BYTES = 64 * 1024
 # aiohttp warns (ResourceWarning) about longer bodies in one piece and sends a BytesIO in slices instead.
 _ONE_PIECE = 1024 * 1024
 
@@ -304,6 +308,17 @@ class StreamAnswer:
                 raise self._too_large(limit)
             parts.append(chunk)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def settle(self) -> None:
+        """Nothing more is wanted. Read to the end if it is near, so that the connection can be used again: servers
+        send a stream's last event and its end in two writes."""
+        left = SETTLE_BYTES
+        with contextlib.suppress(TimeoutError, GatewayError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                async for chunk in self.chunks:
+                    left -= len(chunk)
+                    if left < 0:
+                        return
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         content, inflate = self._response.content, self._inflate

@@ -92,6 +92,26 @@ async def test_a_gate_lets_in_so_many_at_once_so_many_wait_and_the_next_is_refus
     gate.enter()
 
 
+async def test_slots_are_given_in_order_and_one_who_gives_up_waiting_loses_none() -> None:
+    gate, order = Gate(concurrency=1, queue=9), []
+    first = asyncio.Event()
+
+    async def work(name: str, until: asyncio.Event | None = None) -> None:
+        async with gate:
+            order.append(name)
+            if until is not None:
+                await until.wait()
+
+    running = [asyncio.create_task(work("a", first)), *(asyncio.create_task(work(name)) for name in "bcd")]
+    await asyncio.sleep(0)
+    running[1].cancel()  # while it waits
+    first.set()
+    running[2].cancel()
+    await asyncio.wait(running)
+    async with asyncio.timeout(5), gate:
+        assert order == ["a", "d"]
+
+
 # Live fan-out.
 
 
