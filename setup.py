@@ -1,8 +1,8 @@
 """Puts the demo beside the code of a wheel; everything else about packaging is in pyproject.toml.
 
-`agents/` and `agent_cards/` are top-level folders of the repository, because a reader should meet them
-first. A wheel must not own top-level names as common as these, so there they travel as `gateway/_demo/agents`
-and `gateway/_demo/agent_cards`. An editable install (`make install`) copies nothing: the program finds no
+`agents/`, `agent_cards/` and `docs/` (which the demo's librarian reads) are top-level folders of the repository,
+because a reader should meet them first. A wheel must not own top-level names as common as these, so there they
+travel inside `gateway/_demo`. An editable install (`make install`) copies nothing: the program finds no
 `gateway/_demo` and uses the folders of the repository.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-DEMO = ("agents", "agent_cards")
+DEMO = ("agents", "agent_cards", "docs")
 ROOT = Path(__file__).parent
 
 

@@ -161,7 +161,7 @@ def test_nothing_at_run_time_is_under_a_gpl() -> None:
 def test_the_wheel_holds_the_package_and_the_demo_and_nothing_else(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("gateway", "agents", "agent_cards"):
+    for name in ("gateway", "agents", "agent_cards", "docs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "_demo"))
     for name in ("pyproject.toml", "setup.py", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -169,7 +169,7 @@ def test_the_wheel_holds_the_package_and_the_demo_and_nothing_else(tmp_path: Pat
     (source / "tests").mkdir()
     (source / "tests" / "__init__.py").touch()
     expected = {p.relative_to(source).as_posix() for p in (source / "gateway").rglob("*") if p.is_file()}
-    for folder in ("agents", "agent_cards"):
+    for folder in ("agents", "agent_cards", "docs"):
         (source / folder / "deep").mkdir()
         (source / folder / "deep" / "probe.txt").touch()
         expected |= {

@@ -67,6 +67,15 @@ class DiskFull(StoreProblem):
         self.path = path
 
 
+class DiskTrouble(StoreProblem):
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"The system could not read or write {path} ({reason}).",
+            "Look at the disk and at the limits for this process (ulimit -f), then start again.",
+        )
+        self.path = path
+
+
 class BadChange(Exception):
     """A change that the stored data forbids (a second task of one id, a move out of a terminal state, a gap
     in a log) or that cannot be written at all. Nothing of its commit was written."""

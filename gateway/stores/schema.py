@@ -12,6 +12,7 @@ from gateway.stores.problems import (
     CorruptDatabase,
     DataNotWritable,
     DiskFull,
+    DiskTrouble,
     NewerDatabase,
     StoreProblem,
 )
@@ -59,6 +60,8 @@ def _problem(path: Path, error: sqlite3.Error) -> StoreProblem:
     # The -shm file is mapped, so a full disk can show itself as an I/O error.
     if code == sqlite3.SQLITE_FULL or os.statvfs(path.parent).f_bavail == 0:
         return DiskFull(path)
+    if code == sqlite3.SQLITE_IOERR:
+        return DiskTrouble(path, getattr(error, "sqlite_errorname", str(error)))
     return DataNotWritable(path, str(error))
 
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from gateway.dialects import strict_json
 from gateway.model.errors import GatewayError, Reason
 
+pytestmark = pytest.mark.security
+
 SUITE = Path(__file__).parents[1] / "corpus" / "json" / "test_parsing"
 
 # Files that JSONTestSuite accepts and our policy does not.
