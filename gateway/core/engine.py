@@ -15,7 +15,7 @@ from gateway.core.accept import Accept, Held
 from gateway.core.audit import Ticket
 from gateway.core.registry import Registered
 from gateway.core.repeat import known, used_otherwise
-from gateway.core.runner import Runner, last_asked, shutting_down
+from gateway.core.runner import Runner, last_asked, shutting_down, unwritten
 from gateway.core.turn import Answer, Services, Turn
 from gateway.model.agent import Ask, Context, Upstream
 from gateway.model.base import timestamp
@@ -98,13 +98,12 @@ class Engine:
             delivered = await self._delivered(call.message, turn)
             if not (agent.resumable and entry.kind == "local"):
                 await turn.accept.write()
-        except GatewayError as error:
-            self._drop(turn)
-            turn.answer(error)
-            raise
         except Held as held:
             self._drop(turn)
             return await self._replay(held.holder, call, turn)
+        except BaseException as error:
+            self._abandon(turn, error)
+            raise
         self._runner.start(turn, agent.run(turn.context, delivered))
         if turn.accept.owed:
             # Running such an agent twice is harmless by its own word, so it starts at once and the accept is written
@@ -190,9 +189,8 @@ class Engine:
             turn.push = bool(await services.store.push_configs(who.tenant, task_id, limit=1))
             delivered = await self._delivered(mine, turn)
             await self._accept_answer(turn, ticket, now)
-        except GatewayError as error:
-            self._drop(turn)
-            turn.answer(error)
+        except BaseException as error:
+            self._abandon(turn, error)
             raise
         turn.context = self._context(turn, call, ask)
         turn.context.task = row.task  # as it was when the agent asked
@@ -315,6 +313,11 @@ class Engine:
         if not (entry.deduplicate or call.always_deduplicate):
             return None
         return Key(who.tenant, who.owner, entry.id, call.message.message_id)
+
+    def _abandon(self, turn: Turn, error: BaseException) -> None:
+        """A turn that never began, for whatever reason: its place is free again, and whoever joined it is told."""
+        self._drop(turn)
+        turn.answer(error if isinstance(error, GatewayError) else unwritten())
 
     def _drop(self, turn: Turn) -> None:
         self._runner.drop(turn)

@@ -102,7 +102,7 @@ class Runner:
             self._services.store.later(records=(turn.ticket.outcome(self._services.now(), "repeated"),))
         except Exception as error:
             log.exception("task %s of agent %s could not be written", turn.task_id, turn.entry.id)
-            turn.answer(error if isinstance(error, GatewayError) else _unwritten())
+            turn.answer(error if isinstance(error, GatewayError) else unwritten())
             if turn.row is not None and not isinstance(error, Fenced):
                 await self._give_up(turn, turn.row)
         finally:
@@ -226,7 +226,7 @@ def shutting_down(turn: Turn | None) -> GatewayError:
     )
 
 
-def _unwritten() -> GatewayError:
+def unwritten() -> GatewayError:
     return GatewayError(Reason.UNAVAILABLE, "The task could not be written; ask for it again", retry_after=1)
 
 

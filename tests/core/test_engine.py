@@ -357,3 +357,20 @@ async def test_an_agent_without_deduplication_takes_the_same_message_as_a_new_on
     assert isinstance(one, Task)
     assert isinstance(two, Task)
     assert one.id != two.id
+
+
+async def test_a_fault_of_the_store_in_the_accept_frees_the_place_and_the_id() -> None:
+    class Faulty(MemoryStore):
+        faults = 1
+
+        async def commit(self, *changes, records=()):  # type: ignore[no-untyped-def]
+            if self.faults:
+                self.faults -= 1
+                raise RuntimeError("a fault of the store")
+            return await super().commit(*changes, records=records)
+
+    on = bench(complete, store=Faulty(node="life-1"))
+    with pytest.raises(RuntimeError):
+        await on.send("hi", id="m")
+    assert on.entry.gate.inside == 0
+    assert state(await on.ended("hi", id="m")) is TaskState.COMPLETED
