@@ -13,6 +13,7 @@ from gateway.core.turn import Services
 from gateway.model.call import CreatePushConfig, DeletePushConfig, GetPushConfig, ListPushConfigs, PushConfigPage
 from gateway.model.errors import GatewayError, Reason, task_not_found
 from gateway.model.ports import DropPushConfig, PutPushConfig
+from gateway.model.principal import Kind
 from gateway.model.push import PushConfig
 
 MAX_CONFIGS = 16  # per task: each multiplies the outbox
@@ -64,7 +65,7 @@ class Pushes:
         config = await self._services.store.push_config(row.tenant, row.id, call.id)
         if config is None:
             raise task_not_found(call.task_id)
-        return config
+        return _shown(config, ticket)
 
     async def list(self, call: ListPushConfigs, ticket: Ticket, entry: Registered) -> PushConfigPage:
         self.check(entry)
@@ -74,9 +75,18 @@ class Pushes:
         configs = await self._services.store.push_configs(row.tenant, row.id, limit=call.page_size + 1, after=after)
         more, configs = len(configs) > call.page_size, configs[: call.page_size]
         token = self._cursors.seal(configs[-1].id or "", bound) if more else ""
-        return PushConfigPage(tuple(configs), token)
+        return PushConfigPage(tuple(_shown(config, ticket) for config in configs), token)
 
     async def delete(self, call: DeletePushConfig, ticket: Ticket, entry: Registered) -> None:
         self.check(entry)
         row = await self._tasks.row(ticket.principal, call.task_id, entry.id)
         await self._services.store.commit(DropPushConfig(row.tenant, row.id, call.id))
+
+
+def _shown(config: PushConfig, ticket: Ticket) -> PushConfig:
+    """Nobody in particular may have set it, so its secrets are shown to nobody in particular."""
+    if ticket.principal.kind is not Kind.ANONYMOUS:
+        return config
+    view = config.model_copy()
+    view.__pydantic_fields_set__.difference_update({"token", "authentication"})
+    return view

@@ -168,6 +168,8 @@ class Registry:
         assert entry.card_url is not None
         try:
             fetched = await self._directory.fetch(entry.card_url, etag=entry.etag, trusted=entry.trusted)
+            if self._entries.get(entry.id) is not entry:
+                return  # removed meanwhile; what came must not bring it back
             if fetched.card is not None:
                 entry.agent = self._directory.connect(
                     entry.id, fetched.card, card_url=entry.card_url, trusted=entry.trusted

@@ -62,13 +62,13 @@ class Tasks:
             updated_since=call.status_timestamp_after,
             after=after,
         )
-        rows, total = await self._services.store.tasks(query)
-        more, rows = len(rows) > call.page_size, rows[: call.page_size]
+        page = await self._services.store.tasks(query)
+        more, rows = page.cut or len(page.rows) > call.page_size, page.rows[: call.page_size]
         token = self._cursors.seal(f"{rows[-1].updated} {rows[-1].id}", bound) if more else ""
         listed = tuple(
             Listed(row.agent, row.task.trimmed(call.history_length, artifacts=call.include_artifacts)) for row in rows
         )
-        return TaskPage(listed, token, call.page_size, total)
+        return TaskPage(listed, token, call.page_size, page.total)
 
     async def cancel(self, call: CancelTask, ticket: Ticket, entry: Registered | None) -> Task:
         row = await self.row(ticket.principal, call.task_id, call.agent)

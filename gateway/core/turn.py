@@ -53,7 +53,8 @@ log = logging.getLogger(__name__)
 MAX_PENDING = 64
 # A task's events are bounded in all (a runaway agent must not fill the disk): 50 000 chunks is a long book.
 MAX_EVENTS = 50_000
-MAX_BYTES = 64 * 1024 * 1024  # and so are their bodies: the task is held in memory while it runs
+MAX_BYTES = 64 * 1024 * 1024  # and so is what they weigh: the task is held in memory while it runs
+PART_BYTES = 1024  # what a part weighs in memory, however little it says
 STORE_RETRY_SECONDS = 1.0  # a full disk is emptied by people, not in milliseconds
 
 Answer: TypeAlias = Task | Message | GatewayError
@@ -212,7 +213,7 @@ class Turn:
     def _record(self, event: Event) -> None:
         body = envelope(event)
         self._seq += 1
-        self._size += len(body)
+        self._size += len(body) + PART_BYTES * parts_of(event)
         self._pending.append(Record(self._seq, event, body))
         if self._wake_up is None and self._writing is None:
             self._wake_up = self._loop.call_soon(self.begin_write)
@@ -392,6 +393,18 @@ def _taken_over() -> GatewayError:
     return GatewayError(
         Reason.UNAVAILABLE, "Another gateway has taken this task over; ask for the task again", retry_after=1
     )
+
+
+def parts_of(event: Event) -> int:
+    """How many parts an event brings."""
+    if isinstance(event, Message):
+        return len(event.parts)
+    if isinstance(event, ArtifactUpdate):
+        return len(event.artifact.parts)
+    said = 0 if event.status.message is None else len(event.status.message.parts)
+    if isinstance(event, Task):
+        said += sum(len(artifact.parts) for artifact in event.artifacts or ())
+    return said
 
 
 def _says_nothing(task: Task, event: StatusUpdate | ArtifactUpdate | Message) -> bool:

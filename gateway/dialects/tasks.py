@@ -114,7 +114,9 @@ def _create(request: _Create, agent: str | None, new_id: Callable[[], str]) -> t
         raise invalid("task", "needs a description or input_data")
     context = task.context or {}
     session = context.get("session_id")
-    fields: dict[str, Any] = {"context_id": str(session)} if session else {}
+    if session is not None and not isinstance(session, str):
+        raise invalid("task.context.session_id", "must be a text")
+    fields: dict[str, Any] = {"context_id": session} if session else {}
     message = Message(
         message_id=task.id or new_id(),
         role=Role.USER,

@@ -97,6 +97,15 @@ class TaskQuery:
 
 
 @value
+class TaskRows:
+    """A page: its rows, how many tasks match in all, and whether it was cut short because its rows weigh much."""
+
+    rows: list[TaskRow]
+    total: int
+    cut: bool
+
+
+@value
 class AgentRecord:
     """A registered remote agent. `card` is the last card that was fetched (JSON), None before the first;
     `trusted` means that the operator named the URL on this machine (SURFACES: egress)."""
@@ -273,8 +282,8 @@ class Store(Protocol):
         """None when there is no such task *for this owner and agent*; None as filter means any."""
         ...
 
-    async def tasks(self, query: TaskQuery) -> tuple[list[TaskRow], int]:
-        """One page (at most `query.limit` rows) and how many match in all."""
+    async def tasks(self, query: TaskQuery) -> TaskRows:
+        """One page: at most `query.limit` rows, fewer when they weigh more than a page may (one row always fits)."""
         ...
 
     async def events(self, tenant: str, task_id: str, after: int) -> list[Record]:

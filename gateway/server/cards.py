@@ -131,6 +131,6 @@ def _date(text: str | None) -> datetime | None:
     """An HTTP date; None where there is none or it cannot be read (RFC 9110 §13.1.3: as if it were not there)."""
     try:
         moment = parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo is not None else None

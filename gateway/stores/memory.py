@@ -40,6 +40,7 @@ from gateway.model.ports import (
     Store,
     TaskQuery,
     TaskRow,
+    TaskRows,
 )
 from gateway.model.push import PushConfig
 from gateway.model.task import ACTIVE
@@ -285,10 +286,10 @@ class MemoryStore(Store):
             return None
         return held.row
 
-    async def tasks(self, query: TaskQuery) -> tuple[list[TaskRow], int]:
+    async def tasks(self, query: TaskQuery) -> TaskRows:
         rows = sorted(self._matching(query), key=_newest, reverse=True)
         page = [row for row in rows if query.after is None or _newest(row) < query.after]
-        return page[: query.limit], len(rows)
+        return TaskRows(page[: query.limit], len(rows), cut=False)  # they are in memory already
 
     def _matching(self, query: TaskQuery) -> Iterator[TaskRow]:
         for (tenant, _), held in self._tables.tasks.items():

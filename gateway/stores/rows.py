@@ -22,6 +22,7 @@ from gateway.model.ports import (
     Reservation,
     TaskQuery,
     TaskRow,
+    TaskRows,
 )
 from gateway.model.push import PushConfig
 from gateway.model.task import IllegalMove, Task, TaskState, open_envelope
@@ -56,6 +57,10 @@ _FILTERS = (
 # Tasks.
 
 
+# What one page of tasks may weigh: read whole, a hundred of the largest would take gigabytes.
+PAGE_BYTES = 2 * 1024 * 1024
+
+
 def task(db: sqlite3.Connection, tenant: str, task_id: str) -> TaskRow | None:
     row = db.execute(SQL["task"], (tenant, task_id)).fetchone()
     return None if row is None else _task_row(db, row)
@@ -65,10 +70,16 @@ def tasks_by_id(db: sqlite3.Connection, ids: list[Row]) -> list[TaskRow]:
     return [row for row in (task(db, *key) for key in ids) if row is not None]
 
 
-def tasks(db: sqlite3.Connection, query: TaskQuery) -> tuple[list[TaskRow], int]:
+def tasks(db: sqlite3.Connection, query: TaskQuery) -> TaskRows:
     page, count, values = list_statements(query)
-    rows = [_task_row(db, row) for row in db.execute(page, values).fetchall()]
-    return rows, db.execute(count, values).fetchone()[0]
+    rows, weight, cursor = [], 0, db.execute(page, values)
+    for row in cursor:
+        rows.append(_task_row(db, row))
+        weight += len(row[-1])
+        if weight > PAGE_BYTES:
+            break
+    cut = cursor.fetchone() is not None
+    return TaskRows(rows, db.execute(count, values).fetchone()[0], cut)
 
 
 def list_statements(query: TaskQuery) -> tuple[str, str, dict[str, Any]]:

@@ -23,6 +23,7 @@ from gateway.model.ports import (
     Store,
     TaskQuery,
     TaskRow,
+    TaskRows,
 )
 from gateway.model.push import PushConfig
 from gateway.stores import changes, rows, schema
@@ -103,7 +104,7 @@ class SqliteStore(Store):
             return None
         return row
 
-    async def tasks(self, query: TaskQuery) -> tuple[list[TaskRow], int]:
+    async def tasks(self, query: TaskQuery) -> TaskRows:
         return await self._read(rows.tasks, query)
 
     async def events(self, tenant: str, task_id: str, after: int) -> list[Record]:

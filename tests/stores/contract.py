@@ -144,7 +144,7 @@ async def fetched(store: Store, id: str = "task-1", **filters: str) -> TaskRow:
 
 
 async def listed(store: Store, **fields: Any) -> list[str]:
-    return [row.id for row in (await store.tasks(query(**fields)))[0]]
+    return [row.id for row in (await store.tasks(query(**fields))).rows]
 
 
 async def delivered(store: Store, now: int = NOW) -> list[Delivery]:
@@ -268,7 +268,7 @@ class StoreContract:
     async def test_two_tenants_may_have_tasks_of_one_id(self, store: Store) -> None:
         await store.commit(new_task(), new_task(tenant="u", owner="key:bob"))
         assert (await fetched(store)).owner == "key:ann"
-        assert [row.owner for row in (await store.tasks(query(tenant="u", owner="key:bob")))[0]] == ["key:bob"]
+        assert [row.owner for row in (await store.tasks(query(tenant="u", owner="key:bob"))).rows] == ["key:bob"]
 
     async def test_a_second_task_of_one_id_is_refused_and_the_first_stays(self, store: Store) -> None:
         await store.commit(new_task())
@@ -386,7 +386,8 @@ class StoreContract:
         seen: list[str] = []
         after = None
         while True:
-            page, total = await store.tasks(query(limit=7, after=after))
+            found = await store.tasks(query(limit=7, after=after))
+            page, total = found.rows, found.total
             assert total == 20
             if not page:
                 break
@@ -419,13 +420,15 @@ class StoreContract:
             state = TaskState.FAILED if n % 3 == 0 else TaskState.WORKING
             await store.commit(new_task(id, agent=agent, context_id=context_id, state=state, updated=n))
         await store.commit(new_task("bobs", owner="key:bob"), new_task("elsewhere", tenant="u"))
-        rows, total = await store.tasks(query(**filters))
+        found = await store.tasks(query(**filters))
+        rows, total = found.rows, found.total
         assert [row.id for row in rows] == expected
         assert total == len(expected)
 
     async def test_the_count_is_of_all_pages(self, store: Store) -> None:
         await store.commit(*(new_task(f"task-{n}", agent="xy"[n % 2], updated=n) for n in range(9)))
-        rows, total = await store.tasks(query(agent="x", limit=2, after=(4, "task-4")))
+        found = await store.tasks(query(agent="x", limit=2, after=(4, "task-4")))
+        rows, total = found.rows, found.total
         assert [row.id for row in rows] == ["task-2", "task-0"]
         assert total == 5
 
@@ -433,7 +436,7 @@ class StoreContract:
         await store.commit(new_task())
         row = await fetched(store)
         await store.commit(advance(row, chunk("x", append=False), updated=NOW + 7))
-        assert (await store.tasks(query()))[0] == [await fetched(store)]
+        assert (await store.tasks(query())).rows == [await fetched(store)]
 
     # Pushes.
 

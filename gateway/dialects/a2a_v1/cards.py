@@ -45,6 +45,16 @@ def published(
     if not anonymous:
         update["security_requirements"] = REQUIREMENTS
     view = card.model_copy(update=update)
-    drop = {"signatures", "security_schemes", "security_requirements"} - update.keys()
+    drop = {"signatures", "security_schemes", "security_requirements"} - update.keys() | _unsafe_links(card)
     view.__pydantic_fields_set__.difference_update(drop)
     return view
+
+
+def _unsafe_links(card: AgentCard) -> set[str]:
+    """Fields with a link that is no web address: a card is a stranger's text, and pages will show its links."""
+    links = {
+        "provider": card.provider.url if card.provider else None,
+        "documentation_url": card.documentation_url,
+        "icon_url": card.icon_url,
+    }
+    return {name for name, link in links.items() if link and not link.lower().startswith(("https://", "http://"))}

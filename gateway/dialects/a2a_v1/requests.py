@@ -71,8 +71,13 @@ _OPTIONAL = frozenset(
 )
 
 
+# So many elements make sense in a message, and hardly cost anything.
+MAX_LENGTHS = {"parts": 1000, "extensions": 64, "referenceTaskIds": 64, "reference_task_ids": 64}
+MAX_MODES = 64
+
+
 class _Configuration(Model):
-    accepted_output_modes: tuple[str, ...] | None = None
+    accepted_output_modes: Annotated[tuple[str, ...], Field(max_length=MAX_MODES)] | None = None
     task_push_notification_config: PushConfig | None = None
     history_length: Int32 | None = None
     return_immediately: Truth | None = None
@@ -112,6 +117,7 @@ class _PushList(Model):
 
 
 def _send(agent: str, params: Params, extensions: tuple[str, ...], *, stream: bool = False) -> SendMessage:
+    _check_lengths(params.get("message"))
     request = _read(_Send, params)
     _tidy(request.message, "message")
     for index, part in enumerate(request.message.parts):
@@ -259,6 +265,14 @@ def _tidy(value: Model, where: str) -> None:
         given.difference_update(nulls)
     if value.__pydantic_extra__ and not value.__pydantic_extra__.keys().isdisjoint(type(value).model_fields):
         raise invalid(where or "params", "has a field under both of its names")
+
+
+def _check_lengths(message: Any) -> None:
+    """Before the message becomes values: a mebibyte of empty parts would be a hundred of them."""
+    for name, most in MAX_LENGTHS.items():
+        given = message.get(name) if isinstance(message, dict) else None
+        if isinstance(given, list) and len(given) > most:
+            raise invalid(f"message.{name}", f"has more than {most} elements")
 
 
 def _check_parts(message: Message) -> None:

@@ -31,6 +31,8 @@ HEADERS: Mapping[str, str] = {
 STREAM_HEADERS: Mapping[str, str] = {**HEADERS, "accept": "text/event-stream, application/json"}
 _STREAMING = frozenset({"SendStreamingMessage", "SubscribeToTask"})
 
+MAX_PARTS = 1000  # in one message or artifact of an event: as many as we take from a caller
+
 # Reasons that mean to our caller what they meant to us. Any other is between the gateway and the agent: a caller
 # can do nothing about an upstream's 401 or parse error, and must not take it for ours.
 CARRIED = frozenset(
@@ -146,6 +148,8 @@ def event(tree: Any, *, task_id: str, context_id: str) -> Named:
     if not isinstance(tree, dict):
         raise _nonsense("sent an event that is not an object")
     theirs = _rename(tree, task_id, context_id)
+    if _most_parts(tree) > MAX_PARTS:
+        raise _nonsense(f"sent an event with more than {MAX_PARTS} parts in one place")
     try:
         return Named(open_envelope(tree), *theirs)
     except ValidationError as error:
@@ -154,6 +158,20 @@ def event(tree: Any, *, task_id: str, context_id: str) -> Named:
         raise _nonsense(f"sent an invalid event: {where}: {first['msg']}") from None
     except ValueError:
         raise _nonsense("sent an event without task, message, statusUpdate or artifactUpdate") from None
+
+
+def _most_parts(tree: dict[str, Any]) -> int:
+    """The longest `parts` of an event, before any of them becomes a value."""
+    task = tree.get("task")
+    update, chunk = tree.get("statusUpdate"), tree.get("artifactUpdate")
+    holders: list[Any] = [tree.get("message")]
+    if isinstance(update, dict):
+        holders.append(_message_of(update))
+    if isinstance(chunk, dict):
+        holders.append(chunk.get("artifact"))
+    if isinstance(task, dict):
+        holders += [_message_of(task), *_list(task.get("artifacts")), *_list(task.get("history"))]
+    return max((len(_list(holder.get("parts"))) for holder in holders if isinstance(holder, dict)), default=0)
 
 
 def _rename(tree: dict[str, Any], task_id: str, context_id: str) -> tuple[str | None, str | None]:
