@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
 
 from gateway.core.accept import Accept, Held
 from gateway.core.audit import Ticket
 from gateway.core.registry import Registered
 from gateway.core.repeat import known, used_otherwise
-from gateway.core.runner import Runner, last_asked, shutting_down, unwritten
+from gateway.core.runner import Runner, Work, last_asked, shutting_down, unwritten
 from gateway.core.turn import Answer, Services, Turn
 from gateway.model.agent import Ask, Context, Upstream
 from gateway.model.base import timestamp
@@ -36,7 +37,7 @@ class Engine:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._runner = Runner(services)
-        self._paying: set[asyncio.Task[None]] = set()  # accepts on their way; the loop alone would not keep them
+        self._paying: set[asyncio.Task[Any]] = set()  # accepts on their way; the loop alone would not keep them
         self._refusing = False
 
     def turn(self, tenant: str, task_id: str) -> Turn | None:
@@ -62,9 +63,14 @@ class Engine:
         """Accept a message. A Turn when there is work in hand, an Answer when this message was answered before."""
         if self._refusing:
             raise shutting_down(None)
-        if call.message.task_id:
-            return await self._continue(call, ticket, entry, ask)
-        return await self._begin(call, ticket, entry, ask)
+        accept = self._continue if call.message.task_id else self._begin
+        if not ticket.principal.hops:
+            return await accept(call, ticket, entry, ask)
+        # An agent that asks may be canceled while it does; what it has begun must not be torn.
+        accepting = asyncio.get_running_loop().create_task(accept(call, ticket, entry, ask))
+        self._paying.add(accepting)
+        accepting.add_done_callback(self._paying.discard)
+        return await asyncio.shield(accepting)
 
     async def _begin(self, call: SendMessage, ticket: Ticket, entry: Registered, ask: Ask) -> Turn | Answer:
         services, who = self._services, ticket.principal
@@ -104,7 +110,7 @@ class Engine:
         except BaseException as error:
             self._abandon(turn, error)
             raise
-        self._runner.start(turn, agent.run(turn.context, delivered))
+        self._runner.start(turn, partial(agent.run, turn.context, delivered))
         if turn.accept.owed:
             # Running such an agent twice is harmless by its own word, so it starts at once and the accept is written
             # with the first thing it says, or alone when the loop comes round (docs/adr/0007).
@@ -156,29 +162,17 @@ class Engine:
             raise invalid("message.contextId", "is not the context of this task; leave it out or send the task's own")
         key = self._key(call, who, entry)
         if key is not None:
-            if (running := self._runner.of_key(key)) is not None:
-                return await self._join(running, call)
             for held in await services.store.reservation(who.tenant, who.owner, key.message_id, agent=entry.id):
                 return await self._replay(held, call, None)
-        state = row.task.status.state
-        if state.terminal:
-            raise GatewayError(
-                Reason.UNSUPPORTED_OPERATION,
-                f"The task has ended ({state.name}); send a new message in its context to go on",
-                metadata={"taskId": task_id, "state": state},
-            )
-        if (running := self.turn(who.tenant, task_id)) is not None and state.interrupted:
-            # The agent waits for authorization and might go on by itself (§7.6.1); the caller's word comes first.
-            await self._runner.stop(running)
-            row = running.row or row
-            state = row.task.status.state
-        if not state.interrupted or self.turn(who.tenant, task_id) is not None:
-            raise GatewayError(
-                Reason.UNSUPPORTED_OPERATION,
-                "The task is at work; it takes a message when it asks for input",
-                metadata={"taskId": task_id, "state": state},
-            )
+            if (same := self._runner.of_key(key)) is not None:
+                return await self._join(same, call)
         agent = entry.ready()
+        if (running := self.turn(who.tenant, task_id)) is not None:
+            # It may wait for authorization and go on by itself (§7.6.1); while it rests, the caller's word comes first.
+            if running.task is None or not running.task.at_rest or not await self._runner.stop(running):
+                raise _at_work(row)
+            if self.turn(who.tenant, task_id) is not None:
+                raise _at_work(row)
         entry.gate.enter()
         now = services.now()
         mine = call.message.model_copy(update={"context_id": row.task.context_id})
@@ -186,6 +180,7 @@ class Engine:
         turn.deadline, turn.key, turn.digest = now + int(entry.deadline * 1000), key, call.digest
         self._runner.hold(turn, task=True)
         try:
+            row = await self._still_waiting(turn)
             turn.push = bool(await services.store.push_configs(who.tenant, task_id, limit=1))
             delivered = await self._delivered(mine, turn)
             await self._accept_answer(turn, ticket, now)
@@ -194,8 +189,25 @@ class Engine:
             raise
         turn.context = self._context(turn, call, ask)
         turn.context.task = row.task  # as it was when the agent asked
-        self._runner.start(turn, agent.run(turn.context, delivered))
+        self._runner.start(turn, partial(agent.run, turn.context, delivered))
         return turn
+
+    async def _still_waiting(self, turn: Turn) -> TaskRow:
+        """The task as it stands while this turn holds it. Raises unless it waits for somebody."""
+        row = await self._services.store.task(turn.tenant, turn.task_id, owner=turn.owner)
+        if row is None:
+            raise task_not_found(turn.task_id)
+        state = row.task.status.state
+        if state.terminal:
+            raise GatewayError(
+                Reason.UNSUPPORTED_OPERATION,
+                f"The task has ended ({state.name}); send a new message in its context to go on",
+                metadata={"taskId": turn.task_id, "state": state},
+            )
+        if not state.interrupted:
+            raise _at_work(row)
+        turn.take(row)
+        return row
 
     async def _accept_answer(self, turn: Turn, ticket: Ticket, now: int) -> None:
         """The answer to a question joins the history, and the task is at work again: one commit with the key."""
@@ -225,29 +237,34 @@ class Engine:
             raise answer
         return answer
 
-    def adopt(self, turn: Turn, events: AsyncIterator[Event]) -> None:
+    def adopt(self, turn: Turn, work: Work) -> None:
         """Run a turn that an earlier life began."""
         turn.entry.gate.enter(force=True)
-        self._runner.start(turn, events)
+        self._runner.start(turn, work)
 
     # Canceling.
 
     async def cancel(self, row: TaskRow, entry: Registered, ticket: Ticket) -> Task:
         """Stop a task. Terminal afterwards, or refused with TASK_NOT_CANCELABLE; never ignored."""
+        while (turn := self.turn(row.tenant, row.id)) is not None and turn.run is None:
+            await turn.began  # it is being accepted, or canceled by somebody else, in this moment
+        row = (None if turn is None else turn.row) or await self._services.store.task(row.tenant, row.id) or row
         if row.task.status.state.terminal:
             raise _not_cancelable(row)
         turn = self.turn(row.tenant, row.id)
-        if turn is None:
+        if turn is None or turn.run is None:
             return await self._cancel_idle(row, entry, ticket)
         turn.canceled = True
         try:
             seen = await turn.entry.ready().cancel(turn.context) if turn.context is not None else None
-        except GatewayError:
+        except BaseException:
             turn.canceled = False
             raise
         self._conclude(turn, seen)
         await turn.flush()
-        if turn.over and turn.run is not None:
+        if not turn.over:
+            turn.canceled = False  # the agent has taken note and goes on; so do we
+        elif turn.run is not None:
             turn.run.cancel()
         assert turn.task is not None
         return turn.task
@@ -322,6 +339,14 @@ class Engine:
     def _drop(self, turn: Turn) -> None:
         self._runner.drop(turn)
         turn.entry.gate.leave()
+
+
+def _at_work(row: TaskRow) -> GatewayError:
+    return GatewayError(
+        Reason.UNSUPPORTED_OPERATION,
+        "The task is at work; it takes a message when it asks for input",
+        metadata={"taskId": row.id, "state": row.task.status.state},
+    )
 
 
 def _not_cancelable(row: TaskRow) -> GatewayError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 from gateway.core.audit import Ticket
 from gateway.core.engine import Engine
@@ -21,7 +22,6 @@ from gateway.model.agent import Context
 from gateway.model.audit import Decision, Verdict
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
-from gateway.model.errors import GatewayError
 from gateway.model.message import Message, Part, Role
 from gateway.model.ports import CreateTask, Record, Release, Reservation, TaskRow
 from gateway.model.principal import Principal
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 BATCH = 500  # rows a claim takes at once: bounds memory while a large backlog is taken up
 ROOM = 1000  # turns in hand beyond which the next claim waits
 LEASE_MS = 30_000  # how long a claim holds where several gateways share a store
+EVER = 2**63 - 1  # whatever the clock said when it was written: nothing of this life is in hand yet
 PAUSE_SECONDS = 0.1  # between looks whether there is room for more of a large backlog
 
 _RESUMED = Decision(Verdict.PASS, "resumed", "decided when the message was accepted, before a restart")
@@ -48,7 +49,7 @@ class Recovery:
         """Take up what is unfinished. The first batch is in hand when this returns; a larger backlog follows in the
         background as room becomes free."""
         store, now = self._services.store, self._services.now()
-        if unsettled := await store.unsettled(now):
+        if unsettled := await store.unsettled(EVER):
             changes = [self._settled(left) for left in unsettled]
             records = [
                 self._ticket(left.key.tenant, left.key.principal, left.key.agent).outcome(now, "unknown", left.task_id)
@@ -68,8 +69,8 @@ class Recovery:
             try:
                 if self._engine.active < ROOM and not await self._batch():
                     return
-            except GatewayError as error:
-                log.error("unfinished tasks cannot be read, trying again: %s", error.message)
+            except Exception:
+                log.exception("unfinished tasks could not be taken up, trying again")
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _batch(self) -> int:
@@ -80,10 +81,26 @@ class Recovery:
         idle = [row for row in rows if self._engine.turn(row.tenant, row.id) is None]
         hopeless = [(row, why) for row in idle if (why := self._take_up(row)) is not None]
         for row, (reason, text) in hopeless:
-            await self._end(row, reason, text)
+            try:
+                await self._end(row, reason, text)
+            except Exception:
+                log.exception("task %s could not be ended", row.id)
+        for row in rows:
+            if row not in idle:
+                await self._look_again(row)
         if rows:
             log.info("took up %d unfinished tasks", len(rows))
         return len(rows)
+
+    async def _look_again(self, row: TaskRow) -> None:
+        """Somebody was at it when it was claimed; if that left it unfinished, it is ours to take up."""
+        while (turn := self._engine.turn(row.tenant, row.id)) is not None:
+            await (turn.began if turn.run is None else turn.done)
+            if turn.done.value is not None and self._engine.turn(row.tenant, row.id) is turn:
+                return  # at work here, or at rest: it has an owner
+        fresh = await self._services.store.task(row.tenant, row.id)
+        if fresh is not None and not fresh.task.at_rest and (why := self._take_up(fresh)) is not None:
+            await self._end(fresh, *why)
 
     def _ticket(self, tenant: str, owner: str, agent: str) -> Ticket:
         """The call goes on, and how it ends is recorded like that of any other."""
@@ -98,9 +115,9 @@ class Recovery:
         turn.push = True  # whether there are configurations is for the store to see
         turn.context = self._engine.context(turn)
         if row.upstream is not None and row.upstream.task_id is not None:
-            self._engine.adopt(turn, _followed(entry, turn.context))
+            self._engine.adopt(turn, partial(_followed, entry, turn.context))
         elif entry.agent is not None and entry.agent.resumable:
-            self._engine.adopt(turn, entry.agent.run(turn.context, turn.message))
+            self._engine.adopt(turn, partial(entry.agent.run, turn.context, turn.message))
         else:
             return "unknown-outcome", "The gateway was restarted; whether the agent finished the work is not known"
         return None

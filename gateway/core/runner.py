@@ -7,8 +7,10 @@ stops, turns stop where they are and nothing is written about it; the next start
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import TypeAlias
 
 from gateway.core.accept import Held
 from gateway.core.live import Topic
@@ -25,6 +27,10 @@ log = logging.getLogger(__name__)
 # How long a new message may go without an event before its task is made anyway, so that it can be seen, watched
 # and canceled. Long enough for agents that answer with a Message over a network.
 PATIENCE_SECONDS = 0.5
+# What an agent may take to clean up after its run; longer is not waited for.
+CLEANUP_SECONDS = 10.0
+
+Work: TypeAlias = Callable[[], AsyncIterator[Event]]
 
 
 class Runner:
@@ -35,6 +41,7 @@ class Runner:
         self._turns: dict[Topic, Turn] = {}
         self._keys: dict[Key, Turn] = {}
         self._tasks: dict[Turn, asyncio.Task[None]] = {}
+        self._endings: set[asyncio.Task[None]] = set()  # the loop alone would not keep them
         self._closing = False
 
     @property
@@ -61,6 +68,7 @@ class Runner:
         if turn.key is not None and self._keys.get(turn.key) is turn:
             del self._keys[turn.key]
         self._tasks.pop(turn, None)
+        turn.began.put(True)  # or never will; who waited for it looks again
 
     async def aclose(self) -> None:
         self._closing = True
@@ -72,24 +80,55 @@ class Runner:
         for turn in turns:
             turn.answer(shutting_down(turn))
 
-    def start(self, turn: Turn, events: AsyncIterator[Event]) -> None:
-        """Run a turn that has entered its agent's gate."""
+    def start(self, turn: Turn, work: Work) -> None:
+        """Run a turn that has entered its agent's gate. `work` begins the agent's run."""
+        if self._closing:
+            self._over(turn)
+            turn.answer(shutting_down(turn))
+            return
         self._turns[turn.topic] = turn
-        turn.run = self._tasks[turn] = asyncio.get_running_loop().create_task(self._drive(turn, events))
+        turn.run = self._tasks[turn] = asyncio.get_running_loop().create_task(self._drive(turn, work))
+        turn.began.put(True)
+        # Besides the run's own `finally`: a run that is canceled before its first step has none.
+        turn.run.add_done_callback(lambda run: self._ended(turn, run))
 
-    async def stop(self, turn: Turn) -> None:
-        """Stop a turn where it is, without a word about it in the task. Returns when it has."""
-        turn.canceled = True
-        # First the record, then the cancellation: a commit under way must not be torn.
+    def _ended(self, turn: Turn, run: asyncio.Task[None]) -> None:
+        self._over(turn)
+        if self._closing or turn.done.value is not None:
+            return
+        # It stopped without a word, for whatever reason: nobody is to wait for ever, nor the task to stay at work.
+        log.error("the run of task %s ended without an end of the task", turn.task_id)
+        turn.answer(unwritten())
+        if turn.row is not None and not turn.row.task.at_rest:
+            ending = asyncio.get_running_loop().create_task(self._give_up(turn, turn.row))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+
+    def _over(self, turn: Turn) -> None:
+        """Once, whoever notices first."""
+        if turn.ended:
+            return
+        turn.ended = True
+        self.drop(turn)
+        turn.entry.gate.leave()
+        turn.release()
+
+    async def stop(self, turn: Turn) -> bool:
+        """Stop a turn that rests (it waits for authorization), without a word about it in the task. False when it has
+        gone on by itself meanwhile; then it is left alone."""
         await turn.flush()
-        if (running := self._tasks.get(turn)) is not None:
-            running.cancel()
-            await asyncio.wait({running})
+        if turn.task is None or not turn.task.at_rest:
+            return False
+        if turn.run is not None and not turn.run.done():
+            turn.canceled = True
+            turn.run.cancel()
+            await asyncio.wait({turn.run})
+        return True
 
-    async def _drive(self, turn: Turn, events: AsyncIterator[Event]) -> None:
+    async def _drive(self, turn: Turn, work: Work) -> None:
         self._arm(turn)
         try:
-            reply = await self._work(turn, events)
+            reply = await self._work(turn, work)
             if reply is not None:
                 await self._reply(turn, reply)
             await turn.flush()
@@ -106,9 +145,7 @@ class Runner:
             if turn.row is not None and not isinstance(error, Fenced):
                 await self._give_up(turn, turn.row)
         finally:
-            self.drop(turn)
-            turn.entry.gate.leave()
-            turn.release()
+            self._over(turn)
 
     def _arm(self, turn: Turn) -> None:
         """One timer for both: first for patience, then for the deadline. (Nearly every turn is over before either.)"""
@@ -125,37 +162,49 @@ class Runner:
 
     def _expire(self, turn: Turn) -> None:
         if turn.working and turn.run is not None:
-            turn.expired = True
+            # The word first: whatever the agent makes of its cancellation comes too late then.
+            turn.status(TaskState.FAILED, "The task did not end within its deadline", reason="deadline")
+            turn.canceled = True
             turn.run.cancel()
 
-    async def _work(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
+    async def _work(self, turn: Turn, work: Work) -> Message | None:
         """Let the agent run to its end, its deadline or its cancellation. Returns a direct reply, if it is one."""
         try:
-            return await self._listen(turn, events)
-        except asyncio.CancelledError:
-            if self._closing or not (turn.canceled or turn.expired):
+            return None if turn.over else await self._listen(turn, work)
+        except asyncio.CancelledError as error:
+            if self._closing:
                 raise
-            if turn.expired:
-                turn.status(TaskState.FAILED, "The task did not end within its deadline", reason="deadline")
+            if not turn.canceled:  # the agent's own doing: it awaited something that was canceled
+                self._failed(turn, error)
         except GatewayError as error:
             await self._refused(turn, error)
-        except Exception:
-            incident = self._services.new_id()
-            log.exception("incident %s: agent %s failed on task %s", incident, turn.entry.id, turn.task_id)
-            text = f"The agent failed; incident {incident}"
-            turn.status(TaskState.FAILED, text, reason="agent-error", incident=incident)
+        except Exception as error:
+            self._failed(turn, error)
         return None
 
-    async def _listen(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
+    def _failed(self, turn: Turn, error: BaseException) -> None:
+        incident = self._services.new_id()
+        log.error("incident %s: agent %s failed on task %s", incident, turn.entry.id, turn.task_id, exc_info=error)
+        text = f"The agent failed; incident {incident}"
+        turn.status(TaskState.FAILED, text, reason="agent-error", incident=incident)
+
+    async def _listen(self, turn: Turn, work: Work) -> Message | None:
         turn.working = True
+        events: AsyncIterator[Event] | None = None
         try:
             async with turn.entry.gate:
+                events = work()
                 return await self._consume(turn, events)
         finally:
             # Before anything is written about how it ended: a commit is not to be canceled.
             turn.working = False
             if isinstance(events, AsyncGenerator):
-                await events.aclose()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CLEANUP_SECONDS):
+                        await events.aclose()
+            if self._closing and (run := asyncio.current_task()) is not None and run.cancelling():
+                # The gateway stops: what an agent made of its cancellation is not how its task ended.
+                raise asyncio.CancelledError
 
     async def _consume(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
         async for event in events:

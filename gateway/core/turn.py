@@ -108,12 +108,13 @@ class Turn:
         self.topic: Topic = (tenant, task_id)
         self.created: Latch[Answer] = Latch()
         self.done: Latch[Answer] = Latch()
+        self.began: Latch[bool] = Latch()  # its run has been started, or it never will
         self.row: TaskRow | None = None  # as last written
         self.task: Task | None = None  # with what is pending
         self.push = push is not None
         self.canceled = False
+        self.ended = False  # its run is over and its place is free again
         self.working = False  # the agent has the turn
-        self.expired = False  # its deadline has passed
         self.alarm: asyncio.TimerHandle | None = None
         self.run: asyncio.Task[None] | None = None
         self.broken: Exception | None = None  # what kept an event from being written
@@ -146,6 +147,10 @@ class Turn:
         turn.row, turn.task, turn._seq = row, row.task, row.seq
         turn.known_context = row.upstream.context_id if row.upstream is not None else None
         return turn
+
+    def take(self, row: TaskRow) -> None:
+        """The task as it stands now that nobody else can begin on it."""
+        self.row, self.task, self._seq = row, row.task, row.seq
 
     @property
     def full(self) -> bool:
