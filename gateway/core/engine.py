@@ -248,12 +248,11 @@ class Engine:
         """Stop a task. Terminal afterwards, or refused with TASK_NOT_CANCELABLE; never ignored."""
         while (turn := self.turn(row.tenant, row.id)) is not None and turn.run is None:
             await turn.began  # it is being accepted, or canceled by somebody else, in this moment
-        row = (None if turn is None else turn.row) or await self._services.store.task(row.tenant, row.id) or row
+        if turn is None:
+            return await self._cancel_idle(row, entry, ticket)
+        row = turn.row or row
         if row.task.status.state.terminal:
             raise _not_cancelable(row)
-        turn = self.turn(row.tenant, row.id)
-        if turn is None or turn.run is None:
-            return await self._cancel_idle(row, entry, ticket)
         turn.canceled = True
         try:
             seen = await turn.entry.ready().cancel(turn.context) if turn.context is not None else None
@@ -273,6 +272,11 @@ class Engine:
         turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
         self._runner.hold(turn, task=True)
         try:
+            # Held, so that nobody else begins on it; what stands now is what counts.
+            row = await self._services.store.task(row.tenant, row.id, owner=row.owner) or row
+            if row.task.status.state.terminal:
+                raise _not_cancelable(row)
+            turn.take(row)
             turn.push = bool(await self._services.store.push_configs(row.tenant, row.id, limit=1))
             turn.context = self.context(turn)
             seen = await entry.agent.cancel(turn.context) if entry.agent is not None else None
