@@ -73,7 +73,7 @@ _OPTIONAL = frozenset(
 
 # So many elements make sense in a message, and hardly cost anything.
 MAX_LENGTHS = {"parts": 1000, "extensions": 64, "referenceTaskIds": 64, "reference_task_ids": 64}
-MAX_MODES = 64
+MAX_MODES = 64  # media types that a caller may ask for; a real client names a handful
 
 
 class _Configuration(Model):
