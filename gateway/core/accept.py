@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Awaitable
 
 from gateway.model.audit import AuditEntry
 from gateway.model.ports import Change, CreateTask, Release, Reservation, Reserve, SaveReply, Store
@@ -18,55 +18,76 @@ class Held(Exception):
 
 
 class Accept:
-    """`write` makes it durable by itself; `commit` together with what the turn has to say, if that comes first.
-
-    Raises Held from whichever learns it.
-    """
+    """`write` makes it durable by itself; `commit` together with what the turn has to say, if that comes first."""
 
     def __init__(self, store: Store, reserve: Reserve | None, intent: AuditEntry) -> None:
         self._store = store
         self._reserve = reserve
         self._intent = intent
         self._written: asyncio.Future[Reservation | None] | None = None
-        self._merged = False
 
     @property
     def owed(self) -> bool:
         """Neither written nor on its way."""
-        return self._written is None and not self._merged
+        return self._written is None
 
-    async def write(self) -> None:
-        if self._merged:
-            return
+    @property
+    def durable(self) -> bool:
+        """The message is accepted: whatever happens now, it has to come to an end."""
+        written = self._written
+        return written is not None and written.done() and _refusal(written) is None
+
+    def write(self) -> asyncio.Future[Reservation | None]:
+        """On its way now, if it was not before."""
         if self._written is None:
             changes = () if self._reserve is None else (self._reserve,)
             self._written = asyncio.ensure_future(self._store.commit(*changes, records=(self._intent,)))
-        # Shielded: whoever waits may be canceled, a commit may not.
-        _check(await asyncio.shield(self._written))
+        return self._written
 
-    async def commit(self, changes: tuple[Change, ...], records: tuple[AuditEntry, ...]) -> None:
-        if self._merged or self._written is not None:
-            await self.write()
-            await self._store.commit(*changes, records=records)
-            return
-        self._merged = True
-        if self._reserve is not None:
-            changes = _behind(self._reserve, changes)
-        _check(await self._store.commit(*changes, records=(self._intent, *records)))
+    async def made(self) -> None:
+        """Returns when the message is accepted, by itself or with something else. Raises Held."""
+        # Shielded: whoever waits may be canceled, a commit may not.
+        holder = await asyncio.shield(self.write())
+        if holder is not None:
+            raise Held(holder)
+
+    def commit(self, *changes: Change, records: tuple[AuditEntry, ...]) -> Awaitable[Reservation | None]:
+        """As the store's, never without the accept."""
+        if self._written is None:
+            if self._reserve is not None:
+                changes = _behind(self._reserve, changes)
+            self._written = asyncio.ensure_future(self._store.commit(*changes, records=(self._intent, *records)))
+            return self._written
+        if self.durable:
+            return self._store.commit(*changes, records=records)
+        return self._after(changes, records)
+
+    async def _after(self, changes: tuple[Change, ...], records: tuple[AuditEntry, ...]) -> Reservation | None:
+        await self.made()
+        return await self._store.commit(*changes, records=records)
+
+
+def problem(written: asyncio.Future[Reservation | None]) -> Exception | None:
+    """Why a commit that has ended accepted nothing: Held, or what kept it from being written."""
+    error = _refusal(written)
+    return Held(error) if isinstance(error, Reservation) else error
+
+
+def _refusal(written: asyncio.Future[Reservation | None]) -> Reservation | Exception | None:
+    if written.cancelled():
+        return RuntimeError("the event loop is closing")
+    error = written.exception()
+    return error if isinstance(error, Exception) else written.result()
 
 
 def _behind(reserve: Reserve, changes: tuple[Change, ...]) -> tuple[Change, ...]:
     """The key and what settles it as one row where that is possible."""
     held, first, rest = reserve.reservation, changes[0] if changes else None, changes[1:]
     if isinstance(first, SaveReply):
-        return (Reserve(replace(held, reply=first.reply)), *rest)
+        return (Reserve(Reservation(held.key, held.digest, held.task_id, held.at, reply=first.reply)), *rest)
     if isinstance(first, CreateTask):
-        return (Reserve(replace(held, settled=True)), replace(first, key=None), *rest)
+        settled = Reservation(held.key, held.digest, held.task_id, held.at, settled=True)
+        return (Reserve(settled), CreateTask(first.row, first.node, first.records, push=first.push), *rest)
     if isinstance(first, Release):
         return rest
     return (reserve, *changes)
-
-
-def _check(holder: Reservation | None) -> None:
-    if holder is not None:
-        raise Held(holder)

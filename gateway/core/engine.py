@@ -12,7 +12,7 @@ import logging
 from functools import partial
 from typing import Any
 
-from gateway.core.accept import Accept, Held
+from gateway.core.accept import Accept, Held, problem
 from gateway.core.audit import Ticket
 from gateway.core.registry import Registered
 from gateway.core.repeat import known, used_otherwise
@@ -37,6 +37,7 @@ class Engine:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._runner = Runner(services)
+        self._loop = asyncio.get_running_loop()
         self._paying: set[asyncio.Task[Any]] = set()  # accepts on their way; the loop alone would not keep them
         self._refusing = False
 
@@ -67,7 +68,7 @@ class Engine:
         if not ticket.principal.hops:
             return await accept(call, ticket, entry, ask)
         # An agent that asks may be canceled while it does; what it has begun must not be torn.
-        accepting = asyncio.get_running_loop().create_task(accept(call, ticket, entry, ask))
+        accepting = self._loop.create_task(accept(call, ticket, entry, ask))
         self._paying.add(accepting)
         accepting.add_done_callback(self._paying.discard)
         return await asyncio.shield(accepting)
@@ -94,6 +95,7 @@ class Engine:
             key=key,
             push=call.push,
         )
+        turn.placed = True
         self._runner.hold(turn)
         reserve = None if key is None else Reserve(Reservation(key, call.digest, turn.task_id, now))
         turn.accept = Accept(services.store, reserve, ticket.intent(now, turn.task_id))
@@ -103,9 +105,9 @@ class Engine:
                 await self._recall_context(turn)
             delivered = await self._delivered(call.message, turn)
             if not (agent.resumable and entry.kind == "local"):
-                await turn.accept.write()
+                await turn.accept.made()
         except Held as held:
-            self._drop(turn)
+            self._runner.drop(turn)
             return await self._replay(held.holder, call, turn)
         except BaseException as error:
             self._abandon(turn, error)
@@ -114,21 +116,8 @@ class Engine:
         if turn.accept.owed:
             # Running such an agent twice is harmless by its own word, so it starts at once and the accept is written
             # with the first thing it says, or alone when the loop comes round (docs/adr/0007).
-            asyncio.get_running_loop().call_soon(self._pay, turn, turn.accept)
+            self._loop.call_soon(_pay, turn, turn.accept)
         return turn
-
-    def _pay(self, turn: Turn, accept: Accept) -> None:
-        if accept.owed:
-            paying = asyncio.get_running_loop().create_task(self._paid(turn, accept))
-            self._paying.add(paying)
-            paying.add_done_callback(self._paying.discard)
-
-    async def _paid(self, turn: Turn, accept: Accept) -> None:
-        try:
-            await accept.write()
-        except Exception as error:
-            turn.broken = error
-            turn.stop()
 
     async def _delivered(self, message: Message, turn: Turn) -> Message:
         """The message as the agent gets it: its references are the caller's own tasks there, under the ids that the
@@ -178,6 +167,7 @@ class Engine:
         mine = call.message.model_copy(update={"context_id": row.task.context_id})
         turn = Turn.of(services, entry, ticket, row, mine)
         turn.deadline, turn.key, turn.digest = now + int(entry.deadline * 1000), key, call.digest
+        turn.placed = True
         self._runner.hold(turn, task=True)
         try:
             row = await self._still_waiting(turn)
@@ -240,6 +230,7 @@ class Engine:
     def adopt(self, turn: Turn, work: Work) -> None:
         """Run a turn that an earlier life began."""
         turn.entry.gate.enter(force=True)
+        turn.placed = True
         self._runner.start(turn, work)
 
     # Canceling.
@@ -319,14 +310,20 @@ class Engine:
         context.ask_agent = self._after_accept(turn, ask)
         return context
 
-    @staticmethod
-    def _after_accept(turn: Turn, ask: Ask) -> Ask:
+    def _after_accept(self, turn: Turn, ask: Ask) -> Ask:
         """Nothing leaves a run before the message it works on is accepted."""
 
         async def asked(agent: str, message: Message) -> Task | Message:
             if turn.accept is not None:
-                await turn.accept.write()
-            return await ask(agent, message)
+                await turn.accept.made()
+            try:
+                return await ask(agent, message)
+            except GatewayError:
+                if self._refusing:
+                    # Turned away because the gateway stops: that is not how this agent's work ends. It stops here
+                    # too, and the next start takes it up.
+                    await self._loop.create_future()
+                raise
 
         return asked
 
@@ -337,12 +334,19 @@ class Engine:
 
     def _abandon(self, turn: Turn, error: BaseException) -> None:
         """A turn that never began, for whatever reason: its place is free again, and whoever joined it is told."""
-        self._drop(turn)
+        self._runner.drop(turn)
         turn.answer(error if isinstance(error, GatewayError) else unwritten())
 
-    def _drop(self, turn: Turn) -> None:
-        self._runner.drop(turn)
-        turn.entry.gate.leave()
+
+def _pay(turn: Turn, accept: Accept) -> None:
+    """Write the accept by itself, if nothing has taken it along."""
+
+    def paid(written: asyncio.Future[Reservation | None]) -> None:
+        if (error := problem(written)) is not None:
+            turn.give_up(error)
+
+    if accept.owed:
+        accept.write().add_done_callback(paid)
 
 
 def _at_work(row: TaskRow) -> GatewayError:

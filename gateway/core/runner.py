@@ -68,6 +68,7 @@ class Runner:
         if turn.key is not None and self._keys.get(turn.key) is turn:
             del self._keys[turn.key]
         self._tasks.pop(turn, None)
+        _leave(turn)
         turn.began.put(True)  # or never will; who waited for it looks again
 
     async def aclose(self) -> None:
@@ -110,7 +111,6 @@ class Runner:
             return
         turn.ended = True
         self.drop(turn)
-        turn.entry.gate.leave()
         turn.release()
 
     async def stop(self, turn: Turn) -> bool:
@@ -130,7 +130,7 @@ class Runner:
         try:
             reply = await self._work(turn, work)
             if reply is not None:
-                await self._reply(turn, reply)
+                turn.settle(None if turn.key is None else SaveReply(turn.key, reply), "reply", reply)
             await turn.flush()
         except asyncio.CancelledError:
             if not self._closing:
@@ -177,7 +177,7 @@ class Runner:
             if not turn.canceled:  # the agent's own doing: it awaited something that was canceled
                 self._failed(turn, error)
         except GatewayError as error:
-            await self._refused(turn, error)
+            self._refused(turn, error)
         except Exception as error:
             self._failed(turn, error)
         return None
@@ -198,7 +198,9 @@ class Runner:
         finally:
             # Before anything is written about how it ended: a commit is not to be canceled.
             turn.working = False
-            if isinstance(events, AsyncGenerator):
+            # Its place is free before anybody can see that the task has ended: who sees that may send the next message.
+            _leave(turn)
+            if isinstance(events, AsyncGenerator) and not turn.heard:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CLEANUP_SECONDS):
                         await events.aclose()
@@ -220,6 +222,7 @@ class Runner:
                 await turn.drained()
             if turn.exhausted:
                 raise GatewayError(Reason.UPSTREAM_TOO_LARGE, "The agent sent more events than one task may have")
+        turn.heard = True
         if turn.task is None or not turn.task.at_rest:
             turn.status(TaskState.COMPLETED)
         return None
@@ -234,26 +237,13 @@ class Runner:
         except Exception:
             log.exception("task %s is left as it is; the next start takes it up", row.id)
 
-    async def _reply(self, turn: Turn, reply: Message) -> None:
-        assert turn.ticket is not None
-        changes = turn.learned()
-        if turn.key is not None:
-            changes = (SaveReply(turn.key, reply), *changes)
-        outcome = turn.ticket.outcome(self._services.now(), "reply")
-        await turn.commit(changes, (outcome,))
-        turn.answer(reply)
-
-    async def _refused(self, turn: Turn, error: GatewayError) -> None:
+    def _refused(self, turn: Turn, error: GatewayError) -> None:
         """A refusal before anything was visible goes to the caller as it is and frees the key for another try;
         later it is how the task ends."""
         if turn.task is not None:
             turn.status(TaskState.FAILED, error.message, reason=error.reason)
             return
-        turn.settled = True
-        records = () if turn.ticket is None else (turn.ticket.outcome(self._services.now(), error.reason),)
-        changes = () if turn.key is None else (Release(turn.key),)
-        await turn.commit(changes, records)
-        turn.answer(error)
+        turn.settle(None if turn.key is None else Release(turn.key), error.reason, error)
 
 
 def last_asked(row: TaskRow) -> Message:
@@ -262,6 +252,12 @@ def last_asked(row: TaskRow) -> Message:
         if message.role is Role.USER:
             return message
     return Message(message_id=row.message_id, role=Role.USER, parts=())
+
+
+def _leave(turn: Turn) -> None:
+    if turn.placed:
+        turn.placed = False
+        turn.entry.gate.leave()
 
 
 def shutting_down(turn: Turn | None) -> GatewayError:

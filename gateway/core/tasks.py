@@ -34,10 +34,9 @@ class Tasks:
 
     async def row(self, who: Principal, task_id: str, agent: str | None) -> TaskRow:
         """The caller's task on this agent (None: on any). Foreign and missing are the same (A2A §3.3.2)."""
-        turn = self._engine.turn(who.tenant, task_id)
-        row = None if turn is None else turn.row  # as last written: no need to read it back
-        if row is None or row.owner != who.owner or agent not in (None, row.agent):
-            row = await self._services.store.task(who.tenant, task_id, owner=who.owner, agent=agent)
+        # Always from the store, also when the task is at work here: what is committed can be read (by a listing, or by
+        # a stream that begins) before the turn hears of it, and no later answer may fall behind an earlier one.
+        row = await self._services.store.task(who.tenant, task_id, owner=who.owner, agent=agent)
         if row is None:
             raise task_not_found(task_id)
         return row

@@ -2,18 +2,21 @@
 
 Every event goes through `emit`. Whatever has gathered by the time the event loop comes round is one group: one
 fold of the task, one row in its log, one commit, one publication. What is published is already durable.
+
+No asyncio task writes: a commit is a future, and what has to follow it is its callback. So nobody's cancellation
+can come between a row that is written and the readers who are to see it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
-from gateway.core.accept import Accept, Held
+from gateway.core.accept import Accept, Held, problem
 from gateway.core.audit import Ticket
 from gateway.core.latch import Latch
 from gateway.core.live import Live, Topic
@@ -31,6 +34,7 @@ from gateway.model.ports import (
     Key,
     PutUpstreamContext,
     Record,
+    Reservation,
     Reserve,
     Store,
     TaskRow,
@@ -70,6 +74,15 @@ class Services:
     new_id: Callable[[], str]
     node: str
     pushed: Callable[[], None]  # wakes the push worker
+
+
+@dataclass(slots=True)
+class _Write:
+    """A commit on its way, and what follows once it is durable."""
+
+    changes: tuple[Change, ...]
+    records: tuple[AuditEntry, ...]
+    then: Callable[[], None]
 
 
 class Turn:
@@ -113,8 +126,10 @@ class Turn:
         self.task: Task | None = None  # with what is pending
         self.push = push is not None
         self.canceled = False
-        self.ended = False  # its run is over and its place is free again
+        self.placed = False  # it has a place in its agent's gate
+        self.ended = False  # its run is over
         self.working = False  # the agent has the turn
+        self.heard = False  # the agent has said all it had to say
         self.alarm: asyncio.TimerHandle | None = None
         self.run: asyncio.Task[None] | None = None
         self.broken: Exception | None = None  # what kept an event from being written
@@ -125,8 +140,11 @@ class Turn:
         self._seq = 0
         self._size = 0
         self._began = services.now()
+        self._recorded = False  # how the call ended is in the audit
         self._pending: list[Record] = []
-        self._writing: asyncio.Future[None] | None = None
+        self._write: _Write | None = None
+        self._again: asyncio.TimerHandle | None = None  # the next try of a write that the store could not take
+        self._waiting: list[asyncio.Future[None]] = []  # for everything to be written
         self._wake_up: asyncio.Handle | None = None
         self.context: Context | None = None
 
@@ -220,51 +238,108 @@ class Turn:
         self._seq += 1
         self._size += len(body) + PART_BYTES * parts_of(event)
         self._pending.append(Record(self._seq, event, body))
-        if self._wake_up is None and self._writing is None:
+        if self._wake_up is None and self._write is None:
             self._wake_up = self._loop.call_soon(self.begin_write)
 
     # Writing.
 
     def begin_write(self) -> None:
-        """Write what is pending, in a task of its own: whoever waits for it may be canceled, a commit may not."""
+        """Write what is pending, if nothing is on its way."""
         self._wake_up = None
-        if self._pending and self._writing is None:
-            task = self._loop.create_task(self._write_in_background())
-            _KEEP.add(task)
-            task.add_done_callback(_KEEP.discard)
+        if not self._pending or self._write is not None:
+            return
+        records, self._pending = tuple(self._pending), []
+        before, row = self.row, self._project()
+        change: Change
+        if before is None:
+            push = () if self._push is None else (self._push,)
+            change = CreateTask(row, self._services.node, records, self.key, push)
+        else:
+            change = AdvanceTask(row, records, self.push)
+        audit: tuple[AuditEntry, ...] = ()
+        if self.ticket is not None and not self._recorded and row.task.at_rest:
+            self._recorded = True
+            audit = (self.ticket.outcome(row.updated, row.task.status.state.name, self.task_id),)
+        self._submit(_Write((change, *self._learned()), audit, partial(self._written, row, records)))
 
-    async def _write_in_background(self) -> None:
-        with contextlib.suppress(Exception):  # kept in `broken`, where the turn's own run meets it
-            await self.flush()
-
-    async def drained(self) -> None:
-        """Wait, cancelably, until what is being written is written."""
-        self.begin_write()
-        while self._writing is not None:
-            await asyncio.shield(self._writing)
+    def settle(self, change: Change | None, outcome: str, answer: Message | GatewayError) -> None:
+        """End without a task, with `answer`; `change` says what becomes of the key."""
+        self.settled = self._recorded = True
+        changes = () if change is None else (change,)
+        records = () if self.ticket is None else (self.ticket.outcome(self._services.now(), outcome),)
+        self._submit(_Write((*changes, *self._learned()), records, partial(self.answer, answer)))
 
     async def flush(self) -> None:
         """Returns when everything emitted so far is durable and published. Raises what kept it from being written
-        (GatewayError, Fenced, or a fault of the store); callers have been answered then."""
-        while self._pending or self._writing is not None:
-            if self._writing is not None:
-                await asyncio.shield(self._writing)
-                continue
-            self._writing = self._loop.create_future()
-            try:
-                await self._write()
-            except Exception as error:
-                # Whatever it was, nothing more may be written on top of a gap.
-                self.broken = error
-                self._pending.clear()
-                if not isinstance(error, Held):  # then the answer is what came of the message the first time
-                    self.answer(error if isinstance(error, GatewayError) else _unwritten(error))
-                self.stop()
-            finally:
-                self._writing.set_result(None)
-                self._writing = None
+        (GatewayError, Fenced, Held, or a fault of the store); callers have been answered then."""
+        await self.drained()
         if self.broken is not None:
             raise self.broken
+
+    async def drained(self) -> None:
+        """Returns when nothing waits to be written any more, for whatever reason."""
+        self.begin_write()
+        while self._write is not None:
+            waiter = self._loop.create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def _submit(self, write: _Write) -> None:
+        self._write = write
+        self._try(write)
+
+    def _try(self, write: _Write) -> None:
+        self._again = None
+        commit = self._services.store.commit if self.accept is None else self.accept.commit
+        # A future stays itself; only the stores of tests are coroutines.
+        asyncio.ensure_future(commit(*write.changes, records=write.records)).add_done_callback(self._tried)
+
+    def _tried(self, commit: asyncio.Future[Reservation | None]) -> None:
+        write = self._write
+        if write is None or commit.cancelled():
+            return  # the loop is being closed
+        error = problem(commit)
+        if error is None:
+            self._write = None
+            self._go_on(write)
+        elif self._accepted and isinstance(error, GatewayError) and error.reason is Reason.UNAVAILABLE:
+            # What was accepted is settled however long the store needs; who waits for a first sign of it is told.
+            log.error("task %s: the store is unavailable, trying again: %s", self.task_id, error.message)
+            if self.row is None:
+                self._put(error)
+            self._again = self._loop.call_later(STORE_RETRY_SECONDS, self._try, write)
+        else:
+            self._write = None
+            self._wake()
+            self.give_up(error)
+
+    def _go_on(self, write: _Write) -> None:
+        if self._pending:
+            write.then()
+            self.begin_write()
+        else:
+            # The run first: it lets go of the message's key before a caller who has the answer can come again.
+            self._wake()
+            write.then()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    @property
+    def _accepted(self) -> bool:
+        """Something of this turn is durable already."""
+        return self.row is not None or (self.accept is not None and self.accept.durable)
+
+    def give_up(self, error: Exception) -> None:
+        """Whatever it was that could not be written, nothing more may be written on top of a gap."""
+        self.broken = error
+        self._pending.clear()
+        if not isinstance(error, Held):  # then the answer is what came of the message the first time
+            self.answer(error if isinstance(error, GatewayError) else _unwritten(error))
+        self.stop()
 
     def stop(self) -> None:
         """The agent works for nothing now. (Once it has handed the turn back, what went wrong is met by the run.)"""
@@ -292,68 +367,32 @@ class Turn:
         self.row = row
         self._publish(row, tuple(records))
 
-    async def _write(self) -> None:
-        records, self._pending = tuple(self._pending), []
-        before, row = self.row, self._project()
-        change: Change
-        if before is None:
-            push = () if self._push is None else (self._push,)
-            change = CreateTask(row, self._services.node, records, self.key, push)
-        else:
-            change = AdvanceTask(row, records, self.push)
-        settled = row.task.status.state
-        audit: tuple[AuditEntry, ...] = ()
-        if self.ticket is not None and self.done.value is None and (settled.terminal or settled.interrupted):
-            audit = (self.ticket.outcome(row.updated, settled.name, self.task_id),)
-        await self._commit(before is None, (change, *self.learned()), audit)
+    def _written(self, row: TaskRow, records: tuple[Record, ...]) -> None:
         self.row = row
         self._publish(row, records)
 
-    async def commit(self, changes: tuple[Change, ...], records: tuple[AuditEntry, ...]) -> None:
-        """Changes of this turn; its accept, if that is still owed, goes with them. Raises Held."""
-        if self.accept is None:
-            await self._services.store.commit(*changes, records=records)
-        else:
-            await self.accept.commit(changes, records)
-
-    async def _commit(self, new: bool, changes: tuple[Change, ...], audit: tuple[AuditEntry, ...]) -> None:
-        """A task that callers know about is written however long the store needs; a new one fails its caller."""
-        while True:
-            try:
-                await self.commit(changes, audit)
-                return
-            except GatewayError as error:
-                if new or error.reason is not Reason.UNAVAILABLE:
-                    raise
-                log.error("task %s: the store is unavailable, trying again: %s", self.task_id, error.message)
-                await asyncio.sleep(STORE_RETRY_SECONDS)
-
     def _project(self) -> TaskRow:
-        task = self.task
+        """The task's row as it is to be, after all that has been emitted."""
+        task, row, context = self.task, self.row, self.context
         assert task is not None
-        status = task.status.timestamp
-        now = (milliseconds(status) if status else None) or self._services.now()
-        upstream = self.row.upstream if self.row is not None else None
-        if self.context is not None:
-            upstream = self.context.upstream
-        if self.row is not None:
-            return replace(self.row, task=task, seq=self._seq, updated=now, deadline=self.deadline, upstream=upstream)
+        upstream = context.upstream if context is not None else row.upstream if row is not None else None
+        told = task.status.timestamp
         return TaskRow(
             tenant=self.tenant,
             id=self.task_id,
             owner=self.owner,
-            agent=self.entry.id,
+            agent=self.entry.id if row is None else row.agent,
             task=task,
             seq=self._seq,
-            fence=1,
-            created=self._began,
-            updated=now,
+            fence=1 if row is None else row.fence,
+            created=self._began if row is None else row.created,
+            updated=(milliseconds(told) if told else None) or self._services.now(),
             deadline=self.deadline,
-            message_id=self.message.message_id,
+            message_id=self.message.message_id if row is None else row.message_id,
             upstream=upstream,
         )
 
-    def learned(self) -> tuple[Change, ...]:
+    def _learned(self) -> tuple[Change, ...]:
         """The upstream's name for this context, once, as soon as it is known."""
         upstream = self.context.upstream if self.context is not None else None
         if upstream is None or upstream.context_id is None or upstream.context_id == self.known_context:
@@ -365,27 +404,26 @@ class Turn:
         self._services.live.publish(self.topic, records)
         if self.push:
             self._services.pushed()
-        state = row.task.status.state
         self.created.put(row.task)
-        if state.terminal or state.interrupted:
+        if row.task.at_rest:
             self.done.put(row.task)
 
     def release(self) -> None:
         """The run is over. What refers back to the turn lets go of it: it is freed now, not by the collector later."""
-        if self.alarm is not None:
-            self.alarm.cancel()
-        self.alarm = self.context = self.run = None
+        for timer in (self.alarm, self._again):
+            if timer is not None:
+                timer.cancel()
+        self.alarm = self._again = self.context = self.run = None
 
     # Answering without a task.
 
     def answer(self, answer: Answer) -> None:
         self.settled = True
+        self._put(answer)
+
+    def _put(self, answer: Answer) -> None:
         self.created.put(answer)
         self.done.put(answer)
-
-
-# The event loop keeps only weak references to tasks; these are alive until they are done.
-_KEEP: set[asyncio.Task[None]] = set()
 
 
 def _unwritten(error: Exception) -> GatewayError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from gateway.model.task import Task
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.local import LocalAgent
 
+BOUND = 5.0
 Work = Callable[[Context, Message], Any]
 
 
@@ -35,11 +37,11 @@ class Bench:
     entry: Registered
 
     async def send(self, text: str = "hi", *, who: Principal = LOCAL, **more: Any) -> Turn | Answer:
-        digest = more.pop("digest", text.encode())
+        digest, ask = more.pop("digest", text.encode()), more.pop("ask", no_ask)
         call = SendMessage("agent", message(text, **more), digest)
         decision = Policy().decide(who, call.verb, Target("agent", public=True))
         ticket = Ticket(who, call.verb, "agent", decision, "request")
-        return await self.engine.send(call, ticket, self.entry, no_ask)
+        return await self.engine.send(call, ticket, self.entry, ask)
 
     async def ended(self, text: str = "hi", **more: Any) -> Answer:
         answer = await self.send(text, **more)
@@ -73,3 +75,17 @@ def message(text: str, *, id: str | None = None, **more: Any) -> Message:
 
 async def no_ask(agent: str, message: Message) -> Task | Message:
     raise AssertionError("nobody is asked in these tests")
+
+
+async def idle(on: Bench) -> None:
+    """Nothing is left over: no turn, no place taken."""
+    async with asyncio.timeout(BOUND):
+        while on.engine.active:
+            await turns(1)
+    assert on.entry.gate.inside == 0
+
+
+async def turns(count: int) -> None:
+    """So many turns of the event loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)

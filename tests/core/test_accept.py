@@ -15,7 +15,7 @@ from gateway.model.message import Message
 from gateway.model.ports import Key, Reservation, Reserve, SaveReply
 from gateway.model.task import Event, Task, TaskState
 from gateway.stores.memory import MemoryStore
-from tests.core.engine import Bench, Work, bench
+from tests.core.engine import Bench, Work, bench, idle
 
 BOUND = 5.0
 KEY = Key("", "local:local", "agent", "m")
@@ -166,3 +166,45 @@ async def test_a_refusal_of_a_resumable_agent_leaves_no_key() -> None:
     assert isinstance(answer, GatewayError)
     assert answer.reason is Reason.CONTENT_TYPE_NOT_SUPPORTED
     assert await on.store.reservation("", "local:local", "m") == []
+
+
+class Sick(MemoryStore):
+    """Takes accepts, and nothing that settles them until it is well again."""
+
+    def __init__(self) -> None:
+        super().__init__(node="life-1")
+        self.well = False
+
+    async def commit(self, *changes: Any, records: Any = ()) -> Reservation | None:
+        if not self.well and [entry.phase for entry in records] != ["intent"]:
+            raise GatewayError(Reason.UNAVAILABLE, "The disk is full")
+        return await super().commit(*changes, records=records)
+
+
+async def refuse(context: Context, message: Message) -> str:
+    raise GatewayError(Reason.CONTENT_TYPE_NOT_SUPPORTED, "no")
+
+
+@pytest.mark.parametrize("work", [reply, complete, refuse])
+async def test_what_was_accepted_is_settled_when_the_store_is_well_again(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.core.turn.STORE_RETRY_SECONDS", 0.01)
+    store = Sick()
+    on = bench(work, store=store)
+    first = await asyncio.wait_for(on.ended("hi", id="m"), BOUND)
+    assert isinstance(first, GatewayError)
+    assert first.reason is Reason.UNAVAILABLE
+    repeated = await asyncio.wait_for(on.ended("hi", id="m"), BOUND)
+    assert isinstance(repeated, GatewayError)
+    assert repeated.reason is Reason.UNAVAILABLE
+    store.well = True
+    await idle(on)
+    (kept,) = await store.reservation("", "local:local", "m") or (None,)
+    if work is refuse:
+        assert kept is None
+    else:
+        assert kept is not None
+        answer = await on.ended("hi", id="m")
+        assert answer == (kept.reply or await on.stored(kept.task_id))
+    assert [phase for phase, _ in await on.outcomes()][:2] == ["intent", "outcome"]

@@ -18,7 +18,8 @@ from gateway.model.message import Message
 from gateway.model.principal import LOCAL
 from gateway.model.task import Event, Task, TaskState
 from gateway.stores.memory import MemoryStore
-from tests.core.engine import Bench, bench
+from tests.core.engine import Bench, bench, idle, turns
+from tests.late import Late
 
 BOUND = 5.0
 LAGS = range(8)  # turns of the event loop by which the second comes later: every await window is hit
@@ -28,21 +29,16 @@ class Stepping(MemoryStore):
     """Each read and write takes a few turns of the event loop, as a disk would."""
 
     async def task(self, *arguments: Any, **more: Any) -> Any:
-        await _turns(2)
+        await turns(2)
         return await super().task(*arguments, **more)
 
     async def reservation(self, *arguments: Any, **more: Any) -> Any:
-        await _turns(2)
+        await turns(2)
         return await super().reservation(*arguments, **more)
 
     async def commit(self, *changes: Any, records: Any = ()) -> Any:
-        await _turns(2)
+        await turns(2)
         return await super().commit(*changes, records=records)
-
-
-async def _turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def asks(context: Context, message: Message) -> AsyncIterator[Event]:
@@ -50,24 +46,16 @@ async def asks(context: Context, message: Message) -> AsyncIterator[Event]:
         yield context.need_input("which?")
         return
     yield context.working()
-    await _turns(5)
+    await turns(5)
     yield context.completed(message.text)
 
 
 async def later(lag: int, on: Bench, **more: Any) -> Any:
-    await _turns(lag)
+    await turns(lag)
     try:
         return await on.ended("answer", **more)
     except GatewayError as error:
         return error
-
-
-async def idle(on: Bench) -> None:
-    """Nothing is left over: no turn, no place taken."""
-    async with asyncio.timeout(BOUND):
-        while on.engine.active:
-            await _turns(1)
-    assert on.entry.gate.inside == 0
 
 
 def cancel(on: Bench, turn_or_row: Any) -> Any:
@@ -110,7 +98,7 @@ async def test_a_cancelation_beside_an_answer_ends_the_task_one_way(lag: int) ->
     row = await on.store.task("", task.id)
 
     async def canceled() -> Any:
-        await _turns(lag)
+        await turns(lag)
         try:
             return await cancel(on, row)
         except GatewayError as error:
@@ -180,7 +168,7 @@ async def test_an_agent_that_goes_on_by_itself_is_not_stopped_by_an_answer_that_
         yield context.need_auth("log in")
         await authorized.wait()
         yield context.working()
-        await _turns(4)
+        await turns(4)
         yield context.completed("by itself")
 
     on = bench(waits, store=Stepping(node="life-1"))
@@ -188,7 +176,7 @@ async def test_an_agent_that_goes_on_by_itself_is_not_stopped_by_an_answer_that_
     assert isinstance(task, Task)
     async with asyncio.timeout(BOUND):
         answering = asyncio.create_task(later(0, on, task_id=task.id))
-        await _turns(lag)
+        await turns(lag)
         authorized.set()
         await answering
     await idle(on)
@@ -204,7 +192,7 @@ async def test_a_message_that_comes_during_the_shutdown_is_told_so() -> None:
 
     on = bench(never, store=Stepping(node="life-1"))
     sending = asyncio.create_task(on.send("hi"))
-    await _turns(2)
+    await turns(2)
     await on.engine.aclose()
     turn = await asyncio.wait_for(sending, BOUND)
     assert isinstance(turn, Turn)
@@ -212,3 +200,59 @@ async def test_a_message_that_comes_during_the_shutdown_is_told_so() -> None:
     assert isinstance(answer, GatewayError)
     assert answer.reason is Reason.UNAVAILABLE
     assert on.entry.gate.inside == 0
+
+
+async def test_readers_see_what_was_written_though_its_writer_was_canceled() -> None:
+    cue = asyncio.Event()
+
+    async def waits(context: Context, message: Message) -> AsyncIterator[Event]:
+        yield context.working()
+        await cue.wait()
+        yield context.completed()
+
+    store = Late()
+    on = bench(waits, store=store)
+    turn = await on.send("hi")
+    assert isinstance(turn, Turn)
+    await asyncio.wait_for(turn.created, BOUND)
+    store.hear.clear()
+    store.committed.clear()
+    canceling = asyncio.create_task(cancel(on, turn.row))
+    await asyncio.wait_for(store.committed.wait(), BOUND)
+    canceling.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await canceling
+    reader = on.services.live.subscribe(turn.topic)
+    store.hear.set()
+    records = await asyncio.wait_for(reader.next(), BOUND)
+    assert records is not None
+    assert [record.seq for record in records] == [3]
+    task = await asyncio.wait_for(turn.done, BOUND)
+    assert isinstance(task, Task)
+    assert task.status.state is TaskState.CANCELED
+    cue.set()
+    await idle(on)
+
+
+async def test_an_agent_whose_question_is_turned_away_by_the_shutdown_stops_and_does_not_fail() -> None:
+    asked = asyncio.Event()
+
+    async def asks_another(context: Context, message: Message) -> AsyncIterator[Event]:
+        yield context.working()
+        asked.set()
+        await context.ask("other", "well?")
+        yield context.completed()
+
+    async def stops(agent: str, message: Message) -> Task | Message:
+        on.engine.refuse()
+        raise GatewayError(Reason.UNAVAILABLE, "The gateway is shutting down")
+
+    on = bench(asks_another)
+    turn = await on.send("hi", ask=stops)
+    assert isinstance(turn, Turn)
+    await asyncio.wait_for(asked.wait(), BOUND)
+    await turns(10)
+    await asyncio.wait_for(on.engine.aclose(), BOUND)
+    stored = await on.stored(turn.task_id)
+    assert stored is not None
+    assert stored.status.state is TaskState.WORKING

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.actors import Cue
 from tests.bindings import Caller, state
-from tests.serving import BOUND, message
+from tests.journeys.conftest import TOWN
+from tests.late import Late
+from tests.serving import BOUND, message, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,6 +44,20 @@ async def walk(caller: Caller, **params: Any) -> list[str]:
 async def test_an_unknown_task_is_not_found(caller: Caller, id: str) -> None:
     error = await caller.refused("TASK_NOT_FOUND", "GetTask", id=id)
     assert error.metadata == {"taskId": id}
+
+
+async def test_no_answer_falls_behind_one_that_was_given_before(tmp_path: Path) -> None:
+    store, cue = Late(), Cue()
+    async with running(tmp_path, TOWN, store=store) as gateway:
+        actor = Caller(gateway, "jsonrpc", "actor")
+        task = await actor.started(cue.text)
+        store.hear.clear()
+        store.committed.clear()
+        cue.done()
+        await asyncio.wait_for(store.committed.wait(), BOUND)
+        assert [state(listed) for listed in (await actor.call("ListTasks"))["tasks"]] == ["COMPLETED"]
+        await actor.ended(task["id"])
+        store.hear.set()
 
 
 @pytest.mark.requirement("a2a.get.current-state")
