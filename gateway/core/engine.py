@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from gateway.core.accept import Accept, Held, problem
 from gateway.core.audit import Ticket
@@ -29,6 +30,8 @@ from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
 
 log = logging.getLogger(__name__)
 
+AskAs: TypeAlias = Callable[[Principal], Ask]  # how a principal asks agents
+
 # References of one message that are looked up; each costs a read.
 MAX_REFERENCES = 32
 
@@ -40,6 +43,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._paying: set[asyncio.Task[Any]] = set()  # accepts on their way; the loop alone would not keep them
         self._refusing = False
+        self.ask_as: AskAs = _nobody_asks  # the gateway's own front door, once it is there
 
     def turn(self, tenant: str, task_id: str) -> Turn | None:
         """The turn that is at work on this task here, if one is."""
@@ -60,20 +64,20 @@ class Engine:
 
     # Accepting.
 
-    async def send(self, call: SendMessage, ticket: Ticket, entry: Registered, ask: Ask) -> Turn | Answer:
+    async def send(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
         """Accept a message. A Turn when there is work in hand, an Answer when this message was answered before."""
         if self._refusing:
             raise shutting_down(None)
         accept = self._continue if call.message.task_id else self._begin
         if not ticket.principal.hops:
-            return await accept(call, ticket, entry, ask)
+            return await accept(call, ticket, entry)
         # An agent that asks may be canceled while it does; what it has begun must not be torn.
-        accepting = self._loop.create_task(accept(call, ticket, entry, ask))
+        accepting = self._loop.create_task(accept(call, ticket, entry))
         self._paying.add(accepting)
         accepting.add_done_callback(self._paying.discard)
         return await asyncio.shield(accepting)
 
-    async def _begin(self, call: SendMessage, ticket: Ticket, entry: Registered, ask: Ask) -> Turn | Answer:
+    async def _begin(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
         services, who = self._services, ticket.principal
         key = self._key(call, who, entry)
         if key is not None and (running := self._runner.of_key(key)) is not None:
@@ -100,7 +104,7 @@ class Engine:
         reserve = None if key is None else Reserve(Reservation(key, call.digest, turn.task_id, now))
         turn.accept = Accept(services.store, reserve, ticket.intent(now, turn.task_id))
         try:
-            turn.context = self._context(turn, call, ask)
+            turn.context = self._context(turn, call)
             if call.message.context_id and entry.kind == "remote":
                 await self._recall_context(turn)
             delivered = await self._delivered(call.message, turn)
@@ -141,7 +145,7 @@ class Engine:
         if turn.known_context is not None:
             turn.context.upstream = Upstream("", context_id=turn.known_context)
 
-    async def _continue(self, call: SendMessage, ticket: Ticket, entry: Registered, ask: Ask) -> Turn | Answer:
+    async def _continue(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
         services, who, task_id = self._services, ticket.principal, call.message.task_id
         assert task_id is not None
         row = await services.store.task(who.tenant, task_id, owner=who.owner, agent=entry.id)
@@ -177,7 +181,7 @@ class Engine:
         except BaseException as error:
             self._abandon(turn, error)
             raise
-        turn.context = self._context(turn, call, ask)
+        turn.context = self._context(turn, call)
         turn.context.task = row.task  # as it was when the agent asked
         self._runner.start(turn, partial(agent.run, turn.context, delivered))
         return turn
@@ -299,33 +303,31 @@ class Engine:
             task=turn.task,
             upstream=turn.row.upstream if turn.row is not None else None,
             caller=turn.owner,
+            ask_agent=partial(self._ask, turn),
         )
 
-    def _context(self, turn: Turn, call: SendMessage, ask: Ask) -> Context:
+    def _context(self, turn: Turn, call: SendMessage) -> Context:
         context = self.context(turn)
         context.stream = call.stream
         context.accepted_output_modes = call.accepted_output_modes
         context.extensions = call.extensions
         context.metadata = call.metadata
-        context.ask_agent = self._after_accept(turn, ask)
         return context
 
-    def _after_accept(self, turn: Turn, ask: Ask) -> Ask:
-        """Nothing leaves a run before the message it works on is accepted."""
-
-        async def asked(agent: str, message: Message) -> Task | Message:
-            if turn.accept is not None:
-                await turn.accept.made()
-            try:
-                return await ask(agent, message)
-            except GatewayError:
-                if self._refusing:
-                    # Turned away because the gateway stops: that is not how this agent's work ends. It stops here
-                    # too, and the next start takes it up.
-                    await self._loop.create_future()
-                raise
-
-        return asked
+    async def _ask(self, turn: Turn, agent: str, message: Message) -> Task | Message:
+        """A local agent asks another one, on behalf of its caller. Nothing leaves a run before its message is
+        accepted."""
+        assert turn.ticket is not None
+        if turn.accept is not None:
+            await turn.accept.made()
+        try:
+            return await self.ask_as(turn.ticket.principal.delegate(turn.entry.id))(agent, message)
+        except GatewayError:
+            if self._refusing:
+                # Turned away because the gateway stops: that is not how this agent's work ends. It stops here too,
+                # and the next start takes it up.
+                await self._loop.create_future()
+            raise
 
     def _key(self, call: SendMessage, who: Principal, entry: Registered) -> Key | None:
         if not (entry.deduplicate or call.always_deduplicate):
@@ -336,6 +338,10 @@ class Engine:
         """A turn that never began, for whatever reason: its place is free again, and whoever joined it is told."""
         self._runner.drop(turn)
         turn.answer(error if isinstance(error, GatewayError) else unwritten())
+
+
+def _nobody_asks(who: Principal) -> Ask:
+    raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents cannot ask each other here")
 
 
 def _pay(turn: Turn, accept: Accept) -> None:

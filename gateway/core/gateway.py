@@ -55,7 +55,8 @@ class Gateway:
         self._policy = policy
         self._recorder = Recorder(services.store, services.now)
         pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook)
-        self._messages = Messages(services, engine, self.tasks, pushes, self._recorder, self._ask_as)
+        engine.ask_as = self._ask_as
+        self._messages = Messages(services, engine, self.tasks, pushes, self._recorder)
         self._results = Results(services, engine, self.tasks, policy)
         self._uses = _uses(self._messages, self.tasks, pushes, self._results, Administration(registry, keys))
 

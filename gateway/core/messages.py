@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.core.audit import Recorder, Ticket
@@ -16,18 +15,14 @@ from gateway.core.registry import Registered
 from gateway.core.tasks import Tasks, whole
 from gateway.core.turn import Answer, Services, Turn
 from gateway.core.watch import Watch
-from gateway.model.agent import Ask
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.ports import Record
-from gateway.model.principal import Principal
 from gateway.model.task import Task, envelope
 
 
 class Messages:
-    """`ask_as(principal)` gives the way in which a local agent asks other agents: the gateway's own front door."""
-
     def __init__(
         self,
         services: Services,
@@ -35,14 +30,12 @@ class Messages:
         tasks: Tasks,
         pushes: Pushes,
         recorder: Recorder,
-        ask_as: Callable[[Principal], Ask],
     ) -> None:
         self._services = services
         self._engine = engine
         self._tasks = tasks
         self._pushes = pushes
         self._recorder = recorder
-        self._ask_as = ask_as
         self._waiting = 0  # callers that wait for the end of a turn
         self._answered: asyncio.Event | None = None  # set when, during a drain, the last of them is
 
@@ -90,7 +83,7 @@ class Messages:
             self._check(call, entry)
             if call.push is not None:
                 call = replace(call, push=self._pushes.named(call.push))
-            answer = await self._engine.send(call, ticket, entry, self._ask_as(ticket.principal.delegate(entry.id)))
+            answer = await self._engine.send(call, ticket, entry)
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise

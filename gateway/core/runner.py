@@ -7,14 +7,15 @@ stops, turns stop where they are and nothing is written about it; the next start
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from typing import TypeAlias
 
 from gateway.core.accept import Held
 from gateway.core.live import Topic
 from gateway.core.repeat import known
+from gateway.core.timers import Timers
 from gateway.core.turn import Services, Turn
 from gateway.model.base import timestamp
 from gateway.model.errors import GatewayError, Reason
@@ -43,6 +44,9 @@ class Runner:
         self._tasks: dict[Turn, asyncio.Task[None]] = {}
         self._endings: set[asyncio.Task[None]] = set()  # the loop alone would not keep them
         self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._patience = Timers(PATIENCE_SECONDS)
+        self._cleanups = Timers(CLEANUP_SECONDS)
 
     @property
     def active(self) -> int:
@@ -80,6 +84,8 @@ class Runner:
             await asyncio.wait(turns.values())
         for turn in turns:
             turn.answer(shutting_down(turn))
+        self._patience.close()
+        self._cleanups.close()
 
     def start(self, turn: Turn, work: Work) -> None:
         """Run a turn that has entered its agent's gate. `work` begins the agent's run."""
@@ -88,7 +94,7 @@ class Runner:
             turn.answer(shutting_down(turn))
             return
         self._turns[turn.topic] = turn
-        turn.run = self._tasks[turn] = asyncio.get_running_loop().create_task(self._drive(turn, work))
+        turn.run = self._tasks[turn] = self._loop.create_task(self._drive(turn, work))
         turn.began.put(True)
         # Besides the run's own `finally`: a run that is canceled before its first step has none.
         turn.run.add_done_callback(lambda run: self._ended(turn, run))
@@ -101,7 +107,7 @@ class Runner:
         log.error("the run of task %s ended without an end of the task", turn.task_id)
         turn.answer(unwritten())
         if turn.row is not None and not turn.row.task.at_rest:
-            ending = asyncio.get_running_loop().create_task(self._give_up(turn, turn.row))
+            ending = self._loop.create_task(self._give_up(turn, turn.row))
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
 
@@ -150,15 +156,16 @@ class Runner:
     def _arm(self, turn: Turn) -> None:
         """One timer for both: first for patience, then for the deadline. (Nearly every turn is over before either.)"""
         remaining = (turn.deadline - self._services.now()) / 1000
-        due = self._expire if turn.task is not None or remaining <= PATIENCE_SECONDS else self._show
-        after = remaining if due == self._expire else PATIENCE_SECONDS
-        turn.alarm = asyncio.get_running_loop().call_later(after, due, turn)
+        if turn.task is not None or remaining <= PATIENCE_SECONDS:
+            turn.alarm = self._loop.call_later(remaining, self._expire, turn)
+        else:
+            turn.alarm = self._patience.start(partial(self._show, turn))
 
     def _show(self, turn: Turn) -> None:
         """Patience is over: the task is made, so that it can be seen, watched and canceled."""
         turn.open()
         remaining = (turn.deadline - self._services.now()) / 1000
-        turn.alarm = asyncio.get_running_loop().call_later(remaining, self._expire, turn)
+        turn.alarm = self._loop.call_later(remaining, self._expire, turn)
 
     def _expire(self, turn: Turn) -> None:
         if turn.working and turn.run is not None:
@@ -201,12 +208,23 @@ class Runner:
             # Its place is free before anybody can see that the task has ended: who sees that may send the next message.
             _leave(turn)
             if isinstance(events, AsyncGenerator) and not turn.heard:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(CLEANUP_SECONDS):
-                        await events.aclose()
+                await self._close(events)
             if self._closing and (run := asyncio.current_task()) is not None and run.cancelling():
                 # The gateway stops: what an agent made of its cancellation is not how its task ended.
                 raise asyncio.CancelledError
+
+    async def _close(self, events: AsyncGenerator[Event, None]) -> None:
+        """Let the agent clean up, within bounds."""
+        run = asyncio.current_task()
+        assert run is not None
+        bound = self._cleanups.start(run.cancel)
+        try:
+            await events.aclose()
+        except asyncio.CancelledError:
+            if not bound.expired or run.uncancel():
+                raise
+        finally:
+            bound.cancel()
 
     async def _consume(self, turn: Turn, events: AsyncIterator[Event]) -> Message | None:
         async for event in events:

@@ -21,6 +21,7 @@ from gateway.core.audit import Ticket
 from gateway.core.latch import Latch
 from gateway.core.live import Live, Topic
 from gateway.core.registry import Registered
+from gateway.core.timers import Timer
 from gateway.model.agent import Context
 from gateway.model.audit import AuditEntry
 from gateway.model.base import milliseconds, timestamp
@@ -130,7 +131,7 @@ class Turn:
         self.ended = False  # its run is over
         self.working = False  # the agent has the turn
         self.heard = False  # the agent has said all it had to say
-        self.alarm: asyncio.TimerHandle | None = None
+        self.alarm: asyncio.TimerHandle | Timer | None = None
         self.run: asyncio.Task[None] | None = None
         self.broken: Exception | None = None  # what kept an event from being written
         self.accept: Accept | None = None  # still owed, or on its way

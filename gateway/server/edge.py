@@ -20,19 +20,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Literal
 
 import httptools
 import uvicorn
+from starlette.types import Scope
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.server.head import EdgeLimits, Refused, judge_head, too_large, without_upgrade
+from gateway.server.cycle import Cycle
+from gateway.server.head import EdgeLimits, Refused, judge_head, path_of, too_large, without_upgrade
 
 DEFAULTS = EdgeLimits()
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 def _shortest(limits: EdgeLimits) -> float:
@@ -97,6 +101,7 @@ class EdgeProtocol(HttpToolsProtocol):
     """One connection. `edge` is set by the subclass that `server_config` makes for its server."""
 
     edge: Edge
+    cycle: Cycle | None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -111,7 +116,10 @@ class EdgeProtocol(HttpToolsProtocol):
         self._patience = self.limits.head_deadline  # for silence before a request
         self._since = 0.0  # loop time of the first byte of a request, or when silence or lingering began
         self._head_bytes = 0  # of the present head, in reads after the one that began it
-        self._gathering: tuple[RequestResponseCycle, ASGI3Application] | None = None
+        self._gathering: Cycle | None = None
+        self._waiting: deque[Cycle] = deque()  # requests behind the one that is being answered
+        self._chunks: list[bytes] = []  # the present body as it came
+        self._body_bytes = 0
         self._unanswered = 0  # whole requests whose answer is not complete
         self._offers_h2c = False
         self._refusal: Refused | None = None  # to be said when it is its turn
@@ -131,7 +139,14 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.edge.leave(self)
-        super().connection_lost(exc)
+        self.connections.discard(self)
+        if self.cycle is not None:
+            self.cycle.disconnect()
+        for waiting in self._waiting:
+            waiting.disconnect()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
 
     def resume_writing(self) -> None:
         # Drained, if only for a moment: the next full buffer is another one, even if no sweep saw the gap.
@@ -154,9 +169,8 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         if self._reading is _HEAD and self._head_bytes > self.limits.max_head + self.limits.max_target:
             self._refuse(Refused(431, f"Send at most {self.limits.max_head} bytes of header fields."))
-        elif self.pipeline:
-            # uvicorn resumes reading whenever a handler calls receive(); requests in waiting are a
-            # reason not to.
+        elif self._waiting:
+            # A handler that waits for its client to go resumes reading; requests in waiting are a reason not to.
             self.flow.pause_reading()
 
     def _decline_upgrade(self, rest: bytes) -> None:
@@ -183,7 +197,10 @@ class EdgeProtocol(HttpToolsProtocol):
     # Parser -> protocol; an exception in here reaches data_received as the context of a parser error
 
     def on_message_begin(self) -> None:
-        HttpToolsProtocol.on_message_begin(self)  # spelled out: super() costs more than all else here
+        self.url = b""
+        self.headers = []
+        self._chunks = []
+        self._body_bytes = 0
         self._reading = _HEAD
         self._since = self.loop.time()
         self._head_bytes = 0
@@ -195,30 +212,60 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._reading is not _HEAD:
-            # uvicorn would add a trailer to the headers, where it could pose as `authorization`.
+            # A trailer among the headers could pose as `authorization`.
             raise Refused(400, "Trailer fields are not accepted; send them as headers.")
-        self.headers.append((name, value))
+        # llhttp leaves trailing whitespace, which is no part of a value (RFC 9110 §5.5).
+        self.headers.append((name.lower(), value.rstrip()))
 
     def on_headers_complete(self) -> None:
         parser = self.parser
-        # llhttp leaves trailing whitespace, which is no part of a value (RFC 9110 §5.5).
-        self.headers = [(name.lower(), value.rstrip()) for name, value in self.headers]
-        self.scope["headers"] = self.headers
-        fields = judge_head(parser.get_method(), parser.get_http_version(), self.url, self.headers, self.limits)
+        method, target = parser.get_method(), self.url
+        fields = judge_head(method, parser.get_http_version(), target, self.headers, self.limits)
         if self._unanswered >= self.limits.max_pipelined:
             raise Refused(400, f"At most {self.limits.max_pipelined} requests may wait on one connection.")
         self._reading = _BODY
         if parser.should_upgrade():
             self._offers_h2c = True
             return
-        self.expect_100_continue = b"expect" in fields
-        HttpToolsProtocol.on_headers_complete(self)
+        before = self.cycle
+        self.cycle = cycle = Cycle(
+            self._scope(method, target, fields),
+            self.transport,
+            self.flow,
+            keep_alive=parser.should_keep_alive(),
+            waiting_for_100_continue=b"expect" in fields,
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._take_turn(cycle)
+        else:
+            self.flow.pause_reading()
+            self._waiting.append(cycle)
+
+    def _scope(self, method: bytes, target: bytes, fields: dict[bytes, bytes]) -> Scope:
+        raw_path, _, query = target.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": "1.1",
+            "method": method.decode("ascii"),
+            "scheme": self.scheme,
+            "path": path_of(raw_path),
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self.headers,
+            "fields": fields,  # ours: the same by name (cycle.fields)
+            "server": self.server,
+            "client": self.client,
+            "state": {},
+        }
 
     def on_body(self, body: bytes) -> None:
-        gathered = self.cycle.body
-        if len(gathered) + len(body) > self.limits.max_body:
+        self._body_bytes += len(body)
+        if self._body_bytes > self.limits.max_body:
             raise too_large(self.limits)
-        gathered += body
+        self._chunks.append(body)
 
     def on_message_complete(self) -> None:
         if self._offers_h2c:
@@ -226,30 +273,34 @@ class EdgeProtocol(HttpToolsProtocol):
         self._reading = _BETWEEN
         self._unanswered += 1
         cycle = self.cycle
-        cycle.more_body = False
-        cycle.waiting_for_100_continue = False
-        cycle.message_event.set()
+        assert cycle is not None
+        cycle.body = b"".join(self._chunks)
+        cycle.more_body = cycle.waiting_for_100_continue = False
         if self._gathering is not None:
-            _, app = self._gathering
             self._gathering = None
-            HttpToolsProtocol._start_asgi_task(self, cycle, app)
+            self._run(cycle)
 
     # Requests take their turn
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _take_turn(self, cycle: Cycle) -> None:
         """It is this request's turn: start it if it is whole, else when it is."""
         if not cycle.more_body:
-            super()._start_asgi_task(cycle, app)
+            self._run(cycle)
         elif self._refusal is not None:
             self._say_refusal(self._refusal)
         else:
-            self._gathering = (cycle, app)
+            self._gathering = cycle
             if cycle.waiting_for_100_continue:
                 cycle.waiting_for_100_continue = False
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def _run(self, cycle: Cycle) -> None:
+        task = self.loop.create_task(cycle.run(self.app))
+        self.tasks.add(task)  # uvicorn waits for them when it stops
+        task.add_done_callback(self.tasks.discard)
+
     def on_response_complete(self) -> None:
-        """As in uvicorn, without its timer: the sweep closes idle connections."""
+        """The sweep closes idle connections: no timer."""
         self.server_state.total_requests += 1
         self._unanswered -= 1
         if self.transport.is_closing():
@@ -257,9 +308,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._since = self.loop.time()
         self._patience = self.limits.keep_alive
         self.flow.resume_reading()
-        if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+        if self._waiting:
+            self._take_turn(self._waiting.popleft())
         elif self._refusal is not None:
             self._say_refusal(self._refusal)
 
@@ -328,7 +378,7 @@ class EdgeProtocol(HttpToolsProtocol):
             )
 
     def _body_drips(self, waited: float) -> bool:
-        return len(self.cycle.body) < self.limits.min_rate * (waited - self.limits.body_grace)
+        return self._body_bytes < self.limits.min_rate * (waited - self.limits.body_grace)
 
     def _reader_stalls(self, now: float) -> bool:
         """True if the peer leaves a full write buffer, or the rest before a close, where it is."""

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.dialects.a2a_v1 import paths
 from gateway.server.a2a_http import HttpJsonDoor
 from gateway.server.a2a_jsonrpc import JsonRpcDoor
+from gateway.server.cycle import fields
 from gateway.server.request import JSON_HEADERS, Answer, Reply, Request
 
 # Paths that belong to Starlette whatever an agent is called; the doors never look at them.
@@ -26,7 +27,7 @@ class Front:
         self._origins = frozenset(origin.lower().encode() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = self._stranger(dict(scope["headers"])) if scope["type"] == "http" else None
+        refused = self._stranger(fields(scope)) if scope["type"] == "http" else None
         if refused is not None:
             await refused(send)
             return

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import unquote
 
 import orjson
 
@@ -148,6 +149,11 @@ def judge_target(target: bytes) -> None:
         raise Refused(400, "The request target contains characters that must be percent-encoded.")
     if not _is_utf8(path):
         raise Refused(400, "The path does not decode to UTF-8.")
+
+
+def path_of(target: bytes) -> str:
+    """The decoded path of a judged target, without its query."""
+    return unquote(target.decode("ascii")) if b"%" in target else target.decode("ascii")
 
 
 def _is_utf8(path: bytes) -> bool:

@@ -15,6 +15,7 @@ from gateway.dialects.sse import COMMENT
 from gateway.model.errors import GatewayError
 from gateway.model.ports import Record
 from gateway.model.value import value
+from gateway.server.cycle import fields
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
@@ -38,7 +39,7 @@ class Request:
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Request:
-        return cls(scope["method"], scope["path"], scope["query_string"], dict(scope["headers"]), receive)
+        return cls(scope["method"], scope["path"], scope["query_string"], fields(scope), receive)
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
@@ -50,6 +51,8 @@ class Request:
 
     @property
     def media_type(self) -> str:
+        if self.headers.get(b"content-type") == JSON_TYPE:  # as nearly everybody writes it
+            return "application/json"
         return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
 
     @property
@@ -81,8 +84,8 @@ class Reply:
     headers: Headers = JSON_HEADERS
 
     async def __call__(self, send: Send) -> None:
-        headers = [*self.headers, (b"content-length", b"%d" % len(self.body))]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        # The cycle measures a whole body by itself, and so knows its headers again.
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
@@ -99,7 +102,7 @@ class Stream:
     async def __call__(self, send: Send) -> None:
         gone = asyncio.ensure_future(self.request.left())
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": list(self.headers)})
+            await send({"type": "http.response.start", "status": 200, "headers": self.headers})
             async for group in self.events:
                 if gone.done():
                     return

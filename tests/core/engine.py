@@ -41,7 +41,8 @@ class Bench:
         call = SendMessage("agent", message(text, **more), digest)
         decision = Policy().decide(who, call.verb, Target("agent", public=True))
         ticket = Ticket(who, call.verb, "agent", decision, "request")
-        return await self.engine.send(call, ticket, self.entry, ask)
+        self.engine.ask_as = lambda who: ask
+        return await self.engine.send(call, ticket, self.entry)
 
     async def ended(self, text: str = "hi", **more: Any) -> Answer:
         answer = await self.send(text, **more)

@@ -83,6 +83,9 @@ class _Configuration(Model):
     return_immediately: Truth | None = None
 
 
+_PLAIN = _Configuration()
+
+
 class _Send(Model):
     message: Message
     configuration: _Configuration | None = None
@@ -123,7 +126,7 @@ def _send(agent: str, params: Params, extensions: tuple[str, ...], *, stream: bo
     for index, part in enumerate(request.message.parts):
         _tidy(part, f"message.parts.{index}")
     _check_parts(request.message)
-    configuration = request.configuration or _Configuration()
+    configuration = request.configuration or _PLAIN
     push = configuration.task_push_notification_config
     if push is not None:
         _check_push(push, _IN_MESSAGE)
@@ -269,8 +272,10 @@ def _tidy(value: Model, where: str) -> None:
 
 def _check_lengths(message: Any) -> None:
     """Before the message becomes values: a mebibyte of empty parts would be a hundred of them."""
-    for name, most in MAX_LENGTHS.items():
-        given = message.get(name) if isinstance(message, dict) else None
+    if not isinstance(message, dict):
+        return
+    for name in message.keys() & MAX_LENGTHS.keys():
+        given, most = message[name], MAX_LENGTHS[name]
         if isinstance(given, list) and len(given) > most:
             raise invalid(f"message.{name}", f"has more than {most} elements")
 
