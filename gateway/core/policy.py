@@ -8,6 +8,7 @@ behalf, may see and use the agents marked `public`; a worker may report on the t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import PullTasks, SubmitResult
@@ -15,8 +16,7 @@ from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
 
 
-@value
-class Target:
+class Target(NamedTuple):
     """What a call is about, as far as rules look at it."""
 
     id: str

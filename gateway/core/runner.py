@@ -295,8 +295,8 @@ def unwritten() -> GatewayError:
 
 def _completed(turn: Turn, message: Message, now: int) -> StatusUpdate:
     last = message.model_copy(update={"task_id": turn.task_id, "context_id": turn.context_id})
-    return StatusUpdate(
+    return StatusUpdate.of(
         task_id=turn.task_id,
         context_id=turn.context_id,
-        status=TaskStatus(state=TaskState.COMPLETED, message=last, timestamp=timestamp(now)),
+        status=TaskStatus.of(state=TaskState.COMPLETED, message=last, timestamp=timestamp(now)),
     )

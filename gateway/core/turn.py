@@ -42,14 +42,17 @@ from gateway.model.ports import (
 )
 from gateway.model.push import PushConfig
 from gateway.model.task import (
+    TERMINAL,
     ArtifactUpdate,
     Event,
     IllegalMove,
     StatusUpdate,
+    Step,
     Task,
     TaskState,
     TaskStatus,
     envelope,
+    moved,
 )
 
 log = logging.getLogger(__name__)
@@ -124,7 +127,9 @@ class Turn:
         self.done: Latch[Answer] = Latch()
         self.began: Latch[bool] = Latch()  # its run has been started, or it never will
         self.row: TaskRow | None = None  # as last written
-        self.task: Task | None = None  # with what is pending
+        self._task: Task | None = None
+        self._state = TaskState.SUBMITTED  # after what is not folded yet
+        self._unfolded: list[Step] = []
         self.push = push is not None
         self.canceled = False
         self.placed = False  # it has a place in its agent's gate
@@ -163,13 +168,22 @@ class Turn:
             context_id=row.task.context_id,
             deadline=row.deadline,
         )
-        turn.row, turn.task, turn._seq = row, row.task, row.seq
+        turn.take(row)
         turn.known_context = row.upstream.context_id if row.upstream is not None else None
         return turn
 
     def take(self, row: TaskRow) -> None:
         """The task as it stands now that nobody else can begin on it."""
-        self.row, self.task, self._seq = row, row.task, row.seq
+        self.row, self._task, self._seq = row, row.task, row.seq
+        self._state = row.task.status.state
+
+    @property
+    def task(self) -> Task | None:
+        """The task with all that was emitted, written or not."""
+        if self._unfolded:
+            assert self._task is not None
+            self._task, self._unfolded = self._task.apply(*self._unfolded), []
+        return self._task
 
     @property
     def full(self) -> bool:
@@ -182,7 +196,7 @@ class Turn:
 
     @property
     def over(self) -> bool:
-        return self.task is not None and self.task.status.state.terminal
+        return self._task is not None and self._state in TERMINAL
 
     # Emitting.
 
@@ -193,20 +207,29 @@ class Turn:
         """
         if self.broken is not None:
             raise self.broken
-        if self.task is None:
+        if self._task is None:
             self._open(event)
             return
-        for step in _steps(self.task, event):
-            if _says_nothing(self.task, step):
+        for step in self._steps(event):
+            if _says_nothing(self._state, step):
                 continue
             if self.entry.kind == "remote" and isinstance(step, StatusUpdate):
                 step = self._stamped(step)
             try:
-                self.task = self.task.apply(step)
+                self._state = moved(self._state, step)
             except IllegalMove as error:
                 log.warning("task %s: dropped an event of %s: %s", self.task_id, self.entry.id, error)
                 return
+            self._unfolded.append(step)
             self._record(step)
+
+    def _steps(self, event: Event) -> Sequence[Step]:
+        """What has to be applied: the event itself, or the differences to a whole that an upstream shows."""
+        if not isinstance(event, Task):
+            return (event,)
+        task = self.task
+        assert task is not None
+        return tuple(task.differences(event))
 
     def _stamped(self, update: StatusUpdate) -> StatusUpdate:
         """The task is the gateway's, and so is its clock: another machine's would disorder listings (§3.1.4)."""
@@ -215,7 +238,7 @@ class Turn:
 
     def open(self) -> None:
         """Make the task exist, if nothing has been emitted yet: a caller waits to see it."""
-        if self.task is None and not self.settled:
+        if self._task is None and not self.settled:
             self._open(None)
 
     def status(self, state: TaskState, text: str | None = None, **metadata: str) -> None:
@@ -228,9 +251,10 @@ class Turn:
 
     def _open(self, event: Event | None) -> None:
         mine = self.message.model_copy(update={"task_id": self.task_id, "context_id": self.context_id})
-        status = TaskStatus(state=TaskState.SUBMITTED, timestamp=timestamp(self._services.now()))
-        self.task = Task(id=self.task_id, context_id=self.context_id, status=status, history=(mine,))
-        self._record(self.task)
+        status = TaskStatus.of(state=TaskState.SUBMITTED, timestamp=timestamp(self._services.now()))
+        task = Task.of(id=self.task_id, context_id=self.context_id, status=status, history=(mine,))
+        self._task, self._state = task, TaskState.SUBMITTED
+        self._record(task)
         if event is not None:
             self.emit(event)
 
@@ -350,11 +374,12 @@ class Turn:
 
     async def go_on(self, *events: StatusUpdate | Message, reserve: Reserve | None, intent: AuditEntry) -> None:
         """Begin a turn on a task that exists: its events, the message's key and the audit intent in one commit."""
-        assert self.task is not None
+        assert self._task is not None
         assert self.row is not None
+        self._task = self._task.apply(*events)
+        self._state = self._task.status.state
         records = []
         for event in events:
-            self.task = self.task.apply(event)
             self._seq += 1
             records.append(Record(self._seq, event, envelope(event)))
         row = self._project()
@@ -451,16 +476,11 @@ def parts_of(event: Event) -> int:
     return said
 
 
-def _says_nothing(task: Task, event: StatusUpdate | ArtifactUpdate | Message) -> bool:
+def _says_nothing(state: TaskState, event: Step) -> bool:
     """The present state once more, without a word: no news for anybody."""
     return (
         isinstance(event, StatusUpdate)
-        and event.status.state is task.status.state
+        and event.status.state is state
         and event.status.message is None
         and not event.metadata
     )
-
-
-def _steps(task: Task, event: Event) -> Sequence[StatusUpdate | ArtifactUpdate | Message]:
-    """What has to be applied: the event itself, or the differences to a whole that an upstream shows."""
-    return tuple(task.differences(event)) if isinstance(event, Task) else (event,)

@@ -32,6 +32,7 @@ MAX_NODES: Final = 100_000
 """Values, containers included. The largest honest body of 1 MiB (a list of short objects) has about 60
 000."""
 
+(_BACKSLASH,) = b"\\"
 _MAX_INT: Final = 2**63 - 1
 """Signed 64 bits: what SQL, protobuf and every 64-bit reader behind us can hold (house rule)."""
 
@@ -55,7 +56,7 @@ def read(data: bytes) -> JSON:
         raise _refused(_explain(data, error)) from None
     strings = _look(tree, data)
     quotes = data.count(b'"')
-    if b"\\" in data:
+    if _BACKSLASH in data:
         # A run of n backslashes is n//2 escaped backslashes; without these pairs, `\"` can only be an escaped
         # quote.
         unpaired = data.replace(b"\\\\", b"")

@@ -116,7 +116,7 @@ class Context:
         fields: dict[str, Any] = {"state": state, "timestamp": timestamp(self.now())}
         if content is not None:
             fields["message"] = self.message(content, **metadata)
-        return StatusUpdate(task_id=self.task_id, context_id=self.context_id, status=TaskStatus(**fields))
+        return StatusUpdate.of(task_id=self.task_id, context_id=self.context_id, status=TaskStatus.of(**fields))
 
     def artifact(
         self,
@@ -133,13 +133,13 @@ class Context:
         optional = {"name": name, "description": description, "metadata": metadata}
         artifact = Artifact(
             artifact_id=id or self.new_id(),
-            parts=parts(content),
+            parts=(),
             **{k: v for k, v in optional.items() if v is not None},  # type: ignore[arg-type]
         )
-        return ArtifactUpdate(
+        return ArtifactUpdate.of(
             task_id=self.task_id,
             context_id=self.context_id,
-            artifact=artifact,
+            artifact=artifact.model_copy(update={"parts": parts(content)}),
             append=append,
             last_chunk=last,
         )
@@ -147,7 +147,7 @@ class Context:
     def reply(self, content: Content, **metadata: Any) -> Message:
         """A direct answer: as first and only event it leaves no task."""
         fields: dict[str, Any] = {"metadata": metadata} if metadata else {}
-        return Message(
+        return Message.of(
             message_id=self.new_id(),
             role=Role.AGENT,
             parts=parts(content),
@@ -160,13 +160,18 @@ class Context:
         fields: dict[str, Any] = {"metadata": metadata} if metadata else {}
         if role is Role.AGENT:
             fields |= {"context_id": self.context_id, "task_id": self.task_id}
-        return Message(message_id=self.new_id(), role=role, parts=parts(content), **fields)
+        return Message.of(message_id=self.new_id(), role=role, parts=parts(content), **fields)
 
 
 def parts(content: Content) -> tuple[Part, ...]:
+    """Raises TypeError for what an agent cannot say."""
     if isinstance(content, str):
-        return (Part(text=content),)
-    return (content,) if isinstance(content, Part) else tuple(content)
+        return (Part.of(text=content),)
+    made = (content,) if isinstance(content, Part) else tuple(content)
+    for part in made:
+        if not isinstance(part, Part):
+            raise TypeError(f"content is a text, a Part or a list of Parts, not {type(part).__name__}")
+    return made
 
 
 class Agent(Protocol):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -34,6 +35,29 @@ class Model(BaseModel):
         protected_namespaces=(),
     )
 
+    # Every field in its order, with its default: what `of` begins with.
+    _blank: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        cls._blank = {name: None if field.is_required() else field.default for name, field in cls.model_fields.items()}
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """A value of our own making: its fields are known to be right, and nothing is checked.
+
+        Validating what we say ourselves would be 50 µs of a ten-event stream.
+        """
+        made = object.__new__(cls)
+        content = cls._blank.copy()
+        content.update(values)
+        _set(made, "__dict__", content)
+        _set(made, "__pydantic_fields_set__", set(values))
+        _set(made, "__pydantic_extra__", {})
+        _set(made, "__pydantic_private__", None)
+        return made
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, without its detour over the copy protocol: this is the most frequent step of a stream."""
         if deep:
@@ -53,7 +77,12 @@ class Model(BaseModel):
 
 def timestamp(ms: int) -> str:
     """Milliseconds since the epoch as `2026-11-21T08:00:00.000Z` (A2A §5.6.1: UTC, millisecond precision)."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)  # thousands of stamps share a second
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def milliseconds(text: str) -> int | None:

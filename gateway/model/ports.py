@@ -13,7 +13,7 @@ Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABL
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from gateway.model.agent import Agent, Upstream
 from gateway.model.audit import AuditEntry
@@ -28,8 +28,7 @@ class Fenced(Exception):
     """The write carried an old fence: somebody else has taken the task over, and nothing was written."""
 
 
-@value
-class Key:
+class Key(NamedTuple):
     """The idempotency key of a message: one message, one task (or one reply)."""
 
     tenant: str

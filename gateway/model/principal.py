@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import lru_cache
-
-from gateway.model.value import value
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -15,8 +14,7 @@ class Kind(StrEnum):
     AGENT = "agent"  # a local agent that asks another one, on behalf of the caller whose task it works on
 
 
-@value
-class Principal:
+class Principal(NamedTuple):
     """A verified identity. `tenant` comes from verification only, never from a message's routing field."""
 
     kind: Kind

@@ -1,7 +1,8 @@
-"""Task, its states, and the one function that moves it.
+"""Task, its states, and the one function that moves them.
 
-`MOVES` is the whole state machine (A2A 1.0 §4.1.3, §3.3.4); `Task.apply` is the only place where a state
-changes. Terminal stays terminal: an event that comes after the end is refused, never half applied.
+`MOVES` is the whole state machine (A2A 1.0 §4.1.3, §3.3.4); `moved` is the only place where a state changes, and
+`Task.apply` folds events through it. Terminal stays terminal: an event that comes after the end is refused, never half
+applied.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, TypeAlias
 
 from gateway.model.base import Id, Model
-from gateway.model.message import Artifact, Message, Role
+from gateway.model.message import Artifact, Message, Part, Role
 
 
 class TaskState(StrEnum):
@@ -106,21 +107,35 @@ class Task(Model):
         """Nothing happens until somebody says something: terminal or interrupted."""
         return self.status.state.terminal or self.status.state.interrupted
 
-    def apply(self, event: StatusUpdate | ArtifactUpdate | Message) -> Task:
-        """This task after one event. A `Message` joins the history (a turn of the conversation).
+    def apply(self, *events: Step) -> Task:
+        """This task after some events. A `Message` joins the history (a turn of the conversation).
 
-        Raises IllegalMove and leaves the task as it is when the state machine forbids the event.
+        All of them cost one copy of the task. Raises IllegalMove and leaves the task as it is when the state
+        machine forbids one.
         """
-        state = self.status.state
-        if isinstance(event, StatusUpdate):
-            return self._with_status(event)
-        if state.terminal:
-            raise IllegalMove(state, state)
-        if isinstance(event, Message):
-            return self.model_copy(update={"history": (*(self.history or ()), event)})
-        return self.model_copy(update={"artifacts": _merge(self.artifacts or (), event)})
+        state, status, history, update = self.status.state, self.status, [*(self.history or ())], dict[str, Any]()
+        artifacts = _Shelf(self.artifacts or ())
+        for event in events:
+            state = moved(state, event)
+            if isinstance(event, ArtifactUpdate):
+                artifacts.put(event)
+                update["artifacts"] = ()
+            elif isinstance(event, Message):
+                history.append(event)
+            else:
+                if status.message is not None:
+                    # What the agent said last stays readable once a newer status takes its place.
+                    history.append(status.message)
+                update["status"] = status = event.status
+                if event.metadata:
+                    update["metadata"] = {**(update.get("metadata") or self.metadata or {}), **event.metadata}
+        if "artifacts" in update:
+            update["artifacts"] = artifacts.all()
+        if len(history) > len(self.history or ()):
+            update["history"] = tuple(history)
+        return self.model_copy(update=update)
 
-    def differences(self, seen: Task) -> Iterator[StatusUpdate | ArtifactUpdate | Message]:
+    def differences(self, seen: Task) -> Iterator[Step]:
         """The events that turn this task into `seen`, the whole that an upstream shows of it: artifacts first,
         then what the agent said, then the status. Nothing that is here is taken back."""
         artifacts = {artifact.artifact_id: artifact for artifact in self.artifacts or ()}
@@ -136,18 +151,6 @@ class Task(Model):
         now, then = seen.status, self.status  # their clocks differ; what counts is what they say
         if (now.state, now.message) != (then.state, then.message) and now.state in MOVES[then.state]:
             yield StatusUpdate(task_id=self.id, context_id=self.context_id, status=seen.status)
-
-    def _with_status(self, event: StatusUpdate) -> Task:
-        before, after = self.status.state, event.status.state
-        if after not in MOVES[before]:
-            raise IllegalMove(before, after)
-        update: dict[str, Any] = {"status": event.status}
-        if self.status.message is not None:
-            # What the agent said last stays readable once a newer status takes its place.
-            update["history"] = (*(self.history or ()), self.status.message)
-        if event.metadata:
-            update["metadata"] = {**(self.metadata or {}), **event.metadata}
-        return self.model_copy(update=update)
 
     def trimmed(self, history_length: int | None, *, artifacts: bool = True) -> Task:
         """The view a caller asked for: at most `history_length` newest messages (0: no `history` at all,
@@ -170,8 +173,19 @@ class Task(Model):
         return view
 
 
+Step: TypeAlias = StatusUpdate | ArtifactUpdate | Message
+
+
+def moved(before: TaskState, event: Step) -> TaskState:
+    """The state after an event: the only place where one changes. Raises IllegalMove."""
+    after = event.status.state if isinstance(event, StatusUpdate) else before
+    if before in TERMINAL or after not in MOVES[before]:
+        raise IllegalMove(before, after)
+    return after
+
+
 # What a task's log and its subscribers carry. A Task is the first event (or a resynchronised whole).
-Event: TypeAlias = StatusUpdate | ArtifactUpdate | Message | Task
+Event: TypeAlias = Step | Task
 
 _EVENTS: dict[str, type[Event]] = {kind.KEY: kind for kind in (StatusUpdate, ArtifactUpdate, Message, Task)}
 
@@ -189,11 +203,22 @@ def open_envelope(tree: dict[str, Any]) -> Event:
     raise ValueError("a StreamResponse holds one of task, message, statusUpdate, artifactUpdate")
 
 
-def _merge(artifacts: tuple[Artifact, ...], event: ArtifactUpdate) -> tuple[Artifact, ...]:
-    new = event.artifact
-    for index, old in enumerate(artifacts):
-        if old.artifact_id == new.artifact_id:
-            if event.append:
-                new = old.model_copy(update={"parts": old.parts + new.parts})
-            return (*artifacts[:index], new, *artifacts[index + 1 :])
-    return (*artifacts, new)
+class _Shelf:
+    """Artifacts by id while events are folded: chunks gather in a list, and each artifact is copied once."""
+
+    def __init__(self, artifacts: tuple[Artifact, ...]) -> None:
+        self._held: dict[str, tuple[Artifact, list[Part]]] = {held.artifact_id: (held, []) for held in artifacts}
+
+    def put(self, event: ArtifactUpdate) -> None:
+        new = event.artifact
+        held = self._held.get(new.artifact_id) if event.append else None
+        if held is None:
+            self._held[new.artifact_id] = (new, [])
+        else:
+            held[1].extend(new.parts)
+
+    def all(self) -> tuple[Artifact, ...]:
+        return tuple(
+            held.model_copy(update={"parts": (*held.parts, *more)}) if more else held
+            for held, more in self._held.values()
+        )

@@ -101,6 +101,7 @@ _CANONICAL: Final = {
     505: "UNIMPLEMENTED",
 }
 
+(_UNDERSCORE,) = b"_"
 _METHODS: Final = frozenset({b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"HEAD", b"OPTIONS"})
 """llhttp also knows CONNECT, TRACE, PROPFIND, SOURCE, ...: none of them has a meaning here."""
 
@@ -180,7 +181,7 @@ def judge_head(method: bytes, version: str, target: bytes, headers: Headers, lim
         size = sum(len(name) + len(value) for name, value in headers)
     if size > limits.max_head:
         raise Refused(431, f"Send at most {limits.max_head} bytes of header fields.")
-    if b"_" in names:
+    if _UNDERSCORE in names:
         # CGI-style readers behind us turn X_User and X-User into one variable.
         raise Refused(400, "A header name contains an underscore; use hyphens.")
     if version != "1.1":
