@@ -175,7 +175,8 @@ class RemoteAgent:
             async for chunk in answer.chunks:
                 ended = False
                 for event in reader.feed(chunk):
-                    named = self._named(context, self._result(context, answer.status, event.data))
+                    tree = self._result(context, answer.status, event.data)
+                    named = self._named(context, tree, size=len(event.data))
                     ended = ended or _ends(named)
                     yield named
                 if ended:
@@ -193,9 +194,9 @@ class RemoteAgent:
             names = {name: ours for name, ours in pairs if name}
         return wire.result(self._interface, status, _parsed(status, body), names)
 
-    def _named(self, context: Context, tree: object) -> Event:
+    def _named(self, context: Context, tree: object, *, size: int = wire.PLENTY) -> Event:
         """The event under our ids; what the agent calls them is remembered with the task."""
-        named = wire.event(tree, task_id=context.task_id, context_id=context.context_id)
+        named = wire.event(tree, task_id=context.task_id, context_id=context.context_id, size=size)
         known = context.upstream
         if known is not None and known.task_id and named.task_id and known.task_id != named.task_id:
             raise GatewayError(Reason.INVALID_AGENT_RESPONSE, "The agent sent an event of another task")

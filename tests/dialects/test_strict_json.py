@@ -252,6 +252,16 @@ DOCUMENTS = st.lists(FRAGMENTS, max_size=9).map(b"".join) | st.lists(FRAGMENTS, 
 
 
 @given(DOCUMENTS)
+def test_what_looks_plain_at_a_glance_keeps_every_rule(data: bytes) -> None:
+    try:
+        tree = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return
+    if strict_json._is_plain(data, tree):
+        strict_json._judge(data, tree)  # would raise
+
+
+@given(DOCUMENTS)
 def test_the_quote_count_and_the_hooks_of_the_standard_library_agree(data: bytes) -> None:
     try:
         expected = _oracle(data)

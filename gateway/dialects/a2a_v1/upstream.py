@@ -32,6 +32,7 @@ STREAM_HEADERS: Mapping[str, str] = {**HEADERS, "accept": "text/event-stream, ap
 _STREAMING = frozenset({"SendStreamingMessage", "SubscribeToTask"})
 
 MAX_PARTS = 1000  # in one message or artifact of an event: as many as we take from a caller
+PLENTY = 3 * MAX_PARTS  # bytes; in less there is no room for more parts, and nobody counts them
 
 # Reasons that mean to our caller what they meant to us. Any other is between the gateway and the agent: a caller
 # can do nothing about an upstream's 401 or parse error, and must not take it for ours.
@@ -143,12 +144,13 @@ class Named:
     context_id: str | None
 
 
-def event(tree: Any, *, task_id: str, context_id: str) -> Named:
-    """A StreamResponse or SendMessageResponse of the agent, renamed. Raises INVALID_AGENT_RESPONSE."""
+def event(tree: Any, *, task_id: str, context_id: str, size: int = PLENTY) -> Named:
+    """A StreamResponse or SendMessageResponse of the agent, renamed. `size` is the bytes that it came in.
+    Raises INVALID_AGENT_RESPONSE."""
     if not isinstance(tree, dict):
         raise _nonsense("sent an event that is not an object")
     theirs = _rename(tree, task_id, context_id)
-    if _most_parts(tree) > MAX_PARTS:
+    if size >= PLENTY and _most_parts(tree) > MAX_PARTS:
         raise _nonsense(f"sent an event with more than {MAX_PARTS} parts in one place")
     try:
         return Named(open_envelope(tree), *theirs)
