@@ -67,6 +67,17 @@ class Edge:
         now = loop.time()
         for connection in tuple(self.connections):
             connection.check(now)
+        self._shed()
+
+    def _shed(self) -> None:
+        """Cut off the slowest readers while all together have too much waiting for them."""
+        waiting = [(size, connection) for connection in self.connections if (size := connection.unsent)]
+        unsent = sum(size for size, _ in waiting)
+        waiting.sort(key=lambda each: each[0])
+        while unsent > self.limits.max_unsent:
+            size, connection = waiting.pop()
+            unsent -= size
+            connection.transport.abort()
 
 
 # --- one connection -----------------------------------------------------------------------------------------
@@ -147,6 +158,11 @@ class EdgeProtocol(HttpToolsProtocol):
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the client has not taken yet."""
+        return self.transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         # Drained, if only for a moment: the next full buffer is another one, even if no sweep saw the gap.

@@ -62,6 +62,10 @@ class EdgeLimits:
     write_stall: float = 10.0
     """A full write buffer that drains slower than `min_rate` for this long ends the connection."""
 
+    max_unsent: int = 256 * 1024 * 1024
+    """Unsent answers of all connections together, looked at twice a second. Beyond it those who have most waiting
+    for them are cut off: ten thousand slow readers of large answers must not take the machine's memory."""
+
     linger: float = 2.0
     """After a refusal, how long what the client still sends is read and dropped, so that it sees the answer
     and not a reset (RFC 9112 §9.6)."""

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from gateway.server.head import EdgeLimits, Refused, judge_target
 pytestmark = pytest.mark.security
 
 BOUND = 5.0  # seconds that a test waits for what must happen much sooner
+LARGE = 16 * 1024 * 1024  # more than any kernel takes off our hands
 LOOPS: list[Literal["uvloop", "asyncio"]] = ["uvloop", "asyncio"]
 
 
@@ -51,6 +52,10 @@ class App:
         self.entered.append(scope)
         if scope["path"] == "/wait":
             await asyncio.to_thread(self.go.wait, BOUND)
+        if scope["path"] == "/large":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": bytes(LARGE)})
+            return
         if scope["path"] == "/stream":
             await self._stream(receive, send)
             return
@@ -80,6 +85,7 @@ class Running:
     app: App
     port: int
     refused: list[int]
+    connections: set[Any]
 
     def connect(self, receive_buffer: int | None = None) -> socket.socket:
         connection = socket.socket()
@@ -123,7 +129,7 @@ def running(limits: EdgeLimits, loop: Literal["uvloop", "asyncio"] = "uvloop") -
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            yield Running(app, listener.getsockname()[1], refused)
+            yield Running(app, listener.getsockname()[1], refused, server.server_state.connections)
         finally:
             server.should_exit = True
             app.go.set()
@@ -586,6 +592,17 @@ def test_a_reader_that_keeps_reading_is_not_cut_off_however_slow(quick: Running,
             assert connection.recv(piece)
             assert not quick.app.left_stream.wait(0.02)
     assert quick.app.left_stream.wait(BOUND)  # and the handler learns that the client has gone
+
+
+def test_readers_who_together_leave_too_much_unread_are_cut_off_the_slowest_first() -> None:
+    with running(EdgeLimits(max_unsent=2 * LARGE)) as server, ExitStack() as stack:
+        slow = [stack.enter_context(server.connect(receive_buffer=65536)) for _ in range(4)]
+        for connection in slow:
+            connection.sendall(get(b"/large", b"Connection: close"))
+        wait_for(lambda: len(server.app.entered) == len(slow))
+        wait_for(lambda: len(server.connections) == 2)
+        whole = [len(read_to_end(connection)) > LARGE for connection in slow]
+        assert sorted(whole) == [False, False, True, True]
 
 
 def test_connections_beyond_the_limit_are_told_to_come_back() -> None:
