@@ -72,6 +72,18 @@ WHERE tenant = ? AND id = ? AND fence = ? AND seq = ?;
 UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?, doc_seq = ?, doc = ?
 WHERE tenant = ? AND id = ? AND fence = ? AND seq = ?;
 
+-- name: grow_task
+-- The same for a task whose status, time and node are what they were: columns of no index, and no end.
+UPDATE task SET deadline = ?, seq = ?, upstream = ?
+WHERE tenant = ? AND id = ? AND fence = ? AND seq = ? AND state = ? AND updated = ? AND node = ?
+AND state NOT IN (3, 4, 5, 7);
+
+-- name: grow_task_with_snapshot
+-- And the snapshot catches up.
+UPDATE task SET deadline = ?, seq = ?, upstream = ?, doc_seq = ?, doc = ?
+WHERE tenant = ? AND id = ? AND fence = ? AND seq = ? AND state = ? AND updated = ? AND node = ?
+AND state NOT IN (3, 4, 5, 7);
+
 -- name: standing
 -- Why a task did not move on.
 SELECT fence, seq FROM task WHERE tenant = ? AND id = ?;
