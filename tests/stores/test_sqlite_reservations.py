@@ -194,6 +194,6 @@ async def test_a_merge_takes_small_steps(store: SqliteStore, path: Path, monkeyp
     assert seen[-1] == 1000
 
 
-async def test_a_key_with_a_lone_surrogate_is_never_found(store: SqliteStore) -> None:
+async def test_a_key_with_a_lone_surrogate_is_refused(store: SqliteStore) -> None:
     with pytest.raises(BadChange):
         await store.commit(reserve(key("\ud800")))
