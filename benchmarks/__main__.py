@@ -4,6 +4,7 @@
     make bench ARGS=--short                    the pairs only, few and short rounds
     make bench ARGS="proxied ours-task"        some of it, by name
     make bench ARGS=--list                     the names
+    make bench ARGS=store                      the store alone (benchmarks/store.py)
 
 A wrong answer, or a server that does not start, fails the run. A missed target does not.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import machine
+from benchmarks import machine, store
 from benchmarks.bench import Plan
 from benchmarks.processes import StartError
 from benchmarks.run import Run
@@ -26,6 +27,8 @@ from benchmarks.scenarios import PAIRS, SCENARIOS
 
 
 def main(words: list[str]) -> int:
+    if words[:1] == ["store"]:
+        return store.main(words[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--short", action="store_true", help="the pairs only, few and short rounds")

@@ -80,7 +80,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "pydantic_core": frozenset({"gateway.config"}),
     # Time, randomness, threads: given in everywhere else.
     "time": frozenset(
-        {"gateway.app", "gateway.stores.memory", "gateway.stores.writer", "gateway.cli.follow", "agents.librarian"}
+        {"gateway.app", "gateway.stores.batch", "gateway.stores.memory", "gateway.cli.follow", "agents.librarian"}
     ),
     "random": frozenset(),
     "secrets": frozenset({"gateway.core.keys", "gateway.server.incident"}),
@@ -93,6 +93,7 @@ ROOMS: dict[str, frozenset[str]] = {
 JSON_IN: dict[str, str] = {
     "gateway.dialects.strict_json": "the one reader",
     "gateway.dialects.tasks": "reads back what a model of ours has just written, to get a plain tree",
+    "gateway.stores.auditlog": "rows that we wrote",
     "gateway.stores.rows": "rows that we wrote",
     "gateway.stores.changes": "rows that we wrote",
     "gateway.core.registry": "a card as it stands in our own store; it came in through the one reader",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -35,88 +35,84 @@ from gateway.model.ports import (
     TaskRow,
 )
 from gateway.model.push import PushConfig
+from gateway.model.task import StatusUpdate, Task
+from gateway.stores.auditlog import AuditLog, line
 from gateway.stores.named_sql import SQL
 from gateway.stores.problems import BadChange
-from gateway.stores.rows import STATES, reservation
-from gateway.stores.writer import Withdraw
-
-# Active tasks whose sizes we remember. One that was forgotten gets a snapshot it could have done without.
-SIZES_LIMIT = 20_000
-
-
-@dataclass(slots=True)
-class Size:
-    """What a task's snapshot weighs, and the events since."""
-
-    doc: int
-    tail: int = 0
-
-
-class Sizes(dict[tuple[str, str], Size]):
-    """Sizes of active tasks. Memory only: the store is right without it, and writes more."""
-
-    def remember(self, task: tuple[str, str], size: Size) -> None:
-        if len(self) >= SIZES_LIMIT:
-            del self[next(iter(self))]
-        self[task] = size
+from gateway.stores.reservations import Reservations
+from gateway.stores.rows import STATES
+from gateway.stores.snapshots import Sizes
 
 
 @dataclass(slots=True)
 class Transaction:
+    """What the writer writes with: its cursor, and what is remembered beside the rows (`writer.Aside`)."""
+
     cursor: sqlite3.Cursor
-    now: int
+    now: Callable[[], int]
     node: str
-    sizes: Sizes
+    reservations: Reservations
+    audit: AuditLog
+    sizes: Sizes = field(default_factory=Sizes)
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection, now: Callable[[], int], node: str) -> Transaction:
+        return cls(connection.cursor(), now, node, Reservations(connection), AuditLog(connection))
 
     def run(self, name: str, *values: object) -> int:
         """Run a named statement; how many rows it touched."""
         return self.cursor.execute(SQL[name], values).rowcount
 
+    def finish(self, cursor: sqlite3.Cursor) -> None:
+        self.reservations.finish(cursor)
+        self.audit.finish(cursor)
+
+    def durable(self) -> None:
+        self.reservations.durable()
+        self.audit.durable()
+
+    def undone(self) -> None:
+        self.reservations.undone()
+        self.audit.undone()
+        self.sizes.clear()
+
 
 def apply(tx: Transaction, changes: Sequence[Change], records: Sequence[AuditEntry]) -> None:
     """All changes and the audit records. Raises Withdraw, Fenced or BadChange: nothing must be kept then."""
+    lines = [line(entry) for entry in records]
+    mark = tx.reservations.mark()
     try:
         for change in changes:
             _APPLY[type(change)](tx, change)
-        for entry in records:
-            tx.cursor.execute(_APPEND_AUDIT, (audit_body(entry),))
     except BaseException:
+        tx.reservations.undo(mark)
         for change in changes:
             if isinstance(change, CreateTask | AdvanceTask):
                 tx.sizes.pop((change.row.tenant, change.row.id), None)
         raise
+    tx.audit.add(lines)
 
 
 def _reserve(tx: Transaction, change: Reserve) -> None:
-    held = change.reservation
-    key = _key(held.key)
-    reply = None if held.reply is None else held.reply.wire()
-    if tx.run("reserve", *key, held.digest, held.task_id, held.at, held.settled, reply) == 0:
-        holder = tx.cursor.execute(SQL["holder"], key).fetchone()
-        raise Withdraw(reservation(holder))
+    tx.reservations.reserve(tx.cursor, change.reservation)
 
 
 def _release(tx: Transaction, change: Release) -> None:
-    tx.run("release", *_key(change.key))
+    tx.reservations.release(tx.cursor, change.key)
 
 
 def _save_reply(tx: Transaction, change: SaveReply) -> None:
-    tx.run("save_reply", change.reply.wire(), *_key(change.key))
+    tx.reservations.update(tx.cursor, "save_reply", change.key, change.reply.wire())
 
 
 def _settle(tx: Transaction, key: Key | None) -> None:
     if key is not None:
-        tx.run("settle", *_key(key))
-
-
-def _key(key: Key) -> tuple[str, str, str, str]:
-    """In the order of the primary key."""
-    return key.tenant, key.principal, key.message_id, key.agent
+        tx.reservations.update(tx.cursor, "settle", key)
 
 
 def _create_task(tx: Transaction, change: CreateTask) -> None:
     row, task = change.row, change.row.task
-    doc = task.wire()
+    doc = tx.sizes.first(row, change.records)
     tx.run(
         "create_task",
         row.tenant,
@@ -133,11 +129,9 @@ def _create_task(tx: Transaction, change: CreateTask) -> None:
         row.fence,
         change.node,
         _upstream(row.upstream),
-        row.seq,
+        0 if doc is None else row.seq,
         doc,
     )
-    if not task.status.state.terminal:
-        tx.sizes.remember((row.tenant, row.id), Size(len(doc)))
     _append(tx, row, change.records)
     for config in change.push:
         _put_config(tx, row.tenant, row.id, config)
@@ -148,15 +142,9 @@ def _create_task(tx: Transaction, change: CreateTask) -> None:
 
 def _advance_task(tx: Transaction, change: AdvanceTask) -> None:
     row, records = change.row, change.records
-    state = row.task.status.state
-    values = (STATES[state], row.updated, row.deadline, row.seq, tx.node, _upstream(row.upstream))
-    where = (row.tenant, row.id, row.fence, row.seq - len(records))
-    doc = _snapshot(tx.sizes, row, sum(len(record.body) for record in records))
-    if doc is None:
-        moved = tx.run("advance_task", *values, *where)
-    else:
-        moved = tx.run("advance_task_with_snapshot", *values, row.seq, doc, *where)
-    if moved == 0:
+    doc = tx.sizes.next(row, records)
+    told = any(isinstance(record.event, StatusUpdate | Task) for record in records)
+    if (told or _grow(tx, row, len(records), doc) == 0) and _move(tx, row, len(records), doc) == 0:
         raise _why_not(tx, row)
     _append(tx, row, records)
     if change.push:
@@ -164,25 +152,22 @@ def _advance_task(tx: Transaction, change: AdvanceTask) -> None:
     _settle(tx, change.key)
 
 
-def _snapshot(sizes: Sizes, row: TaskRow, weight: int) -> bytes | None:
-    """The task's document if it is time to write it.
+def _grow(tx: Transaction, row: TaskRow, events: int, doc: bytes | None) -> int:
+    """Move a task on if its status and its node stay as they are: then no index changes, which saves 11 µs."""
+    values = (row.deadline, row.seq, _upstream(row.upstream))
+    where = (row.tenant, row.id, row.fence, row.seq - events, STATES[row.task.status.state], row.updated, tx.node)
+    if doc is None:
+        return tx.run("grow_task", *values, *where)
+    return tx.run("grow_task_with_snapshot", *values, row.seq, doc, *where)
 
-    At the end of a turn, because then it is read most. In between only when the events since the last one weigh
-    as much as it does: all snapshots of a stream together then weigh no more than twice its log.
-    """
-    task = (row.tenant, row.id)
-    state = row.task.status.state
-    size = sizes.get(task)
-    if size is not None and not state.terminal and not state.interrupted:
-        size.tail += weight
-        if size.tail < size.doc:
-            return None
-    doc = row.task.wire()
-    if state.terminal:
-        sizes.pop(task, None)
-    else:
-        sizes.remember(task, Size(len(doc)))
-    return doc
+
+def _move(tx: Transaction, row: TaskRow, events: int, doc: bytes | None) -> int:
+    state = STATES[row.task.status.state]
+    values = (state, row.updated, row.deadline, row.seq, tx.node, _upstream(row.upstream))
+    where = (row.tenant, row.id, row.fence, row.seq - events)
+    if doc is None:
+        return tx.run("advance_task", *values, *where)
+    return tx.run("advance_task_with_snapshot", *values, row.seq, doc, *where)
 
 
 def _why_not(tx: Transaction, row: TaskRow) -> Exception:
@@ -208,7 +193,7 @@ def join_bodies(bodies: list[bytes]) -> bytes:
 def _queue(tx: Transaction, row: TaskRow, records: tuple[Record, ...]) -> None:
     for record in records:
         if not isinstance(record.event, Message):  # history, which callers said themselves
-            tx.run("queue_delivery", record.seq, tx.now, row.tenant, row.id)
+            tx.run("queue_delivery", record.seq, tx.now(), row.tenant, row.id)
 
 
 def _upstream(upstream: Upstream | None) -> bytes | None:
@@ -247,7 +232,7 @@ def _settle_delivery(tx: Transaction, change: SettleDelivery) -> None:
         return
     tx.run("drop_delivery", *queue, change.seq)
     values = dict(zip(("tenant", "task_id", "config_id"), queue, strict=True))
-    tx.cursor.execute(SQL["next_delivery"], {**values, "now": tx.now})
+    tx.cursor.execute(SQL["next_delivery"], {**values, "now": tx.now()})
 
 
 def _put_agent(tx: Transaction, change: PutAgent) -> None:
@@ -278,10 +263,3 @@ _APPLY: dict[type[Any], Callable[[Transaction, Any], None]] = {
     DropAgent: _drop_agent,
     PutKey: _put_key,
 }
-
-_APPEND_AUDIT = SQL["append_audit"]
-
-
-def audit_body(entry: AuditEntry) -> bytes:
-    """The canonical form: fields in alphabetical order, as the entry declares them."""
-    return orjson.dumps(entry)

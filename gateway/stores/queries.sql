@@ -2,19 +2,17 @@
 -- Values come by position, because binding by name costs more; by name where there are many or one comes twice.
 
 -- name: reserve
--- Take a key; a row that was ignored means that it is taken.
-INSERT OR IGNORE INTO reservation (tenant, principal, message_id, agent, digest, task_id, at, settled, reply)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+-- Take a key that is free.
+INSERT INTO reservation (n, hash, tenant, principal, message_id, agent, digest, task_id, at, settled, reply)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
--- name: holder
--- Who holds a key.
-SELECT tenant, principal, message_id, agent, digest, task_id, at, settled, reply FROM reservation
-WHERE tenant = ? AND principal = ? AND message_id = ? AND agent = ?;
+-- name: reservation
+-- One row.
+SELECT tenant, principal, message_id, agent, digest, task_id, at, settled, reply FROM reservation WHERE n = ?;
 
--- name: reservations
--- A caller's keys with one message id, whichever agent they were for.
-SELECT tenant, principal, message_id, agent, digest, task_id, at, settled, reply FROM reservation
-WHERE tenant = ? AND principal = ? AND message_id = ? ORDER BY agent;
+-- name: reservations_by_hash
+-- The merged rows of one hash.
+SELECT n FROM reservation_by_hash WHERE hash = ?;
 
 -- name: unsettled
 -- Keys whose work has begun and left nothing.
@@ -24,15 +22,39 @@ WHERE settled = 0 AND reply IS NULL AND at < ? ORDER BY at;
 -- name: release
 -- Give a key back, unless something came of it.
 DELETE FROM reservation
-WHERE tenant = ? AND principal = ? AND message_id = ? AND agent = ? AND settled = 0 AND reply IS NULL;
+WHERE n = ? AND tenant = ? AND principal = ? AND message_id = ? AND agent = ? AND settled = 0 AND reply IS NULL;
 
 -- name: save_reply
 -- Keep the agent's message under its key.
-UPDATE reservation SET reply = ? WHERE tenant = ? AND principal = ? AND message_id = ? AND agent = ?;
+UPDATE reservation SET reply = ? WHERE n = ? AND tenant = ? AND principal = ? AND message_id = ? AND agent = ?;
 
 -- name: settle
 -- The key has a task.
-UPDATE reservation SET settled = 1 WHERE tenant = ? AND principal = ? AND message_id = ? AND agent = ?;
+UPDATE reservation SET settled = 1 WHERE n = ? AND tenant = ? AND principal = ? AND message_id = ? AND agent = ?;
+
+-- name: merge
+-- Enter a row into the index. One that is there already was entered by a merge that a restart cut short.
+INSERT OR IGNORE INTO reservation_by_hash (hash, n) VALUES (?, ?);
+
+-- name: unmerge
+-- Take a released row out of the index, if it is in there.
+DELETE FROM reservation_by_hash WHERE hash = ? AND n = ?;
+
+-- name: merged
+-- All rows up to this one are in the index.
+SELECT n FROM reservation_merged WHERE id = 1;
+
+-- name: end_merge
+-- The index has caught up so far.
+UPDATE reservation_merged SET n = ? WHERE id = 1;
+
+-- name: unmerged
+-- What the index may not know.
+SELECT hash, n FROM reservation WHERE n > ?;
+
+-- name: last_reservation
+-- The greatest number in use.
+SELECT max(n) FROM reservation;
 
 -- name: create_task
 -- A new task with its snapshot.
@@ -49,6 +71,18 @@ WHERE tenant = ? AND id = ? AND fence = ? AND seq = ?;
 -- The same, and the snapshot catches up.
 UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?, doc_seq = ?, doc = ?
 WHERE tenant = ? AND id = ? AND fence = ? AND seq = ?;
+
+-- name: grow_task
+-- The same for a task whose status, time and node are what they were: columns of no index, and no end.
+UPDATE task SET deadline = ?, seq = ?, upstream = ?
+WHERE tenant = ? AND id = ? AND fence = ? AND seq = ? AND state = ? AND updated = ? AND node = ?
+AND state NOT IN (3, 4, 5, 7);
+
+-- name: grow_task_with_snapshot
+-- And the snapshot catches up.
+UPDATE task SET deadline = ?, seq = ?, upstream = ?, doc_seq = ?, doc = ?
+WHERE tenant = ? AND id = ? AND fence = ? AND seq = ? AND state = ? AND updated = ? AND node = ?
+AND state NOT IN (3, 4, 5, 7);
 
 -- name: standing
 -- Why a task did not move on.
@@ -185,9 +219,13 @@ INSERT OR REPLACE INTO api_key (tenant, id, name, prefix, hash, created, revoked
 SELECT id, tenant, name, prefix, hash, created, revoked FROM api_key ORDER BY tenant, id;
 
 -- name: append_audit
--- One line of the record.
-INSERT INTO audit (body) VALUES (?);
+-- The entries of one transaction, one a line.
+INSERT INTO audit (last_idx, first_idx, entries) VALUES (?, ?, ?);
 
 -- name: audit
--- A page of the record.
-SELECT idx, body FROM audit WHERE idx > ? ORDER BY idx LIMIT ?;
+-- A page of the record, and the rest of the rows that it begins and ends in.
+SELECT first_idx, entries FROM audit WHERE last_idx > ? ORDER BY last_idx LIMIT ?;
+
+-- name: audit_end
+-- The greatest index that was ever used.
+SELECT seq FROM sqlite_sequence WHERE name = 'audit';

@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 
 from gateway.model.agent import Upstream
-from gateway.model.audit import AuditEntry, Verdict
 from gateway.model.message import Message
 from gateway.model.ports import (
     AgentRecord,
@@ -63,7 +62,7 @@ PAGE_BYTES = 2 * 1024 * 1024
 
 def task(db: sqlite3.Connection, tenant: str, task_id: str) -> TaskRow | None:
     row = db.execute(SQL["task"], (tenant, task_id)).fetchone()
-    return None if row is None else _task_row(db, row)
+    return None if row is None else _task_row(db, row)[0]
 
 
 def tasks_by_id(db: sqlite3.Connection, ids: list[Row]) -> list[TaskRow]:
@@ -74,8 +73,9 @@ def tasks(db: sqlite3.Connection, query: TaskQuery) -> TaskRows:
     page, count, values = list_statements(query)
     rows, weight, cursor = [], 0, db.execute(page, values)
     for row in cursor:
-        rows.append(_task_row(db, row))
-        weight += len(row[-1])
+        task_row, size = _task_row(db, row)
+        rows.append(task_row)
+        weight += size
         if weight > PAGE_BYTES:
             break
     cut = cursor.fetchone() is not None
@@ -99,12 +99,17 @@ def list_statements(query: TaskQuery) -> tuple[str, str, dict[str, Any]]:
     return page, SQL["count_tasks"].format(index=index, filters=filters), values
 
 
-def _task_row(db: sqlite3.Connection, row: Row) -> TaskRow:
+def _task_row(db: sqlite3.Connection, row: Row) -> tuple[TaskRow, int]:
+    """The task and how many bytes were read for it."""
     tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc = row
-    current = Task.model_validate(orjson.loads(doc))
+    current = None if doc is None else Task.model_validate(orjson.loads(doc))
+    size = 0 if doc is None else len(doc)
     if doc_seq < seq:
-        current = _folded(current, tenant, id, events(db, tenant, id, doc_seq))
-    return TaskRow(
+        tail = events(db, tenant, id, doc_seq)
+        size += sum(len(record.body) for record in tail)
+        current = _folded(current, tenant, id, tail)
+    assert current is not None  # a log without a document begins with the whole task
+    found = TaskRow(
         tenant=tenant,
         id=id,
         owner=owner,
@@ -118,13 +123,15 @@ def _task_row(db: sqlite3.Connection, row: Row) -> TaskRow:
         message_id=message_id,
         upstream=None if upstream is None else Upstream(**orjson.loads(upstream)),
     )
+    return found, size
 
 
-def _folded(current: Task, tenant: str, id: str, tail: list[Record]) -> Task:
+def _folded(current: Task | None, tenant: str, id: str, tail: list[Record]) -> Task | None:
     for record in tail:
         if isinstance(record.event, Task):
             current = record.event
             continue
+        assert current is not None
         try:
             current = current.apply(record.event)
         except IllegalMove:
@@ -161,15 +168,6 @@ def reservation(row: Row) -> Reservation:
         settled=bool(settled),
         reply=None if reply is None else Message.model_validate(orjson.loads(reply)),
     )
-
-
-def reservations(
-    db: sqlite3.Connection, tenant: str, principal: str, message_id: str, agent: str | None
-) -> list[Reservation]:
-    values: tuple[str, ...] = (tenant, principal, message_id)
-    if agent is None:
-        return [reservation(row) for row in db.execute(SQL["reservations"], values)]
-    return [reservation(row) for row in db.execute(SQL["holder"], (*values, agent))]
 
 
 def unsettled(db: sqlite3.Connection, before: int) -> list[Reservation]:
@@ -224,12 +222,3 @@ def agents(db: sqlite3.Connection) -> list[AgentRecord]:
 
 def keys(db: sqlite3.Connection) -> list[KeyRecord]:
     return [KeyRecord(*row) for row in db.execute(SQL["keys"])]
-
-
-def audit(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
-    return [(idx, audit_entry(body)) for idx, body in db.execute(SQL["audit"], (after, limit))]
-
-
-def audit_entry(body: bytes) -> AuditEntry:
-    tree = orjson.loads(body)
-    return AuditEntry(**{**tree, "verdict": Verdict(tree["verdict"])})

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gateway.stores.batch import primary_code
 from gateway.stores.problems import (
     CorruptDatabase,
     DataNotWritable,
@@ -16,7 +17,7 @@ from gateway.stores.problems import (
     NewerDatabase,
     StoreProblem,
 )
-from gateway.stores.writer import PATIENCE_MS, primary_code
+from gateway.stores.writer import PATIENCE_MS
 
 # "A2AG", in the file's header: tells our database from somebody else's.
 APPLICATION_ID = 0x41324147

@@ -26,10 +26,12 @@ from gateway.model.ports import (
     TaskRows,
 )
 from gateway.model.push import PushConfig
-from gateway.stores import changes, rows, schema
+from gateway.stores import auditlog, rows, schema
+from gateway.stores.changes import Transaction, apply
 from gateway.stores.datafolder import FolderLock, prepare
 from gateway.stores.named_sql import SQL
 from gateway.stores.readers import Readers
+from gateway.stores.reservations import find
 from gateway.stores.writer import Writer
 
 # Reads share the machine with the loop: two keep a long ListTasks from standing in everybody's way, more would
@@ -42,59 +44,53 @@ async def open_sqlite(path: Path, *, now: Callable[[], int], node: str) -> Sqlit
 
     Raises StoreProblem when the file cannot be used; nothing is held then.
     """
-    lock, writer, readers = await asyncio.to_thread(_open, path, now())
-    return SqliteStore(lock, writer, Readers(readers), now, node)
+    lock, transaction, writer, readers = await asyncio.to_thread(_open, path, now, node)
+    return SqliteStore(lock, transaction, writer, Readers(readers))
 
 
-def _open(path: Path, now: int) -> tuple[FolderLock, sqlite3.Connection, list[sqlite3.Connection]]:
+def _open(
+    path: Path, now: Callable[[], int], node: str
+) -> tuple[FolderLock, Transaction, sqlite3.Connection, list[sqlite3.Connection]]:
     prepare(path)
     lock = FolderLock(path.parent)
     opened: list[sqlite3.Connection] = []
     try:
         opened.append(schema.open_writer(path))
-        # The lock on the folder says that nobody delivers them any more.
-        opened[0].execute(SQL["free_deliveries"], {"now": now})
+        with schema.problems(path):
+            # The lock on the folder says that nobody delivers them any more.
+            opened[0].execute(SQL["free_deliveries"], {"now": now()})
+            transaction = Transaction.of(opened[0], now, node)
         opened.extend(schema.open_reader(path) for _ in range(READERS))
     except BaseException:
         for connection in opened:
             connection.close()
         lock.release()
         raise
-    return lock, opened[0], opened[1:]
+    return lock, transaction, opened[0], opened[1:]
 
 
 class SqliteStore(Store):
     """Made by `open_sqlite`."""
 
     def __init__(
-        self,
-        lock: FolderLock,
-        connection: sqlite3.Connection,
-        readers: Readers,
-        now: Callable[[], int],
-        node: str,
+        self, lock: FolderLock, transaction: Transaction, connection: sqlite3.Connection, readers: Readers
     ) -> None:
         self._lock = lock
+        self._transaction = transaction
         self._connection = connection
         self._read = readers.run
         self._readers = readers
-        self._now = now
-        self._node = node
-        self._sizes = changes.Sizes()
-        self._writer = Writer(connection, on_lost=self._sizes.clear)
+        self._writer = Writer(connection, transaction)
 
     @property
     def trouble(self) -> str | None:
         return self._writer.trouble
 
     def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> asyncio.Future[Reservation | None]:
-        return self._writer.submit(partial(self._apply, changes, records))
+        return self._writer.submit(partial(apply, self._transaction, changes, records))
 
     def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> None:
-        self._writer.later(partial(self._apply, changes, records))
-
-    def _apply(self, wanted: Sequence[Change], records: Sequence[AuditEntry], cursor: sqlite3.Cursor) -> None:
-        changes.apply(changes.Transaction(cursor, self._now(), self._node, self._sizes), wanted, records)
+        self._writer.later(partial(apply, self._transaction, changes, records))
 
     async def task(
         self, tenant: str, task_id: str, *, owner: str | None = None, agent: str | None = None
@@ -113,7 +109,8 @@ class SqliteStore(Store):
     async def reservation(
         self, tenant: str, principal: str, message_id: str, *, agent: str | None = None
     ) -> list[Reservation]:
-        return await self._read(rows.reservations, tenant, principal, message_id, agent)
+        recent = self._transaction.reservations.recent(tenant, principal, message_id)
+        return await self._read(find, recent, tenant, principal, message_id, agent)
 
     async def upstream_context(self, tenant: str, owner: str, agent: str, context_id: str) -> str | None:
         return await self._read(rows.upstream_context, tenant, owner, agent, context_id)
@@ -127,14 +124,14 @@ class SqliteStore(Store):
     async def claim(self, node: str, now: int, lease_until: int, limit: int) -> list[TaskRow]:
         # The lock on the folder is the lease: a task of another node was left behind by an earlier life, and
         # one of ours is being worked on, whatever the clock says.
-        claimed = await self._writer.submit(partial(_claim, node, limit))
+        claimed = await self._writer.submit(partial(_claim, self._transaction.cursor, node, limit))
         return await self._read(rows.tasks_by_id, claimed)
 
     async def unsettled(self, before: int) -> list[Reservation]:
         return await self._read(rows.unsettled, before)
 
     async def due(self, now: int, limit: int, lease_ms: int) -> list[Delivery]:
-        leased = await self._writer.submit(partial(_lease_deliveries, now, limit, lease_ms))
+        leased = await self._writer.submit(partial(_lease_deliveries, self._transaction.cursor, now, limit, lease_ms))
         return await self._read(rows.deliveries, leased) if leased else []
 
     async def agents(self) -> list[AgentRecord]:
@@ -144,7 +141,7 @@ class SqliteStore(Store):
         return await self._read(rows.keys)
 
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
-        return await self._read(rows.audit, after, limit)
+        return await self._read(auditlog.read, after, limit)
 
     async def aclose(self) -> None:
         await self._writer.aclose()
@@ -157,13 +154,13 @@ class SqliteStore(Store):
         self._lock.release()
 
 
-def _claim(node: str, limit: int, cursor: sqlite3.Cursor) -> list[rows.Row]:
+def _claim(cursor: sqlite3.Cursor, node: str, limit: int) -> list[rows.Row]:
     found = cursor.execute(SQL["claimable"], {"node": node, "limit": limit}).fetchall()
     cursor.executemany(SQL["claim"], [(node, *key) for key in found])
     return found
 
 
-def _lease_deliveries(now: int, limit: int, lease_ms: int, cursor: sqlite3.Cursor) -> list[rows.Row]:
+def _lease_deliveries(cursor: sqlite3.Cursor, now: int, limit: int, lease_ms: int) -> list[rows.Row]:
     found = cursor.execute(SQL["due"], (now, limit)).fetchall()
     leases = [(now + lease_ms, *key) for *key, _ in found]
     cursor.executemany(SQL["lease_delivery"], leases)

@@ -1,13 +1,13 @@
 """The one writer: many requests, one fsync.
 
 Requests queue up. Once per round of the event loop those that wait are executed, on the loop, in one
-transaction; then a thread of its own runs COMMIT (the fsync, and now and then a checkpoint) while the loop
-serves others. What arrives meanwhile is the next transaction. Rows on the loop and not in the thread: two
-threads that both need the GIL for every row cost more than the rows (research/hotpath.md §2: 75–100 µs a call).
+transaction (`batch.py`); then a thread of its own runs COMMIT (the fsync, and now and then a checkpoint) while the
+loop serves others. What arrives meanwhile is the next transaction. Rows on the loop and not in the thread: two
+threads that both need the GIL for every row cost more than the rows (75–100 µs a call).
 
-Each request stands under its own savepoint, so a bad one fails one caller. A failed COMMIT fails everybody in
-it and acknowledges nothing. After a full disk the next transaction may succeed; after any other I/O error what
-is on the disk is unknown, and the writer refuses until the process is started again.
+A bad request fails one caller. A failed COMMIT fails everybody in it and acknowledges nothing. After a full disk
+the next transaction may succeed; after any other I/O error what is on the disk is unknown, and the writer refuses
+until the process is started again.
 """
 
 from __future__ import annotations
@@ -20,17 +20,13 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from gateway.model.errors import GatewayError, Reason
-from gateway.stores.problems import BadChange
+from gateway.stores.batch import PASSING, STORE_FAULTS, Batch, Request, StoreFault, Work, primary_code
 
 log = logging.getLogger(__name__)
 
-# Rows run for at most this long before the loop gets its turn (300–600 requests).
-BATCH_SECONDS = 0.004
 # What nobody waits for is written after this time, or with the next commit.
 LATER_SECONDS = 0.004
 # About a second of work: who would wait longer is better served by a refusal now.
@@ -40,62 +36,33 @@ QUEUE_LIMIT = 65_536
 # How long another program (a person's sqlite3 shell) may hold the write lock before we call it a failure.
 PATIENCE_MS = 5_000
 
-Work: TypeAlias = Callable[[sqlite3.Cursor], Any]
 
-# Primary result codes that say something about the store, not about the request that met them.
-_STORE_FAULTS = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_NOTADB,
-}
-# Those after which the next transaction starts from a known state.
-_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_FULL}
+class Aside(Protocol):
+    """What a transaction keeps in memory. It must never know more than the file, nor less once that is durable."""
 
+    def finish(self, cursor: sqlite3.Cursor) -> None:
+        """All requests are executed: the last rows, just before COMMIT."""
+        ...
 
-class Withdraw(Exception):
-    """Raised by a request's work: undo its rows and answer with `answer`. Not an error."""
+    def durable(self) -> None:
+        """COMMIT has succeeded."""
+        ...
 
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-
-class _StoreFault(Exception):
-    """The transaction cannot go on, whichever request it was that met the fault."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    work: Work
-    future: asyncio.Future[Any] | None
-    answer: Any = None
-    error: Exception | None = None
-
-
-def primary_code(error: BaseException) -> int:
-    """The error's primary result code (the low byte of an extended one); 0 if SQLite did not give it."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    def undone(self) -> None:
+        """Nothing that was executed since BEGIN has happened."""
+        ...
 
 
 class Writer:
-    """Owns `connection`. `on_lost` is called when a transaction did not become durable."""
+    """Owns `connection`, and tells `aside` how its transactions go."""
 
-    def __init__(self, connection: sqlite3.Connection, *, on_lost: Callable[[], object]) -> None:
+    def __init__(self, connection: sqlite3.Connection, aside: Aside) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
-        self._on_lost = on_lost
+        self._aside = aside
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Request] = deque()
-        self._batch: list[_Request] = []
+        self._queue: deque[Request] = deque()
+        self._batch = Batch(connection)
         self._busy = False  # a round is scheduled or a transaction is open
         self._wanted = False  # somebody in the queue waits
         self._timer: asyncio.TimerHandle | None = None
@@ -119,7 +86,7 @@ class Writer:
         if self._refusal is not None or len(self._queue) >= WAITING_LIMIT:
             future.set_exception(_unavailable(self._refusal or "The store has more to write than it can take"))
             return future
-        self._queue.append(_Request(work, future))
+        self._queue.append(Request(work, future))
         self._want()
         return future
 
@@ -128,7 +95,7 @@ class Writer:
         if self._refusal is not None or len(self._queue) >= QUEUE_LIMIT:
             log.error("not written: %s", self._refusal or "too much is waiting already")
             return
-        self._queue.append(_Request(work, None))
+        self._queue.append(Request(work, None))
         if self._timer is None and not self._wanted:
             self._timer = self._loop.call_later(LATER_SECONDS, self._time_is_up)
 
@@ -175,54 +142,35 @@ class Writer:
     def _begun(self, error: sqlite3.Error | None) -> None:
         self._wanted = False
         if error is not None:
-            self._batch = list(self._queue)
-            self._queue.clear()
+            self._batch.take_all(self._queue)
             self._end(error)
             return
         try:
-            self._execute_batch()
-        except _StoreFault as fault:
+            if self._batch.execute(self._queue):
+                self._aside.finish(self._cursor)
+                self._wanted = bool(self._queue)
+                self._jobs.put(("COMMIT", self._end))
+            else:
+                self._begin_again()
+        except StoreFault as fault:
             self._end(fault.error)
+        except sqlite3.Error as error:
+            self._end(error)
         except Exception as unexpected:
             log.exception("a transaction was given up")
             self._end(unexpected)
-        else:
-            self._jobs.put(("COMMIT", self._end))
 
-    def _execute_batch(self) -> None:
-        waiting, batch = self._queue, self._batch
-        until = perf_counter() + BATCH_SECONDS
-        while waiting:
-            request = waiting.popleft()
-            batch.append(request)
-            self._execute(request)
-            if perf_counter() > until:
-                self._wanted = bool(waiting)
-                break
-
-    def _execute(self, request: _Request) -> None:
-        execute = self._cursor.execute
-        execute("SAVEPOINT request")
-        try:
-            request.answer = request.work(self._cursor)
-        except Withdraw as withdraw:
-            request.answer = withdraw.answer
-            execute("ROLLBACK TO request")
-        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
-            if primary_code(error) in _STORE_FAULTS or not self._connection.in_transaction:
-                raise _StoreFault(error) from error
-            execute("ROLLBACK TO request")
-            # What was wrong stays readable for the log, through the cause.
-            request.error = BadChange(str(error))
-            request.error.__cause__ = error
-        except Exception as error:
-            execute("ROLLBACK TO request")
-            request.error = error
-        execute("RELEASE request")
+    def _begin_again(self) -> None:
+        self._cursor.execute("ROLLBACK")
+        self._aside.undone()
+        self._batch.undo(self._queue)
+        self._loop.call_soon(self._begin)
 
     def _end(self, error: BaseException | None) -> None:
-        batch, self._batch = self._batch, []
-        if error is not None:
+        batch = self._batch.end()
+        if error is None:
+            self._aside.durable()
+        else:
             self._lost(error, batch)
         for request in batch:
             _resolve(request)
@@ -234,11 +182,11 @@ class Writer:
             if self._idle is not None:
                 self._idle.set_result(None)
 
-    def _lost(self, error: BaseException, batch: list[_Request]) -> None:
+    def _lost(self, error: BaseException, batch: list[Request]) -> None:
         if self._connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._cursor.execute("ROLLBACK")
-        if primary_code(error) in _STORE_FAULTS - _PASSING or self._connection.in_transaction:
+        if primary_code(error) in STORE_FAULTS - PASSING or self._connection.in_transaction:
             self._refusal = "The store failed and needs a restart"
             batch += self._queue
             self._queue.clear()
@@ -247,7 +195,7 @@ class Writer:
         for request in batch:
             request.error = _unavailable(self._refusal or "The store cannot write now")
             request.error.__cause__ = error
-        self._on_lost()
+        self._aside.undone()
 
     # The thread.
 
@@ -274,7 +222,7 @@ class Writer:
         return None
 
 
-def _resolve(request: _Request) -> None:
+def _resolve(request: Request) -> None:
     future, error = request.future, request.error
     if future is None:
         # When the store failed, `_lost` has said it once for all.

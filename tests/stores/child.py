@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from gateway.model.errors import GatewayError
+from gateway.stores import reservations
 from gateway.stores.sqlite import SqliteStore, open_sqlite
 from tests.stores.contract import NODE, NOW, entry, key, new_task, reserve
 
@@ -25,7 +26,8 @@ def say(line: str) -> None:
 
 
 async def commit_forever(store: SqliteStore, first: int) -> None:
-    """Accept tasks from eight callers at once until somebody kills us."""
+    """Accept tasks from eight callers at once until somebody kills us, in the middle of a merge as like as not."""
+    reservations.MERGE_SIZE, reservations.MERGE_STEP = 100, 10
     numbers = count(first)
 
     async def caller() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import subprocess
@@ -17,7 +18,7 @@ from gateway.model.task import TaskState
 from gateway.stores.problems import DiskFull
 from gateway.stores.sqlite import SqliteStore, open_sqlite
 from tests.stores.child import STARVED_AT
-from tests.stores.contract import NODE, NOW, advance, chunk, entry, new_task, status, written
+from tests.stores.contract import NODE, NOW, advance, chunk, entry, key, new_task, reserve, status, written
 
 ROOT = Path(__file__).parents[2]
 KILLS = 20
@@ -30,6 +31,10 @@ async def open_store(path: Path) -> SqliteStore:
 def child(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.stores.child", *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def batched(ids: list[str], size: int) -> Iterator[list[str]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
 @pytest.mark.slow
@@ -46,13 +51,20 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
             lines += process.stdout
         acknowledged |= {line.strip() for line in lines if line.endswith("\n")}
         store = await open_store(path)
-        assert acknowledged <= {r.request_id for _, r in await store.audit(0, 1_000_000)}
+        record = await store.audit(0, 1_000_000)
+        assert [idx for idx, _ in record] == list(range(1, len(record) + 1))
+        ids = [entry.request_id for _, entry in record]
+        assert len(ids) == len(set(ids))
+        assert acknowledged <= set(ids)
         await store.aclose()
     store = await open_store(path)
     for id in random_numbers.sample(sorted(acknowledged), 200):
         assert await store.task("t", id) is not None
         assert [record.seq for record in await store.events("t", id, 0)] == [1]
         assert (await store.reservation("t", "key:ann", id))[0].settled
+    for few in batched(sorted(acknowledged), 500):
+        again = await asyncio.gather(*(store.commit(reserve(key(id), task_id="again")) for id in few))
+        assert [holder and holder.task_id for holder in again] == few
     await store.aclose()
 
 
@@ -104,7 +116,8 @@ async def test_a_full_disk_refuses_commits_and_recovers_when_there_is_space(smal
     await store.commit(change, records=[entry("after")])
     await store.aclose()
     again = await open_store(small_disk / "gateway.db")
-    assert await written(again) == [*acknowledged, "after"]
+    record = await again.audit(0, 1_000)
+    assert [(idx, e.request_id) for idx, e in record] == list(enumerate([*acknowledged, "after"], 1))
     assert await again.task("t", "task-1") == change.row
     await again.aclose()
 

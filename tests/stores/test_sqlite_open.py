@@ -29,11 +29,13 @@ ROOT = Path(__file__).parents[2]
 SCHEMA = {
     "agent": "id card_url trusted added card etag fetched",
     "api_key": "tenant id name prefix hash created revoked",
-    "audit": "idx body",
+    "audit": "last_idx first_idx entries",
     "event": "tenant task_id first_seq last_seq bodies",
     "outbox": "tenant task_id config_id seq due attempts",
     "push_config": "tenant task_id id doc",
-    "reservation": "tenant principal message_id agent digest task_id at settled reply",
+    "reservation": "n hash tenant principal message_id agent digest task_id at settled reply",
+    "reservation_by_hash": "hash n",
+    "reservation_merged": "id n",
     "task": "tenant id owner agent context_id state created updated deadline message_id seq fence node"
     " upstream doc_seq doc",
     "upstream_context": "tenant owner agent context_id upstream_context_id",
@@ -41,11 +43,13 @@ SCHEMA = {
 KEYS = {
     "agent": "id",
     "api_key": "tenant id",
-    "audit": "idx",
+    "audit": "last_idx",
     "event": "tenant task_id last_seq",
     "outbox": "tenant task_id config_id seq",
     "push_config": "tenant task_id id",
-    "reservation": "tenant principal message_id agent",
+    "reservation": "n",
+    "reservation_by_hash": "hash n",
+    "reservation_merged": "id",
     "task": "tenant id",
     "upstream_context": "tenant owner agent context_id",
 }

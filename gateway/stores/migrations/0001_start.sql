@@ -3,9 +3,11 @@
 -- twenty, and they mean the same everywhere:
 --   1 SUBMITTED  2 WORKING  3 COMPLETED  4 FAILED  5 CANCELED  6 INPUT_REQUIRED  7 REJECTED  8 AUTH_REQUIRED
 
--- One message, one task or one reply. The agent stands last in the key, so that a caller's message id can be
--- looked up without it.
+-- One message, one task or one reply. Rows are written in the order of n. hash is of tenant, principal and
+-- message_id (stores/reservations.py); it is no key: what has an equal hash is compared word by word.
 CREATE TABLE reservation (
+    n INTEGER PRIMARY KEY,
+    hash INTEGER NOT NULL,
     tenant TEXT NOT NULL,
     principal TEXT NOT NULL,
     message_id TEXT NOT NULL,
@@ -14,16 +16,30 @@ CREATE TABLE reservation (
     task_id TEXT NOT NULL,
     at INTEGER NOT NULL,
     settled INTEGER NOT NULL,
-    reply BLOB,
-    PRIMARY KEY (tenant, principal, message_id, agent)
+    reply BLOB
+);
+
+-- How a row is found, unless it is so new that the process that writes knows it by heart: rows are entered here
+-- many at a time, and all of them up to reservation_merged.n are. An entry may outlive its row.
+CREATE TABLE reservation_by_hash (
+    hash INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (hash, n)
 ) WITHOUT ROWID;
+
+CREATE TABLE reservation_merged (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    n INTEGER NOT NULL
+);
+INSERT INTO reservation_merged (id, n) VALUES (1, 0);
 
 -- What a dead process had begun. Rows are in it only while the work is open.
 CREATE INDEX reservation_open ON reservation (at) WHERE settled = 0 AND reply IS NULL;
 
 -- A projection of the log: the columns that questions are asked about, and a snapshot of the task as it was
 -- after event doc_seq. What came later is folded in by readers, so a long stream does not rewrite its whole
--- document with each event. doc is last: reading the other columns never touches its overflow pages.
+-- document with each event. While there is none (doc_seq is 0), the log begins with the whole task. doc is last:
+-- reading the other columns never touches its overflow pages.
 CREATE TABLE task (
     tenant TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -40,7 +56,7 @@ CREATE TABLE task (
     node TEXT NOT NULL,
     upstream BLOB,
     doc_seq INTEGER NOT NULL,
-    doc BLOB NOT NULL,
+    doc BLOB,
     PRIMARY KEY (tenant, id)
 );
 
@@ -125,8 +141,10 @@ CREATE TABLE api_key (
     PRIMARY KEY (tenant, id)
 ) WITHOUT ROWID;
 
--- In the order of the commits. AUTOINCREMENT: an index is never used twice, even if the newest row were deleted.
+-- In the order of the commits: one row per transaction, with the canonical JSON of one entry on each line, from
+-- first_idx to last_idx. AUTOINCREMENT: an index is never used twice, even if the newest row were deleted.
 CREATE TABLE audit (
-    idx INTEGER PRIMARY KEY AUTOINCREMENT,
-    body BLOB NOT NULL
+    last_idx INTEGER PRIMARY KEY AUTOINCREMENT,
+    first_idx INTEGER NOT NULL,
+    entries BLOB NOT NULL
 );
