@@ -70,7 +70,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "importlib": frozenset({"gateway.upstream.local", "gateway.cli"}),
     # Formats and data.
     "orjson": frozenset({"gateway.dialects", "gateway.server", "gateway.stores", "gateway.upstream"}),
-    "json": frozenset({"gateway.cli", "gateway.config.reference"}),
+    "json": frozenset({"gateway.cli", "gateway.config.reference", "gateway.model.tool"}),
     "yaml": frozenset({"gateway.config.source"}),
     "sqlite3": frozenset({"gateway.stores", "agents.librarian"}),
     "jsonrpcserver": frozenset({"gateway.server.dispatch"}),
