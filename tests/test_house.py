@@ -66,7 +66,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "multiprocessing": frozenset(),
     "pickle": frozenset(),
     "marshal": frozenset(),
-    "ctypes": frozenset(),
+    "ctypes": frozenset({"gateway.upstream.watchdog"}),
     "importlib": frozenset({"gateway.upstream.local", "gateway.cli"}),
     # Formats and data.
     "orjson": frozenset({"gateway.dialects", "gateway.server", "gateway.stores", "gateway.upstream"}),
@@ -80,7 +80,14 @@ ROOMS: dict[str, frozenset[str]] = {
     "pydantic_core": frozenset({"gateway.config"}),
     # Time, randomness, threads: given in everywhere else.
     "time": frozenset(
-        {"gateway.app", "gateway.stores.memory", "gateway.stores.writer", "gateway.cli.follow", "agents.librarian"}
+        {
+            "gateway.app",
+            "gateway.stores.memory",
+            "gateway.stores.writer",
+            "gateway.cli.follow",
+            "gateway.upstream.watchdog",
+            "agents.librarian",
+        }
     ),
     "random": frozenset(),
     "secrets": frozenset({"gateway.core.keys", "gateway.server.incident"}),
@@ -109,8 +116,11 @@ USES: dict[str, dict[str, str]] = {
     "datetime.datetime.utcnow": {},
     "os.system": {},
     "os.popen": {},
-    "os.fork": {},
+    "os.fork": {"gateway.upstream.watchdog": "a program of its own, with one thread, that starts one command"},
     "asyncio.create_subprocess_exec": {},
+    ".subprocess_exec": {"gateway.upstream.process": "commands of the operator's configuration, and no others"},
+    ".subprocess_shell": {},
+    ".posix_spawn": {},
     "asyncio.create_subprocess_shell": {},
     "asyncio.open_connection": {},
     "asyncio.open_unix_connection": {},
