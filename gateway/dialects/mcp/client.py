@@ -149,7 +149,7 @@ def peer_error(error: Tree) -> PeerError:
 
 def unnamed_error(tree: Any) -> PeerError | None:
     """An error whose id is null, missing or made up: how servers refuse what they could not or would not read."""
-    error = tree.get("error") if type(tree) is dict else None
+    error = tree.get("error") if type(tree) is dict and not tree.keys() & {"result", "method"} else None
     if type(error) is dict and type(error.get("code")) is int:
         return peer_error(error)
     return None
