@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from gateway.dialects.mcp import client as wire
+from gateway.dialects.mcp.errors import Code
 from gateway.dialects.mcp.headers import SESSION_HEADER, VERSION_HEADER
 from gateway.dialects.mcp.message import Message, Request, notification, request
 from gateway.dialects.mcp.message import Response as Answered
@@ -142,6 +143,8 @@ class HttpSession:
         raise error
 
     def _judged(self, error: Refused | Unexpected) -> Exception:
+        if isinstance(error, Refused) and error.code == Code.METHOD_NOT_FOUND:
+            return error
         if error.status == 404 and self._id is not None:
             self._forget(error)
             return Lost(error)

@@ -19,8 +19,6 @@ Open: TypeAlias = Callable[[Caller], Awaitable[Session]]
 # Seconds before a session that could not be opened, or was lost soon after, is opened again: none the first time, for
 # servers are restarted, and then ever longer. The factor of chance keeps many gateways from coming all at once.
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-# What lives so long did not fail when it began.
-STEADY_SECONDS = 60.0
 # Failures that are remembered at the same time; the oldest is forgotten first.
 REMEMBERED = 1024
 
@@ -62,15 +60,24 @@ class _Place:
 
 class Pool:
     """At most `most` sessions. One that has had nothing to do for `idle` seconds is closed, and one that is older than
-    `lifetime` as soon as it has nothing to do. `chance` gives numbers from 0 to 1."""
+    `lifetime` as soon as it has nothing to do. One that is lost before it was `steady` seconds old counts as failed,
+    like one that could not be opened. `chance` gives numbers from 0 to 1."""
 
     def __init__(
-        self, open: Open, *, most: int, idle: float, lifetime: float | None, chance: Callable[[], float]
+        self,
+        open: Open,
+        *,
+        most: int,
+        idle: float,
+        lifetime: float | None,
+        steady: float,
+        chance: Callable[[], float],
     ) -> None:
         self._open = open
         self._most = most
         self._idle = idle
         self._lifetime = lifetime
+        self._steady = steady
         self._chance = chance
         self._loop = asyncio.get_running_loop()
         self._places: dict[Key, _Place] = {}
@@ -118,8 +125,8 @@ class Pool:
         if dead is not None:
             del self._places[key]
             self._chores.add(dead.session.aclose())
-            if now - dead.born < STEADY_SECONDS:
-                self._failed(key)
+            if now - dead.born < self._steady:
+                self._failed(key, now)
             else:
                 self._backoffs.pop(key, None)
         if key in self._backoffs and (wait := self._backoffs[key].wait(now)):
@@ -129,7 +136,7 @@ class Pool:
         try:
             session = await self._open(caller)
         except Exception:
-            self._failed(key)
+            self._failed(key, self._loop.time())
             raise
         self._places[key] = _Place(session, self._loop.time())
         self._watch()
@@ -140,9 +147,9 @@ class Pool:
         if not task.cancelled():
             task.exception()  # whoever waited knows; if nobody did, nobody needs to
 
-    def _failed(self, key: Key) -> None:
+    def _failed(self, key: Key, now: float) -> None:
         backoff = self._backoffs.pop(key, None) or Backoff()
-        backoff.failed(self._loop.time(), self._chance())
+        backoff.failed(now, self._chance())
         self._backoffs[key] = backoff
         if len(self._backoffs) > REMEMBERED:
             del self._backoffs[next(iter(self._backoffs))]
@@ -175,7 +182,7 @@ class Pool:
                 place.used = now
             elif not place.session.alive:
                 # Until somebody wants it again it keeps its place, and with it the memory of when it began.
-                if now - place.used > STEADY_SECONDS:
+                if now - place.used > self._steady:
                     self._let_go(key)
             elif now - place.used >= self._idle or (self._lifetime is not None and now - place.born >= self._lifetime):
                 self._let_go(key)

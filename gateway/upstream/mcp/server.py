@@ -249,6 +249,7 @@ class HttpServer(McpServer):
             most=self.limits.sessions,
             idle=self.limits.idle_session_seconds,
             lifetime=None,
+            steady=0.0,  # a session is nothing: a server that was restarted has merely forgotten it
             chance=self._chance,
         )
         pool.put(OWN, own)

@@ -22,6 +22,9 @@ from gateway.upstream.mcp.pool import OWN, Pool, key_of
 from gateway.upstream.mcp.session import Session
 from gateway.upstream.process import Command, Process, start
 
+# A process that lives so long did not fail when it began.
+STEADY_SECONDS = 60.0
+
 
 class Pipe:
     """A process and what is said over its pipes (`process.Listener`)."""
@@ -83,6 +86,7 @@ class StdioBackend:
             most=limits.processes,
             idle=limits.idle_session_seconds,
             lifetime=limits.lifetime_seconds,
+            steady=STEADY_SECONDS,
             chance=chance,
         )
 
