@@ -13,7 +13,7 @@ Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABL
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from gateway.model.agent import Agent, Upstream
 from gateway.model.audit import AuditEntry
@@ -133,6 +133,18 @@ class KeyRecord:
 
 
 @value
+class PinRecord:
+    """A definition of an MCP server that was approved: `kind` and `key` as in `model.tool`, the tree as it was."""
+
+    server: str
+    kind: str
+    key: str
+    hash: str
+    tree: dict[str, Any]
+    approved: int
+
+
+@value
 class Delivery:
     """One push that is due: event `seq` of a task for one configuration. `body` is a StreamResponse."""
 
@@ -244,6 +256,18 @@ class PutKey:
     record: KeyRecord
 
 
+@value
+class PutPin:
+    record: PinRecord
+
+
+@value
+class DropPin:
+    server: str
+    kind: str
+    key: str
+
+
 Change: TypeAlias = (
     Reserve
     | Release
@@ -257,6 +281,8 @@ Change: TypeAlias = (
     | PutAgent
     | DropAgent
     | PutKey
+    | PutPin
+    | DropPin
 )
 
 
@@ -321,6 +347,8 @@ class Store(Protocol):
     async def agents(self) -> list[AgentRecord]: ...
 
     async def keys(self) -> list[KeyRecord]: ...
+
+    async def pins(self) -> list[PinRecord]: ...
 
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
         """Audit records in the order in which they were written, those after index `after`."""

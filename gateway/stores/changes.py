@@ -20,11 +20,13 @@ from gateway.model.ports import (
     Change,
     CreateTask,
     DropAgent,
+    DropPin,
     DropPushConfig,
     Fenced,
     Key,
     PutAgent,
     PutKey,
+    PutPin,
     PutPushConfig,
     PutUpstreamContext,
     Record,
@@ -36,6 +38,7 @@ from gateway.model.ports import (
 )
 from gateway.model.push import PushConfig
 from gateway.stores.named_sql import SQL
+from gateway.stores.pins import drop_pin, put_pin
 from gateway.stores.problems import BadChange
 from gateway.stores.rows import STATES, reservation
 from gateway.stores.writer import Withdraw
@@ -277,6 +280,8 @@ _APPLY: dict[type[Any], Callable[[Transaction, Any], None]] = {
     PutAgent: _put_agent,
     DropAgent: _drop_agent,
     PutKey: _put_key,
+    PutPin: lambda tx, change: put_pin(tx.cursor, change),
+    DropPin: lambda tx, change: drop_pin(tx.cursor, change),
 }
 
 _APPEND_AUDIT = SQL["append_audit"]

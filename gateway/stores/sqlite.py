@@ -18,6 +18,7 @@ from gateway.model.ports import (
     Change,
     Delivery,
     KeyRecord,
+    PinRecord,
     Record,
     Reservation,
     Store,
@@ -29,6 +30,7 @@ from gateway.model.push import PushConfig
 from gateway.stores import changes, rows, schema
 from gateway.stores.datafolder import FolderLock, prepare
 from gateway.stores.named_sql import SQL
+from gateway.stores.pins import pins
 from gateway.stores.readers import Readers
 from gateway.stores.writer import Writer
 
@@ -142,6 +144,9 @@ class SqliteStore(Store):
 
     async def keys(self) -> list[KeyRecord]:
         return await self._read(rows.keys)
+
+    async def pins(self) -> list[PinRecord]:
+        return await self._read(pins)
 
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
         return await self._read(rows.audit, after, limit)

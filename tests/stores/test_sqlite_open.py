@@ -36,6 +36,7 @@ SCHEMA = {
     "reservation": "tenant principal message_id agent digest task_id at settled reply",
     "task": "tenant id owner agent context_id state created updated deadline message_id seq fence node"
     " upstream doc_seq doc",
+    "tool_pin": "server kind key hash tree approved",
     "upstream_context": "tenant owner agent context_id upstream_context_id",
 }
 KEYS = {
@@ -47,6 +48,7 @@ KEYS = {
     "push_config": "tenant task_id id",
     "reservation": "tenant principal message_id agent",
     "task": "tenant id",
+    "tool_pin": "server kind key",
     "upstream_context": "tenant owner agent context_id",
 }
 INDEXES = {
