@@ -67,7 +67,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "pickle": frozenset(),
     "marshal": frozenset(),
     "ctypes": frozenset({"gateway.upstream.watchdog"}),
-    "importlib": frozenset({"gateway.upstream.local", "gateway.cli"}),
+    "importlib": frozenset({"gateway.upstream.local", "gateway.cli", "gateway.app"}),  # the last: our own version
+    # Secrets.
+    "cryptography": frozenset({"gateway.server.mcp.seal"}),
     # Formats and data.
     "orjson": frozenset({"gateway.dialects", "gateway.server", "gateway.stores", "gateway.upstream"}),
     "json": frozenset({"gateway.cli", "gateway.config.reference", "gateway.model.tool"}),
@@ -101,6 +103,7 @@ JSON_IN: dict[str, str] = {
     "gateway.dialects.strict_json": "the one reader",
     "gateway.dialects.tasks": "reads back what a model of ours has just written, to get a plain tree",
     "gateway.stores.rows": "rows that we wrote",
+    "gateway.stores.pins": "rows that we wrote",
     "gateway.stores.changes": "rows that we wrote",
     "gateway.core.registry": "a card as it stands in our own store; it came in through the one reader",
     "gateway.cli.client": "the gateway's own answers, on the caller's machine",
@@ -111,7 +114,10 @@ USES: dict[str, dict[str, str]] = {
     "json.loads": JSON_IN,
     "json.load": JSON_IN,
     ".model_validate_json": JSON_IN,
-    "os.urandom": {"gateway.app": "ids are made here and given in"},
+    "os.urandom": {
+        "gateway.app": "ids are made here and given in",
+        "gateway.server.mcp.seal": "a nonce that repeats would give the key away; nobody else may make it",
+    },
     "datetime.datetime.now": {},
     "datetime.datetime.utcnow": {},
     "os.system": {},
@@ -138,6 +144,8 @@ USES: dict[str, dict[str, str]] = {
 # Imports inside functions: none to hide a cycle, these to keep the start short.
 LATE: dict[tuple[str, str], str] = {
     ("gateway.server.a2a_jsonrpc", "gateway.server.dispatch"): "jsonrpcserver, for what is not one plain call",
+    ("gateway.server.mcp.seal", "cryptography.exceptions"): "only when something sealed comes or goes",
+    ("gateway.server.mcp.seal", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
     ("gateway.cli.grammar", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
 }
 

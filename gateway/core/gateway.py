@@ -20,6 +20,8 @@ from gateway.core.pushes import Pushes
 from gateway.core.registry import Registered, Registry
 from gateway.core.results import Results
 from gateway.core.tasks import Tasks
+from gateway.core.tools.listening import Listening
+from gateway.core.tools.tools import Tools
 from gateway.core.turn import Services
 from gateway.core.watch import Watch
 from gateway.model import call as verbs
@@ -30,6 +32,7 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.principal import Kind, Principal
 from gateway.model.task import Task
+from gateway.model.toolcall import Listen, ToolCall
 
 # Calls that name a task and no agent are judged by that task, once it is found.
 _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of the task")
@@ -48,8 +51,10 @@ class Gateway:
         keys: KeyRing,
         cursors: Cursors,
         judge_webhook: Callable[[str], None],
+        tools: Tools,
     ) -> None:
         self.registry = registry
+        self.tools = tools
         self.tasks = Tasks(services, registry, engine, cursors)
         self._new_id = services.new_id
         self._policy = policy
@@ -59,11 +64,15 @@ class Gateway:
         self._results = Results(services, engine, self.tasks, policy)
         self._uses = _uses(self._messages, self.tasks, pushes, self._results, Administration(registry, keys))
 
-    async def handle(self, call: Call, who: Principal) -> Any:
+    async def handle(self, call: Call | ToolCall, who: Principal) -> Any:
         """The result of one call; its type follows from the call's (see the use cases).
 
         Raises GatewayError for everything that the caller may know about.
         """
+        if isinstance(call, ToolCall):
+            if who.hops > MAX_HOPS:
+                raise _too_deep()
+            return await self.tools.handle(call, who)
         ticket, entry = self._admit(call, who)
         use = self._uses[type(call)]
         if isinstance(call, SendMessage):
@@ -90,8 +99,13 @@ class Gateway:
         self._recorder.note(ticket, "ok")
         return watch
 
+    async def listen(self, call: Listen, who: Principal) -> Listening:
+        """Changes of a mount, as they come. Raises GatewayError before."""
+        return await self.tools.open(call, who)
+
     async def drain(self, seconds: float) -> None:
         """Take nothing new, end what only waits, and give callers up to `seconds` for their answers."""
+        self.tools.drain()
         self._results.drain()
         await self._messages.drain(seconds)
 
@@ -122,7 +136,7 @@ class Gateway:
 
     def _refusal(self, call: Call, who: Principal, entry: Registered | None, decision: Decision) -> GatewayError | None:
         if who.hops > MAX_HOPS:
-            return GatewayError(Reason.PERMISSION_DENIED, f"More than {MAX_HOPS} agents asked each other in a row")
+            return _too_deep()
         if call.agent is not None and (entry is None or not (decision.allowed or self.may_see(who, entry))):
             return _no_agent()
         if entry is not None:
@@ -171,6 +185,10 @@ def _uses(
         verbs.ListKeys: administration.list_keys,
         verbs.RevokeKey: administration.revoke_key,
     }
+
+
+def _too_deep() -> GatewayError:
+    return GatewayError(Reason.PERMISSION_DENIED, f"More than {MAX_HOPS} agents asked each other in a row")
 
 
 def _no_agent() -> GatewayError:

@@ -46,6 +46,8 @@ EXIT_SECONDS = 0.1
 STDERR_LINES = 100
 STDERR_PER_SECOND = 20
 STDERR_WIDTH = 500
+# Exit codes of a command that the watchdog ended.
+_OURS = (128 + signal.SIGTERM, 128 + signal.SIGKILL)
 # The head and the tail of a line that was too long, for whoever wants to know whose it was.
 _ENDS = 4096
 
@@ -215,6 +217,7 @@ class Process:
         self._lifeline: int | None = None
         self._gone = asyncio.Event()
         self._told = False
+        self._mute = False
         self._stopping: asyncio.Task[None] | None = None
 
     @property
@@ -288,6 +291,7 @@ class Process:
 
     def closed(self, fd: int) -> None:
         if fd == 1:
+            self._mute = True
             self._cut()  # a server that can no longer answer is of no use, alive or not
             # Mostly it has ended, and in a moment its code and its last words will be known.
             asyncio.get_running_loop().call_later(EXIT_SECONDS, self._tell, "closed its output")
@@ -298,8 +302,11 @@ class Process:
         code = self._transport.get_returncode()
         if code is None or code < 0:
             _sweep(self.pid)
-        said = f": {self.stderr.tail}" if self.stderr.tail else ""
-        self._tell(f"ended with code {code}{said}")
+        if self._mute and code in _OURS:
+            self._tell("closed its output")  # that is why the watchdog ended it
+        else:
+            said = f": {self.stderr.tail}" if self.stderr.tail else ""
+            self._tell(f"ended with code {code}{said}")
         self._gone.set()
         self._transport.close()
 

@@ -40,14 +40,40 @@ def main(words: list[str]) -> int:
     signal.set_wakeup_fd(wake)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    child = _start(argv, prctl, (lifeline, awake, wake))
+    child = Child(_start(argv, prctl, (lifeline, awake, wake)))
     for end in (0, 1):
         os.close(end)  # or the gateway would never see the command close its own
     try:
-        code = _watch(child, lifeline, awake)
+        _watch(child, lifeline, awake)
     finally:
         _end(child, grace)
-    return code
+    return child.code
+
+
+class Child:
+    """The command. `status` is that of wait(2), None as long as it runs."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status: int | None = None
+
+    @property
+    def code(self) -> int:
+        """As a shell has it: 128 and the number of the signal that killed it."""
+        code = 0 if self.status is None else os.waitstatus_to_exitcode(self.status)
+        return code if code >= 0 else 128 - code
+
+    def reap(self) -> None:
+        """Bury whoever has died, strangers' children that became ours included."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                self.status = status
 
 
 def _prctl() -> Callable[..., int]:
@@ -81,44 +107,28 @@ def _start(argv: list[str], prctl: Callable[..., int], private: tuple[int, ...])
         os._exit(127)
 
 
-def _watch(child: int, lifeline: int, awake: int) -> int:
-    """Until the command has ended (its exit code) or the gateway wants it to (0)."""
+def _watch(child: Child, lifeline: int, awake: int) -> None:
+    """Until the command has ended or the gateway wants it to."""
     poll = select.poll()
     poll.register(lifeline, select.POLLIN)
     poll.register(awake, select.POLLIN)
-    while True:
+    while child.status is None:
         ready = [fd for fd, _ in poll.poll()]
         if awake in ready:
             told = os.read(awake, 512)
+            child.reap()
             if any(number != signal.SIGCHLD for number in told):
-                return 0
-            status = _reap(child)
-            if status is not None:
-                return os.waitstatus_to_exitcode(status) & 0xFF
+                return
         if lifeline in ready:
-            return 0
+            return
 
 
-def _reap(child: int) -> int | None:
-    """Bury whoever has died; the status of the command if it was among them."""
-    found = None
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return found
-        if pid == 0:
-            return found
-        if pid == child:
-            found = status
-
-
-def _end(child: int, grace: float) -> None:
-    _signal_group(child, signal.SIGTERM)
+def _end(child: Child, grace: float) -> None:
+    _signal_group(child.pid, signal.SIGTERM)
     _wait_for_all(child, grace)
     deadline = time.monotonic() + LAST_SECONDS
     while time.monotonic() < deadline:
-        _signal_group(child, signal.SIGKILL)
+        _signal_group(child.pid, signal.SIGKILL)
         for pid in _children():
             _signal(pid, signal.SIGKILL)
         # Whoever is killed hands its children to us, so this is asked again until nobody is left.
@@ -126,11 +136,11 @@ def _end(child: int, grace: float) -> None:
             return
 
 
-def _wait_for_all(child: int, seconds: float) -> bool:
+def _wait_for_all(child: Child, seconds: float) -> bool:
     """Whether there is nobody left to wait for."""
     deadline = time.monotonic() + seconds
     while True:
-        _reap(child)
+        child.reap()
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:

@@ -137,3 +137,12 @@ def for_session(error: GatewayError, method: str) -> GatewayError:
     if method == "resources/read" and missing:
         return PeerError(Code.LEGACY_NOT_FOUND, error.message, error.data if isinstance(error, PeerError) else None)
     return error
+
+
+def for_request(error: GatewayError) -> GatewayError:
+    """An error of an older revision as the newest one says it: the codes of then must not be sent (changelog)."""
+    if isinstance(error, PeerError) and error.code == Code.LEGACY_NOT_FOUND:
+        return PeerError(Code.INVALID_PARAMS, error.message, error.data)
+    if isinstance(error, PeerError) and error.code == Code.URL_ELICITATION:
+        return missing_capability({"elicitation": {"url": {}}})
+    return error

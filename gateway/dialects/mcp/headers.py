@@ -112,7 +112,7 @@ def check(raw: Iterable[tuple[bytes, bytes]], method: str, params: Tree) -> None
     if key is not None:
         name = params.get(key)
         header = headers.get(NAME_HEADER)
-        if name is not None and (header is None or unwrap(header) != name):
+        if isinstance(name, str) and (header is None or unwrap(header) != name):
             raise header_mismatch(f"Mcp-Name must be the parameter {key!r} of the body")
 
 

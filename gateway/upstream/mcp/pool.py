@@ -19,6 +19,8 @@ Open: TypeAlias = Callable[[Caller], Awaitable[Session]]
 # Seconds before a session that could not be opened, or was lost soon after, is opened again: none the first time, for
 # servers are restarted, and then ever longer. The factor of chance keeps many gateways from coming all at once.
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+# The longest between two looks at what is idle or old.
+LOOK_SECONDS = 30.0
 # Failures that are remembered at the same time; the oldest is forgotten first.
 REMEMBERED = 1024
 
@@ -172,7 +174,7 @@ class Pool:
 
     def _watch(self) -> None:
         if self._timer is None and not self._closed:
-            self._timer = self._loop.call_later(min(self._idle, 60.0) / 2, self._look)
+            self._timer = self._loop.call_later(min(self._idle / 2, LOOK_SECONDS), self._look)
 
     def _look(self) -> None:
         self._timer = None

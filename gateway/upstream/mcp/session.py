@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -17,6 +18,8 @@ from gateway.model.tool import ACKNOWLEDGED, Caller, Change, Face, Tree
 from gateway.upstream.mcp.fanout import Fanout
 from gateway.upstream.mcp.limits import NOBODY
 from gateway.upstream.mcp.modern import declares
+
+log = logging.getLogger(__name__)
 
 # Messages about what has already ended (cancel, delete, unsubscribe) are worth this many seconds.
 FAREWELL_SECONDS = 5.0
@@ -57,9 +60,9 @@ class Chores:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._quiet(work))
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
 
     async def aclose(self) -> None:
@@ -72,10 +75,11 @@ class Chores:
         """Wait for what is under way; each chore has an end of its own."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    @staticmethod
-    async def _quiet(work: Coroutine[Any, Any, None]) -> None:
-        with contextlib.suppress(GatewayError):
-            await work
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, GatewayError):
+            log.error("a chore of a session failed", exc_info=error)
 
 
 class Levels:
