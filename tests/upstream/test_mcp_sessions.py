@@ -223,6 +223,29 @@ async def test_a_server_that_forgets_every_session_at_once_is_a_failure_and_not_
         assert len(it.seen("tools/call")) == 2
 
 
+@pytest.mark.security
+async def test_a_call_that_the_server_finds_malformed_disturbs_no_other_and_is_no_way_to_make_it_busy() -> None:
+    arrived, go = asyncio.Event(), asyncio.Event()
+
+    async def called(call: Call) -> bytes:
+        if call.params["name"] == "bad":
+            return call.error(-32600, "malformed", status="400 Bad Request")
+        arrived.set()
+        await go.wait()
+        return done(call)
+
+    async with sessions(tools_call=called) as (it, server, _):
+        slow = asyncio.ensure_future(server.request("tools/call", CALL, Recorder("alice")))
+        await asyncio.wait_for(arrived.wait(), PATIENCE)
+        for _ in range(3):
+            with pytest.raises(PeerError, match="malformed"):
+                await server.request("tools/call", {"name": "bad"}, Recorder("mallory"))
+        go.set()
+        assert await slow == DONE
+        assert it.methods.count("server/discover") == 2
+        assert {call.headers["mcp-session-id"] for call in it.seen("DELETE")} <= {"s-4"}  # of the second look
+
+
 # What happens during a call.
 
 

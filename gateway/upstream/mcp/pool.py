@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import orjson
 
@@ -14,13 +14,15 @@ from gateway.upstream.mcp.limits import NOBODY
 from gateway.upstream.mcp.session import Chores, Session
 
 Key: TypeAlias = tuple[str, bytes]
-Open: TypeAlias = Callable[[Caller], Awaitable[Session]]
+S = TypeVar("S", bound=Session)
 
 # Seconds before a session that could not be opened, or was lost soon after, is opened again: none the first time, for
 # servers are restarted, and then ever longer. The factor of chance keeps many gateways from coming all at once.
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 # The longest between two looks at what is idle or old.
 LOOK_SECONDS = 30.0
+# Whoever has just got a session has yet to use it.
+FRESH_SECONDS = 0.05
 # Failures that are remembered at the same time; the oldest is forgotten first.
 REMEMBERED = 1024
 
@@ -51,23 +53,23 @@ class Backoff:
         return max(0.0, self._next - now)
 
 
-class _Place:
+class _Place(Generic[S]):
     __slots__ = ("born", "session", "used")
 
-    def __init__(self, session: Session, now: float) -> None:
+    def __init__(self, session: S, now: float) -> None:
         self.session = session
         self.born = now
         self.used = now
 
 
-class Pool:
+class Pool(Generic[S]):
     """At most `most` sessions. One that has had nothing to do for `idle` seconds is closed, and one that is older than
     `lifetime` as soon as it has nothing to do. One that is lost before it was `steady` seconds old counts as failed,
     like one that could not be opened. `chance` gives numbers from 0 to 1."""
 
     def __init__(
         self,
-        open: Open,
+        open: Callable[[Caller], Awaitable[S]],
         *,
         most: int,
         idle: float,
@@ -82,19 +84,19 @@ class Pool:
         self._steady = steady
         self._chance = chance
         self._loop = asyncio.get_running_loop()
-        self._places: dict[Key, _Place] = {}
-        self._opening: dict[Key, asyncio.Task[Session]] = {}
+        self._places: dict[Key, _Place[S]] = {}
+        self._opening: dict[Key, asyncio.Task[S]] = {}
         self._backoffs: dict[Key, Backoff] = {}
         self._chores = Chores()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def put(self, key: Key, session: Session) -> None:
+    def put(self, key: Key, session: S) -> None:
         """A session that was opened elsewhere, to find out what the server is."""
         self._places[key] = _Place(session, self._loop.time())
         self._watch()
 
-    async def get(self, caller: Caller, key: Key) -> Session:
+    async def get(self, caller: Caller, key: Key) -> S:
         """The session of `key`, opened for `caller` if there is none. Many may wait for one opening; if one of them
         gives up, it goes on for the others.
 
@@ -120,7 +122,7 @@ class Pool:
         await asyncio.gather(*(place.session.aclose() for place in places.values()), return_exceptions=True)
         await self._chores.drain()
 
-    async def _opened(self, caller: Caller, key: Key, dead: _Place | None) -> Session:
+    async def _opened(self, caller: Caller, key: Key, dead: _Place[S] | None) -> S:
         if self._closed:
             raise GatewayError(Reason.UNAVAILABLE, "The gateway is stopping")
         now = self._loop.time()
@@ -144,7 +146,7 @@ class Pool:
         self._watch()
         return session
 
-    def _settled(self, key: Key, task: asyncio.Task[Session]) -> None:
+    def _settled(self, key: Key, task: asyncio.Task[S]) -> None:
         del self._opening[key]
         if not task.cancelled():
             task.exception()  # whoever waited knows; if nobody did, nobody needs to
@@ -182,6 +184,8 @@ class Pool:
         for key, place in tuple(self._places.items()):
             if place.session.busy:
                 place.used = now
+            elif now - place.used < FRESH_SECONDS:
+                continue
             elif not place.session.alive:
                 # Until somebody wants it again it keeps its place, and with it the memory of when it began.
                 if now - place.used > self._steady:

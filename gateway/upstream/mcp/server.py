@@ -8,9 +8,10 @@ request in a way that says otherwise.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from gateway.dialects.mcp import client as wire
@@ -25,7 +26,7 @@ from gateway.upstream.mcp.http_sse import open_channel
 from gateway.upstream.mcp.legacy_http import open_session
 from gateway.upstream.mcp.limits import NOBODY, Limits
 from gateway.upstream.mcp.modern import Annotated, discover
-from gateway.upstream.mcp.pool import OWN, Open, Pool
+from gateway.upstream.mcp.pool import OWN, Pool
 from gateway.upstream.mcp.session import Session
 from gateway.upstream.mcp.sessions import Sessions
 from gateway.upstream.mcp.stdio import StdioBackend
@@ -34,6 +35,8 @@ from gateway.upstream.secret import Secret
 
 log = logging.getLogger(__name__)
 
+# A refusal that looks foreign may be the caller's own fault: at most so often is the server asked anew what it is.
+LOOK_SECONDS = 5.0
 # Answers to `initialize` that say: no such endpoint, or no such method here.
 _OLDER = frozenset({400, 404, 405})
 
@@ -47,6 +50,8 @@ class McpServer:
         self._backend: Backend | None = None
         self._finding = asyncio.Lock()
         self._running = 0
+        self._retired: list[Backend] = []
+        self._looked = -LOOK_SECONDS  # when last it had not changed
         self._closed = False
 
     async def face(self) -> Face:
@@ -109,13 +114,15 @@ class McpServer:
             if isinstance(error, Refused) and error.code == Code.METHOD_NOT_FOUND:
                 what = "The server sends no notifications about changes"
                 raise GatewayError(Reason.UNSUPPORTED_OPERATION, what) from error
-            await self._forget(backend)  # it may have become another one: look next time
+            with contextlib.suppress(GatewayError):
+                await self._looked_at_again(backend)  # it may have become another one, for whoever listens next
             raise
 
     async def aclose(self) -> None:
         self._closed = True
-        backend, self._backend = self._backend, None
-        if backend is not None:
+        backends = [*self._retired, *([self._backend] if self._backend else [])]
+        self._backend, self._retired = None, []
+        for backend in backends:
             await backend.aclose()
 
     def kept(self, kind: Kind, trees: Sequence[Tree]) -> tuple[Tree, ...]:
@@ -136,21 +143,33 @@ class McpServer:
             return self._backend
 
     async def _otherwise(self, stale: Stale, old: Backend, method: str, params: Tree, caller: Caller) -> Tree:
-        """The server did nothing and may be another one by now: find out, and try once more if it is."""
-        before = old.face
-        await self._forget(old)
-        backend = await self._found()
-        if (backend.face.era, backend.face.version) == (before.era, before.version) and before.era is Era.MODERN:
+        """The server did nothing and may be another one by now: find out, and try once more if it is. A session of it
+        may also merely have been forgotten; then the backend opens a new one."""
+        backend = await self._looked_at_again(old)
+        if backend is old and old.face.era is Era.MODERN:
             raise stale.error
         try:
             return await backend.request(method, params, caller)
         except Stale as again:
             raise again.error from None
 
-    async def _forget(self, backend: Backend) -> None:
-        if self._backend is backend:
-            self._backend = None
-            await backend.aclose()
+    async def _looked_at_again(self, old: Backend) -> Backend:
+        """`old` if the server is what it was, and then with nothing of it changed: other calls are in flight there.
+        What is no longer right stays until they must have ended."""
+        async with self._finding:
+            now = asyncio.get_running_loop().time()
+            if self._closed or self._backend is not old or now < self._looked + LOOK_SECONDS:
+                return self._backend or old
+            new = await self.connect()
+            if new is old or (new.face.era, new.face.version) == (old.face.era, old.face.version):
+                self._looked = now
+                if new is not old:
+                    await new.aclose()
+                return old
+            log.warning("%s now speaks %s (%s)", self.id, new.face.version, new.face.era)
+            self._backend = new
+            self._retired = [*self._retired[-1:], old]
+            return new
 
     def _too_long(self, what: str) -> GatewayError:
         return GatewayError(Reason.UPSTREAM_TOO_LARGE, f"The server {what}")
@@ -243,8 +262,8 @@ class HttpServer(McpServer):
     async def _channel(self, owner: Caller) -> Session:
         return await open_channel(self._endpoint, owner, self._info)
 
-    async def _sessions(self, own: Session, open: Open) -> Sessions:
-        pool = Pool(
+    async def _sessions(self, own: Session, open: Callable[[Caller], Awaitable[Session]]) -> Sessions:
+        pool: Pool[Session] = Pool(
             open,
             most=self.limits.sessions,
             idle=self.limits.idle_session_seconds,

@@ -8,13 +8,13 @@ from contextlib import aclosing
 from gateway.model.tool import Caller, Change, Face, Tree
 from gateway.upstream.mcp.limits import NOBODY
 from gateway.upstream.mcp.pool import OWN, Pool, key_of
-from gateway.upstream.mcp.session import Lost
+from gateway.upstream.mcp.session import Lost, Session
 
 
 class Sessions:
     """`face` is what the server said to the gateway's own session."""
 
-    def __init__(self, face: Face, pool: Pool) -> None:
+    def __init__(self, face: Face, pool: Pool[Session]) -> None:
         self.face = face
         self._pool = pool
 

@@ -19,7 +19,6 @@ from gateway.upstream.mcp.backend import Stale
 from gateway.upstream.mcp.duplex import Duplex
 from gateway.upstream.mcp.limits import NOBODY, Limits
 from gateway.upstream.mcp.pool import OWN, Pool, key_of
-from gateway.upstream.mcp.session import Session
 from gateway.upstream.process import Command, Process, start
 
 # A process that lives so long did not fail when it began.
@@ -81,7 +80,7 @@ class StdioBackend:
         self._shared = shared
         self._era: Era | None = None
         self.face = Face(Era.LEGACY, wire.OLDEST, {}, {})
-        self._pool = Pool(
+        self._pool: Pool[Duplex] = Pool(
             self._opened,
             most=limits.processes,
             idle=limits.idle_session_seconds,
@@ -98,13 +97,14 @@ class StdioBackend:
         try:
             return await session.request(method, params, caller)
         except Stale as stale:
-            # Another program than the one that was asked for its revisions: ask it again, once.
-            await session.aclose()
-            session = await self._session(caller)
-            try:
-                return await session.request(method, params, caller)
-            except Stale:
+            # It no longer speaks the revision that it named: ask again, once, and without harm to other calls.
+            if not await session.discover():
                 raise stale.error from None
+            self.face = session.face
+        try:
+            return await session.request(method, params, caller)
+        except Stale as again:
+            raise again.error from None
 
     async def changes(self, uris: frozenset[str]) -> AsyncGenerator[Change, None]:
         session = await self._session(NOBODY)
@@ -115,7 +115,7 @@ class StdioBackend:
     async def aclose(self) -> None:
         await self._pool.aclose()
 
-    async def _session(self, caller: Caller) -> Session:
+    async def _session(self, caller: Caller) -> Duplex:
         key = key_of(caller)
         if key == OWN or self._shared or self._era is not Era.LEGACY:
             session = await self._pool.get(NOBODY, OWN)
@@ -124,7 +124,7 @@ class StdioBackend:
                 return session
         return await self._pool.get(caller, key)
 
-    async def _opened(self, caller: Caller) -> Session:
+    async def _opened(self, caller: Caller) -> Duplex:
         """A process whose era is known. A server that does not survive the question is asked in its own way next."""
         if self._era is not Era.LEGACY:
             pipe = await self._started()
