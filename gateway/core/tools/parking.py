@@ -7,16 +7,24 @@ request (basic/patterns/mrtr). In between the work stays where it is, parked, wi
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, field
 
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.tool import Caller, CannotAsk, Tree
 
+GATHER_SECONDS = 0.05  # a server that asks several things at once is given this long to say them all
 PARK_SECONDS = 300  # a person has to read and decide; longer than that and they have gone
 MAX_PARKED = 1_000  # in all: each holds a request open at some server
 MAX_PARKED_EACH = 16  # of one caller: an agent asks one thing at a time
+
+KEY = "gateway/inputKey"
+"""The entry of a question's `_meta` with which a session server may name it, as servers of 2026-07-28 name theirs:
+a client that knows the name can answer without a person. Without it they are `ask-1`, `ask-2` and so on."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 # Which capability of the caller a question needs, and what may be asked at all.
 ASKED_WITH: dict[str, str] = {
@@ -73,7 +81,7 @@ class _ParkedCaller:
             raise CannotAsk(method)
         parked = self._parked
         parked.count += 1
-        key = f"ask-{parked.count}"
+        key, params = _key(params, f"ask-{parked.count}", parked.asks)
         ask = parked.asks[key] = _Ask(method, params, asyncio.get_running_loop().create_future())
         parked.asked.set()
         try:
@@ -130,6 +138,8 @@ class Parking:
         asked = asyncio.ensure_future(parked.asked.wait())
         try:
             await asyncio.wait((work, asked), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await asyncio.wait((work,), timeout=GATHER_SECONDS)
         except asyncio.CancelledError:
             # The caller left in the middle: nobody will come back for this.
             work.cancel()
@@ -155,6 +165,17 @@ class Parking:
             self._each += Counter()  # without the zeros
         if parked.timer is not None:
             parked.timer.cancel()
+
+
+def _key(params: Tree, default: str, taken: Container[str]) -> tuple[str, Tree]:
+    """What the question is called in `inputRequests`, and its parameters without the server's word for it."""
+    meta = params.get("_meta")
+    named = meta.get(KEY) if isinstance(meta, dict) else None
+    if not isinstance(meta, dict) or not isinstance(named, str) or not _NAME.fullmatch(named) or named in taken:
+        return default, params
+    rest = {name: each for name, each in meta.items() if name != KEY}
+    bare = {name: each for name, each in params.items() if name != "_meta"}
+    return named, {**bare, "_meta": rest} if rest else bare
 
 
 async def _run(work: Callable[[Caller], Awaitable[Tree]], caller: Caller) -> Tree:
