@@ -534,6 +534,31 @@ async def test_a_question_on_the_stream_of_a_session_reaches_only_the_caller_of_
     assert bob.asked == []
 
 
+async def test_a_question_that_is_tied_to_no_request_finds_the_stream_open_at_the_first_call() -> None:
+    """As servers on the TypeScript SDK put it: whoever does not read there yet will never hear it."""
+    streams: dict[str, Call] = {}
+    replies: asyncio.Queue[Call] = asyncio.Queue()
+
+    async def streaming(call: Call) -> None:
+        call.open()
+        streams[call.headers["mcp-session-id"]] = call
+        await call.reader.read()
+
+    async def called(call: Call) -> bytes:
+        streams[call.headers["mcp-session-id"]].event({"jsonrpc": "2.0", "id": "q", "method": "roots/list"})
+        reply = await replies.get()
+        return call.result({"content": [{"type": "text", "text": str(len(reply.tree["result"]["roots"]))}]})
+
+    def other(call: Call) -> bytes:
+        replies.put_nowait(call)
+        return ACCEPTED
+
+    caller = Recorder(capabilities=FULL, answers={"roots/list": {"roots": [{}, {}]}})
+    async with sessions(GET=streaming, tools_call=called, POST=other) as (_, server, _):
+        result = await asyncio.wait_for(server.request("tools/call", CALL, caller), PATIENCE)
+    assert result["content"][0]["text"] == "2"
+
+
 # The transport of 2024-11-05.
 
 

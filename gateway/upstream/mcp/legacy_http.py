@@ -29,6 +29,8 @@ from gateway.upstream.mcp.session import FAREWELL_SECONDS, Chores, Levels, Lost,
 
 # A stream that breaks off is gone on with so often in a row without having brought anything new.
 RESUMES = 5
+# The longest that a call waits for the stream of its session, which it may turn out not to need.
+OPEN_SECONDS = 2.0
 # The longest that a server may make us wait before that, in seconds.
 RETRY_SECONDS = 30.0
 # Statuses that say: not here, not so. What a changed server says to an old session.
@@ -53,7 +55,7 @@ class HttpSession:
         self._in_flight: dict[int, Exchange] = {}
         self._streaming: asyncio.Task[None] | None = None
         self._stream_open = asyncio.Event()
-        self._deaf = False  # the server opens no GET stream
+        self._deaf = False  # the server opens no GET stream, or not in time; only a listener asks again
         self._lost = False
 
     @property
@@ -66,21 +68,15 @@ class HttpSession:
 
     async def request(self, method: str, params: Tree, caller: Caller) -> Tree:
         if not self._deaf and (caller.capabilities or caller.log_level is not None or caller.progress):
-            self._listen()  # servers send what they do not tie to a request on the GET stream
+            # Servers send what they do not tie to a request on this stream, and lose it if nobody reads there yet.
+            self._deaf = not await self._listening(OPEN_SECONDS)
         if (level := self._levels.lower(caller)) is not None:
             with contextlib.suppress(PeerError):
                 await self._sent("logging/setLevel", {"level": level}, NOBODY)
         return await self._sent(method, params, caller)
 
     async def changes(self, uris: frozenset[str]) -> AsyncGenerator[Change, None]:
-        task = self._listen()
-        opened = asyncio.ensure_future(self._stream_open.wait())
-        both: tuple[asyncio.Future[Any], ...] = (opened, task)
-        try:
-            await asyncio.wait(both, timeout=self._limits.handshake_seconds, return_when="FIRST_COMPLETED")
-        finally:
-            opened.cancel()
-        if not self._stream_open.is_set():
+        if not await self._listening(self._limits.handshake_seconds):
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "The server opens no stream for notifications")
         async with aclosing(listen(self, self._fanout, uris, self._chores)) as stream:
             async for change in stream:
@@ -170,11 +166,19 @@ class HttpSession:
 
     # The stream of the session.
 
-    def _listen(self) -> asyncio.Task[None]:
+    async def _listening(self, seconds: float) -> bool:
+        """Whether the stream is open. If it is not, it is opened, and so much time is given to that."""
         if self._streaming is None or self._streaming.done():
             self._stream_open.clear()
             self._streaming = self._chores.add(self._stream())
-        return self._streaming
+        if not self._stream_open.is_set():
+            opened = asyncio.ensure_future(self._stream_open.wait())
+            both: tuple[asyncio.Future[Any], ...] = (opened, self._streaming)
+            try:
+                await asyncio.wait(both, timeout=seconds, return_when="FIRST_COMPLETED")
+            finally:
+                opened.cancel()
+        return self._stream_open.is_set()
 
     async def _stream(self) -> None:
         try:
@@ -185,8 +189,6 @@ class HttpSession:
                 async for event in events:
                     for message in wire.messages(tree_of(event.data)) if event.data else ():
                         await self._unbound(message)
-        except (Unexpected, Refused):
-            self._deaf = True  # 405 is how a server says so; only a listener asks again
         finally:
             if self._stream_open.is_set():
                 self._stream_open.clear()
