@@ -108,6 +108,9 @@ JSON_IN: dict[str, str] = {
     "gateway.core.registry": "a card as it stands in our own store; it came in through the one reader",
     "gateway.cli.client": "the gateway's own answers, on the caller's machine",
     "gateway.cli.send": "the value of --data, typed by the person who sends it",
+    "gateway.cli.tools": "arguments typed by the person who calls, and that person's own lock file",
+    "gateway.cli.toolfile": "an mcp.json of the person who imports it; what comes of it is checked as configuration",
+    "gateway.cli.connect": "a client's own file, of which everything stays as it is",
 }
 USES: dict[str, dict[str, str]] = {
     "orjson.loads": JSON_IN,

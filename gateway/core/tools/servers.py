@@ -191,10 +191,8 @@ class Servers:
             if await self.refresh(served):
                 with contextlib.suppress(GatewayError):
                     await self._follow(served)
-                # The stream broke, or there is none: look again soon, and never in a tight loop.
-                await asyncio.sleep(RETRY_SECONDS[0])
-            else:
-                await asyncio.sleep(_patience(served))
+            # The stream broke, or the server cannot be read: look again, and never in a tight loop.
+            await asyncio.sleep(_patience(served))
 
     async def _follow(self, served: Served) -> None:
         """Listen until the server ends the stream or cannot be heard any more."""
@@ -226,21 +224,25 @@ class Servers:
     async def _heard(self, served: Served, change: Change) -> None:
         if change.method == ACKNOWLEDGED:
             served.watching.set()
-            await self.refresh(served)  # what happened while nobody listened
+            await self._look(served)  # what happened while nobody listened
         elif change.method in _LIST_CHANGED:
             before = {kind: _hashes(served.offered.get(kind)) for kind in _LIST_CHANGED[change.method]}
-            await self.refresh(served)
+            await self._look(served)
             same = [kind for kind, hashes in before.items() if hashes == _hashes(served.offered.get(kind))]
             self.board.publish(News(served.id, kind, said=True) for kind in same)
         elif change.method == _UPDATED and isinstance(uri := change.params.get("uri"), str):
             self.board.publish([News(served.id, Kind.RESOURCE, uri)])
 
+    async def _look(self, served: Served) -> None:
+        """Refresh, or stop listening: a server that cannot be read is tried again with patience, not when it speaks."""
+        if not await self.refresh(served):
+            raise GatewayError(Reason.UPSTREAM_FAILED, served.problem or "")
+
     async def _poll(self, served: Served) -> None:
         while True:
             ttl = served.catalog.ttl_ms if served.catalog is not None else None
             await asyncio.sleep(POLL_SECONDS if ttl is None else max(MIN_POLL_SECONDS, ttl / 1000))
-            if not await self.refresh(served):
-                return
+            await self._look(served)
 
     async def refresh(self, served: Served) -> bool:
         """Read the whole catalogue again. A failure keeps what was known, for a while."""
@@ -341,5 +343,5 @@ def _hashes(definitions: tuple[Definition, ...] | None) -> list[tuple[str, str]]
 
 def _patience(served: Served) -> float:
     """Seconds until a server that failed is tried again; each server its own, so that they do not come all at once."""
-    base = RETRY_SECONDS[min(served.failures, len(RETRY_SECONDS)) - 1]
+    base = RETRY_SECONDS[min(max(served.failures, 1), len(RETRY_SECONDS)) - 1]
     return base * (1 + (zlib.crc32(served.id.encode()) % 100) / 400)
