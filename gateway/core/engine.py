@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.core.accept import Accept, Held
 from gateway.core.audit import Ticket
@@ -18,7 +19,7 @@ from gateway.core.registry import Registered
 from gateway.core.repeat import known, used_otherwise
 from gateway.core.runner import Runner, Work, last_asked, shutting_down, unwritten
 from gateway.core.turn import Answer, Services, Turn
-from gateway.model.agent import Ask, Context, Upstream
+from gateway.model.agent import Ask, Context, Reach, Upstream
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
@@ -26,6 +27,9 @@ from gateway.model.message import Message
 from gateway.model.ports import Key, Reservation, Reserve, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
+
+T = TypeVar("T")
+W = TypeVar("W")
 
 log = logging.getLogger(__name__)
 
@@ -317,18 +321,20 @@ class Engine:
         context.extensions = call.extensions
         context.metadata = call.metadata
         context.ask_agent = self._after_accept(turn, ask)
+        if isinstance(ask, Reach):
+            context.use_tool = self._after_accept(turn, ask.tool)
         return context
 
     @staticmethod
-    def _after_accept(turn: Turn, ask: Ask) -> Ask:
+    def _after_accept(turn: Turn, way: Callable[[str, W], Awaitable[T]]) -> Callable[[str, W], Awaitable[T]]:
         """Nothing leaves a run before the message it works on is accepted."""
 
-        async def asked(agent: str, message: Message) -> Task | Message:
+        async def go(name: str, what: W) -> T:
             if turn.accept is not None:
                 await turn.accept.write()
-            return await ask(agent, message)
+            return await way(name, what)
 
-        return asked
+        return go
 
     def _key(self, call: SendMessage, who: Principal, entry: Registered) -> Key | None:
         if not (entry.deduplicate or call.always_deduplicate):

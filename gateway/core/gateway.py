@@ -21,21 +21,24 @@ from gateway.core.registry import Registered, Registry
 from gateway.core.results import Results
 from gateway.core.tasks import Tasks
 from gateway.core.tools.listening import Listening
+from gateway.core.tools.silent import Silent
 from gateway.core.tools.tools import Tools
 from gateway.core.turn import Services
 from gateway.core.watch import Watch
 from gateway.model import call as verbs
-from gateway.model.agent import Ask
+from gateway.model.agent import Ask, Reach
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import Call, FetchResult, GetExtendedCard, SendMessage, SubmitResult, SubscribeToTask
-from gateway.model.errors import GatewayError, Reason
+from gateway.model.errors import Fault, GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.principal import Kind, Principal
 from gateway.model.task import Task
-from gateway.model.toolcall import Listen, ToolCall
+from gateway.model.tool import PeerError, ToolResult
+from gateway.model.toolcall import Listen, ToolCall, UseServer
 
 # Calls that name a task and no agent are judged by that task, once it is found.
 _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of the task")
+_INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
 MAX_HOPS = 8  # agents that ask agents: deeper than this is a loop in all likelihood
 
 UseCase = Callable[[Any, Ticket, Any], Awaitable[Any]]
@@ -148,13 +151,24 @@ class Gateway:
         return None if decision.allowed else _denied(who, call.verb)
 
     def _ask_as(self, who: Principal) -> Ask:
-        """How a local agent asks another: through the front door, one hop deeper, on its caller's behalf."""
+        """How a local agent asks another and calls tools: through the front door, one hop deeper, on its caller's
+        behalf."""
 
         async def ask(agent: str, message: Message) -> Task | Message:
             answer: Task | Message = await self.handle(SendMessage(agent, message, digest=b""), who)
             return answer
 
-        return ask
+        async def tool(name: str, arguments: dict[str, Any]) -> ToolResult:
+            params = {"name": name, "arguments": arguments}
+            try:
+                return ToolResult(await self.handle(UseServer(None, "tools/call", params, Silent.of(who)), who))
+            except GatewayError as error:
+                if isinstance(error, PeerError) or error.fault is not Fault.CLIENT:
+                    raise
+                # It is the agent that asked for what is not there, not whoever asked the agent.
+                raise PeerError(_INVALID_PARAMS, error.message) from error
+
+        return Reach(ask, tool)
 
 
 def _uses(

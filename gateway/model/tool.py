@@ -127,6 +127,30 @@ class Catalog:
 
 
 @value
+class ToolResult:
+    """What a tool answered (server/tools, tool result). `tree` is all of it, as the server sent it."""
+
+    tree: Tree = field(hash=False)
+
+    @property
+    def failed(self) -> bool:
+        """The tool ran and says that it did not succeed; `text` says why."""
+        return self.tree.get("isError") is True
+
+    @property
+    def text(self) -> str:
+        """All text content, one under the other: what a person would read."""
+        blocks = self.tree.get("content")
+        texts = [each.get("text") for each in blocks if isinstance(each, dict)] if isinstance(blocks, list) else []
+        return "\n".join(text for text in texts if isinstance(text, str))
+
+    @property
+    def structured(self) -> Any:
+        """The result as data, in the form of the tool's `outputSchema`; None when there is none."""
+        return self.tree.get("structuredContent")
+
+
+@value
 class Change:
     """A notification that belongs to no request: `notifications/tools/list_changed` and its sisters,
     `notifications/resources/updated`, and first of all `notifications/subscriptions/acknowledged`."""

@@ -361,7 +361,7 @@ async def test_a_call_that_is_given_up_is_canceled_by_the_number_it_has_there(ho
         if how.startswith("the"):
             task.cancel()
         await asyncio.wait_for(canceled.wait(), PATIENCE)
-        await asyncio.wait({task})
+        await asyncio.gather(task, return_exceptions=True)
         (call,), (note,) = it.seen("tools/call"), it.seen("notifications/cancelled")
         assert note.params["requestId"] == call.id
         assert note.headers["mcp-session-id"] == call.headers["mcp-session-id"]

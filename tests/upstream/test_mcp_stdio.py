@@ -124,7 +124,7 @@ async def test_a_call_that_is_given_up_is_canceled_there(era: str, how: str) -> 
         _, params = await caller.next()
         if how.startswith("the"):
             task.cancel()
-        await asyncio.wait({task})
+        await asyncio.gather(task, return_exceptions=True)
         assert json.loads(await said(server, "canceled", caller)) == [params["progressToken"]]
 
 

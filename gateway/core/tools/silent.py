@@ -19,7 +19,9 @@ class Silent:
 
     @classmethod
     def of(cls, who: Principal) -> Silent:
-        return cls(f"{who.tenant}/{who.id}")
+        """An agent that works for two callers is two callers: what a server keeps for one is not for the other."""
+        behalf = f" for {who.root.id}" if who.on_behalf_of is not None else ""
+        return cls(f"{who.tenant}/{who.id}{behalf}")
 
     async def notify(self, method: str, params: Tree) -> None:
         """Nobody listens."""

@@ -11,7 +11,7 @@ import orjson
 
 from gateway.dialects.mcp.client import ASKED, answer, checked, completed, failed
 from gateway.dialects.mcp.errors import Code
-from gateway.dialects.mcp.message import Message, Notification, Request, least
+from gateway.dialects.mcp.message import Message, Notification, Request, is_id, least
 from gateway.model.errors import GatewayError
 from gateway.model.tool import Caller, CannotAsk, Era, PeerError, Tree
 from gateway.upstream.mcp.clock import Clock
@@ -72,8 +72,8 @@ class Exchange:
             if self.hears(params.get("level")):
                 await self.caller.notify(method, params)
         elif method == "notifications/cancelled":
-            if ask := self._asks.get(params.get("requestId")):
-                ask.cancel()
+            if self.asks(id := params.get("requestId")):
+                self._asks[id].cancel()
         elif self._elsewhere is not None:
             self._elsewhere(notification)
 
@@ -86,7 +86,7 @@ class Exchange:
 
     def asks(self, id: object) -> bool:
         """Whether the server's request `id` is being put to this caller."""
-        return id in self._asks
+        return is_id(id) and id in self._asks
 
     async def asked(self, request: Request) -> None:
         """Put a session server's own request to the caller. The answer is sent when there is one."""

@@ -38,8 +38,10 @@ class Fanout:
     def publish(self, notification: Notification) -> None:
         if notification.method not in CHANGES:
             return
+        uri = notification.params.get("uri")
+        uri = uri if isinstance(uri, str) else ""  # whatever else it is, nobody wants it
         for queue, uris in tuple(self._listeners.items()):
-            if notification.method == "notifications/resources/updated" and notification.params.get("uri") not in uris:
+            if notification.method == "notifications/resources/updated" and uri not in uris:
                 continue
             if queue.qsize() >= WAITING:
                 self._lose(queue, failed("sends changes faster than they can be told"))
