@@ -33,12 +33,13 @@ log = logging.getLogger(__name__)
 
 # Of our own environment. What finds programs, files, the language and the time zone, and nothing that is a secret.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "USER", "LOGNAME")
-# The size of a whole answer elsewhere; security.md's 1 MiB would refuse honest images.
+# The size of a whole answer elsewhere; a mebibyte would refuse honest images.
 LINE_LIMIT = 4 * 1024 * 1024
 # What may wait for a command that does not read: two large requests, then it counts as hung.
 UNREAD_LIMIT = 8 * 1024 * 1024
-# Seconds between asking a command to end (its stdin closes) and SIGTERM, and between SIGTERM and SIGKILL.
+# Seconds between asking a command to end (its stdin closes) and SIGTERM.
 ASK_SECONDS = 1.0
+# And between SIGTERM and SIGKILL.
 GRACE_SECONDS = 2.0
 # Between the end of stdout and the end of the command that has ended.
 EXIT_SECONDS = 0.1
