@@ -129,6 +129,11 @@ USES: dict[str, dict[str, str]] = {
     "asyncio.create_subprocess_exec": {},
     ".subprocess_exec": {"gateway.upstream.process": "commands of the operator's configuration, and no others"},
     ".subprocess_shell": {},
+    "gateway.upstream.process.Command": {
+        "gateway.app": "made from the operator's file, and nowhere else: what a network call says reaches no command",
+        "gateway.upstream.mcp.server": "handed on",
+        "gateway.upstream.mcp.stdio": "handed on",
+    },
     ".posix_spawn": {},
     "asyncio.create_subprocess_shell": {},
     "asyncio.open_connection": {},
