@@ -178,6 +178,19 @@ async def test_only_the_operators_credential_travels_and_it_is_read_again_when_r
             assert "cookie" not in call.headers
 
 
+async def test_a_credential_that_was_rotated_is_found_before_the_old_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.upstream.mcp.http.SECRET_SECONDS", -1.0)
+    secret = tmp_path / "token"
+    secret.write_text("one")
+    async with raw(prompts_get=ok) as it, at(it.url, headers={"x-api-key": Secret(file=secret)}) as server:
+        await server.request("prompts/get", {"name": "p"}, Recorder())
+        secret.write_text("two")
+        await server.request("prompts/get", {"name": "p"}, Recorder())
+        assert [call.headers["x-api-key"] for call in it.seen("prompts/get")] == ["one", "two"]
+
+
 @pytest.mark.security
 @pytest.mark.parametrize("name", ["Mcp-Session-Id", "host", "Content-Length", "Cookie"])
 async def test_a_header_that_is_the_gateways_cannot_be_configured(name: str) -> None:

@@ -6,6 +6,7 @@ place where a caller's headers could come in.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NoReturn
@@ -25,6 +26,8 @@ from gateway.upstream.secret import Secret, settle
 _EVENTS = "text/event-stream"
 # The clock of the call is the one that counts; this only ends what nobody waits for. An hour is what a person may take.
 _LONGEST = 3600.0
+# How long a credential from a file is believed. One that the server refuses is read again at once.
+SECRET_SECONDS = 5.0
 # Made by the transport or by MCP: an operator's header of this name would contradict the message.
 OURS = frozenset(
     {
@@ -92,6 +95,8 @@ class Endpoint:
         self._configured = headers
         self._environ = ours
         self._common: dict[str, str] = {}
+        self._changing = any(isinstance(each, Secret) and each.file is not None for each in headers.values())
+        self._read_at = 0.0
         self.streams = False  # whether it has ever answered a call with a stream
 
     def moved(self, url: str) -> Endpoint:
@@ -258,7 +263,10 @@ class Endpoint:
         raise Refused(status, error)
 
     def _headers(self, headers: Tree) -> dict[str, str]:
+        if self._changing and asyncio.get_running_loop().time() > self._read_at + SECRET_SECONDS:
+            self._common = {}
         if not self._common:
+            self._read_at = asyncio.get_running_loop().time()
             self._common = {
                 "content-type": "application/json",
                 "accept": "application/json, text/event-stream",
