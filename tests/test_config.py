@@ -734,6 +734,8 @@ def test_the_schema_knows_no_key_that_the_file_may_not_hold() -> None:
         ({"store": {"url": "redis:"}}, False),
         ({"tools": {"docs": {"url": "https://a.example/mcp", "headers": {"X": "y", "Z": {"file": "z"}}}}}, True),
         ({"tools": {"docs": {"url": "https://a.example/mcp", "quarantine": "never"}}}, False),
+        ({"tools": {"files": {"command": ["/bin/x"], "sandbox": ["/usr/bin/bwrap", "--unshare-all"]}}}, True),
+        ({"tools": {"files": {"command": ["/bin/x"], "sandbox": "/usr/bin/bwrap"}}}, False),
         ({"tools": {"Docs": {"url": "https://a.example/mcp"}}}, False),
         ({"grants": [{"to": "ann", "arguments": {"folder": ["public", 1, None]}}]}, True),
         ({"grants": [{"tools": ["*"]}]}, False),

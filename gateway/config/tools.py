@@ -72,6 +72,7 @@ class ToolServerEntry(_Section):
         default_factory=dict, description="Variables for the command, beside PATH and HOME."
     )
     folder: File | None = Field(None, description="Folder that the command starts in; DATA/tools/NAME if not set.")
+    sandbox: Items[str] = Field((), description="Words in front of the command: bwrap (absolute path) and its options.")
     shared: bool = Field(False, description="Whether all callers share one process of the command.")
     # A server works on some requests at once; more of them only wait inside it.
     concurrency: int = Field(32, ge=1, le=256, description="Requests at the same time.")
@@ -93,10 +94,12 @@ class ToolServerEntry(_Section):
                 raise refuse(
                     "command must begin with an absolute path", "gateway tools add finds it and writes it down"
                 )
+            if self.sandbox and not self.sandbox[0].startswith("/"):
+                raise refuse("sandbox must begin with an absolute path", "for example /usr/bin/bwrap")
             if self.headers:
                 raise refuse("headers are for a url", "a command takes env")
-        elif self.env or self.folder is not None or self.shared:
-            raise refuse("env, folder and shared are for a command", "a url takes headers")
+        elif self.env or self.folder is not None or self.sandbox or self.shared:
+            raise refuse("env, folder, sandbox and shared are for a command", "a url takes headers")
         _check(self.headers, _HEADER, "is no name of a header")
         _check(self.env, _VARIABLE, "is no name of a variable")
         for names in self.requires.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,9 +16,10 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import ACKNOWLEDGED, Era, PeerError, Tree
 from gateway.upstream.mcp.limits import Limits
 from gateway.upstream.mcp.server import StdioServer
-from gateway.upstream.process import Command
+from gateway.upstream.process import Command, bubblewrap
 from tests.upstream.mcp_servers import FULL, INFO, PATIENCE, Recorder, chance, run, texts
 
+BWRAP = Path("/usr/bin/bwrap")
 SERVER = str(Path(__file__).with_name("stdio_raw.py"))
 ERAS = ["modern", "legacy"]
 
@@ -73,6 +75,19 @@ async def test_a_process_serves_everybody_only_if_it_keeps_nothing_of_anybody(
         assert pids[0] == pids[3]
         await server.aclose()
         assert all(map(gone, pids))
+
+
+@pytest.mark.skipif(not BWRAP.exists(), reason="bubblewrap is not installed")
+async def test_a_server_in_a_sandbox_is_a_server_like_any_other() -> None:
+    inside = bubblewrap(str(BWRAP))
+    probe = await asyncio.create_subprocess_exec(*inside, "/bin/true", stderr=asyncio.subprocess.DEVNULL)
+    if await probe.wait():
+        pytest.skip("namespaces are not available here")
+    command = Command((sys.executable, "-I", "-S", SERVER, "modern"), sandbox=inside)
+    server = StdioServer("it", command, info=INFO, ours={}, chance=chance)
+    pid = int(await said(server, "pid"))
+    assert pid < 10  # in a world of its own
+    await server.aclose()
 
 
 async def test_there_are_only_so_many_processes() -> None:
