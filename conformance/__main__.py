@@ -1,7 +1,8 @@
-"""Runs the official A2A kit and a real peer against the real gateway.
+"""Runs the official A2A kit and a real peer, or the official MCP suite, against the real gateway.
 
-    make conformance A2A_TCK=DIR           everything: a local agent, then a remote one
-    make conformance ARGS="--short"        seconds: the peer, and a kit without its long waits
+    make conformance A2A_TCK=DIR                 A2A, everything: a local agent, then a remote one
+    make conformance ARGS="--short"              seconds: the peer, and a kit without its long waits
+    make conformance ARGS=--mcp MCP_SUITE=DIR    the MCP suite (see mcp.py)
 
 A run fails on every test that did not pass and is not listed in conformance/expected/, and on every
 listed one that passed after all. The full form writes conformance/results/.
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance import expected, kit, peers, processes, results, sut
+from conformance import expected, kit, mcp, peers, processes, results, sut
 
 HERE = Path(__file__).parent
 REMOTE = HERE / "a2a-remote.yaml"
@@ -52,6 +53,7 @@ class Options:
     kit: Path | None
     agents: tuple[str, ...]
     short: bool
+    mcp: bool
     command: str
 
 
@@ -61,6 +63,7 @@ def options(words: list[str]) -> Options:
     parser.add_argument("--short", action="store_true", help="what takes seconds, with or without the kit")
     parser.add_argument("--kit", metavar="DIR", help="the kit's folder (default: A2A_TCK)")
     parser.add_argument("--agent", choices=("local", "remote", "both"), default="both", help="default: both")
+    parser.add_argument("--mcp", action="store_true", help="the MCP suite, from MCP_SUITE, instead of the A2A kit")
     given = parser.parse_args(words)
     agents = ("local", "remote") if given.agent == "both" else (given.agent,)
     # The kit's folder is nobody's business but the machine's.
@@ -69,11 +72,13 @@ def options(words: list[str]) -> Options:
         *(["--agent", given.agent] if given.agent != "both" else []),
     ]
     command = shlex.join(["python", "-m", "conformance", *shown])
-    return Options(kit.find(given.kit), agents, given.short, command)
+    return Options(kit.find(given.kit), agents, given.short, given.mcp, command)
 
 
 def main() -> int:
     chosen = options(sys.argv[1:])
+    if chosen.mcp:
+        return mcp.main()
     if chosen.kit is None and not chosen.short:
         print(kit.HOW_TO_GET, file=sys.stderr)
         return 2

@@ -60,6 +60,15 @@ def agent(port: int, folder: Path, *, push: bool = False) -> Iterator[str]:
 
 
 @contextmanager
+def tool_server(port: int, era: str, log: Path) -> Iterator[str]:
+    """The tool server of fixtures/, speaking one era; its URL."""
+    words = ["-m", "conformance.fixtures.tool_server", "--http", str(port), "--era", era]
+    url = f"http://127.0.0.1:{port}/mcp"
+    with _running([sys.executable, *words], url, log):
+        yield url
+
+
+@contextmanager
 def _running(command: list[str], ready: str, log: Path) -> Iterator[None]:
     # A GATEWAY_… variable of the person's own shell would make it another configuration than the results say.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
@@ -92,6 +101,8 @@ def _answers(url: str) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url, timeout=2) as response:
             return bool(response.status == 200)
+    except urllib.error.HTTPError:
+        return not url.endswith("/readyz")  # a tool server has no answer to a bare GET, and says so
     except (urllib.error.URLError, OSError):
         return False
 

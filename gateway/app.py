@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import hashlib
+import importlib.metadata
 import logging
 import os
 import signal
@@ -22,28 +23,49 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp
 
 from gateway import logs
-from gateway.config import Config, ConfigError, LocalAgent, RemoteAgent, Settings, TasksAgent, demo_base, is_loopback
+from gateway.config import (
+    Config,
+    ConfigError,
+    GrantEntry,
+    LocalAgent,
+    RemoteAgent,
+    Settings,
+    TasksAgent,
+    ToolServerEntry,
+    Value,
+    demo_base,
+    is_loopback,
+)
 from gateway.config.problems import Problem as ConfigProblem
+from gateway.core.audit import Recorder
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.gate import Gate
 from gateway.core.gateway import Gateway
 from gateway.core.keys import KeyRing, make_secret
 from gateway.core.live import Live
-from gateway.core.policy import Policy
+from gateway.core.policy import RULES, Policy
 from gateway.core.push import PushWorker
 from gateway.core.recovery import Recovery
 from gateway.core.registry import Registered, Registry
+from gateway.core.tools.grants import RULE, Grant, Grants
+from gateway.core.tools.naming import Mount, Naming
+from gateway.core.tools.pins import Quarantine
+from gateway.core.tools.servers import Served
+from gateway.core.tools.tools import Tools
 from gateway.core.turn import Services
+from gateway.dialects.mcp import headers
 from gateway.dialects.strict_json import read
 from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill
 from gateway.model.errors import GatewayError, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Kind
 from gateway.model.problems import Problem, StartError
+from gateway.model.tool import ToolServer
 from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits
 from gateway.server.http import application
+from gateway.server.mcp.seal import Seal
 from gateway.stores.memory import MemoryStore
 from gateway.stores.problems import StoreProblem
 from gateway.stores.sqlite import open_sqlite
@@ -53,6 +75,10 @@ from gateway.upstream.directory import RemoteDirectory
 from gateway.upstream.egress import Egress
 from gateway.upstream.httpx2_transport import control_client
 from gateway.upstream.local import LoadError, load
+from gateway.upstream.mcp.limits import Limits
+from gateway.upstream.mcp.server import HttpServer, StdioServer
+from gateway.upstream.process import Command
+from gateway.upstream.secret import Secret
 from gateway.upstream.tasks import TasksAgent as TasksUpstream
 from gateway.upstream.webhook import WebhookNotifier
 
@@ -103,8 +129,22 @@ class App:
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.keys = KeyRing(store, now, token)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
+        grants = Grants(_grant(entry) for entry in config.grants)
+        policy = Policy((*RULES, grants.rule), {RULE: grants.judge})
+        self.tools = Tools(
+            store,
+            policy,
+            Recorder(store, now),
+            Seal(token.encode(), b"mcp-request-state"),
+            now,
+            _new_id,
+            headers.parameters,
+            _mounts(config),
+        )
+        for id, entry in config.tools.items():
+            self.tools.servers.put(_served(config, settings, id, entry, self.egress))
         self.gateway = Gateway(
-            self.services, self.registry, self.engine, Policy(), self.keys, cursors, self._judge_webhook
+            self.services, self.registry, self.engine, policy, self.keys, cursors, self._judge_webhook, self.tools
         )
         self._not_ready: str | None = "starting"
         for id, agent in config.agents.items():
@@ -119,11 +159,15 @@ class App:
             anonymous=settings.anonymous,
             not_ready=lambda: self._not_ready or store.trouble,
             new_id=_new_id,
+            now=now,
+            cursors=cursors,
+            version=_version(),
         )
 
     async def start(self) -> None:
         await self.keys.start()
         await self.registry.start()
+        await self.tools.start()
         await self.recovery.start()
         self.push.start()
         self._not_ready = None
@@ -137,6 +181,7 @@ class App:
         await self.recovery.aclose()
         await self.engine.aclose()
         await self.push.aclose()
+        await self.tools.aclose()
         await self.registry.aclose()
         await self.store.aclose()
         await self.egress.aclose()
@@ -305,6 +350,74 @@ def _registered(
         entry.card = _plain_card(id) if agent.card is None else _card(config, id, "card", agent.card)
         entry.agent = TasksUpstream(id, agent.tasks_url, egress)
     return entry
+
+
+def _served(config: Config, settings: Settings, id: str, entry: ToolServerEntry, egress: Egress) -> Served:
+    """One MCP server of the configuration file. Raises ConfigError at the line that is to blame."""
+    limits = Limits(call_seconds=entry.timeout, concurrency=entry.concurrency)
+    info = {"name": "gateway", "version": _version()}
+    server: ToolServer
+    if entry.url is not None:
+        values = {name: _secret(each) for name, each in entry.headers.items()}
+        server = HttpServer(
+            id,
+            entry.url,
+            egress,
+            info=info,
+            limits=limits,
+            headers=values,
+            ours=os.environ,
+            trusted=True,
+            chance=_chance,
+        )
+    else:
+        folder = entry.folder or settings.data / "tools" / id
+        command = Command(
+            entry.command or (),
+            {name: _secret(each) for name, each in entry.env.items()},
+            str(folder.absolute()),
+            entry.sandbox,
+        )
+        if (reason := command.problem()) is not None:
+            raise ConfigError([config.problem(("tools", id, "command"), reason, "gateway tools add finds programs")])
+        if entry.folder is None:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        server = StdioServer(
+            id, command, info=info, ours=os.environ, limits=limits, shared=entry.shared, chance=_chance
+        )
+    requires = tuple((f"*/{pattern}", frozenset(needs)) for pattern, needs in entry.requires.items())
+    return Served(id, server, Gate(entry.concurrency, entry.queue), Quarantine(entry.quarantine), requires)
+
+
+def _secret(value: Value) -> str | Secret:
+    return value.text if value.text is not None else Secret(value.file, value.variable, value.before)
+
+
+def _chance() -> float:
+    return int.from_bytes(os.urandom(4), "big") / 2**32
+
+
+def _mounts(config: Config) -> dict[str, Mount]:
+    named = {
+        id: Mount(id, tuple(entry.tools), Naming(entry.naming), dict(entry.aliases))
+        for id, entry in config.mounts.items()
+    }
+    return {"": Mount(""), **named}
+
+
+def _grant(entry: GrantEntry) -> Grant:
+    return Grant(
+        entry.principal,
+        tuple(entry.tools),
+        tuple(entry.prompts),
+        tuple(entry.resources),
+        frozenset(entry.permissions),
+        {name: tuple(values) for name, values in entry.arguments.items()},
+    )
+
+
+def _version() -> str:
+    return importlib.metadata.version("gateway")
 
 
 def _modified(path: Path) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.model.agent import Context
 from gateway.model.message import Message, Part
@@ -68,3 +69,10 @@ async def mirror(context: Context, message: Message) -> Part:
         "message": message.model_dump(by_alias=True, exclude_unset=True, mode="json"),
     }
     return Part(data=seen, media_type="application/json")
+
+
+async def tooled(context: Context, message: Message) -> Part:
+    """Calls the tool that its message names, with the arguments in its data."""
+    data: Any = next((part.data for part in message.parts if part.data is not None), {})
+    result = await context.call_tool(message.text, data)
+    return Part(data={"text": result.text, "structured": result.structured, "failed": result.failed})

@@ -18,10 +18,14 @@ from gateway.config import (
     Config,
     ConfigError,
     Flags,
+    GrantEntry,
     LocalAgent,
+    MountEntry,
     RemoteAgent,
     Settings,
     TasksAgent,
+    ToolServerEntry,
+    Value,
     config_path,
     demo_base,
     is_loopback,
@@ -320,6 +324,12 @@ def every_key() -> Iterator[tuple[str, str]]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             sections.append((f"{name}: {{%s: 1}}", field.annotation))
     sections += [(f"agents: {{a: {{{COMPLETE[kind]}, %s: 1}}}}", model) for kind, model in KINDS.items()]
+    sections += [
+        ("tools: {a: {url: 'https://a.example', %s: 1}}", ToolServerEntry),
+        ("tools: {a: {url: 'https://a.example', headers: {x: {%s: 1}}}}", Value),
+        ("mounts: {a: {%s: 1}}", MountEntry),
+        ("grants: [{to: a, %s: 1}]", GrantEntry),
+    ]
     for text, model in sections:
         yield from ((text, key) for key in keys(model))
 
@@ -344,11 +354,11 @@ def test_a_key_like_no_other_is_answered_with_all_that_there_are() -> None:
     assert (
         said("zzz:")
         == said("zzz: 1")
-        == ["gateway.yaml:1: zzz: unknown key; known here: server, agents, auth, store, egress"]
+        == ["gateway.yaml:1: zzz: unknown key; known here: server, agents, tools, mounts, grants, auth, store, egress"]
     )
 
 
-@pytest.mark.parametrize("section", ["tools", "mounts", "policy"])
+@pytest.mark.parametrize("section", ["teams", "policy"])
 def test_sections_of_later_surfaces_are_not_accepted_silently(section: str) -> None:
     assert len(said(f"{section}: {{}}")) == 1
     assert said(f"{section}: {{}}")[0].startswith(f"gateway.yaml:1: {section}: unknown key; ")
@@ -722,6 +732,13 @@ def test_the_schema_knows_no_key_that_the_file_may_not_hold() -> None:
         ({"egres": {}}, False),
         ({"auth": {"anonymous": "yes"}}, False),
         ({"store": {"url": "redis:"}}, False),
+        ({"tools": {"docs": {"url": "https://a.example/mcp", "headers": {"X": "y", "Z": {"file": "z"}}}}}, True),
+        ({"tools": {"docs": {"url": "https://a.example/mcp", "quarantine": "never"}}}, False),
+        ({"tools": {"files": {"command": ["/bin/x"], "sandbox": ["/usr/bin/bwrap", "--unshare-all"]}}}, True),
+        ({"tools": {"files": {"command": ["/bin/x"], "sandbox": "/usr/bin/bwrap"}}}, False),
+        ({"tools": {"Docs": {"url": "https://a.example/mcp"}}}, False),
+        ({"grants": [{"to": "ann", "arguments": {"folder": ["public", 1, None]}}]}, True),
+        ({"grants": [{"tools": ["*"]}]}, False),
     ],
 )
 def test_an_editor_with_the_schema_judges_as_the_gateway_does(document: dict[str, object], fits: bool) -> None:

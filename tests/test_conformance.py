@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from conformance import mcp
 from conformance.__main__ import LOCAL_SUITES, REMOTE_SUITES, Suite
 from conformance.expected import FOLDER, Expectation, compare, load
 from conformance.kit import Report, Verdict, read
 from conformance.peers import Result
+from conformance.results import FOLDER as RESULTS
 from conformance.results import Outcome, Run, document
+from gateway.config import load as load_config
 
 KNOWN = {"a.b[x-jsonrpc]": Expectation("failed", "kit", "The kit is wrong.")}
 
@@ -102,3 +106,39 @@ def test_results_say_what_was_run_and_nothing_about_whose_machine_it_was() -> No
     assert [entry["test"] for entry in written["runs"][0]["not_passed"]] == ["a.b[x-jsonrpc]"]
     assert {"specification", "gateway", "a2a-sdk", "python", "kit"} <= written["versions"].keys()
     assert written["machine"].keys() == {"cores", "memory_gib", "architecture", "system"}
+
+
+MCP_OUTPUT = """=== Running scenario: ping ===
+✓ ping: 2 passed, 0 failed
+✗ tools-list: 1 passed, 1 failed
+✗ tasks-lifecycle: 1 passed, 8 failed
+
+Total: 4 passed, 9 failed
+
+Not scored for 2026-07-28: 1 scenario(s) run, 1 failing. These do not affect conformance.
+  ✗ tasks-lifecycle (extension)
+"""
+
+
+def test_the_mcp_suites_scenarios_are_read_and_only_the_required_ones_count() -> None:
+    scenarios = mcp.read(MCP_OUTPUT)
+    assert [(each.name, each.passed, each.failed, each.not_scored) for each in scenarios] == [
+        ("ping", 2, 0, None),
+        ("tools-list", 1, 1, None),
+        ("tasks-lifecycle", 1, 8, "extension"),
+    ]
+    told = mcp.document("modern", "2026-07-28", scenarios)
+    assert (told["required"], told["checks"], told["failed"]) == ("1/2", "3/4", ["tools-list"])
+    assert told["not_scored"] == {"tasks-lifecycle": {"why": "extension", "passed": 1, "failed": 8}}
+
+
+@pytest.mark.parametrize("kind", mcp.KINDS)
+@pytest.mark.parametrize(("revision", "required"), [("2025-11-25", "30/30"), ("2026-07-28", "37/37")])
+def test_the_kept_mcp_results_are_complete(kind: str, revision: str, required: str) -> None:
+    told = json.loads((RESULTS / f"mcp-{revision}-{kind}.json").read_text("utf-8"))
+    assert (told["required"], told["failed"]) == (required, [])
+    assert told["versions"]["suite"] == mcp.SUITE_VERSION
+
+
+def test_the_mcp_suites_configuration_is_one() -> None:
+    assert set(load_config(mcp.CONFIG, cwd=mcp.HERE).mounts) == set(mcp.KINDS)

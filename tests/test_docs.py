@@ -218,7 +218,7 @@ def test_every_route_is_documented_and_every_documented_path_is_one() -> None:
         assert isinstance(route, Route)
         routes.setdefault(route.path, set()).update(route.methods or ())
     routes = {path: verbs - ({"HEAD"} if path.startswith("/admin") else set()) for path, verbs in routes.items()}
-    doors = {"/", "/agents/{id}", "/agents/{id}/message:send", "/{tenant}/…"}
+    doors = {"/", "/agents/{id}", "/agents/{id}/message:send", "/{tenant}/…", "/mcp", "/mcp/{mount}"}
     assert listed.keys() - doors == routes.keys()
     assert {path: listed[path] for path in routes} == routes
 

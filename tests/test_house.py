@@ -66,11 +66,13 @@ ROOMS: dict[str, frozenset[str]] = {
     "multiprocessing": frozenset(),
     "pickle": frozenset(),
     "marshal": frozenset(),
-    "ctypes": frozenset(),
-    "importlib": frozenset({"gateway.upstream.local", "gateway.cli"}),
+    "ctypes": frozenset({"gateway.upstream.watchdog"}),
+    "importlib": frozenset({"gateway.upstream.local", "gateway.cli", "gateway.app"}),  # the last: our own version
+    # Secrets.
+    "cryptography": frozenset({"gateway.server.mcp.seal"}),
     # Formats and data.
     "orjson": frozenset({"gateway.dialects", "gateway.server", "gateway.stores", "gateway.upstream"}),
-    "json": frozenset({"gateway.cli", "gateway.config.reference"}),
+    "json": frozenset({"gateway.cli", "gateway.config.reference", "gateway.model.tool"}),
     "yaml": frozenset({"gateway.config.source"}),
     "sqlite3": frozenset({"gateway.stores", "agents.librarian"}),
     "jsonrpcserver": frozenset({"gateway.server.dispatch"}),
@@ -80,7 +82,14 @@ ROOMS: dict[str, frozenset[str]] = {
     "pydantic_core": frozenset({"gateway.config"}),
     # Time, randomness, threads: given in everywhere else.
     "time": frozenset(
-        {"gateway.app", "gateway.stores.batch", "gateway.stores.memory", "gateway.cli.follow", "agents.librarian"}
+        {
+            "gateway.app",
+            "gateway.stores.memory",
+            "gateway.stores.batch",
+            "gateway.cli.follow",
+            "gateway.upstream.watchdog",
+            "agents.librarian",
+        }
     ),
     "random": frozenset(),
     "secrets": frozenset({"gateway.core.keys", "gateway.server.incident"}),
@@ -95,23 +104,38 @@ JSON_IN: dict[str, str] = {
     "gateway.dialects.tasks": "reads back what a model of ours has just written, to get a plain tree",
     "gateway.stores.auditlog": "rows that we wrote",
     "gateway.stores.rows": "rows that we wrote",
+    "gateway.stores.pins": "rows that we wrote",
     "gateway.stores.changes": "rows that we wrote",
     "gateway.core.registry": "a card as it stands in our own store; it came in through the one reader",
     "gateway.cli.client": "the gateway's own answers, on the caller's machine",
     "gateway.cli.send": "the value of --data, typed by the person who sends it",
+    "gateway.cli.tools": "arguments typed by the person who calls, and that person's own lock file",
+    "gateway.cli.toolfile": "an mcp.json of the person who imports it; what comes of it is checked as configuration",
+    "gateway.cli.connect": "a client's own file, of which everything stays as it is",
 }
 USES: dict[str, dict[str, str]] = {
     "orjson.loads": JSON_IN,
     "json.loads": JSON_IN,
     "json.load": JSON_IN,
     ".model_validate_json": JSON_IN,
-    "os.urandom": {"gateway.app": "ids are made here and given in"},
+    "os.urandom": {
+        "gateway.app": "ids are made here and given in",
+        "gateway.server.mcp.seal": "a nonce that repeats would give the key away; nobody else may make it",
+    },
     "datetime.datetime.now": {},
     "datetime.datetime.utcnow": {},
     "os.system": {},
     "os.popen": {},
-    "os.fork": {},
+    "os.fork": {"gateway.upstream.watchdog": "a program of its own, with one thread, that starts one command"},
     "asyncio.create_subprocess_exec": {},
+    ".subprocess_exec": {"gateway.upstream.process": "commands of the operator's configuration, and no others"},
+    ".subprocess_shell": {},
+    "gateway.upstream.process.Command": {
+        "gateway.app": "made from the operator's file, and nowhere else: what a network call says reaches no command",
+        "gateway.upstream.mcp.server": "handed on",
+        "gateway.upstream.mcp.stdio": "handed on",
+    },
+    ".posix_spawn": {},
     "asyncio.create_subprocess_shell": {},
     "asyncio.open_connection": {},
     "asyncio.open_unix_connection": {},
@@ -129,6 +153,8 @@ USES: dict[str, dict[str, str]] = {
 # Imports inside functions: none to hide a cycle, these to keep the start short.
 LATE: dict[tuple[str, str], str] = {
     ("gateway.server.a2a_jsonrpc", "gateway.server.dispatch"): "jsonrpcserver, for what is not one plain call",
+    ("gateway.server.mcp.seal", "cryptography.exceptions"): "only when something sealed comes or goes",
+    ("gateway.server.mcp.seal", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
     ("gateway.cli.grammar", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
 }
 

@@ -14,6 +14,8 @@ STATES = (
     "submitted", "working", "input-required", "auth-required", "completed", "failed", "canceled", "rejected",
 )  # fmt: skip
 
+CLIENTS = ("claude-code", "cursor", "vscode", "inspector")
+
 ENVIRONMENT = {
     "GATEWAY_URL": "Where the running gateway is. Default: `http://127.0.0.1:8080`.",
     "GATEWAY_TOKEN": "The credential. Default: the content of `token` in the data folder.",
@@ -138,7 +140,41 @@ def program() -> Parser:
     for verb in (new, known):
         _json(verb)
 
-    for noun in (tasks, agents, keys):
+    tools = top.command("tools", "See, try, add and approve the tools of MCP servers.")
+    seen = tools.command("list", "List the MCP servers, or the tools of one.", "tools:list_tools")
+    seen.add_argument("server", nargs="?", metavar="SERVER", help="Only this server, with its tools.")
+    shown = tools.command("show", "Show one tool as its server describes it.", "tools:show_tool")
+    shown.add_argument("name", metavar="SERVER/TOOL", help="The tool's name, as `gateway tools list SERVER` shows it.")
+    call = tools.command("call", "Call a tool and print its result.", "tools:call_tool")
+    call.add_argument("name", metavar="SERVER/TOOL", help="The tool's name.")
+    call.add_argument("arguments", nargs="?", default="{}", metavar="JSON", help="Its arguments, a JSON object.")
+    approve = tools.command("approve", "Show what waits for approval, and let it out of quarantine.", "tools:approve")
+    approve.add_argument("name", metavar="SERVER[/TOOL]", help="One tool, or all that waits at a server.")
+    approve.add_argument("--yes", action="store_true", help="Approve it; without this it is only shown.")
+    tools.command("lock", "Print the hashes of all tools that are offered, for a file in Git.", "tools:lock")
+    verify = tools.command("verify", "Compare the tools with a lock file.", "tools:verify")
+    verify.add_argument("file", type=Path, metavar="FILE", help="What `gateway tools lock` printed.")
+    insert = tools.command("add", "Write an MCP server into the configuration file.", "toolfile:add")
+    insert.add_argument("name", metavar="NAME", help="What the server is called here: a-z, 0-9 and '-'.")
+    insert.add_argument(
+        "text", nargs="*", metavar="URL | -- COMMAND", help="Its URL, or -- and the command that it is."
+    )
+    taken = tools.command("import", "Take the servers of an mcp.json into the configuration file.", "toolfile:take")
+    taken.add_argument("file", type=Path, metavar="FILE", help="A file with mcpServers, as MCP clients have them.")
+    for verb in (insert, taken):
+        verb.add_argument("--config", type=Path, metavar="FILE", help="The file. Default: the one that `serve` reads.")
+    for verb in (seen, shown, call, approve):
+        _json(verb)
+
+    connect = top.command(
+        "connect", "Show or write the settings with which an MCP client uses this gateway.", "connect:connect"
+    )
+    connect.add_argument("client", choices=CLIENTS, metavar="CLIENT", help="One of " + ", ".join(CLIENTS) + ".")
+    connect.add_argument("--mount", metavar="NAME", help="A mount of the configuration. Default: all tools.")
+    connect.add_argument("--write", action="store_true", help="Write them into the client's file in this folder.")
+    _data_folder(connect)
+
+    for noun in (tasks, agents, keys, tools):
         for verb in noun.subcommands.values():
             _data_folder(verb)
     return top

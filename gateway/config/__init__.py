@@ -21,6 +21,7 @@ from gateway.config.sections import (
     TasksAgent,
 )
 from gateway.config.settings import Flags, Settings, config_path, is_loopback, settle
+from gateway.config.tools import GrantEntry, MountEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED, Origin
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
     "ConfigError",
     "Egress",
     "Flags",
+    "GrantEntry",
     "LocalAgent",
+    "MountEntry",
     "Origin",
     "Problem",
     "RemoteAgent",
@@ -40,6 +43,8 @@ __all__ = [
     "Settings",
     "Store",
     "TasksAgent",
+    "ToolServerEntry",
+    "Value",
     "config_path",
     "demo_base",
     "is_loopback",

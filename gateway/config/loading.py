@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from gateway.config import source
 from gateway.config.problems import ConfigError, Loc, Problem, did_you_mean, dotted, nearest
 from gateway.config.sections import KINDS, Config, keys, meant_kind
+from gateway.config.tools import ENTRIES, cross_checks, owner
 from gateway.config.values import Origin, folded
 
 DEFAULT_FILE = "gateway.yaml"
@@ -51,6 +52,7 @@ _REASONS: Mapping[str, str] = {
     "greater_than_equal": "must be at least {ge:g}",
     "less_than_equal": "must be at most {le:g}",
     "refused": "{reason}",
+    "literal_error": "must be one of {expected}",
 }
 _HINTS: Mapping[str, str] = {
     "string_type": "put it in quotes",
@@ -145,6 +147,10 @@ def _cross_checks(data: Any) -> Iterator[tuple[Loc, str, str]]:
                 yield from _one_kind(name, entry)
                 yield from _alike(_texts(entry.get("tenants"), ("agents", name, "tenants")))
         yield from _default_agent(data.get("server"), list(agents))
+    tools = data.get("tools")
+    if isinstance(tools, dict):
+        yield from _alike((("tools", name), name) for name in tools)
+    yield from cross_checks(data)
 
 
 def _texts(value: object, loc: Loc) -> Iterator[tuple[Loc, str]]:
@@ -205,15 +211,16 @@ def _words(kind: str, loc: Loc, context: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _unknown_key(key: str, loc: Loc) -> tuple[str, str]:
-    if len(loc) == 4 and key in KINDS:
+    agent = loc[0] == "agents" and len(loc) == 4
+    if agent and key in KINDS:
         return _ONE_KIND, f"keep '{loc[2]}' or '{key}'"
-    if len(loc) == 4 and (owner := next((kind for kind, model in KINDS.items() if key in keys(model)), None)):
-        return _REASONS["extra_forbidden"], f"only agents with '{owner}' have it"
+    if agent and (kind := next((kind for kind, model in KINDS.items() if key in keys(model)), None)):
+        return _REASONS["extra_forbidden"], f"only agents with '{kind}' have it"
     return _REASONS["extra_forbidden"], did_you_mean(key, keys(_model(loc)))
 
 
 def _has_no_kind(loc: Loc, data: Any) -> bool:
-    return len(loc) == 3 and meant_kind(data["agents"][loc[1]]) is None
+    return loc[0] == "agents" and len(loc) == 3 and meant_kind(data["agents"][loc[1]]) is None
 
 
 # pydantic puts the tag of an agent's kind into the location, third, and `[key]` behind a name it refuses.
@@ -230,6 +237,8 @@ def _model(loc: Loc) -> type[BaseModel]:
     """The section that a refused or missing key belongs to."""
     if len(loc) == 1:
         return Config
+    if loc[0] in ENTRIES:
+        return owner(loc)
     if len(loc) == 4:
         return KINDS[str(loc[2])]
     section = Config.model_fields[str(loc[0])].annotation

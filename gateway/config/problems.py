@@ -42,7 +42,10 @@ def dotted(loc: Loc) -> str:
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant. Case and hyphens are forgiven: `Public-URL` is `public_url`."""
     folded = {name.casefold().replace("-", "_"): name for name in known}
-    matches = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1)
+    wanted = word.casefold().replace("-", "_")
+    matches = difflib.get_close_matches(wanted, folded)
+    # Of equally near ones the one with the same letters: `gaents` is `agents` with two swapped, not `grants`.
+    matches.sort(key=lambda match: sorted(match) != sorted(wanted))
     return folded[matches[0]] if matches else None
 
 

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from gateway.config.loading import DEMO
 from gateway.config.sections import KINDS, Auth, Config, Egress, Server, Store
+from gateway.config.tools import GrantEntry, MountEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED
 
 _HEAD = f"""\
@@ -33,6 +34,9 @@ environment over the file, the file over the default. Names are RFC 1123 labels 
 _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "server": (Server,),
     "agents": tuple(KINDS.values()),
+    "tools": (ToolServerEntry, Value),
+    "mounts": (MountEntry,),
+    "grants": (GrantEntry,),
     "auth": (Auth,),
     "store": (Store,),
     "egress": (Egress,),
@@ -63,6 +67,8 @@ def _section(heading: str, models: tuple[type[BaseModel], ...]) -> str:
 def _table(heading: str, model: type[BaseModel]) -> str:
     kind = next((kind for kind, of in KINDS.items() if of is model), None)
     title = [f"### {heading} with `{kind}`", "", (model.__doc__ or "").strip(), ""] if kind else []
+    if model is Value:
+        title = ["### a value of headers and env", "", (model.__doc__ or "").strip(), ""]
     rows = ["| key | type | default | |", "|---|---|---|---|", *_rows(model)]
     return "\n".join([*title, *rows, ""])
 
@@ -77,6 +83,8 @@ def _rows(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _type(shape: Mapping[str, Any]) -> str:
+    if "enum" in shape:
+        return " or ".join(f"`{word}`" for word in shape["enum"])
     if "anyOf" in shape:
         return " or ".join(_type(choice) for choice in shape["anyOf"] if choice.get("type") != "null")
     if "const" in shape:

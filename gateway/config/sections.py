@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, PrivateAttr, Tag
 
 from gateway.config.problems import Loc, Problem, dotted, nearest
+from gateway.config.tools import GrantEntry, Mounts, Tools
 from gateway.config.values import (
     NAME_SCHEMA,
     BaseUrl,
@@ -154,6 +155,17 @@ class Config(Section):
         description="The agents by name; each has exactly one of run, card_url and tasks_url.",
         json_schema_extra={"propertyNames": NAME_SCHEMA},  # pydantic leaves the rule for keys out
     )
+    tools: Tools = Field(
+        default_factory=dict,
+        description="MCP servers by name; each has exactly one of url and command.",
+        json_schema_extra={"propertyNames": NAME_SCHEMA},
+    )
+    mounts: Mounts = Field(
+        default_factory=dict,
+        description="Endpoints /mcp/NAME beside /mcp, which has everything.",
+        json_schema_extra={"propertyNames": NAME_SCHEMA},
+    )
+    grants: Items[GrantEntry] = Field((), description="Who may use which tools, prompts and resources; a list.")
     auth: Auth = Field(default_factory=Auth)
     store: Store = Field(default_factory=Store)
     egress: Egress = Field(default_factory=Egress)

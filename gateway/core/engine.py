@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeVar
 
 from gateway.core.accept import Accept, Held, problem
 from gateway.core.audit import Ticket
@@ -19,7 +19,7 @@ from gateway.core.registry import Registered
 from gateway.core.repeat import known, used_otherwise
 from gateway.core.runner import Runner, Work, last_asked, shutting_down, unwritten
 from gateway.core.turn import Answer, Services, Turn
-from gateway.model.agent import Ask, Context, Upstream
+from gateway.model.agent import Context, Upstream
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
@@ -27,13 +27,31 @@ from gateway.model.message import Message
 from gateway.model.ports import Key, Reservation, Reserve, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
+from gateway.model.tool import ToolResult
+
+T = TypeVar("T")
+W = TypeVar("W")
 
 log = logging.getLogger(__name__)
 
-AskAs: TypeAlias = Callable[[Principal], Ask]  # how a principal asks agents
-
 # References of one message that are looked up; each costs a read.
 MAX_REFERENCES = 32
+
+
+class Front(Protocol):
+    """The front door of the gateway, as agents use it that work here."""
+
+    async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message: ...
+
+    async def use_tool(self, who: Principal, name: str, arguments: dict[str, Any]) -> ToolResult: ...
+
+
+class _Shut:
+    async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message:
+        raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents cannot ask each other here")
+
+    async def use_tool(self, who: Principal, name: str, arguments: dict[str, Any]) -> ToolResult:
+        raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents have no tools here")
 
 
 class Engine:
@@ -43,7 +61,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._paying: set[asyncio.Task[Any]] = set()  # accepts on their way; the loop alone would not keep them
         self._refusing = False
-        self.ask_as: AskAs = _nobody_asks  # the gateway's own front door, once it is there
+        self.front: Front = _Shut()  # the gateway's own, once it is there
 
     def turn(self, tenant: str, task_id: str) -> Turn | None:
         """The turn that is at work on this task here, if one is."""
@@ -304,6 +322,7 @@ class Engine:
             upstream=turn.row.upstream if turn.row is not None else None,
             caller=turn.owner,
             ask_agent=partial(self._ask, turn),
+            use_tool=partial(self._use_tool, turn),
         )
 
     def _context(self, turn: Turn, call: SendMessage) -> Context:
@@ -315,13 +334,19 @@ class Engine:
         return context
 
     async def _ask(self, turn: Turn, agent: str, message: Message) -> Task | Message:
-        """A local agent asks another one, on behalf of its caller. Nothing leaves a run before its message is
-        accepted."""
+        return await self._go(turn, self.front.ask, agent, message)
+
+    async def _use_tool(self, turn: Turn, name: str, arguments: dict[str, Any]) -> ToolResult:
+        return await self._go(turn, self.front.use_tool, name, arguments)
+
+    async def _go(self, turn: Turn, way: Callable[[Principal, str, W], Awaitable[T]], name: str, what: W) -> T:
+        """One of a local agent's ways out, one hop deeper and on its caller's behalf. Nothing leaves a run before its
+        message is accepted."""
         assert turn.ticket is not None
         if turn.accept is not None:
             await turn.accept.made()
         try:
-            return await self.ask_as(turn.ticket.principal.delegate(turn.entry.id))(agent, message)
+            return await way(turn.ticket.principal.delegate(turn.entry.id), name, what)
         except GatewayError:
             if self._refusing:
                 # Turned away because the gateway stops: that is not how this agent's work ends. It stops here too,
@@ -338,10 +363,6 @@ class Engine:
         """A turn that never began, for whatever reason: its place is free again, and whoever joined it is told."""
         self._runner.drop(turn)
         turn.answer(error if isinstance(error, GatewayError) else unwritten())
-
-
-def _nobody_asks(who: Principal) -> Ask:
-    raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents cannot ask each other here")
 
 
 def _pay(turn: Turn, accept: Accept) -> None:

@@ -20,19 +20,24 @@ from gateway.core.pushes import Pushes
 from gateway.core.registry import Registered, Registry
 from gateway.core.results import Results
 from gateway.core.tasks import Tasks
+from gateway.core.tools.listening import Listening
+from gateway.core.tools.silent import Silent
+from gateway.core.tools.tools import Tools
 from gateway.core.turn import Services
 from gateway.core.watch import Watch
 from gateway.model import call as verbs
-from gateway.model.agent import Ask
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import Call, FetchResult, GetExtendedCard, SendMessage, SubmitResult, SubscribeToTask
-from gateway.model.errors import GatewayError, Reason
+from gateway.model.errors import Fault, GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.principal import Kind, Principal
 from gateway.model.task import Task
+from gateway.model.tool import PeerError, ToolResult
+from gateway.model.toolcall import Listen, ToolCall, UseServer
 
 # Calls that name a task and no agent are judged by that task, once it is found.
 _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of the task")
+_INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
 MAX_HOPS = 8  # agents that ask agents: deeper than this is a loop in all likelihood
 
 UseCase = Callable[[Any, Ticket, Any], Awaitable[Any]]
@@ -48,23 +53,29 @@ class Gateway:
         keys: KeyRing,
         cursors: Cursors,
         judge_webhook: Callable[[str], None],
+        tools: Tools,
     ) -> None:
         self.registry = registry
+        self.tools = tools
         self.tasks = Tasks(services, registry, engine, cursors)
         self._new_id = services.new_id
         self._policy = policy
         self._recorder = Recorder(services.store, services.now)
         pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook)
-        engine.ask_as = self._ask_as
+        engine.front = self
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder)
         self._results = Results(services, engine, self.tasks, policy)
         self._uses = _uses(self._messages, self.tasks, pushes, self._results, Administration(registry, keys))
 
-    async def handle(self, call: Call, who: Principal) -> Any:
+    async def handle(self, call: Call | ToolCall, who: Principal) -> Any:
         """The result of one call; its type follows from the call's (see the use cases).
 
         Raises GatewayError for everything that the caller may know about.
         """
+        if isinstance(call, ToolCall):
+            if who.hops > MAX_HOPS:
+                raise _too_deep()
+            return await self.tools.handle(call, who)
         ticket, entry = self._admit(call, who)
         use = self._uses[type(call)]
         if isinstance(call, SendMessage):
@@ -91,8 +102,13 @@ class Gateway:
         self._recorder.note(ticket, "ok")
         return watch
 
+    async def listen(self, call: Listen, who: Principal) -> Listening:
+        """Changes of a mount, as they come. Raises GatewayError before."""
+        return await self.tools.open(call, who)
+
     async def drain(self, seconds: float) -> None:
         """Take nothing new, end what only waits, and give callers up to `seconds` for their answers."""
+        self.tools.drain()
         self._results.drain()
         await self._messages.drain(seconds)
 
@@ -123,7 +139,7 @@ class Gateway:
 
     def _refusal(self, call: Call, who: Principal, entry: Registered | None, decision: Decision) -> GatewayError | None:
         if who.hops > MAX_HOPS:
-            return GatewayError(Reason.PERMISSION_DENIED, f"More than {MAX_HOPS} agents asked each other in a row")
+            return _too_deep()
         if call.agent is not None and (entry is None or not (decision.allowed or self.may_see(who, entry))):
             return _no_agent()
         if entry is not None:
@@ -134,14 +150,21 @@ class Gateway:
                 return GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent offers no streams; see its card")
         return None if decision.allowed else _denied(who, call.verb)
 
-    def _ask_as(self, who: Principal) -> Ask:
-        """How a local agent asks another: through the front door, one hop deeper, on its caller's behalf."""
+    # The ways out of local agents: through this same door, one hop deeper.
 
-        async def ask(agent: str, message: Message) -> Task | Message:
-            answer: Task | Message = await self.handle(SendMessage(agent, message, digest=b""), who)
-            return answer
+    async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message:
+        answer: Task | Message = await self.handle(SendMessage(agent, message, digest=b""), who)
+        return answer
 
-        return ask
+    async def use_tool(self, who: Principal, name: str, arguments: dict[str, Any]) -> ToolResult:
+        params = {"name": name, "arguments": arguments}
+        try:
+            return ToolResult(await self.handle(UseServer(None, "tools/call", params, Silent.of(who)), who))
+        except GatewayError as error:
+            if isinstance(error, PeerError) or error.fault is not Fault.CLIENT:
+                raise
+            # It is the agent that asked for what is not there, not whoever asked the agent.
+            raise PeerError(_INVALID_PARAMS, error.message) from error
 
 
 def _uses(
@@ -172,6 +195,10 @@ def _uses(
         verbs.ListKeys: administration.list_keys,
         verbs.RevokeKey: administration.revoke_key,
     }
+
+
+def _too_deep() -> GatewayError:
+    return GatewayError(Reason.PERMISSION_DENIED, f"More than {MAX_HOPS} agents asked each other in a row")
 
 
 def _no_agent() -> GatewayError:

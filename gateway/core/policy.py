@@ -7,8 +7,8 @@ behalf, may see and use the agents marked `public`; a worker may report on the t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import PullTasks, SubmitResult
@@ -22,6 +22,7 @@ class Target(NamedTuple):
     id: str
     public: bool = False
     worker: str | None = None  # the id of the principal that may report for this agent
+    permissions: frozenset[str] = frozenset()  # what a caller must hold besides a grant (tools)
 
 
 # The verbs that only ever touch one agent and the caller's own tasks there.
@@ -79,13 +80,26 @@ DENIED = Decision(Verdict.BLOCK, "default-deny", "no rule allows this")
 MAX_MEMO = 4096
 
 
+# Looks at what is sent, for calls that one rule let pass: None, or the refusal.
+Judge = Callable[[Principal, str, Target, Mapping[str, Any]], Decision | None]
+
+
 class Policy:
-    def __init__(self, rules: tuple[Rule, ...] = RULES) -> None:
+    """`judges` are the second look of some rules, by their names; arguments are too many for the memo."""
+
+    def __init__(self, rules: tuple[Rule, ...] = RULES, judges: Mapping[str, Judge] | None = None) -> None:
         self.rules = rules
+        self._judges = judges or {}
         self._memo: dict[tuple[Principal, str, Target], Decision] = {}
 
-    def decide(self, who: Principal, verb: str, target: Target) -> Decision:
-        """The first rule that holds decides; none holds: BLOCK."""
+    def decide(self, who: Principal, verb: str, target: Target, arguments: Mapping[str, Any] | None = None) -> Decision:
+        """The first rule that holds decides; none holds: BLOCK. Without `arguments`: whether any would do."""
+        decision = self._decide(who, verb, target)
+        if arguments is None or (judge := self._judges.get(decision.rule)) is None:
+            return decision
+        return judge(who, verb, target, arguments) or decision
+
+    def _decide(self, who: Principal, verb: str, target: Target) -> Decision:
         key = (who, verb, target)
         known = self._memo.get(key)
         if known is not None:

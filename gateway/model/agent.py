@@ -21,10 +21,12 @@ from gateway.model.base import timestamp
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Artifact, Message, Part, Role
 from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, Task, TaskState, TaskStatus
+from gateway.model.tool import ToolResult
 from gateway.model.value import value
 
 Content: TypeAlias = str | Part | Sequence[Part]
 Ask: TypeAlias = Callable[[str, Message], Awaitable[Task | Message]]
+UseTool: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[ToolResult]]
 
 
 @value
@@ -38,6 +40,10 @@ class Upstream:
 
 async def _nobody(agent: str, message: Message) -> Task | Message:
     raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This context reaches no other agent")
+
+
+async def _no_tools(name: str, arguments: dict[str, Any]) -> ToolResult:
+    raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This context reaches no tools")
 
 
 @dataclass(slots=True)
@@ -63,6 +69,7 @@ class Context:
     metadata: dict[str, Any] | None = None
     caller: str = ""
     ask_agent: Ask = field(default=_nobody)
+    use_tool: UseTool = field(default=_no_tools)
 
     @property
     def remaining(self) -> float:
@@ -86,6 +93,13 @@ class Context:
         """Ask another registered agent, under this task's owner, policy, audit and limits."""
         message = content if isinstance(content, Message) else self.message(content, role=Role.USER)
         return await self.ask_agent(agent, message)
+
+    async def call_tool(self, name: str, arguments: dict[str, Any] | None = None) -> ToolResult:
+        """Call a tool of an MCP server, `server/tool`, as this agent and on behalf of its caller.
+
+        The agent needs a grant (`to: agent:NAME`). Raises GatewayError when it has none, when the arguments are not
+        granted, and when the server cannot be reached or refuses; a tool that ran and failed says so in the result."""
+        return await self.use_tool(name, arguments or {})
 
     # Events. Each carries this task's ids, a new message id and the time.
 

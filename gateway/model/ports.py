@@ -13,7 +13,7 @@ Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABL
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from gateway.model.agent import Agent, Upstream
 from gateway.model.audit import AuditEntry
@@ -132,6 +132,18 @@ class KeyRecord:
 
 
 @value
+class PinRecord:
+    """A definition of an MCP server that was approved: `kind` and `key` as in `model.tool`, the tree as it was."""
+
+    server: str
+    kind: str
+    key: str
+    hash: str
+    tree: dict[str, Any]
+    approved: int
+
+
+@value
 class Delivery:
     """One push that is due: event `seq` of a task for one configuration. `body` is a StreamResponse."""
 
@@ -243,6 +255,18 @@ class PutKey:
     record: KeyRecord
 
 
+@value
+class PutPin:
+    record: PinRecord
+
+
+@value
+class DropPin:
+    server: str
+    kind: str
+    key: str
+
+
 Change: TypeAlias = (
     Reserve
     | Release
@@ -256,6 +280,8 @@ Change: TypeAlias = (
     | PutAgent
     | DropAgent
     | PutKey
+    | PutPin
+    | DropPin
 )
 
 
@@ -320,6 +346,8 @@ class Store(Protocol):
     async def agents(self) -> list[AgentRecord]: ...
 
     async def keys(self) -> list[KeyRecord]: ...
+
+    async def pins(self) -> list[PinRecord]: ...
 
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
         """Audit records in the order in which they were written, those after index `after`."""

@@ -16,7 +16,6 @@ from gateway.core.registry import Registered
 from gateway.dialects.a2a_v1 import requests
 from gateway.dialects.a2a_v1.errors import http_error
 from gateway.dialects.sse import frame
-from gateway.dialects.strict_json import read
 from gateway.model.base import timestamp
 from gateway.model.call import (
     AddAgent,
@@ -31,10 +30,12 @@ from gateway.model.call import (
     SubscribeToTask,
     TaskPage,
 )
-from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.errors import GatewayError
 from gateway.model.ports import KeyRecord, Record, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Task
+from gateway.server.admin_json import json_answer, json_object, text
+from gateway.server.admin_tools import AdminTools
 from gateway.server.auth import Authenticator
 from gateway.server.cards import Cards
 from gateway.server.request import STREAM_HEADERS, Stream
@@ -48,6 +49,7 @@ class Admin:
         self._gateway = gateway
         self._auth = auth
         self._cards = cards
+        self._tools = AdminTools(gateway)
 
     def routes(self) -> list[Route]:
         return [
@@ -57,6 +59,9 @@ class Admin:
             Route("/admin/keys", self._guard(self._keys), methods=["GET"]),
             Route("/admin/keys", self._guard(self._add_key), methods=["POST"]),
             Route("/admin/keys/{id}", self._guard(self._revoke_key), methods=["DELETE"]),
+            Route("/admin/tools", self._guard(self._tools.servers), methods=["GET"]),
+            Route("/admin/tools:approve", self._guard(self._tools.approve), methods=["POST"]),
+            Route("/admin/tools:call", self._guard(self._tools.call), methods=["POST"]),
             Route("/admin/tasks", self._guard(self._tasks), methods=["GET"]),
             Route("/admin/tasks/{id}:cancel", self._guard(self._cancel), methods=["POST"]),
             Route("/admin/tasks/{id}:watch", self._guard(self._watch), methods=["GET"]),
@@ -73,13 +78,15 @@ class Admin:
 
     async def _agents(self, request: Request, who: Principal) -> Response:
         catalogue: Catalogue = await self._gateway.handle(ListAgents(), who)
-        return _json({"agents": [self._agent(entry, entry.id in catalogue.shadowed) for entry in catalogue.agents]})
+        return json_answer(
+            {"agents": [self._agent(entry, entry.id in catalogue.shadowed) for entry in catalogue.agents]}
+        )
 
     async def _add_agent(self, request: Request, who: Principal) -> Response:
-        body = await _object(request)
-        call = AddAgent(_text(body, "cardUrl"), _text(body, "id", required=False))
+        body = await json_object(request)
+        call = AddAgent(text(body, "cardUrl"), text(body, "id", required=False))
         entry: Registered = await self._gateway.handle(call, who)
-        return _json(self._agent(entry, False), 201)
+        return json_answer(self._agent(entry, False), 201)
 
     async def _remove_agent(self, request: Request, who: Principal) -> Response:
         await self._gateway.handle(RemoveAgent(request.path_params["id"]), who)
@@ -101,11 +108,11 @@ class Admin:
     # Keys.
 
     async def _keys(self, request: Request, who: Principal) -> Response:
-        return _json({"keys": [_key(record) for record in await self._gateway.handle(ListKeys(), who)]})
+        return json_answer({"keys": [_key(record) for record in await self._gateway.handle(ListKeys(), who)]})
 
     async def _add_key(self, request: Request, who: Principal) -> Response:
-        made = await self._gateway.handle(AddKey(_text(await _object(request), "name") or ""), who)
-        return _json({**_key(made.record), "key": made.secret}, 201)
+        made = await self._gateway.handle(AddKey(text(await json_object(request), "name") or ""), who)
+        return json_answer({**_key(made.record), "key": made.secret}, 201)
 
     async def _revoke_key(self, request: Request, who: Principal) -> Response:
         await self._gateway.handle(RevokeKey(request.path_params["id"]), who)
@@ -120,7 +127,7 @@ class Admin:
         assert isinstance(call, ListTasks)
         page: TaskPage = await self._gateway.handle(_across(call, agent), who)
         tasks = [{"agent": row.agent, "task": orjson.Fragment(row.task.wire())} for row in page.tasks]
-        return _json({"tasks": tasks, "nextPageToken": page.next_page_token, "totalSize": page.total_size})
+        return json_answer({"tasks": tasks, "nextPageToken": page.next_page_token, "totalSize": page.total_size})
 
     async def _task(self, request: Request, who: Principal) -> Response:
         row = await self._row(request.path_params["id"], who)
@@ -180,7 +187,7 @@ def _across(call: ListTasks, agent: str | None) -> ListTasks:
 
 
 def _listed(agent: str, task: Task) -> Response:
-    return _json({"agent": agent, "task": orjson.Fragment(task.wire())})
+    return json_answer({"agent": agent, "task": orjson.Fragment(task.wire())})
 
 
 def _key(record: KeyRecord) -> dict[str, Any]:
@@ -191,23 +198,3 @@ def _key(record: KeyRecord) -> dict[str, Any]:
         "created": timestamp(record.created),
         "revoked": None if record.revoked is None else timestamp(record.revoked),
     }
-
-
-async def _object(request: Request) -> dict[str, Any]:
-    body = read(await request.body())
-    if not isinstance(body, dict):
-        raise GatewayError(Reason.INVALID_REQUEST, "The body must be a JSON object")
-    return body
-
-
-def _text(body: dict[str, Any], name: str, *, required: bool = True) -> Any:
-    value = body.get(name)
-    if value is None and not required:
-        return None
-    if not isinstance(value, str) or not value:
-        raise invalid(name, "must be a text")
-    return value
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, {"cache-control": "no-store"}, "application/json")

@@ -2,7 +2,7 @@
 
 uvicorn's own cycle does the same for any application and any server. This one knows that the body is whole before the
 application is entered (edge.py), and sends a head together with the first bytes behind it: one system call per answer
-instead of two, and half the processor time.
+instead of two, and half the processor time. `whole` in a `http.response.start` is ours: the body follows at once.
 """
 
 from __future__ import annotations
@@ -123,6 +123,9 @@ class Cycle:
         kind = message["type"]
         if kind == "http.response.start" and self._head is None and not self.started:
             self._head = message
+            if not message.get("whole"):
+                # The head of a stream waits for its first bytes no longer than this round of the loop.
+                asyncio.get_running_loop().call_soon(self._send_head)
         elif kind == "http.response.body" and not self.response_complete and (self.started or self._head is not None):
             self._send_body(message.get("body", b""), message.get("more_body", False))
         else:
@@ -142,6 +145,10 @@ class Cycle:
             self._transport.write(head + body)
         if not more:
             self._complete()
+
+    def _send_head(self) -> None:
+        if self._head is not None and not self.disconnected:
+            self._transport.write(self._begin(0, whole=False))
 
     def _begin(self, size: int, *, whole: bool) -> bytes:
         assert self._head is not None

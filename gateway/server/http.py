@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from gateway.core.cursor import Cursors
 from gateway.core.gateway import Gateway
 from gateway.core.keys import KeyRing
 from gateway.dialects.a2a_v1.errors import http_error, http_error_body
@@ -23,6 +24,7 @@ from gateway.server.auth import Authenticator, challenge
 from gateway.server.cards import Cards
 from gateway.server.front import Doors, Front
 from gateway.server.incident import known
+from gateway.server.mcp.door import McpDoor
 from gateway.server.request import retry_after
 
 _STATUS = {404: "NOT_FOUND", 405: "UNIMPLEMENTED"}
@@ -39,6 +41,9 @@ def application(
     anonymous: bool,
     not_ready: Callable[[], str | None],
     new_id: Callable[[], str],
+    now: Callable[[], int],
+    cursors: Cursors,
+    version: str,
 ) -> ASGIApp:
     auth = Authenticator(keys, anonymous=anonymous)
     cards = Cards(gateway, auth, public_url=public_url, default_agent=default_agent, anonymous=anonymous)
@@ -52,6 +57,7 @@ def application(
     inside: ASGIApp = Doors(
         JsonRpcDoor(gateway, auth, cards, default_agent, new_id),
         HttpJsonDoor(gateway, auth, cards),
+        McpDoor(gateway, auth, cursors, {"name": "gateway", "version": version}, now=now, new_id=new_id),
         rest,
         default_agent=default_agent,
     )
@@ -62,8 +68,12 @@ def application(
             inside,
             allow_origins=origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "A2A-Version", "A2A-Extensions"],
-            expose_headers=["A2A-Extensions", "Retry-After", "WWW-Authenticate"],
+            # Mcp-Param-* has no fixed names, and a browser asks for each one: those calls it cannot make.
+            allow_headers=[
+                *("Authorization", "Content-Type", "A2A-Version", "A2A-Extensions"),
+                *("Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"),
+            ],
+            expose_headers=["A2A-Extensions", "Mcp-Session-Id", "Retry-After", "WWW-Authenticate"],
         )
     return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")))
 

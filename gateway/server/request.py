@@ -85,7 +85,7 @@ class Reply:
 
     async def __call__(self, send: Send) -> None:
         # The cycle measures a whole body by itself, and so knows its headers again.
-        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers, "whole": True})
         await send({"type": "http.response.body", "body": self.body})
 
 

@@ -20,11 +20,13 @@ from gateway.model.ports import (
     Change,
     CreateTask,
     DropAgent,
+    DropPin,
     DropPushConfig,
     Fenced,
     Key,
     PutAgent,
     PutKey,
+    PutPin,
     PutPushConfig,
     PutUpstreamContext,
     Record,
@@ -38,6 +40,7 @@ from gateway.model.push import PushConfig
 from gateway.model.task import StatusUpdate, Task
 from gateway.stores.auditlog import AuditLog, line
 from gateway.stores.named_sql import SQL
+from gateway.stores.pins import drop_pin, put_pin
 from gateway.stores.problems import BadChange
 from gateway.stores.reservations import Reservations
 from gateway.stores.rows import STATES
@@ -262,4 +265,6 @@ _APPLY: dict[type[Any], Callable[[Transaction, Any], None]] = {
     PutAgent: _put_agent,
     DropAgent: _drop_agent,
     PutKey: _put_key,
+    PutPin: lambda tx, change: put_pin(tx.cursor, change),
+    DropPin: lambda tx, change: drop_pin(tx.cursor, change),
 }

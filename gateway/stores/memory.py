@@ -23,12 +23,15 @@ from gateway.model.ports import (
     CreateTask,
     Delivery,
     DropAgent,
+    DropPin,
     DropPushConfig,
     Fenced,
     Key,
     KeyRecord,
+    PinRecord,
     PutAgent,
     PutKey,
+    PutPin,
     PutPushConfig,
     PutUpstreamContext,
     Record,
@@ -76,6 +79,7 @@ class _Tables:
     contexts: dict[tuple[str, str, str, str], str] = field(default_factory=dict)
     agents: dict[str, AgentRecord] = field(default_factory=dict)
     keys: dict[tuple[str, str], KeyRecord] = field(default_factory=dict)
+    pins: dict[tuple[str, str, str], PinRecord] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
 
 
@@ -217,6 +221,14 @@ def _put_key(tx: _Transaction, change: PutKey) -> None:
     tx.put(tx.tables.keys, (change.record.tenant, change.record.id), change.record)
 
 
+def _put_pin(tx: _Transaction, change: PutPin) -> None:
+    tx.put(tx.tables.pins, (change.record.server, change.record.kind, change.record.key), change.record)
+
+
+def _drop_pin(tx: _Transaction, change: DropPin) -> None:
+    tx.drop(tx.tables.pins, (change.server, change.kind, change.key))
+
+
 _APPLY: dict[type[Any], Callable[[_Transaction, Any], None]] = {
     Reserve: _reserve,
     Release: _release,
@@ -230,6 +242,8 @@ _APPLY: dict[type[Any], Callable[[_Transaction, Any], None]] = {
     PutAgent: _put_agent,
     DropAgent: _drop_agent,
     PutKey: _put_key,
+    PutPin: _put_pin,
+    DropPin: _drop_pin,
 }
 
 
@@ -361,6 +375,9 @@ class MemoryStore(Store):
 
     async def keys(self) -> list[KeyRecord]:
         return [self._tables.keys[key] for key in sorted(self._tables.keys)]
+
+    async def pins(self) -> list[PinRecord]:
+        return [self._tables.pins[key] for key in sorted(self._tables.pins)]
 
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
         page = self._tables.audit[max(after, 0) : max(after, 0) + limit]

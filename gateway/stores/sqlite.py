@@ -18,6 +18,7 @@ from gateway.model.ports import (
     Change,
     Delivery,
     KeyRecord,
+    PinRecord,
     Record,
     Reservation,
     Store,
@@ -30,6 +31,7 @@ from gateway.stores import auditlog, rows, schema
 from gateway.stores.changes import Transaction, apply
 from gateway.stores.datafolder import FolderLock, prepare
 from gateway.stores.named_sql import SQL
+from gateway.stores.pins import pins
 from gateway.stores.readers import Readers
 from gateway.stores.reservations import find
 from gateway.stores.writer import Writer
@@ -139,6 +141,9 @@ class SqliteStore(Store):
 
     async def keys(self) -> list[KeyRecord]:
         return await self._read(rows.keys)
+
+    async def pins(self) -> list[PinRecord]:
+        return await self._read(pins)
 
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
         return await self._read(auditlog.read, after, limit)

@@ -43,6 +43,7 @@ def test_every_listing_and_creating_command_takes_json() -> None:
         "tasks": ("list", "get", "cancel", "watch"),
         "agents": ("list", "show", "add"),
         "keys": ("add", "list"),
+        "tools": ("list", "show", "call", "approve"),
     }.items():
         for verb in verbs:
             assert "--json" in commands[noun].subcommands[verb].format_usage()

@@ -15,16 +15,30 @@ from gateway.core.live import Live
 from gateway.core.policy import Policy, Target
 from gateway.core.registry import Registered
 from gateway.core.turn import Answer, Services, Turn
-from gateway.model.agent import Context
+from gateway.model.agent import Ask, Context
 from gateway.model.call import SendMessage
 from gateway.model.message import Message, Part, Role
 from gateway.model.principal import LOCAL, Principal
 from gateway.model.task import Task
+from gateway.model.tool import ToolResult
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.local import LocalAgent
 
 BOUND = 5.0
 Work = Callable[[Context, Message], Any]
+
+
+@dataclass
+class Elsewhere:
+    """What an agent reaches from here: other agents by `reply`, and no tools."""
+
+    reply: Ask
+
+    async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message:
+        return await self.reply(agent, message)
+
+    async def use_tool(self, who: Principal, name: str, arguments: dict[str, Any]) -> ToolResult:
+        raise AssertionError("no tool is used in these tests")
 
 
 @dataclass
@@ -41,7 +55,7 @@ class Bench:
         call = SendMessage("agent", message(text, **more), digest)
         decision = Policy().decide(who, call.verb, Target("agent", public=True))
         ticket = Ticket(who, call.verb, "agent", decision, "request")
-        self.engine.ask_as = lambda who: ask
+        self.engine.front = Elsewhere(ask)
         return await self.engine.send(call, ticket, self.entry)
 
     async def ended(self, text: str = "hi", **more: Any) -> Answer:

@@ -52,6 +52,11 @@ class App:
         self.entered.append(scope)
         if scope["path"] == "/wait":
             await asyncio.to_thread(self.go.wait, BOUND)
+        if scope["path"] == "/quiet":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await asyncio.to_thread(self.go.wait, BOUND)
+            await send({"type": "http.response.body", "body": b"at last"})
+            return
         if scope["path"] == "/large":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": bytes(LARGE)})
@@ -592,6 +597,15 @@ def test_a_reader_that_keeps_reading_is_not_cut_off_however_slow(quick: Running,
             assert connection.recv(piece)
             assert not quick.app.left_stream.wait(0.02)
     assert quick.app.left_stream.wait(BOUND)  # and the handler learns that the client has gone
+
+
+def test_a_stream_begins_before_it_has_anything_to_say(server: Running) -> None:
+    server.app.go.clear()
+    with server.connect() as connection:
+        connection.sendall(get(b"/quiet", b"Connection: close"))
+        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        server.app.go.set()
+        assert read_to_end(connection) == b"7\r\nat last\r\n0\r\n\r\n"
 
 
 def test_readers_who_together_leave_too_much_unread_are_cut_off_the_slowest_first() -> None:

@@ -23,12 +23,15 @@ from gateway.model.ports import (
     CreateTask,
     Delivery,
     DropAgent,
+    DropPin,
     DropPushConfig,
     Fenced,
     Key,
     KeyRecord,
+    PinRecord,
     PutAgent,
     PutKey,
+    PutPin,
     PutPushConfig,
     PutUpstreamContext,
     Record,
@@ -584,6 +587,18 @@ class StoreContract:
         await store.commit(PutKey(other), PutKey(record))
         await store.commit(PutKey(replace(record, revoked=NOW + 1)))
         assert await store.keys() == [replace(record, revoked=NOW + 1), other]
+
+    async def test_approved_definitions_are_put_changed_and_dropped(self, store: Store) -> None:
+        tree = {"name": "add", "inputSchema": {"type": "object"}, "big": 2**62}
+        first, other = (
+            PinRecord("docs", "tools", "add", "a1", tree, NOW),
+            PinRecord("docs", "prompts", "add", "b", {}, NOW),
+        )
+        await store.commit(PutPin(first), PutPin(other))
+        assert await store.pins() == [other, first]
+        changed = PinRecord("docs", "tools", "add", "a2", {**tree, "title": "+"}, NOW + 1)
+        await store.commit(PutPin(changed), DropPin("docs", "prompts", "add"), DropPin("docs", "tools", "no such"))
+        assert await store.pins() == [changed]
 
     async def test_audit_records_come_back_in_the_order_of_the_commits(self, store: Store) -> None:
         full = entry("0", on_behalf_of="key:eve", verdict=Verdict.BLOCK, task_id="task-1", digest="ab" * 32)

@@ -38,6 +38,7 @@ SCHEMA = {
     "reservation_merged": "id n",
     "task": "tenant id owner agent context_id state created updated deadline message_id seq fence node"
     " upstream doc_seq doc",
+    "tool_pin": "server kind key hash tree approved",
     "upstream_context": "tenant owner agent context_id upstream_context_id",
 }
 KEYS = {
@@ -51,6 +52,7 @@ KEYS = {
     "reservation_by_hash": "hash n",
     "reservation_merged": "id",
     "task": "tenant id",
+    "tool_pin": "server kind key",
     "upstream_context": "tenant owner agent context_id",
 }
 INDEXES = {

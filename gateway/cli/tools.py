@@ -1,0 +1,195 @@
+"""`gateway tools`: what the MCP servers offer, what waits for approval, and trying a tool by hand."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from typing import Any
+
+from gateway.cli.client import Gateway
+from gateway.cli.exits import Exit, Stop
+from gateway.cli.place import Place
+from gateway.cli.text import dump, line, note, pretty, say, table
+
+Json = dict[str, Any]
+
+
+def list_tools(options: argparse.Namespace) -> Exit:
+    servers = _servers(options)
+    if options.server is not None:
+        servers = [_find(servers, options.server)]
+    if options.json:
+        dump({"servers": servers})
+    elif options.server is not None:
+        _list_one(servers[0])
+    elif servers:
+        table(("SERVER", "STATE", "SPEAKS", "TOOLS", "WAITING", "NAME"), map(_row, servers))
+    else:
+        note("No MCP servers. `gateway tools add NAME URL` writes one into the configuration file.")
+    return Exit.DONE
+
+
+def show_tool(options: argparse.Namespace) -> Exit:
+    entry = _tool(_servers(options), options.name)
+    if options.json:
+        dump(entry)
+        return Exit.DONE
+    definition = entry["definition"]
+    say(f"tool  {line(entry['address'])}")
+    say(f"hash  {line(entry['hash'])}")
+    if "why" in entry:
+        say(f"waits for approval: {line(entry['why'])}")
+    if words := definition.get("description"):
+        say()
+        say(str(words))
+    say()
+    say(pretty(definition.get("inputSchema")))
+    return Exit.DONE
+
+
+def call_tool(options: argparse.Namespace) -> Exit:
+    try:
+        arguments = json.loads(options.arguments)
+    except ValueError as error:
+        raise Stop(f"The arguments are no JSON: {error}", Exit.USAGE) from None
+    if not isinstance(arguments, dict):
+        raise Stop('The arguments must be a JSON object, for example {"query": "x"}', Exit.USAGE)
+    with Gateway(Place.of(options.data)) as gateway:
+        result = gateway.post("admin", "tools", body={"name": options.name, "arguments": arguments}, verb="call")
+    if options.json:
+        dump(result)
+    else:
+        _show_result(result)
+    return Exit.FAILED if result.get("isError") or result.get("resultType", "complete") != "complete" else Exit.DONE
+
+
+def approve(options: argparse.Namespace) -> Exit:
+    server, _, name = options.name.partition("/")
+    waiting = [
+        each for each in _find(_servers(options), server)["waiting"] if name in ("", each["address"].partition("/")[2])
+    ]
+    if not waiting:
+        raise Stop(f"Nothing called {options.name} waits for approval.")
+    if not options.yes:
+        if options.json:
+            dump({"waiting": waiting})
+            return Exit.WAITING
+        for each in waiting:
+            _show_waiting(each)
+        place = Place.of(options.data)
+        note("Nothing is approved yet. If this is what you want models to read and use:")
+        note(f"  {place.command('tools', 'approve', options.name, '--yes')}")
+        return Exit.WAITING
+    with Gateway(Place.of(options.data)) as gateway:
+        answer = gateway.post("admin", "tools", body={"address": options.name}, verb="approve")
+    if options.json:
+        dump(answer)
+    else:
+        for each in answer["approved"]:
+            note(f"Approved {line(each['address'])}.")
+    return Exit.DONE
+
+
+def lock(options: argparse.Namespace) -> Exit:
+    dump({"tools": _hashes(_servers(options))})
+    return Exit.DONE
+
+
+def verify(options: argparse.Namespace) -> Exit:
+    try:
+        locked = json.loads(options.file.read_text(encoding="utf-8"))["tools"]
+    except OSError as error:
+        raise Stop(f"{options.file}: {error.strerror}", Exit.USAGE) from None
+    except (ValueError, KeyError, TypeError):
+        raise Stop(f"{options.file} is not what `gateway tools lock` prints", Exit.USAGE) from None
+    now = _hashes(_servers(options))
+    differences = [
+        *(f"{address} is gone" for address in sorted(locked.keys() - now.keys())),
+        *(f"{address} is new" for address in sorted(now.keys() - locked.keys())),
+        *(
+            f"{address} has changed"
+            for address in sorted(locked.keys() & now.keys())
+            if locked[address] != now[address]
+        ),
+    ]
+    for difference in differences:
+        say(line(difference))
+    if not differences:
+        note(f"{len(now)} tools and prompts are as locked.")
+    return Exit.FAILED if differences else Exit.DONE
+
+
+def _servers(options: argparse.Namespace) -> list[Json]:
+    with Gateway(Place.of(options.data)) as gateway:
+        servers: list[Json] = gateway.get("admin", "tools").get("servers") or []
+    return servers
+
+
+def _find(servers: list[Json], id: str) -> Json:
+    for server in servers:
+        if server.get("id") == id:
+            return server
+    known = ", ".join(str(server.get("id")) for server in servers) or "none"
+    raise Stop(f"There is no MCP server {id}. Known: {known}.")
+
+
+def _tool(servers: list[Json], address: str) -> Json:
+    server = _find(servers, address.partition("/")[0])
+    for entry in (*server["waiting"], *server["definitions"]):
+        if entry["address"] == address:
+            found: Json = entry
+            return found
+    if reason := server["refused"].get(address):
+        raise Stop(f"{address} is not offered: {reason}.")
+    raise Stop(f"There is no {address}. `gateway tools list {server['id']}` shows what there is.")
+
+
+def _row(server: Json) -> tuple[object, ...]:
+    state = str(server.get("state"))
+    if reason := server.get("reason"):
+        state += f" ({line(reason, 60)})"
+    tools = sum(each["kind"] == "tools" for each in server["definitions"])
+    name = (server.get("info") or {}).get("name") or "-"
+    return server.get("id"), state, server.get("version") or "-", tools, len(server["waiting"]) or "-", name
+
+
+def _list_one(server: Json) -> None:
+    rows = [(each["address"], each["kind"], "offered", _about(each)) for each in server["definitions"]]
+    rows += [(each["address"], each["kind"], f"waits: {each['why']}", _about(each)) for each in server["waiting"]]
+    rows += [(address, "-", f"refused: {reason}", "") for address, reason in server["refused"].items()]
+    if reason := server.get("reason"):
+        note(f"{line(server['id'])} is {line(server['state'])}: {line(reason, 500)}")
+    if rows:
+        table(("NAME", "KIND", "STATE", "ABOUT"), rows)
+
+
+def _about(entry: Json) -> str:
+    definition = entry["definition"]
+    return line(definition.get("description") or definition.get("title") or "", 80)
+
+
+def _show_result(result: Json) -> None:
+    for block in result.get("content") or ():
+        if isinstance(block, dict) and block.get("type") == "text":
+            say(str(block.get("text")))
+        else:
+            say(pretty(block))
+    if not result.get("content"):
+        say(pretty(result.get("structuredContent", result)))
+
+
+def _show_waiting(entry: Json) -> None:
+    """What models would read from now on, against what they read until now."""
+    say(f"{line(entry['address'])}: {line(entry['why'])}")
+    before = pretty(entry["before"]).splitlines() if entry.get("before") else []
+    for row in difflib.unified_diff(before, pretty(entry["definition"]).splitlines(), lineterm="", n=2):
+        if not row.startswith(("---", "+++", "@@")):
+            say(f"  {row}")
+
+
+def _hashes(servers: list[Json]) -> dict[str, str]:
+    entries = [each for server in servers for each in server["definitions"] if each["kind"] in ("tools", "prompts")]
+    return {
+        f"{each['kind']} {each['address']}": each["hash"] for each in sorted(entries, key=lambda one: one["address"])
+    }

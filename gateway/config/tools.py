@@ -1,0 +1,219 @@
+"""The sections about MCP: which servers there are, how they are shown, and who may use them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    JsonValue,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from gateway.config.problems import Loc, did_you_mean
+from gateway.config.values import File, Items, Name, Url, refuse
+
+_PATTERN = re.compile(r"[a-z0-9*?-]{1,63}(/[^\s/][^\s]{0,255})?")
+_PRINCIPAL = re.compile(r"\*|anonymous|(key:|agent:)?[A-Za-z0-9._-]{1,63}")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_PERMISSION = re.compile(r"[!-~]{1,128}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Value(_Section):
+    """A text, or where to read one: secrets stand in a file or in the gateway's environment, never here."""
+
+    text: str | None = Field(None, description="The text itself; for what is no secret.")
+    file: File | None = Field(None, description="File with the value, read at each use.")
+    variable: str | None = Field(None, description="Variable of the gateway's own environment.")
+    before: str = Field("", description="What goes in front of it, such as 'Bearer '.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Value:
+        if sum(each is not None for each in (self.text, self.file, self.variable)) != 1:
+            raise refuse("must be a text, or have exactly one of file and variable")
+        return self
+
+
+def _value(given: object) -> object:
+    return {"text": given} if isinstance(given, str) else given
+
+
+class _OrText:
+    """Says in the schema what `_value` accepts."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, handler(core)]}
+
+
+AnyValue = Annotated[Value, BeforeValidator(_value), _OrText]
+
+
+class ToolServerEntry(_Section):
+    """One MCP server, of any revision: at a URL, or as a command that runs on this machine."""
+
+    url: Url | None = Field(None, description="URL of a server that is reached over HTTP.")
+    command: Items[str] | None = Field(None, description="Program (absolute path) and its arguments; no shell.")
+    headers: dict[str, AnyValue] = Field(default_factory=dict, description="Headers for the URL: credentials, mostly.")
+    env: dict[str, AnyValue] = Field(
+        default_factory=dict, description="Variables for the command, beside PATH and HOME."
+    )
+    folder: File | None = Field(None, description="Folder that the command starts in; DATA/tools/NAME if not set.")
+    sandbox: Items[str] = Field((), description="Words in front of the command: bwrap (absolute path) and its options.")
+    shared: bool = Field(False, description="Whether all callers share one process of the command.")
+    # A server works on some requests at once; more of them only wait inside it.
+    concurrency: int = Field(32, ge=1, le=256, description="Requests at the same time.")
+    queue: int = Field(256, ge=0, le=100_000, description="Requests that may wait for a place; more are refused.")
+    timeout: float = Field(300.0, gt=0, le=86_400, description="Seconds that one request may take.")
+    quarantine: Literal["changed", "new", "off"] = Field(
+        "changed", description="What waits for approval: changes after the first sight, everything, or nothing."
+    )
+    requires: dict[str, Items[str]] = Field(
+        default_factory=dict, description="Tool names or patterns, and the permissions a caller must hold for them."
+    )
+
+    @model_validator(mode="after")
+    def _checked(self) -> ToolServerEntry:
+        if (self.url is None) is (self.command is None):
+            raise refuse("has exactly one of url and command", "say how it is reached")
+        if self.command is not None:
+            if not self.command or not self.command[0].startswith("/"):
+                raise refuse(
+                    "command must begin with an absolute path", "gateway tools add finds it and writes it down"
+                )
+            if self.sandbox and not self.sandbox[0].startswith("/"):
+                raise refuse("sandbox must begin with an absolute path", "for example /usr/bin/bwrap")
+            if self.headers:
+                raise refuse("headers are for a url", "a command takes env")
+        elif self.env or self.folder is not None or self.sandbox or self.shared:
+            raise refuse("env, folder, sandbox and shared are for a command", "a url takes headers")
+        _check(self.headers, _HEADER, "is no name of a header")
+        _check(self.env, _VARIABLE, "is no name of a variable")
+        for names in self.requires.values():
+            _check(names, _PERMISSION, "must be visible ASCII characters, no spaces")
+        return self
+
+
+class MountEntry(_Section):
+    """One endpoint, /mcp/NAME, with some of the tools."""
+
+    tools: Items[str] = Field((), description="Servers, or SERVER/PATTERN; all servers if not set.")
+    naming: Literal["prefix", "identity", "alias"] = Field(
+        "prefix", description="server__tool, the one server's own names, or the names in aliases."
+    )
+    aliases: dict[str, str] = Field(
+        default_factory=dict, description="Name on the mount, and the SERVER/TOOL it means."
+    )
+
+    @model_validator(mode="after")
+    def _checked(self) -> MountEntry:
+        _check(self.tools, _PATTERN, "must be a server or SERVER/PATTERN")
+        if self.naming == "identity" and (len(self.tools) != 1 or "/" in self.tools[0] or "*" in self.tools[0]):
+            raise refuse("identity names need tools with exactly one server", "two servers may use the same name")
+        if (self.naming == "alias") is not bool(self.aliases):
+            raise refuse("naming: alias and aliases belong together", "set both or neither")
+        if self.naming == "alias" and self.tools:
+            raise refuse("tools and aliases exclude each other", "aliases say which tools there are")
+        for name, address in self.aliases.items():
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+                raise refuse(f"{name!r} is no name that every client takes", "1 to 64 of A-Z a-z 0-9 _ . -")
+            if not re.fullmatch(r"[a-z0-9-]{1,63}/.{1,128}", address):
+                raise refuse(f"{address!r} is no SERVER/TOOL")
+        return self
+
+
+class GrantEntry(_Section):
+    """What one principal may use. Without a grant nobody but this machine's own credential may use any tool."""
+
+    to: str = Field(description="Key name, agent:NAME, anonymous, or * for everybody with a credential.")
+    tools: Items[str] = Field((), description="Servers, or SERVER/PATTERN.")
+    prompts: Items[str] = Field((), description="The same for prompts.")
+    resources: Items[str] = Field((), description="The same for resources; the pattern is matched with the URI.")
+    permissions: Items[str] = Field((), description="What tools with requires ask for.")
+    arguments: dict[str, Items[JsonValue]] = Field(
+        default_factory=dict, description="Arguments of the tools, and the only values they may have."
+    )
+
+    @model_validator(mode="after")
+    def _checked(self) -> GrantEntry:
+        if not _PRINCIPAL.fullmatch(self.to):
+            raise refuse("to must be the name of a key, agent:NAME, anonymous or *")
+        for patterns in (self.tools, self.prompts, self.resources):
+            _check(patterns, _PATTERN, "must be a server or SERVER/PATTERN")
+        _check(self.permissions, _PERMISSION, "must be visible ASCII characters, no spaces")
+        return self
+
+    @property
+    def principal(self) -> str:
+        """The whole id of the principal: a bare name is the name of a key."""
+        if self.to == "*" or self.to.startswith(("key:", "agent:")):
+            return self.to
+        return "anonymous:anonymous" if self.to == "anonymous" else f"key:{self.to}"
+
+
+Tools = dict[Name, ToolServerEntry]
+Mounts = dict[Name, MountEntry]
+
+# Sections whose entries have keys of their own, for hints about misspelled ones. The number is the length of the
+# location of a key of the entry; two more lead to a Value in it.
+ENTRIES: Mapping[str, type[BaseModel]] = {"tools": ToolServerEntry, "mounts": MountEntry, "grants": GrantEntry}
+
+
+def owner(loc: Loc) -> type[BaseModel]:
+    """The section that a key in one of ENTRIES belongs to."""
+    return Value if len(loc) > 4 else ENTRIES[str(loc[0])]
+
+
+def cross_checks(data: Mapping[str, Any]) -> Iterator[tuple[Loc, str, str]]:
+    """Names that nobody has: a slip here would silently give or show less, or more, than was meant."""
+    tools, agents = data.get("tools"), data.get("agents")
+    servers = list(tools) if isinstance(tools, dict) else []
+    mounts = data.get("mounts")
+    for name, mount in mounts.items() if isinstance(mounts, dict) else ():
+        if isinstance(mount, dict):
+            yield from _known(("mounts", name, "tools"), mount.get("tools"), servers)
+            aliases = mount.get("aliases")
+            yield from _known(("mounts", name, "aliases"), aliases, servers)
+    grants = data.get("grants")
+    for index, grant in enumerate(grants if isinstance(grants, list) else ()):
+        if not isinstance(grant, dict):
+            continue
+        for key in ("tools", "prompts", "resources"):
+            yield from _known(("grants", index, key), grant.get(key), servers)
+        to = grant.get("to")
+        if isinstance(to, str) and to.startswith("agent:"):
+            names = list(agents) if isinstance(agents, dict) else []
+            if to.removeprefix("agent:") not in names:
+                yield ("grants", index, "to"), f"there is no agent '{to[6:]}'", did_you_mean(to[6:], names)
+
+
+def _known(loc: Loc, patterns: object, servers: list[str]) -> Iterator[tuple[Loc, str, str]]:
+    items: Iterable[tuple[object, object]]
+    if isinstance(patterns, dict):
+        items = patterns.items()
+    else:
+        items = enumerate(patterns) if isinstance(patterns, list) else ()
+    for key, pattern in items:
+        server = pattern.partition("/")[0] if isinstance(pattern, str) else "*"
+        if not set(server) & set("*?[") and server not in servers:
+            hint = did_you_mean(server, servers) if servers else "there are no tools in this file"
+            yield (*loc, key), f"there is no tool server '{server}'", hint
+
+
+def _check(words: Iterable[str], pattern: re.Pattern[str], reason: str) -> None:
+    for word in words:
+        if not pattern.fullmatch(word):
+            raise refuse(f"{word[:80]!r} {reason}")

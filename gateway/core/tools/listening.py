@@ -1,0 +1,96 @@
+"""One caller's subscription to a mount: only what it asked for, and of that only what it may see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.core.policy import Policy
+from gateway.core.tools.naming import Mount
+from gateway.core.tools.news import News, Reader
+from gateway.core.tools.servers import Served, Servers
+from gateway.core.tools.views import Views
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.principal import Principal
+from gateway.model.tool import Change, Kind
+
+MAX_URIS = 256  # resources of one subscription
+
+_NOTIFICATION: dict[Kind, str] = {
+    Kind.TOOL: "notifications/tools/list_changed",
+    Kind.PROMPT: "notifications/prompts/list_changed",
+    Kind.RESOURCE: "notifications/resources/list_changed",
+    Kind.TEMPLATE: "notifications/resources/list_changed",
+}
+
+
+class Listening:
+    """`next` gives changes, an empty list after a silence, None when the stream is over. `aclose` must be called."""
+
+    def __init__(
+        self, who: Principal, mount: Mount, kinds: frozenset[Kind], servers: Servers, views: Views, policy: Policy
+    ) -> None:
+        self._who = who
+        self._mount = mount
+        self._servers = servers
+        self._views = views
+        self._policy = policy
+        self._reader: Reader = servers.board.read()
+        self._stamps = {kind: views.view(who, mount, kind).stamp for kind in kinds}
+        self._uris: dict[str, tuple[Served, str]] = {}
+
+    @property
+    def uris(self) -> Iterable[str]:
+        return tuple(self._uris)
+
+    async def add(self, uri: str) -> bool:
+        """Subscribe to a resource. False for one that is not there for this caller. Raises OVERLOADED."""
+        if uri in self._uris:
+            return True
+        where = self._mount.locate(uri)
+        served = self._servers.get(where[0]) if where is not None else None
+        if served is None or where is None or not self._mount.holds_server(served.id):
+            return False
+        if not self._policy.decide(self._who, "resources/read", served.target(where[1])).allowed:
+            return False
+        if len(self._uris) >= MAX_URIS:
+            raise GatewayError(Reason.OVERLOADED, f"One subscription takes at most {MAX_URIS} resources")
+        self._uris[uri] = (served, where[1])
+        await self._servers.watch(served, where[1])
+        return True
+
+    def remove(self, uri: str) -> None:
+        if (watched := self._uris.pop(uri, None)) is not None:
+            self._servers.unwatch(*watched)
+
+    async def next(self) -> list[Change] | None:
+        while (news := await self._reader.next()) is not None:
+            changes = [change for each in news for change in self._changes(each)]
+            if changes or not news:
+                return changes
+        return None
+
+    async def aclose(self) -> None:
+        self._reader.close()
+        for uri in tuple(self._uris):
+            self.remove(uri)
+
+    def _changes(self, news: News) -> Iterable[Change]:
+        if news.uri is not None:
+            uri = self._mount.uri(news.server, news.uri)
+            if uri in self._uris:
+                yield Change("notifications/resources/updated", {"uri": uri})
+        elif news.kind in self._stamps and self._concerns(news):
+            yield Change(_NOTIFICATION[news.kind], {})
+
+    def _concerns(self, news: News) -> bool:
+        """Of servers that the caller sees nothing of it hears nothing either."""
+        view = self._views.view(self._who, self._mount, news.kind)
+        if view.stamp != self._stamps[news.kind]:
+            self._stamps[news.kind] = view.stamp
+            return True
+        # Not templates too: one announcement of a server's is one for its callers.
+        return (
+            news.said
+            and news.kind is not Kind.TEMPLATE
+            and any(each.server == news.server for each in view.named.values())
+        )

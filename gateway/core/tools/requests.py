@@ -1,0 +1,359 @@
+"""Use case of every request that goes to a server: find it, decide, record, ask, and bring the answer back.
+
+The four combinations of eras meet here. A server of 2026-07-28 answers `input_required`: a caller that comes back is
+given that answer, one with a session is asked while its request is open. A session server asks while it works: a
+caller with a session is asked just so, for one that comes back the work is parked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from gateway.core.audit import Recorder, Ticket
+from gateway.core.policy import DENIED, Policy
+from gateway.core.tools import links
+from gateway.core.tools.naming import Mount
+from gateway.core.tools.parking import ASKED_WITH, Parked, Parking
+from gateway.core.tools.servers import Served, Servers
+from gateway.core.tools.state import States, asked
+from gateway.core.tools.views import Views
+from gateway.model.audit import Decision
+from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.ports import Store
+from gateway.model.principal import Principal
+from gateway.model.tool import Caller, CannotAsk, Definition, Kind, PeerError, Tree, digest
+from gateway.model.toolcall import UseServer
+from gateway.model.value import value
+
+MAX_ROUNDS = 8  # questions of one request, one after the other; a wizard has five steps
+
+_URL_ELICITATION = -32042  # 2025-11-25: the request can go on once the user has been at these URLs
+_INVALID_PARAMS = -32602  # 2026-07-28: also for a resource that is not there
+_URLS = "urls"  # the claim of a state that stands for nothing but such a visit
+
+Work = Callable[[Caller], Awaitable[Tree]]
+
+
+@value
+class Found:
+    """What a request is for: the server, the key there, and the request in the server's own names."""
+
+    served: Served
+    verb: str  # what must be allowed
+    key: str
+    params: Tree
+    rename: Callable[[str], str]
+
+
+class Requests:
+    def __init__(
+        self,
+        servers: Servers,
+        views: Views,
+        policy: Policy,
+        recorder: Recorder,
+        store: Store,
+        states: States,
+        now: Callable[[], int],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._servers = servers
+        self._views = views
+        self._policy = policy
+        self._recorder = recorder
+        self._store = store
+        self._states = states
+        self._now = now
+        self._new_id = new_id
+        self._parking = Parking(new_id)
+
+    async def use(self, call: UseServer, who: Principal) -> Tree:
+        """The result, in the mount's names. Raises GatewayError; PeerError for what the server refused."""
+        await self._servers.settled()
+        found, ticket = self._admit(call, who)
+        await self._store.commit(records=(ticket.intent(self._now()),))
+        try:
+            result = await self._ask(call, found)
+        except asyncio.CancelledError:
+            self._recorder.note(ticket, "canceled")
+            raise
+        except GatewayError as error:
+            await self._ended(ticket, error.reason)
+            raise
+        await self._ended(ticket, _outcome(result))
+        return links.result(call.method, result, found.rename)
+
+    async def aclose(self) -> None:
+        await self._parking.aclose()
+
+    async def _ended(self, ticket: Ticket, outcome: str) -> None:
+        await self._store.commit(records=(ticket.outcome(self._now(), outcome),))
+
+    # Finding and deciding.
+
+    def _admit(self, call: UseServer, who: Principal) -> tuple[Found, Ticket]:
+        """What is asked for and a ticket for it. Whatever the caller may not use does not exist for it."""
+        found = self._find(call)
+        target = found.served.target(found.key) if found is not None else None
+        sent = call.params.get("arguments") if call.method == "tools/call" else None
+        arguments = sent if isinstance(sent, dict) else {}
+        visible = target is not None and found is not None and self._policy.decide(who, found.verb, target).allowed
+        if target is None or found is None or not visible:
+            named = target.id if target is not None else str(_name(call.method, call.params))[:200]
+            self._note(who, call, named, DENIED, Reason.NOT_FOUND)
+            raise _missing(call)
+        decision = self._policy.decide(who, found.verb, target, arguments)
+        if not decision.allowed:
+            self._note(who, call, target.id, decision, Reason.PERMISSION_DENIED)
+            raise GatewayError(Reason.PERMISSION_DENIED, f"{target.id} is {decision.reason}")
+        waiting = next((each for each in found.served.waiting if each.definition.key == found.key), None)
+        if waiting is not None and found.verb != "resources/read":
+            self._note(who, call, target.id, decision, "quarantined")
+            raise GatewayError(
+                Reason.PERMISSION_DENIED,
+                f"{target.id} is {waiting.why} since it was approved; the operator can see and approve it with "
+                f"gateway tools approve {target.id}",
+            )
+        return found, self._ticket(who, call, target.id, decision)
+
+    def _ticket(self, who: Principal, call: UseServer, target: str, decision: Decision) -> Ticket:
+        return Ticket(who, call.verb, target, decision, self._new_id(), digest(call.params))
+
+    def _note(self, who: Principal, call: UseServer, target: str, decision: Decision, outcome: str) -> None:
+        self._recorder.note(self._ticket(who, call, target, decision), outcome)
+
+    def _find(self, call: UseServer) -> Found | None:
+        mount = None if call.mount is None else self._views.mount(call.mount)
+        if call.method == "tools/call":
+            return self._named(mount, Kind.TOOL, call.params, "tools/call")
+        if call.method == "prompts/get":
+            return self._named(mount, Kind.PROMPT, call.params, "prompts/get")
+        if call.method == "resources/read":
+            return self._resource(mount, call.params)
+        return self._completed(mount, call.params)
+
+    def _named(self, mount: Mount | None, kind: Kind, params: Tree, verb: str) -> Found | None:
+        name = params.get("name")
+        if not isinstance(name, str):
+            raise invalid("name", "must be a text")
+        if not isinstance(params.get("arguments", {}), dict):
+            raise invalid("arguments", "must be an object")
+        address = self._address(mount, kind, name)
+        if address is None:
+            return None
+        served, key = address
+        if served.find(kind, key) is None and not any(each.definition.key == key for each in served.waiting):
+            return None
+        return Found(served, verb, key, {**params, "name": key}, _renaming(mount, served))
+
+    def _address(self, mount: Mount | None, kind: Kind, name: str) -> tuple[Served, str] | None:
+        if mount is None:
+            server, _, key = name.partition("/")
+            served = self._servers.get(server)
+            return None if served is None else (served, key)
+        definition = self._views.names(mount, kind).named.get(name) or self._quarantined(mount, kind, name)
+        served = self._servers.get(definition.server) if definition is not None else None
+        return None if served is None or definition is None else (served, definition.key)
+
+    def _quarantined(self, mount: Mount, kind: Kind, name: str) -> Definition | None:
+        for served in self._views.served(mount):
+            for each in served.waiting:
+                definition = each.definition
+                if definition.kind is kind and mount.holds(definition) and name in mount.name(definition):
+                    return definition
+        return None
+
+    def _resource(self, mount: Mount | None, params: Tree) -> Found | None:
+        uri = params.get("uri")
+        if not isinstance(uri, str):
+            raise invalid("uri", "must be a text")
+        where = self._place(mount, uri)
+        if where is None:
+            return None
+        served, inner = where
+        return Found(served, "resources/read", inner, {**params, "uri": inner}, _renaming(mount, served))
+
+    def _place(self, mount: Mount | None, uri: str) -> tuple[Served, str] | None:
+        if mount is None:
+            server, _, inner = uri.partition("/")
+        else:
+            server, inner = mount.locate(uri) or ("", "")
+            if not server or not mount.holds_server(server):
+                return None
+        served = self._servers.get(server)
+        return None if served is None else (served, inner)
+
+    def _completed(self, mount: Mount | None, params: Tree) -> Found | None:
+        """Completion of an argument belongs to the prompt or template it is for, and is allowed with it."""
+        ref = params.get("ref")
+        if not isinstance(ref, dict):
+            raise invalid("ref", "must be an object")
+        if ref.get("type") == "ref/prompt":
+            found = self._named(mount, Kind.PROMPT, {"name": ref.get("name")}, "prompts/get")
+            inner = {"name": found.key} if found is not None else {}
+        elif ref.get("type") == "ref/resource":
+            found = self._resource(mount, {"uri": ref.get("uri")})
+            inner = {"uri": found.key} if found is not None else {}
+        else:
+            raise invalid("ref.type", "must be ref/prompt or ref/resource")
+        if found is None:
+            return None
+        return Found(found.served, found.verb, found.key, {**params, "ref": {**ref, **inner}}, found.rename)
+
+    # Asking.
+
+    async def _ask(self, call: UseServer, found: Found) -> Tree:
+        params = {name: each for name, each in found.params.items() if name != "requestState"}
+        if call.live:
+            return await self._rounds(call, found, params)
+        if "requestState" in call.params:
+            return await self._again(call, found, params)
+        return await self._first(call, found, params)
+
+    async def _rounds(self, call: UseServer, found: Found, params: Tree) -> Tree:
+        """For a caller with a session: what the server needs is asked while the request is open."""
+        send = params
+        for _ in range(MAX_ROUNDS):
+            result = await self._reach(found.served, call.method, send, call.caller)
+            if result.get("resultType") != "input_required":
+                return result
+            answers = {key: await _answer(each, call.caller) for key, each in _questions(result).items()}
+            send = {**params, "inputResponses": answers}
+            if "requestState" in result:
+                send["requestState"] = result["requestState"]
+        raise GatewayError(Reason.UPSTREAM_FAILED, f"{found.served.id} asked more than {MAX_ROUNDS} times")
+
+    async def _first(self, call: UseServer, found: Found, params: Tree) -> Tree:
+        work = self._work(found, call.method, params)
+        if ASKED_WITH.values() & call.caller.capabilities.keys():
+            return self._shown(call, await self._parking.begin(call.caller, work))
+        return self._shown(call, await work(call.caller))
+
+    async def _again(self, call: UseServer, found: Found, params: Tree) -> Tree:
+        owner = call.caller.principal
+        question = asked(call.mount, call.method, call.params)
+        claims = self._states.take(call.params["requestState"], owner, question)
+        answers = call.params.get("inputResponses")
+        answers = answers if isinstance(answers, dict) else {}
+        if "parked" in claims:
+            return self._shown(call, await self._parking.go_on(claims["parked"], call.caller, answers))
+        if _URLS in claims:
+            params = {name: each for name, each in params.items() if name != "inputResponses"}
+        else:
+            params = {**params, "requestState": claims["state"]}
+        return await self._first(call, found, params)
+
+    def _work(self, found: Found, method: str, params: Tree) -> Work:
+        async def work(caller: Caller) -> Tree:
+            try:
+                return await self._reach(found.served, method, params, caller)
+            except PeerError as error:
+                questions = _visits(error, caller)
+                if questions is None:
+                    raise
+                return {"resultType": "input_required", "inputRequests": questions, "requestState": None}
+
+        return work
+
+    def _shown(self, call: UseServer, came: Tree | Parked) -> Tree:
+        """An answer for a caller that comes back: with a state of ours instead of the server's."""
+        if isinstance(came, Parked):
+            claims: Tree = {"parked": came.id}
+            result: Tree = {"resultType": "input_required", "inputRequests": came.questions}
+        elif came.get("resultType") == "input_required" and "requestState" in came:
+            claims = {_URLS: True} if came["requestState"] is None else {"state": came["requestState"]}
+            result = came
+        else:
+            return came
+        question = asked(call.mount, call.method, call.params)
+        return {**result, "requestState": self._states.give(claims, call.caller.principal, question)}
+
+    async def _reach(self, served: Served, method: str, params: Tree, caller: Caller) -> Tree:
+        """One request to one server, in its turn. What it says counts for or against it."""
+        served.gate.enter()
+        try:
+            async with served.gate:
+                served.breaker.admit(self._now())
+                try:
+                    result = await served.server.request(method, params, caller)
+                except GatewayError as error:
+                    served.breaker.heard(error, self._now())
+                    raise
+                except BaseException:
+                    served.breaker.unknown()
+                    raise
+                served.breaker.worked()
+                return result
+        finally:
+            served.gate.leave()
+
+
+def _renaming(mount: Mount | None, served: Served) -> Callable[[str], str]:
+    return (lambda uri: uri) if mount is None else (lambda uri: mount.uri(served.id, uri))
+
+
+def _name(method: str, params: Tree) -> object:
+    return params.get("uri") if method == "resources/read" else params.get("name")
+
+
+def _missing(call: UseServer) -> GatewayError:
+    """One sentence for what is not there and for what this caller may not know of."""
+    if call.method == "resources/read":
+        return PeerError(_INVALID_PARAMS, "Resource not found", {"uri": call.params.get("uri")})
+    if call.method == "completion/complete":
+        return GatewayError(Reason.NOT_FOUND, "There is no such prompt or resource template here")
+    kind = "tool" if call.method == "tools/call" else "prompt"
+    return GatewayError(Reason.NOT_FOUND, f"Unknown {kind}: {str(call.params.get('name'))[:200]}")
+
+
+def _outcome(result: Tree) -> str:
+    kind = result.get("resultType", "complete")
+    if kind != "complete":
+        return str(kind)[:40]
+    return "tool-error" if result.get("isError") is True else "ok"
+
+
+def _questions(result: Tree) -> dict[str, Tree]:
+    """The questions of an `input_required` result. Raises UPSTREAM_FAILED for what cannot be asked."""
+    questions = result.get("inputRequests")
+    if questions is None:
+        return {}
+    if not isinstance(questions, dict) or not all(
+        isinstance(each, dict) and each.get("method") in ASKED_WITH and isinstance(each.get("params", {}), dict)
+        for each in questions.values()
+    ):
+        raise GatewayError(Reason.UPSTREAM_FAILED, "The MCP server asked for something that MCP does not have")
+    return questions
+
+
+async def _answer(question: Tree, caller: Caller) -> Tree:
+    """What a caller with a session says. A refusal to be asked is an answer where the protocol has one for it."""
+    method: str = question["method"]
+    try:
+        if ASKED_WITH[method] not in caller.capabilities:
+            raise CannotAsk(method)
+        return await caller.ask(method, question.get("params", {}))
+    except PeerError:
+        if method == "elicitation/create":
+            return {"action": "cancel"}
+        raise
+
+
+def _visits(error: PeerError, caller: Caller) -> Tree | None:
+    """-32042 of a session server as questions with a URL, if the caller takes those."""
+    if error.code != _URL_ELICITATION or not isinstance(error.data, dict):
+        return None
+    elicitation = caller.capabilities.get("elicitation")
+    asked_for = error.data.get("elicitations")
+    if not isinstance(elicitation, dict) or "url" not in elicitation or not isinstance(asked_for, list):
+        return None
+    questions = {
+        f"visit-{number}": {
+            "method": "elicitation/create",
+            "params": {"mode": "url", "message": str(each.get("message", "")), "url": each["url"]},
+        }
+        for number, each in enumerate(asked_for, start=1)
+        if isinstance(each, dict) and isinstance(each.get("url"), str)
+    }
+    return questions or None

@@ -1,0 +1,347 @@
+"""Which MCP servers there are, and what each of them offers just now.
+
+Each server has a keeper of its own: it reads the catalogue, listens for changes, and tries again with patience when
+the server fails. Nobody waits for a keeper: calls and lists use what is known. So one server that is dead, slow or
+talks nonsense costs the others nothing; its own last good list stays for a grace period.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from gateway.core.gate import Gate
+from gateway.core.policy import Target
+from gateway.core.tools.breaker import Breaker
+from gateway.core.tools.grants import matches
+from gateway.core.tools.hygiene import CheckSchema, objection
+from gateway.core.tools.news import Board, News
+from gateway.core.tools.pins import Pins, Quarantine
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.tool import ACKNOWLEDGED, Catalog, Change, Definition, Kind, ToolServer, Tree
+from gateway.model.toolcall import Health, Waiting
+
+log = logging.getLogger(__name__)
+
+READ_SECONDS = 30  # for a whole catalogue, connecting included; a package runner may have to unpack one first
+FIRST_SECONDS = 1  # how long the first list after a start waits for servers that nobody has heard of yet
+RETRY_SECONDS = (1, 2, 5, 15, 30, 60)  # after so many failures in a row
+POLL_SECONDS = 60  # between looks at a server that sends no changes and says no `ttlMs`
+MIN_POLL_SECONDS = 5  # however short a `ttlMs` is: lists are shared, and a server that says 0 means "ask me"
+GRACE_MS = 600_000  # the last good list of a server that fails is kept so long: a deployment takes minutes
+WATCH_SECONDS = 5  # a subscriber waits at most so long for the server to confirm
+MAX_DEFINITIONS = 5_000  # of one kind of one server; 300 tools are many
+MAX_WATCHED = 1_000  # resources of one server that are subscribed to
+
+_LIST_CHANGED: dict[str, tuple[Kind, ...]] = {
+    "notifications/tools/list_changed": (Kind.TOOL,),
+    "notifications/prompts/list_changed": (Kind.PROMPT,),
+    "notifications/resources/list_changed": (Kind.RESOURCE, Kind.TEMPLATE),
+}
+_UPDATED = "notifications/resources/updated"
+
+
+@dataclass(slots=True)
+class Served:
+    """One server as the gateway knows it. `requires` is pattern of tool names -> permissions that a caller must hold;
+    `offered` what passed hygiene and quarantine."""
+
+    id: str
+    server: ToolServer
+    gate: Gate
+    quarantine: Quarantine = Quarantine.CHANGED
+    requires: tuple[tuple[str, frozenset[str]], ...] = ()
+    catalog: Catalog | None = None
+    offered: dict[Kind, tuple[Definition, ...]] = field(default_factory=dict)
+    waiting: tuple[Waiting, ...] = ()
+    refused: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
+    failures: int = 0
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    watched: Counter[str] = field(default_factory=Counter)
+    rewatch: asyncio.Event = field(default_factory=asyncio.Event)
+    watching: asyncio.Event = field(default_factory=asyncio.Event)
+    breaker: Breaker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.breaker = Breaker(self.id)
+
+    @property
+    def state(self) -> str:
+        if self.problem is not None:
+            return "down"
+        return "starting" if self.catalog is None else "up"
+
+    def find(self, kind: Kind, key: str) -> Definition | None:
+        return next((each for each in self.offered.get(kind, ()) if each.key == key), None)
+
+    def target(self, key: str) -> Target:
+        """What policy looks at for one thing of this server."""
+        permissions = frozenset[str]().union(
+            *(needs for pattern, needs in self.requires if matches(pattern, f"/{key}"))
+        )
+        return Target(f"{self.id}/{key}", permissions=permissions)
+
+    def health(self) -> Health:
+        catalog = self.catalog
+        return Health(
+            self.id,
+            self.state,
+            catalog.face if catalog else None,
+            self.problem,
+            tuple(each for kind in Kind for each in self.offered.get(kind, ())),
+            self.waiting,
+            dict(self.refused),
+            catalog.fetched if catalog else None,
+        )
+
+
+class Servers:
+    """`generation` goes up with every change of what is offered; whatever is derived from it is kept by that number."""
+
+    def __init__(self, pins: Pins, board: Board, now: Callable[[], int], check_schema: CheckSchema) -> None:
+        self.board = board
+        self.generation = 0
+        self._pins = pins
+        self._now = now
+        self._check_schema = check_schema
+        self._served: dict[str, Served] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+
+    def get(self, id: str) -> Served | None:
+        return self._served.get(id)
+
+    def all(self) -> Iterable[Served]:
+        return self._served.values()
+
+    def put(self, served: Served) -> None:
+        self._served[served.id] = served
+
+    async def start(self) -> None:
+        if not self._served:
+            return
+        await self._pins.start()
+        for server in self._pins.servers():
+            if server not in self._served:
+                await self._pins.forget(server)
+        self._keepers = [
+            asyncio.create_task(self._keep(served), name=f"mcp-{served.id}") for served in self._served.values()
+        ]
+
+    async def aclose(self) -> None:
+        for keeper in self._keepers:
+            keeper.cancel()
+        if self._keepers:
+            await asyncio.wait(self._keepers)
+        self._keepers = []
+        await asyncio.gather(*(served.server.aclose() for served in self._served.values()), return_exceptions=True)
+
+    async def settled(self) -> None:
+        """Returns when every server has been tried once, or FIRST_SECONDS have passed since this was asked. Only a
+        gateway that has just started makes anybody wait here."""
+        untried = [served.tried.wait() for served in self._served.values() if not served.tried.is_set()]
+        if untried:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_SECONDS):
+                    await asyncio.gather(*untried)
+            for served in self._served.values():
+                served.tried.set()  # once is enough: from here on nobody waits for it
+
+    async def approve(self, address: str) -> list[Definition]:
+        """Let `server/name`, or all of `server`, out of quarantine. Raises NOT_FOUND when nothing of it waits."""
+        server, _, key = address.partition("/")
+        served = self._served.get(server)
+        chosen = [each.definition for each in served.waiting if key in ("", each.definition.key)] if served else []
+        if served is None or not chosen:
+            raise GatewayError(Reason.NOT_FOUND, f"Nothing called {address!r} waits for approval")
+        await self._pins.approve(chosen)
+        if served.catalog is not None:
+            await self._take(served, served.catalog)
+        return chosen
+
+    async def watch(self, served: Served, uri: str) -> None:
+        """Ask for news of one resource. Returns when the server has confirmed, or after WATCH_SECONDS."""
+        served.watched[uri] += 1
+        if served.watched[uri] > 1:
+            return
+        if len(served.watched) > MAX_WATCHED:
+            self.unwatch(served, uri)
+            raise GatewayError(Reason.OVERLOADED, f"Too many resources of {served.id} are subscribed to", retry_after=5)
+        served.watching.clear()
+        served.rewatch.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_SECONDS):
+                await served.watching.wait()
+
+    def unwatch(self, served: Served, uri: str) -> None:
+        served.watched[uri] -= 1
+        if served.watched[uri] <= 0:
+            del served.watched[uri]
+            served.rewatch.set()
+
+    # Keeping one server.
+
+    async def _keep(self, served: Served) -> None:
+        while True:
+            if await self.refresh(served):
+                with contextlib.suppress(GatewayError):
+                    await self._follow(served)
+            # The stream broke, or the server cannot be read: look again, and never in a tight loop.
+            await asyncio.sleep(_patience(served))
+
+    async def _follow(self, served: Served) -> None:
+        """Listen until the server ends the stream or cannot be heard any more."""
+        while True:
+            served.rewatch.clear()
+            reading = asyncio.ensure_future(self._read(served, frozenset(served.watched)))
+            turning = asyncio.ensure_future(served.rewatch.wait())
+            try:
+                await asyncio.wait((reading, turning), return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    reading.result()
+                    return
+            finally:
+                turning.cancel()
+                reading.cancel()
+                await asyncio.wait((reading, turning))
+
+    async def _read(self, served: Served, uris: frozenset[str]) -> None:
+        try:
+            async with contextlib.aclosing(served.server.changes(uris)) as changes:  # type: ignore[type-var]
+                async for change in changes:
+                    await self._heard(served, change)
+        except GatewayError as error:
+            if error.reason is not Reason.UNSUPPORTED_OPERATION:
+                raise
+            served.watching.set()
+            await self._poll(served)
+
+    async def _heard(self, served: Served, change: Change) -> None:
+        if change.method == ACKNOWLEDGED:
+            served.watching.set()
+            await self._look(served)  # what happened while nobody listened
+        elif change.method in _LIST_CHANGED:
+            before = {kind: _hashes(served.offered.get(kind)) for kind in _LIST_CHANGED[change.method]}
+            await self._look(served)
+            same = [kind for kind, hashes in before.items() if hashes == _hashes(served.offered.get(kind))]
+            self.board.publish(News(served.id, kind, said=True) for kind in same)
+        elif change.method == _UPDATED and isinstance(uri := change.params.get("uri"), str):
+            self.board.publish([News(served.id, Kind.RESOURCE, uri)])
+
+    async def _look(self, served: Served) -> None:
+        """Refresh, or stop listening: a server that cannot be read is tried again with patience, not when it speaks."""
+        if not await self.refresh(served):
+            raise GatewayError(Reason.UPSTREAM_FAILED, served.problem or "")
+
+    async def _poll(self, served: Served) -> None:
+        while True:
+            ttl = served.catalog.ttl_ms if served.catalog is not None else None
+            await asyncio.sleep(POLL_SECONDS if ttl is None else max(MIN_POLL_SECONDS, ttl / 1000))
+            await self._look(served)
+
+    async def refresh(self, served: Served) -> bool:
+        """Read the whole catalogue again. A failure keeps what was known, for a while."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                catalog = await self._catalog(served)
+        except TimeoutError:
+            self._failed(served, f"did not list what it offers within {READ_SECONDS} s")
+        except GatewayError as error:
+            self._failed(served, error.message)
+        except Exception:
+            log.exception("MCP server %s: reading its lists failed", served.id)
+            self._failed(served, "its lists could not be read; the log says why")
+        else:
+            served.failures, served.problem = 0, None
+            served.breaker.worked()
+            await self._take(served, catalog)
+            served.tried.set()
+            return True
+        served.tried.set()
+        return False
+
+    async def _catalog(self, served: Served) -> Catalog:
+        face = await served.server.face()
+        definitions: dict[Kind, tuple[Definition, ...]] = {}
+        ttls: list[int] = []
+        private = False
+        for kind in Kind:
+            if not face.offers(kind):
+                continue
+            listing = await served.server.list(kind)
+            definitions[kind] = tuple(_definitions(served.id, kind, listing.trees))
+            ttls += [] if listing.ttl_ms is None else [listing.ttl_ms]
+            private = private or listing.private
+        return Catalog(served.id, face, definitions, self._now(), min(ttls, default=None), private)
+
+    async def _take(self, served: Served, catalog: Catalog) -> None:
+        """What of it may be offered; tell those who listen if that differs from before."""
+        before = served.offered
+        refused: dict[str, str] = {}
+        passed: list[Definition] = []
+        for definition in (each for kind in Kind for each in catalog.definitions.get(kind, ())):
+            reason = objection(definition, self._check_schema)
+            if reason is None:
+                passed.append(definition)
+            else:
+                refused[definition.address] = reason
+        offered, waiting = await self._pins.judge(served.id, passed, served.quarantine)
+        for address in refused.keys() - served.refused.keys():
+            log.warning("MCP server %s: %s is not offered: %s", served.id, address, refused[address])
+        for each in waiting:
+            if each not in served.waiting:
+                log.warning("MCP server %s: %s waits for approval: %s", served.id, each.definition.address, each.why)
+        served.catalog, served.refused, served.waiting = catalog, refused, tuple(waiting)
+        served.offered = {kind: tuple(each for each in offered if each.kind is kind) for kind in Kind}
+        self._announce(served, before)
+
+    def _failed(self, served: Served, problem: str) -> None:
+        served.failures += 1
+        if served.problem != problem:
+            log.warning("MCP server %s is down: %s", served.id, problem)
+        served.problem = problem
+        stale = served.catalog is not None and self._now() - served.catalog.fetched > GRACE_MS
+        if stale and served.offered:
+            before, served.offered = served.offered, {}
+            self._announce(served, before)
+
+    def _announce(self, served: Served, before: dict[Kind, tuple[Definition, ...]]) -> None:
+        changed = [kind for kind in Kind if _hashes(before.get(kind)) != _hashes(served.offered.get(kind))]
+        if changed:
+            self.generation += 1
+            self.board.publish(News(served.id, kind) for kind in changed)
+
+
+def _definitions(server: str, kind: Kind, trees: Iterable[Tree]) -> Iterable[Definition]:
+    """A list without what names nothing and without what is there twice; of two of one name neither can be meant."""
+    found: dict[str, Definition] = {}
+    twice: set[str] = set()
+    for tree in trees:
+        try:
+            definition = Definition.of(server, kind, tree)
+        except ValueError as error:
+            log.warning("MCP server %s lists one of its %s without a name: %s", server, kind, error)
+            continue
+        if definition.key in found:
+            twice.add(definition.key)
+        found[definition.key] = definition
+    if len(found) > MAX_DEFINITIONS:
+        raise GatewayError(Reason.UPSTREAM_TOO_LARGE, f"lists more than {MAX_DEFINITIONS} {kind}")
+    for key in twice:
+        log.warning("MCP server %s lists %s twice among its %s; neither is offered", server, key, kind)
+    return [definition for key, definition in found.items() if key not in twice]
+
+
+def _hashes(definitions: tuple[Definition, ...] | None) -> list[tuple[str, str]]:
+    return [(each.key, each.hash) for each in definitions or ()]
+
+
+def _patience(served: Served) -> float:
+    """Seconds until a server that failed is tried again; each server its own, so that they do not come all at once."""
+    base = RETRY_SECONDS[min(max(served.failures, 1), len(RETRY_SECONDS)) - 1]
+    return base * (1 + (zlib.crc32(served.id.encode()) % 100) / 400)

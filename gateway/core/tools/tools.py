@@ -1,0 +1,134 @@
+"""The two doors of MCP, behind the gateway's own: `handle` for one answer, `open` for changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gateway.core.audit import Recorder, Ticket
+from gateway.core.policy import Policy, Target
+from gateway.core.tools.hygiene import CheckSchema
+from gateway.core.tools.listening import Listening
+from gateway.core.tools.naming import Mount
+from gateway.core.tools.news import Board
+from gateway.core.tools.pins import Pins
+from gateway.core.tools.requests import Requests
+from gateway.core.tools.servers import Served, Servers
+from gateway.core.tools.state import Sealer, States
+from gateway.core.tools.views import Views
+from gateway.model.audit import Decision, Verdict
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.ports import Store
+from gateway.model.principal import Kind as Who
+from gateway.model.principal import Principal
+from gateway.model.tool import Definition
+from gateway.model.toolcall import (
+    ApproveTools,
+    Discover,
+    Health,
+    ListDefinitions,
+    Listen,
+    ListServers,
+    Offer,
+    ToolCall,
+    UseServer,
+)
+
+# Whoever is there may ask what there is: the answer holds only what it may use.
+_FILTERED = Decision(Verdict.PASS, "filtered", "a list shows only what its reader may use")
+_GATEWAY = Target("gateway")
+
+# Bridged for every mount, whatever is behind it at the moment: clients ask once, servers come and go.
+CAPABILITIES: dict[str, dict[str, bool]] = {
+    "tools": {"listChanged": True},
+    "prompts": {"listChanged": True},
+    "resources": {"listChanged": True, "subscribe": True},
+    "completions": {},
+    "logging": {},
+}
+
+
+class Tools:
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        recorder: Recorder,
+        sealer: Sealer,
+        now: Callable[[], int],
+        new_id: Callable[[], str],
+        check_schema: CheckSchema,
+        mounts: Mapping[str, Mount],
+    ) -> None:
+        self.servers = Servers(Pins(store, now), Board(), now, check_schema)
+        self.views = Views(self.servers, mounts, policy)
+        self.requests = Requests(self.servers, self.views, policy, recorder, store, States(sealer, now), now, new_id)
+        self._policy = policy
+        self._recorder = recorder
+        self._new_id = new_id
+
+    async def start(self) -> None:
+        await self.servers.start()
+
+    def drain(self) -> None:
+        """End the streams of changes; requests have their time like all others."""
+        self.servers.board.close()
+
+    async def aclose(self) -> None:
+        await self.requests.aclose()
+        await self.servers.aclose()
+
+    async def handle(self, call: ToolCall, who: Principal) -> Any:
+        """The result of one call: a tree for `UseServer`, else `Offer`, `View`, `Health`s or `Definition`s."""
+        if isinstance(call, UseServer):
+            return await self.requests.use(call, who)
+        if isinstance(call, ListServers | ApproveTools):
+            return await self._operate(call, who)
+        assert not isinstance(call, Listen), "a subscription is opened"
+        mount = self.views.mount(call.mount)
+        self._admit(call, who, mount)
+        await self.servers.settled()
+        return self._offer(mount) if isinstance(call, Discover) else self.views.view(who, mount, call.kind)
+
+    async def open(self, call: Listen, who: Principal) -> Listening:
+        """Raises GatewayError before the stream begins; what it then holds is in `uris`."""
+        mount = self.views.mount(call.mount)
+        self._admit(call, who, mount)
+        await self.servers.settled()
+        listening = Listening(who, mount, call.kinds, self.servers, self.views, self._policy)
+        try:
+            for uri in sorted(call.uris):
+                await listening.add(uri)
+        except BaseException:
+            await listening.aclose()
+            raise
+        return listening
+
+    def _admit(self, call: Discover | ListDefinitions | Listen, who: Principal, mount: Mount) -> None:
+        target = f"mcp/{mount.id}" if mount.id else "mcp"
+        self._recorder.note(Ticket(who, call.verb, target, _FILTERED, self._new_id()), "ok")
+
+    def _offer(self, mount: Mount) -> Offer:
+        """The words of a server to models are passed on only where it is alone: among others they could speak of
+        tools that are not its own."""
+        served: Served | None = self.servers.get(mount.only) if mount.only is not None else None
+        catalog = served.catalog if served is not None else None
+        return Offer(CAPABILITIES, catalog.face.instructions if catalog is not None else None)
+
+    async def _operate(self, call: ListServers | ApproveTools, who: Principal) -> list[Health] | list[Definition]:
+        target = _GATEWAY if isinstance(call, ListServers) else Target(call.address)
+        ticket = Ticket(who, call.verb, target.id, self._policy.decide(who, call.verb, target), self._new_id())
+        if not ticket.decision.allowed:
+            self._recorder.note(ticket, Reason.PERMISSION_DENIED)
+            reason = Reason.UNAUTHENTICATED if who.kind is Who.ANONYMOUS else Reason.PERMISSION_DENIED
+            raise GatewayError(reason, f"You may not use {call.verb} here")
+        if isinstance(call, ListServers):
+            self._recorder.note(ticket, "ok")
+            return [served.health() for served in self.servers.all()]
+        try:
+            approved = await self.servers.approve(call.address)
+        except GatewayError as error:
+            self._recorder.note(ticket, error.reason)
+            raise
+        self._recorder.note(ticket, "ok")
+        return approved

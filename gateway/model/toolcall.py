@@ -1,0 +1,127 @@
+"""The verbs of MCP, and whom they are asked of. `verb` is the MCP method name; policy rules and audit entries use it.
+
+A `mount` is the endpoint that was called: "" for everything the caller may see (`/mcp`), a name for `/mcp/{mount}`,
+and None for callers inside (an agent's `call_tool`, the operator) who say `server/name` themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import ClassVar, TypeAlias
+
+from gateway.model.tool import Caller, Definition, Face, Kind, Tree
+from gateway.model.value import value
+
+
+@value
+class Discover:
+    """What a mount offers this caller (`server/discover`, `initialize`)."""
+
+    verb: ClassVar[str] = "server/discover"
+    mount: str
+
+
+@value
+class ListDefinitions:
+    """All of one kind that the caller may see, under the mount's names."""
+
+    mount: str
+    kind: Kind
+
+    @property
+    def verb(self) -> str:
+        return self.kind.method
+
+
+@value
+class UseServer:
+    """`tools/call`, `prompts/get`, `resources/read` or `completion/complete`, in the mount's names.
+
+    `params` are the caller's, without `_meta`. `live` says that the caller can be asked while the request is in
+    flight (a session); others are asked by an answer that says what is needed (`resultType: input_required`).
+    """
+
+    mount: str | None
+    method: str
+    params: Tree = field(hash=False)
+    caller: Caller = field(hash=False)
+    live: bool = False
+
+    @property
+    def verb(self) -> str:
+        return self.method
+
+
+@value
+class Listen:
+    """Change notifications of a mount: of these lists, and of resources with these URIs (the mount's)."""
+
+    verb: ClassVar[str] = "subscriptions/listen"
+    mount: str
+    kinds: frozenset[Kind]
+    uris: frozenset[str] = frozenset()
+
+
+@value
+class ListServers:
+    """The operator's view of all MCP servers (`gateway tools list`)."""
+
+    verb: ClassVar[str] = "ListServers"
+
+
+@value
+class ApproveTools:
+    """Let definitions out of quarantine: `address` is `server/name`, or `server` for all that waits there."""
+
+    verb: ClassVar[str] = "ApproveTools"
+    address: str
+
+
+ToolCall: TypeAlias = Discover | ListDefinitions | UseServer | Listen | ListServers | ApproveTools
+
+
+@value
+class Offer:
+    """The answer to `Discover`: capabilities that are bridged, and the instructions of the one server there is."""
+
+    capabilities: Tree = field(hash=False)
+    instructions: str | None = None
+
+
+@value
+class View:
+    """What one caller may see of one kind on one mount: names there -> definitions, in a stable order.
+
+    Equal views are one object as long as nothing changes, so what is made of one may be kept. `ttl_ms` is how long
+    the shortest-lived part holds.
+    """
+
+    mount: str
+    kind: Kind
+    named: Mapping[str, Definition] = field(hash=False)
+    stamp: str
+    ttl_ms: int
+
+
+@value
+class Health:
+    """One server as the operator sees it. `state` is "up", "down" or "starting"; `problem` says why in a sentence."""
+
+    server: str
+    state: str
+    face: Face | None
+    problem: str | None
+    definitions: tuple[Definition, ...]
+    waiting: tuple[Waiting, ...]
+    refused: Mapping[str, str] = field(hash=False)
+    fetched: int | None = None
+
+
+@value
+class Waiting:
+    """A definition in quarantine: why it waits, and the tree that was approved before (None: never)."""
+
+    definition: Definition
+    why: str
+    before: Tree | None = field(hash=False)

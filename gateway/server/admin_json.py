@@ -1,0 +1,32 @@
+"""What the handlers of the admin API have in common: bodies in, bodies out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.dialects.strict_json import read
+from gateway.model.errors import GatewayError, Reason, invalid
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    body = read(await request.body())
+    if not isinstance(body, dict):
+        raise GatewayError(Reason.INVALID_REQUEST, "The body must be a JSON object")
+    return body
+
+
+def text(body: dict[str, Any], name: str, *, required: bool = True) -> Any:
+    value = body.get(name)
+    if value is None and not required:
+        return None
+    if not isinstance(value, str) or not value:
+        raise invalid(name, "must be a text")
+    return value
+
+
+def json_answer(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, {"cache-control": "no-store"}, "application/json")

@@ -1,0 +1,72 @@
+"""The admin API about MCP servers: what there is, what waits, and a call for whoever wants to try a tool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.core.gateway import Gateway
+from gateway.core.tools.silent import Silent
+from gateway.model.base import timestamp
+from gateway.model.errors import invalid
+from gateway.model.principal import Principal
+from gateway.model.tool import Definition
+from gateway.model.toolcall import ApproveTools, Health, ListServers, UseServer, Waiting
+from gateway.server.admin_json import json_answer, json_object, text
+
+
+class AdminTools:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def servers(self, request: Request, who: Principal) -> Response:
+        """Waits for servers that were never heard of, as a list at the door does."""
+        await self._gateway.tools.servers.settled()
+        found: list[Health] = await self._gateway.handle(ListServers(), who)
+        return json_answer({"servers": [_server(each) for each in found]})
+
+    async def approve(self, request: Request, who: Principal) -> Response:
+        address = text(await json_object(request), "address")
+        approved: list[Definition] = await self._gateway.handle(ApproveTools(address), who)
+        return json_answer({"approved": [_definition(each) for each in approved]})
+
+    async def call(self, request: Request, who: Principal) -> Response:
+        """The result as its server gave it. Nobody can be asked here: a tool that asks is told so."""
+        body = await json_object(request)
+        arguments = body.get("arguments", {})
+        if not isinstance(arguments, dict):
+            raise invalid("arguments", "must be an object")
+        params = {"name": text(body, "name"), "arguments": arguments}
+        result = await self._gateway.handle(UseServer(None, "tools/call", params, Silent.of(who)), who)
+        return json_answer(result)
+
+
+def _server(health: Health) -> dict[str, Any]:
+    face = health.face
+    return {
+        "id": health.server,
+        "state": health.state,
+        "reason": health.problem,
+        "era": None if face is None else face.era,
+        "version": None if face is None else face.version,
+        "info": None if face is None else face.info,
+        "fetched": None if health.fetched is None else timestamp(health.fetched),
+        "definitions": [_definition(each) for each in health.definitions],
+        "waiting": [_waiting(each) for each in health.waiting],
+        "refused": health.refused,
+    }
+
+
+def _definition(definition: Definition) -> dict[str, Any]:
+    return {
+        "address": definition.address,
+        "kind": definition.kind,
+        "hash": definition.hash,
+        "definition": definition.tree,
+    }
+
+
+def _waiting(waiting: Waiting) -> dict[str, Any]:
+    return {**_definition(waiting.definition), "why": waiting.why, "before": waiting.before}

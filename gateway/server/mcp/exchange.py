@@ -1,0 +1,206 @@
+"""One request in flight: what its server says meanwhile, its answer, and its end when the client leaves.
+
+The answer is one JSON document until something has to be said before it; then it becomes an event stream
+(basic/transports/streamable-http). A client that goes away takes its request with it, all the way to the server behind
+us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from starlette.types import Send
+
+from gateway.dialects.mcp import message
+from gateway.dialects.mcp.message import Id
+from gateway.dialects.sse import COMMENT, frame
+from gateway.model.tool import CannotAsk, Tree
+from gateway.server.request import STREAM_HEADERS, Headers, Reply, Request
+
+KEEPALIVE_SECONDS = 15  # silence after which a stream says that it is alive; proxies cut after 30 to 60
+MAX_QUEUED = 256  # notifications that wait for a slow client; after them its server waits too
+
+PROGRESS = "notifications/progress"
+LOG = "notifications/message"
+
+
+class Asker(Protocol):
+    """How a client with a session is asked (sessions.py)."""
+
+    def begin(self) -> tuple[Id, asyncio.Future[Tree]]: ...
+
+    def end(self, id: Id) -> None: ...
+
+    def push(self, body: bytes) -> bool:
+        """Say something on the session's own stream. False when it has none."""
+        ...
+
+
+class Exchange:
+    """The caller of one request, as servers behind us see it (`model.tool.Caller`), and its answer to it.
+
+    `streams` says that the client takes an event stream. `asker` is there for clients with a session.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        principal: str,
+        params: Tree,
+        *,
+        capabilities: Tree,
+        client: Tree | None,
+        log_level: str | None,
+        streams: bool,
+        asker: Asker | None = None,
+    ) -> None:
+        self.principal = principal
+        self.capabilities = bridged(capabilities)
+        self.client = client
+        self.log_level = log_level
+        meta = message.meta(params)
+        self._token = message.progress_token(params)
+        self.progress = self._token is not None
+        self.meta = {
+            name: each for name, each in meta.items() if name != "progressToken" and not name.startswith(message.META)
+        }
+        self._working: asyncio.Future[Reply] | None = None
+        self._least = message.least(log_level)
+        self._request = request
+        self._streams = streams
+        self._asker = asker
+        self._out: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    # Caller.
+
+    async def notify(self, method: str, params: Tree) -> None:
+        if method == PROGRESS and self._token is not None:
+            await self._say(message.notification(method, {**params, "progressToken": self._token}))
+        elif method == LOG and self._least is not None:
+            level = message.least(params.get("level"))
+            if level is not None and level >= self._least:
+                await self._say(message.notification(method, params))
+
+    async def ask(self, method: str, params: Tree) -> Tree:
+        asker = self._asker
+        if asker is None:
+            raise CannotAsk(method)
+        id, answer = asker.begin()
+        try:
+            body = message.request(id, method, params)
+            if self._streams:
+                await self._say(body)
+            elif not asker.push(body):
+                raise CannotAsk(method)
+            return await answer
+        finally:
+            if not answer.done() and self._streams:
+                # Without waiting for room: whoever leaves must not be held up by a client that does not read.
+                self._put(message.notification("notifications/cancelled", {"requestId": id}))
+            asker.end(id)
+
+    async def _say(self, body: bytes) -> None:
+        if not self._streams:
+            return
+        await self._room.wait()
+        self._put(body)
+
+    def _put(self, body: bytes) -> None:
+        self._out.append(frame(body))
+        self._news.set()
+        if len(self._out) >= MAX_QUEUED:
+            self._room.clear()
+
+    # The answer.
+
+    def cancel(self) -> None:
+        """The client does not want it any more."""
+        if self._working is not None:
+            self._working.cancel()
+
+    async def run(self, send: Send, work: Callable[[], Awaitable[Reply]], headers: Headers = ()) -> None:
+        """Do the work and write its answer; cancel the one when nobody waits for the other any more."""
+        working = self._working = asyncio.ensure_future(_await(work))
+        leaving = asyncio.ensure_future(self._request.left())
+        stream = _Stream(send, headers)
+        try:
+            await self._meanwhile(working, leaving, stream)
+            if leaving.done() and not working.done():
+                return
+            await self._finish(working, stream)
+        finally:
+            leaving.cancel()
+            if not working.done():
+                working.cancel()
+                await asyncio.wait((working,))
+
+    async def _meanwhile(self, working: asyncio.Future[Reply], leaving: asyncio.Future[None], stream: _Stream) -> None:
+        while not working.done() and not leaving.done():
+            telling = asyncio.ensure_future(self._news.wait())
+            try:
+                done, _ = await asyncio.wait(
+                    (working, leaving, telling), timeout=KEEPALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                telling.cancel()
+            if self._streams and (self._out or not done):
+                await stream.write(self._taken() or COMMENT)
+
+    async def _finish(self, working: asyncio.Future[Reply], stream: _Stream) -> None:
+        if working.cancelled():
+            # Canceled by the client: no answer is expected, and none is given (2025-11-25, basic/utilities).
+            await (stream.end(b"") if self._streams else Reply(202, b"", ())(stream.send))
+            return
+        reply = working.result()
+        if not stream.begun and not self._out:
+            await Reply(reply.status, reply.body, (*reply.headers, *stream.headers))(stream.send)
+            return
+        await stream.end(self._taken() + frame(reply.body))
+
+    def _taken(self) -> bytes:
+        frames = b"".join(self._out)
+        self._out.clear()
+        self._news.clear()
+        self._room.set()
+        return frames
+
+
+class _Stream:
+    def __init__(self, send: Send, headers: Headers) -> None:
+        self.send = send
+        self.headers = headers
+        self.begun = False
+
+    async def write(self, body: bytes, *, more: bool = True) -> None:
+        if not self.begun:
+            self.begun = True
+            headers = [*STREAM_HEADERS, *self.headers]
+            await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def end(self, body: bytes) -> None:
+        await self.write(body, more=False)
+
+
+async def _await(work: Callable[[], Awaitable[Reply]]) -> Reply:
+    return await work()
+
+
+# What the gateway carries between a server and its caller. A capability that is not here would promise more.
+_BRIDGED = ("elicitation", "sampling", "roots")
+_EXTENSIONS = frozenset({"io.modelcontextprotocol/ui"})
+
+
+def bridged(capabilities: Tree) -> Tree:
+    """A client's capabilities without those that end at the gateway."""
+    shown = {name: capabilities[name] for name in _BRIDGED if isinstance(capabilities.get(name), dict)}
+    extensions = capabilities.get("extensions")
+    if isinstance(extensions, dict) and (known := {k: each for k, each in extensions.items() if k in _EXTENSIONS}):
+        shown["extensions"] = known
+    return shown

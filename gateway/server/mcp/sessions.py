@@ -1,0 +1,140 @@
+"""Sessions of the revisions before 2026-07-28: who opened them, what they said of themselves, what is open in them.
+
+Source: 2025-11-25, basic/transports (session management), basic/lifecycle. A session is no credential: each request
+brings its own, and a session of somebody else's does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.core.tools.listening import Listening
+from gateway.dialects.mcp.message import Id, Response
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.principal import Principal
+from gateway.model.tool import PeerError, Tree
+from gateway.server.mcp.exchange import Exchange
+
+IDLE_MS = 1_800_000  # a client that asked nothing and listened to nothing for half an hour has gone
+MAX_SESSIONS = 10_000  # in all, some 2 kB each
+MAX_SESSIONS_EACH = 256  # of one principal; the one that was idle longest makes room
+MAX_IN_FLIGHT = 64  # requests of one session at the same time
+MAX_BACKLOG = 64  # messages that wait for the session's own stream
+
+DEFAULT_LEVEL = "info"  # until logging/setLevel says otherwise: servers of that time send unasked
+
+
+@dataclass(slots=True)
+class Session:
+    id: str
+    who: Principal
+    mount: str
+    version: str
+    capabilities: Tree
+    client: Tree | None
+    seen: int
+    level: str = DEFAULT_LEVEL
+    in_flight: dict[Id, Exchange] = field(default_factory=dict)
+    listening: Listening | None = None
+    stream: asyncio.Event | None = None  # set when the stream that reads `backlog` has to end
+    backlog: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_BACKLOG))
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    _asked: dict[Id, asyncio.Future[Tree]] = field(default_factory=dict)
+    _count: int = 0
+
+    # Asker.
+
+    def begin(self) -> tuple[Id, asyncio.Future[Tree]]:
+        self._count += 1
+        id = f"gateway-{self._count}"
+        future = self._asked[id] = asyncio.get_running_loop().create_future()
+        return id, future
+
+    def end(self, id: Id) -> None:
+        self._asked.pop(id, None)
+
+    def push(self, body: bytes) -> bool:
+        if self.stream is None:
+            return False
+        self.backlog.append(body)
+        self.news.set()
+        return True
+
+    def answered(self, response: Response) -> None:
+        """What the client says to a question. Answers to nothing are ignored, as JSON-RPC has no answer to them."""
+        future = self._asked.pop(response.id, None)
+        if future is None or future.done():
+            return
+        if response.error is None:
+            future.set_result(response.result)
+            return
+        text: Any = response.error.get("message")
+        future.set_exception(PeerError(response.error["code"], str(text)[:2000], response.error.get("data")))
+
+    async def aclose(self) -> None:
+        for exchange in list(self.in_flight.values()):
+            exchange.cancel()
+        if self.stream is not None:
+            self.stream.set()
+            self.news.set()
+        if self.listening is not None:
+            listening, self.listening = self.listening, None
+            await listening.aclose()
+
+
+class Sessions:
+    def __init__(self, now: Callable[[], int], new_id: Callable[[], str]) -> None:
+        self._now = now
+        self._new_id = new_id
+        self._sessions: dict[str, Session] = {}
+        self._each: Counter[Principal] = Counter()
+
+    async def open(self, who: Principal, mount: str, version: str, capabilities: Tree, client: Tree | None) -> Session:
+        """Raises OVERLOADED when there are too many and none is idle."""
+        await self._sweep()
+        if self._each[who] >= MAX_SESSIONS_EACH:
+            await self._evict([each for each in self._sessions.values() if each.who == who])
+        if len(self._sessions) >= MAX_SESSIONS:
+            await self._evict(list(self._sessions.values()))
+        session = Session(self._new_id(), who, mount, version, capabilities, client, self._now())
+        self._sessions[session.id] = session
+        self._each[who] += 1
+        return session
+
+    def get(self, id: str, who: Principal, mount: str) -> Session | None:
+        """None when there is none, and when it is another's: the two must not be told apart."""
+        session = self._sessions.get(id)
+        if session is None or session.who != who or session.mount != mount:
+            return None
+        session.seen = self._now()
+        return session
+
+    async def close(self, session: Session) -> None:
+        if self._sessions.pop(session.id, None) is not None:
+            self._each[session.who] -= 1
+            if not self._each[session.who]:
+                del self._each[session.who]
+            await session.aclose()
+
+    async def aclose(self) -> None:
+        for session in list(self._sessions.values()):
+            await self.close(session)
+
+    async def _sweep(self) -> None:
+        late = self._now() - IDLE_MS
+        for session in [each for each in self._sessions.values() if each.seen < late and _idle(each)]:
+            await self.close(session)
+
+    async def _evict(self, among: list[Session]) -> None:
+        idle = [session for session in among if _idle(session)]
+        if not idle:
+            raise GatewayError(Reason.OVERLOADED, "Too many sessions are open", retry_after=30)
+        await self.close(min(idle, key=lambda session: session.seen))
+
+
+def _idle(session: Session) -> bool:
+    return not session.in_flight and session.stream is None

@@ -1,0 +1,180 @@
+"""Stands between the gateway and a command it started, so that nothing of the command ever outlives the gateway.
+
+    python -I -S watchdog.py LIFELINE GRACE PROGRAM [ARGUMENT…]
+
+Run as a program of its own, never imported: standard library only, no threads, so that forking is safe. The command
+gets stdin, stdout, stderr and the environment as they are; no byte of it passes through here. LIFELINE is the reading
+end of a pipe whose writing end only the gateway holds. When that closes, because the gateway said so or because it
+died by whatever signal, the command's process group gets SIGTERM and, GRACE seconds later, everything that descends
+from it SIGKILL. The same happens when the command ends by itself and leaves children behind.
+
+On Linux descendants cannot hide: whoever loses its parent becomes a child of this process (PR_SET_CHILD_SUBREAPER,
+prctl(2)), also after setsid() and a double fork. Elsewhere only the process group is reached. If this process is
+killed itself, the kernel kills the command (PR_SET_PDEATHSIG) and the gateway whoever is left of its session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+# After SIGKILL nothing waits for anybody; this only gives the kernel time to say so.
+LAST_SECONDS = 2.0
+
+
+def main(words: list[str]) -> int:
+    lifeline, grace, argv = int(words[0]), float(words[1]), words[2:]
+    prctl = _prctl()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    awake, wake = os.pipe()
+    for end in (awake, wake):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(wake)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    child = Child(_start(argv, prctl, (lifeline, awake, wake)))
+    for end in (0, 1):
+        os.close(end)  # or the gateway would never see the command close its own
+    try:
+        _watch(child, lifeline, awake)
+    finally:
+        _end(child, grace)
+    return child.code
+
+
+class Child:
+    """The command. `status` is that of wait(2), None as long as it runs."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status: int | None = None
+
+    @property
+    def code(self) -> int:
+        """As a shell has it: 128 and the number of the signal that killed it."""
+        code = 0 if self.status is None else os.waitstatus_to_exitcode(self.status)
+        return code if code >= 0 else 128 - code
+
+    def reap(self) -> None:
+        """Bury whoever has died, strangers' children that became ours included."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                self.status = status
+
+
+def _prctl() -> Callable[..., int]:
+    if sys.platform != "linux":
+        return lambda *_: 0
+    prctl: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
+    return prctl
+
+
+def _start(argv: list[str], prctl: Callable[..., int], private: tuple[int, ...]) -> int:
+    before = os.getpid()
+    child = os.fork()
+    if child:
+        with contextlib.suppress(OSError):
+            os.setpgid(child, child)  # here too: whoever of the two comes first
+        return child
+    try:
+        os.setpgid(0, 0)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != before:
+            os._exit(127)  # it died before the line above could have told us
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        for end in private:
+            os.close(end)
+        os.execv(argv[0], argv)
+    except OSError as error:
+        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _watch(child: Child, lifeline: int, awake: int) -> None:
+    """Until the command has ended or the gateway wants it to."""
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+    poll.register(awake, select.POLLIN)
+    while child.status is None:
+        ready = [fd for fd, _ in poll.poll()]
+        if awake in ready:
+            told = os.read(awake, 512)
+            child.reap()
+            if any(number != signal.SIGCHLD for number in told):
+                return
+        if lifeline in ready:
+            return
+
+
+def _end(child: Child, grace: float) -> None:
+    _signal_group(child.pid, signal.SIGTERM)
+    _wait_for_all(child, grace)
+    deadline = time.monotonic() + LAST_SECONDS
+    while time.monotonic() < deadline:
+        _signal_group(child.pid, signal.SIGKILL)
+        for pid in _children():
+            _signal(pid, signal.SIGKILL)
+        # Whoever is killed hands its children to us, so this is asked again until nobody is left.
+        if _wait_for_all(child, 0.05):
+            return
+
+
+def _wait_for_all(child: Child, seconds: float) -> bool:
+    """Whether there is nobody left to wait for."""
+    deadline = time.monotonic() + seconds
+    while True:
+        child.reap()
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return True
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        select.select([], [], [], min(left, 0.01))
+
+
+def _children() -> list[int]:
+    """Our children, orphans that became ours included. Linux only; elsewhere the process group is all there is."""
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", encoding="latin-1") as file:
+                    parent = int(file.read().rpartition(")")[2].split()[1])  # proc(5): the name may hold anything
+            except (OSError, IndexError, ValueError):
+                continue
+            if parent == os.getpid():
+                found.append(int(name))
+    return found
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, number)
+
+
+def _signal_group(leader: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(leader, number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
