@@ -97,7 +97,9 @@ class Connection(asyncio.Protocol):
             raise Failed(UNASKED, sent=False)
         exchange = self._exchange = Exchange(self, enough=enough, asked_head=asked_head)
         self._state = _HEAD
-        self._keep = True
+        # What the server of a new connection says first is nobody else's answer, so it may be taken for ours. But the
+        # true one then comes later, and must not meet the next caller.
+        self._keep = self._served or not self._poll.poll(0)
         self._bare = 0
         try:
             if len(body) <= UPLOAD_PIECE:
@@ -134,6 +136,10 @@ class Connection(asyncio.Protocol):
     def give_up(self, exchange: Exchange) -> None:
         if self._exchange is exchange:
             self.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._state is _CLOSED
 
     def idle(self) -> bool:
         """Whether it can be asked. One that holds unasked bytes can, so that somebody hears of it.
@@ -280,7 +286,7 @@ class Connection(asyncio.Protocol):
             if coding.lower() != "chunked":
                 raise _Stop  # compressed for the hop, or chunked twice: nothing that we have offered
             # §6.1: HTTP/1.0 with it is faulty framing; what follows on the connection is not to be trusted.
-            self._keep = self._parser.get_http_version() == "1.1"
+            self._keep = self._keep and self._parser.get_http_version() == "1.1"
         elif length is not None:
             exchange.length = int(length)
             if exchange.length >= exchange.enough:

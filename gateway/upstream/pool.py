@@ -272,7 +272,7 @@ class Pool:
         except BaseException:
             sock.close()
             raise
-        if self._closed or not connection.idle():
+        if self._closed or connection.closed:
             connection.close()
             raise Failed(CLOSED, sent=False)
         self._open[connection] = origin

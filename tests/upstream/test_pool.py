@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import sys
@@ -69,6 +70,31 @@ async def test_bytes_that_the_loop_has_not_seen_yet_are_seen_before_a_connection
         client, body = await exchanged(egress, server, url)
         client.close()
     assert body == b"mine"
+
+
+@pytest.mark.security
+async def test_a_connection_whose_server_spoke_first_is_good_for_one_answer_at_most(
+    egress: Egress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    real = loop.create_connection
+    clients: list[socket.socket] = []
+
+    async def create_connection(*arguments: Any, **how: Any) -> Any:
+        client, _ = server.accept()  # the kernel has connected it by now
+        client.send(answer(b"early"))
+        clients.append(client)
+        return await real(*arguments, **how)
+
+    monkeypatch.setattr(loop, "create_connection", create_connection)
+    with by_hand() as (server, url):
+        for _ in range(2):
+            # Refused with "nobody had asked" when the loop has seen it before we ask, which is up to the loop.
+            with contextlib.suppress(GatewayError):
+                await egress.post(url, b"", {}, timeout=5, trusted=True)
+        for client in clients:
+            client.close()
+    assert len(clients) == 2, "what the server says to the first question must not answer the second"
 
 
 @pytest.mark.parametrize(
