@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("gateway", "uvicorn", "uvloop", "httptools", "starlette", "pydantic", "orjson", "aiohttp", "msgspec")
+PACKAGES = ("gateway", "uvicorn", "uvloop", "httptools", "starlette", "pydantic", "orjson", "msgspec")
 PEERS = ("a2a-sdk", "opentelemetry-api", "sqlalchemy", "aiosqlite")
 
 _PROC = Path("/proc")

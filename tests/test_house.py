@@ -47,17 +47,18 @@ KNOWS_THE_APP = frozenset({"gateway.cli.serve"})
 # has a line, so a new one asks for a decision; of the standard library, what reaches out of the process does.
 ROOMS: dict[str, frozenset[str]] = {
     # The network.
-    "aiohttp": frozenset({"gateway.upstream.egress"}),
-    "yarl": frozenset({"gateway.upstream.egress"}),
+    "gateway.upstream.pool": frozenset({"gateway.upstream.egress"}),
+    "gateway.upstream.http1": frozenset({"gateway.upstream.pool"}),
     "httpx2": frozenset({"gateway.upstream.cards", "gateway.upstream.httpx2_transport", "gateway.cli.client"}),
     "idna": frozenset({"gateway.upstream.address"}),
-    "socket": frozenset({"gateway.app", "gateway.server.edge", "gateway.upstream.egress"}),
-    "ssl": frozenset({"gateway.upstream.egress"}),
+    "socket": frozenset({"gateway.app", "gateway.server.edge", "gateway.upstream.http1", "gateway.upstream.pool"}),
+    "ssl": frozenset({"gateway.upstream.egress", "gateway.upstream.pool"}),
+    "select": frozenset({"gateway.upstream.http1"}),
     "http.client": frozenset(),
     "urllib.request": frozenset(),
     "smtplib": frozenset(),
     "ftplib": frozenset(),
-    "httptools": frozenset({"gateway.server.edge"}),
+    "httptools": frozenset({"gateway.server.edge", "gateway.upstream.http1"}),
     "uvicorn": frozenset({"gateway.server.edge", "gateway.app"}),
     "uvloop": frozenset({"gateway.cli.serve"}),
     "starlette": frozenset({"gateway.server", "gateway.app"}),
@@ -161,7 +162,7 @@ LATE: dict[tuple[str, str], str] = {
 # What neither `gateway --help` nor a gateway without these surfaces may load.
 HEAVY = frozenset({"mcp", "authlib", "joserfc", "grpc", "opentelemetry", "jsonrpcserver", "jsonschema", "asyncpg"})
 # What `gateway --help` and the commands that only talk do without.
-SERVING = frozenset({"aiohttp", "starlette", "uvicorn", "pydantic", "sqlite3", "yaml"})
+SERVING = frozenset({"httptools", "starlette", "uvicorn", "pydantic", "sqlite3", "yaml"})
 
 
 # --- Reading the code. -------------------------------------------------------------------------------------
@@ -392,10 +393,12 @@ def test_no_allowance_is_left_over() -> None:
             assert any((function, module) in used for function in functions), f"{module}: {reason}"
 
 
-def test_only_the_egress_makes_a_session_or_a_connection() -> None:
-    """The names that open connections, whatever they were imported as."""
-    openers = {".ClientSession", ".TCPConnector", ".create_connection", ".sock_connect"}
-    assert {module for module, _, name in uses() if name in openers} <= {"gateway.upstream.egress"}
+def test_only_the_egress_makes_a_connection() -> None:
+    """The names that open connections, whatever they were imported as; that only the egress may import its pool stands
+    in ROOMS."""
+    openers = {".create_connection", ".sock_connect", ".connect_ex", ".create_datagram_endpoint", ".sendto"}
+    openers |= {".ClientSession", ".TCPConnector", ".create_unix_connection"}
+    assert {module for module, _, name in uses() if name in openers} == {"gateway.upstream.pool"}
 
 
 # --- The start. --------------------------------------------------------------------------------------------
@@ -423,7 +426,7 @@ def test_the_help_loads_nothing_heavy() -> None:
 
 def test_commands_that_only_talk_load_no_server() -> None:
     loaded = _loaded("import gateway.cli.send, gateway.cli.tasks, gateway.cli.agents, gateway.cli.keys")
-    assert not loaded & (HEAVY | {"aiohttp", "starlette", "uvicorn", "pydantic"})
+    assert not loaded & (HEAVY | {"httptools", "starlette", "uvicorn", "pydantic"})
 
 
 def test_a_started_gateway_loads_nothing_that_its_surfaces_do_not_need(tmp_path: Path) -> None:

@@ -172,7 +172,19 @@ def test_the_program_is_named_as_this_folders_shell_finds_it(tmp_path: Path, mon
     assert str(script) not in Place().command("serve")
 
 
-HEAVY = {"starlette", "uvicorn", "uvloop", "aiohttp", "mcp", "pydantic", "orjson", "yaml", "grpc", "authlib", "asyncpg"}
+HEAVY = {
+    "starlette",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "mcp",
+    "pydantic",
+    "orjson",
+    "yaml",
+    "grpc",
+    "authlib",
+    "asyncpg",
+}
 
 
 def loaded_after(*words: str, environ: dict[str, str] | None = None) -> set[str]:

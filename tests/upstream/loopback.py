@@ -52,7 +52,7 @@ def always(data: bytes, *, then_close: bool = False) -> Script:
 
 @asynccontextmanager
 async def serve(
-    script: Script, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    script: Script, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Upstream]:
     seen = Upstream()
     tasks: set[asyncio.Task[None]] = set()
@@ -73,7 +73,7 @@ async def serve(
             writer.close()
             tasks.discard(task)
 
-    server = await asyncio.start_server(connection, host, 0, ssl=tls)
+    server = await asyncio.start_server(connection, host, port, ssl=tls)
     seen.port = server.sockets[0].getsockname()[1]
     try:
         yield seen

@@ -327,7 +327,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_accepted_and_one_of_
 
 @pytest.mark.parametrize(("method", "sent"), [("POST", 1), ("PATCH", 1), ("GET", 2)])
 async def test_on_a_connection_that_broke_a_post_is_not_sent_again(egress: Egress, method: str, sent: int) -> None:
-    """RFC 9110 §9.2.2. The GET pins the other half of aiohttp's rule, so that we notice when it changes."""
+    """RFC 9110 §9.2.2. The GET shows the other half of the rule."""
     first = True
 
     async def script(_request: Request, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
