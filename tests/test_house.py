@@ -53,7 +53,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "idna": frozenset({"gateway.upstream.address"}),
     "socket": frozenset({"gateway.app", "gateway.server.edge", "gateway.upstream.http1", "gateway.upstream.pool"}),
     "ssl": frozenset({"gateway.upstream.egress", "gateway.upstream.pool"}),
-    "select": frozenset({"gateway.upstream.http1"}),
+    "select": frozenset({"gateway.upstream.http1", "gateway.upstream.watchdog"}),
     "http.client": frozenset(),
     "urllib.request": frozenset(),
     "smtplib": frozenset(),
