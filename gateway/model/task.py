@@ -187,7 +187,7 @@ def moved(before: TaskState, event: Step) -> TaskState:
 # What a task's log and its subscribers carry. A Task is the first event (or a resynchronised whole).
 Event: TypeAlias = Step | Task
 
-_EVENTS: dict[str, type[Event]] = {kind.KEY: kind for kind in (StatusUpdate, ArtifactUpdate, Message, Task)}
+EVENTS: dict[str, type[Event]] = {kind.KEY: kind for kind in (StatusUpdate, ArtifactUpdate, Message, Task)}
 
 
 def envelope(event: Event) -> bytes:
@@ -197,7 +197,7 @@ def envelope(event: Event) -> bytes:
 
 def open_envelope(tree: dict[str, Any]) -> Event:
     """The event in a parsed `StreamResponse`. Raises ValueError when it holds no event or a malformed one."""
-    for key, kind in _EVENTS.items():
+    for key, kind in EVENTS.items():
         if key in tree:
             return kind.model_validate(tree[key])
     raise ValueError("a StreamResponse holds one of task, message, statusUpdate, artifactUpdate")

@@ -69,6 +69,17 @@ def test_unknown_fields_pass_in_both_directions() -> None:
     assert (seen["id"], seen["contextId"], seen["new"], seen["status"]["mood"]) == ("ours", "our-context", 2, "good")
 
 
+@pytest.mark.parametrize("also", ["task", "message"])
+def test_an_event_that_claims_to_be_two_things_carries_none_of_the_agents_ids(also: str) -> None:
+    status = {"state": "TASK_STATE_WORKING"}
+    whole = {"id": "their-task", "contextId": "their-context", "status": status}
+    reply = {"messageId": "m", "role": "ROLE_AGENT", "parts": [], "taskId": "their-task", "contextId": "their-context"}
+    update = {"taskId": "their-task", "contextId": "their-context", "status": status}
+    tree = {also: {"task": whole, "message": reply}[also], "statusUpdate": update}
+    named = wire.event(tree, task_id="ours", context_id="our-context")
+    assert b"their-" not in named.event.wire()
+
+
 @pytest.mark.parametrize("reason", list(Reason))
 def test_a_reason_of_the_agents_is_carried_or_becomes_its_failure(reason: Reason) -> None:
     detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason.value, "metadata": {"k": "v"}}

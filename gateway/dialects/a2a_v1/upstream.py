@@ -8,10 +8,10 @@ unique per caller only, are made unique on the way out.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2s
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import orjson
@@ -21,7 +21,7 @@ from gateway.dialects.a2a_v1.errors import read_error
 from gateway.model.card import JSONRPC, VERSION, AgentInterface
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
-from gateway.model.task import Event, open_envelope
+from gateway.model.task import EVENTS, Event
 
 HEADERS: Mapping[str, str] = {
     "content-type": "application/json",
@@ -149,52 +149,63 @@ def event(tree: Any, *, task_id: str, context_id: str, size: int = PLENTY) -> Na
     Raises INVALID_AGENT_RESPONSE."""
     if not isinstance(tree, dict):
         raise _nonsense("sent an event that is not an object")
-    theirs = _rename(tree, task_id, context_id)
-    if size >= PLENTY and _most_parts(tree) > MAX_PARTS:
+    kind = next((kind for kind in _NAMES if kind in tree), None)
+    if kind is None:
+        raise _nonsense("sent an event without task, message, statusUpdate or artifactUpdate")
+    holder = tree[kind]
+    theirs = _NAMES[kind](holder, task_id, context_id) if isinstance(holder, dict) else (None, None)
+    if size >= PLENTY and _most_parts(holder) > MAX_PARTS:
         raise _nonsense(f"sent an event with more than {MAX_PARTS} parts in one place")
     try:
-        return Named(open_envelope(tree), *theirs)
+        return Named(EVENTS[kind].model_validate(holder), *theirs)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise _nonsense(f"sent an invalid event: {where}: {first['msg']}") from None
-    except ValueError:
-        raise _nonsense("sent an event without task, message, statusUpdate or artifactUpdate") from None
 
 
-def _most_parts(tree: dict[str, Any]) -> int:
+def _most_parts(holder: Any) -> int:
     """The longest `parts` of an event, before any of them becomes a value."""
-    task = tree.get("task")
-    update, chunk = tree.get("statusUpdate"), tree.get("artifactUpdate")
-    holders: list[Any] = [tree.get("message")]
-    if isinstance(update, dict):
-        holders.append(_message_of(update))
-    if isinstance(chunk, dict):
-        holders.append(chunk.get("artifact"))
-    if isinstance(task, dict):
-        holders += [_message_of(task), *_list(task.get("artifacts")), *_list(task.get("history"))]
-    return max((len(_list(holder.get("parts"))) for holder in holders if isinstance(holder, dict)), default=0)
+    if not isinstance(holder, dict):
+        return 0
+    holders = [holder, holder.get("artifact"), _message_of(holder)]
+    holders += [*_list(holder.get("artifacts")), *_list(holder.get("history"))]
+    return max(len(_list(each.get("parts"))) for each in holders if isinstance(each, dict))
 
 
-def _rename(tree: dict[str, Any], task_id: str, context_id: str) -> tuple[str | None, str | None]:
-    if isinstance(task := tree.get("task"), dict):
-        theirs = _text(task.get("id")), _take(task, "contextId", "context_id")
-        task["id"], task["contextId"] = task_id, context_id
-        for message in (*_list(task.get("history")), _message_of(task)):
-            _rename_message(message, task_id, context_id)
-        return theirs
-    if isinstance(message := tree.get("message"), dict):
-        theirs = None, _take(message, "contextId", "context_id")
+# What the agent calls its task and context; in their places stand ours afterwards.
+Theirs: TypeAlias = tuple[str | None, str | None]
+
+
+def _name_update(update: dict[str, Any], task_id: str, context_id: str) -> Theirs:
+    theirs = _take(update, "taskId", "task_id"), _take(update, "contextId", "context_id")
+    update["taskId"], update["contextId"] = task_id, context_id
+    _rename_message(_message_of(update), task_id, context_id)
+    return theirs
+
+
+def _name_task(task: dict[str, Any], task_id: str, context_id: str) -> Theirs:
+    theirs = _text(task.get("id")), _take(task, "contextId", "context_id")
+    task["id"], task["contextId"] = task_id, context_id
+    for message in (*_list(task.get("history")), _message_of(task)):
         _rename_message(message, task_id, context_id)
-        del message["taskId"]
-        return theirs
-    for key in ("statusUpdate", "artifactUpdate"):
-        if isinstance(update := tree.get(key), dict):
-            theirs = _take(update, "taskId", "task_id"), _take(update, "contextId", "context_id")
-            update["taskId"], update["contextId"] = task_id, context_id
-            _rename_message(_message_of(update), task_id, context_id)
-            return theirs
-    return None, None
+    return theirs
+
+
+def _name_reply(message: dict[str, Any], task_id: str, context_id: str) -> Theirs:
+    theirs = None, _take(message, "contextId", "context_id")
+    _rename_message(message, task_id, context_id)
+    del message["taskId"]  # it leaves no task
+    return theirs
+
+
+# The one kind that an event is taken for, should it claim to be several.
+_NAMES: Mapping[str, Callable[[dict[str, Any], str, str], Theirs]] = {
+    "artifactUpdate": _name_update,
+    "statusUpdate": _name_update,
+    "message": _name_reply,
+    "task": _name_task,
+}
 
 
 def _rename_message(message: Any, task_id: str, context_id: str) -> None:
