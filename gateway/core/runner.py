@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from gateway.core.accept import Held
 from gateway.core.live import Topic
 from gateway.core.repeat import known
 from gateway.core.timers import Timers
 from gateway.core.turn import Services, Turn
+from gateway.model.agent import Agent, Context
 from gateway.model.base import timestamp
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message, Role
@@ -42,7 +43,7 @@ class Runner:
         self._turns: dict[Topic, Turn] = {}
         self._keys: dict[Key, Turn] = {}
         self._tasks: dict[Turn, asyncio.Task[None]] = {}
-        self._endings: set[asyncio.Task[None]] = set()  # the loop alone would not keep them
+        self._background: set[asyncio.Task[None]] = set()
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._patience = Timers(PATIENCE_SECONDS)
@@ -107,9 +108,7 @@ class Runner:
         log.error("the run of task %s ended without an end of the task", turn.task_id)
         turn.answer(unwritten())
         if turn.row is not None and not turn.row.task.at_rest:
-            ending = self._loop.create_task(self._give_up(turn, turn.row))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+            self._keep(self._give_up(turn, turn.row))
 
     def _over(self, turn: Turn) -> None:
         """Once, whoever notices first."""
@@ -173,6 +172,21 @@ class Runner:
             turn.status(TaskState.FAILED, "The task did not end within its deadline", reason="deadline")
             turn.canceled = True
             turn.run.cancel()
+            if turn.entry.agent is not None and turn.context is not None:
+                self._keep(self._call_off(turn.entry.agent, turn.context))
+
+    async def _call_off(self, agent: Agent, context: Context) -> None:
+        """Tell the agent that nobody waits for its work any more. What it makes of that changes nothing here."""
+        try:
+            await agent.cancel(context)
+        except GatewayError as error:
+            log.info("agent %s was not told of the deadline of task %s: %s", context.agent, context.task_id, error)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it in the background; the loop alone would not keep it."""
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _work(self, turn: Turn, work: Work) -> Message | None:
         """Let the agent run to its end, its deadline or its cancellation. Returns a direct reply, if it is one."""

@@ -496,6 +496,35 @@ async def test_a_task_with_a_slow_agent_ends_at_its_deadline(tmp_path: Path) -> 
             assert reason(failed) == "deadline"
 
 
+async def test_an_agent_whose_time_is_up_is_told_to_stop(tmp_path: Path) -> None:
+    told = asyncio.Event()
+    async with scripted() as agent:
+        config = f"agents:\n  far: {{card_url: '{agent.url}', public: true, deadline: 1}}\n"
+        async with running(tmp_path, config) as gateway:
+            await ready(gateway, "far")
+
+            @agent.on("SendMessage")
+            async def _(asked: Asked) -> None:
+                asked.answer({"task": task("WORKING")})
+
+            @agent.on("SubscribeToTask")
+            async def _(asked: Asked) -> None:
+                await asked.event({"task": task("WORKING")})
+                await told.wait()
+
+            @agent.on("CancelTask")
+            async def _(asked: Asked) -> None:
+                told.set()
+                asked.answer(task("CANCELED"))
+
+            failed = (await send(gateway)).json()["result"]["task"]
+            assert reason(failed) == "deadline"
+            await asyncio.wait_for(told.wait(), BOUND)
+            assert [call.params["id"] for call in agent.asked_for("CancelTask")] == [task("WORKING")["id"]]
+            still = await gateway.result("GetTask", {"id": failed["id"]}, agent="far")
+            assert still["status"] == failed["status"]
+
+
 @pytest.mark.requirement("a2a.send.return-immediately")
 async def test_a_slow_agent_does_not_keep_a_caller_who_will_not_wait(tmp_path: Path) -> None:
     async with behind(tmp_path) as (gateway, agent):
