@@ -44,10 +44,11 @@ from gateway.core.gate import Gate
 from gateway.core.gateway import Gateway
 from gateway.core.keys import KeyRing, make_secret
 from gateway.core.live import Live
-from gateway.core.policy import RULES, Policy
+from gateway.core.policy import RULES, Policy, Target
 from gateway.core.push import PushWorker
 from gateway.core.recovery import Recovery
 from gateway.core.registry import Registered, Registry
+from gateway.core.tools.agents import AgentTools
 from gateway.core.tools.grants import RULE, Grant, Grants
 from gateway.core.tools.naming import Mount, Naming
 from gateway.core.tools.pins import Quarantine
@@ -56,6 +57,7 @@ from gateway.core.tools.tools import Tools
 from gateway.core.turn import Services
 from gateway.dialects.mcp import headers
 from gateway.dialects.strict_json import read
+from gateway.model.call import SendMessage
 from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill
 from gateway.model.errors import GatewayError, invalid
 from gateway.model.ports import Store
@@ -143,9 +145,12 @@ class App:
         )
         for id, entry in config.tools.items():
             self.tools.servers.put(_served(config, settings, id, entry, self.egress))
+        bridge = AgentTools(self.registry, _new_id)
+        self.tools.servers.put(_bridged(bridge, self.registry))
         self.gateway = Gateway(
             self.services, self.registry, self.engine, policy, self.keys, cursors, self._judge_webhook, self.tools
         )
+        bridge.doors = self.gateway
         self._not_ready: str | None = "starting"
         for id, agent in config.agents.items():
             self.registry.put(_registered(config, id, agent, self.egress, now()))
@@ -387,6 +392,17 @@ def _served(config: Config, settings: Settings, id: str, entry: ToolServerEntry,
         )
     requires = tuple((f"*/{pattern}", frozenset(needs)) for pattern, needs in entry.requires.items())
     return Served(id, server, Gate(entry.concurrency, entry.queue), Quarantine(entry.quarantine), requires)
+
+
+def _bridged(bridge: AgentTools, registry: Registry) -> Served:
+    """The agents as one more server. Whoever may send a message to an agent may call it as a tool, and nobody else."""
+
+    def judged(agent: str) -> tuple[str, Target]:
+        entry = registry.get(agent)
+        return SendMessage.verb, Target(agent) if entry is None else entry.target
+
+    # The agents have gates of their own.
+    return Served(bridge.id, bridge, Gate(10_000, 0), Quarantine.OFF, judged=judged)
 
 
 def _secret(value: Value) -> str | Secret:

@@ -56,6 +56,7 @@ class Served:
     gate: Gate
     quarantine: Quarantine = Quarantine.CHANGED
     requires: tuple[tuple[str, frozenset[str]], ...] = ()
+    judged: Callable[[str], tuple[str, Target]] | None = None  # verb and target, where tools stand for something else
     catalog: Catalog | None = None
     offered: dict[Kind, tuple[Definition, ...]] = field(default_factory=dict)
     waiting: tuple[Waiting, ...] = ()
@@ -80,8 +81,11 @@ class Served:
     def find(self, kind: Kind, key: str) -> Definition | None:
         return next((each for each in self.offered.get(kind, ()) if each.key == key), None)
 
+    def question(self, verb: str, key: str) -> tuple[str, Target]:
+        """What policy is asked about one thing of this server: the verb and the target."""
+        return (verb, self.target(key)) if self.judged is None else self.judged(key)
+
     def target(self, key: str) -> Target:
-        """What policy looks at for one thing of this server."""
         permissions = frozenset[str]().union(
             *(needs for pattern, needs in self.requires if matches(pattern, f"/{key}"))
         )
