@@ -31,6 +31,7 @@ from gateway.config import (
     RemoteAgent,
     Settings,
     TasksAgent,
+    ToolsAgent,
     ToolServerEntry,
     Value,
     demo_base,
@@ -54,6 +55,7 @@ from gateway.core.tools.naming import Mount, Naming
 from gateway.core.tools.pins import Quarantine
 from gateway.core.tools.servers import Served
 from gateway.core.tools.tools import Tools
+from gateway.core.tools.toolset import Toolset
 from gateway.core.turn import Services
 from gateway.dialects.mcp import headers
 from gateway.dialects.strict_json import read
@@ -131,7 +133,14 @@ class App:
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.keys = KeyRing(store, now, token)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
-        grants = Grants(_grant(entry) for entry in config.grants)
+        toolsets = {id: agent for id, agent in config.agents.items() if isinstance(agent, ToolsAgent)}
+        grants = Grants(
+            [
+                *map(_grant, config.grants),
+                # A set of tools as an agent may use these and no others.
+                *(Grant(f"{Kind.AGENT}:{id}", tuple(agent.tools)) for id, agent in toolsets.items()),
+            ]
+        )
         policy = Policy((*RULES, grants.rule), {RULE: grants.judge})
         self.tools = Tools(
             store,
@@ -153,7 +162,10 @@ class App:
         bridge.doors = self.gateway
         self._not_ready: str | None = "starting"
         for id, agent in config.agents.items():
-            self.registry.put(_registered(config, id, agent, self.egress, now()))
+            registered = _registered(config, id, agent, self.egress, now())
+            if isinstance(agent, ToolsAgent):
+                self._offer(registered, Toolset(id, agent.tools, self.tools.servers))
+            self.registry.put(registered)
         self.asgi: ASGIApp = application(
             self.gateway,
             self.keys,
@@ -190,6 +202,18 @@ class App:
         await self.registry.aclose()
         await self.store.aclose()
         await self.egress.aclose()
+
+    def _offer(self, entry: Registered, toolset: Toolset) -> None:
+        """The agent of a set of tools, whose card follows what its servers offer."""
+
+        def look() -> None:
+            card = toolset.card()
+            if card != entry.card:
+                entry.card, entry.changed = card, self.services.now()
+
+        entry.agent = toolset
+        look()
+        self.tools.servers.when_changed.append(look)
 
     def _judge_webhook(self, url: str) -> None:
         refused = self.egress.rules.judge_url(url)
@@ -326,7 +350,7 @@ def _hosts(settings: Settings) -> set[str]:
 
 
 def _registered(
-    config: Config, id: str, agent: LocalAgent | RemoteAgent | TasksAgent, egress: Egress, now: int
+    config: Config, id: str, agent: LocalAgent | RemoteAgent | TasksAgent | ToolsAgent, egress: Egress, now: int
 ) -> Registered:
     """One agent of the configuration file. Raises ConfigError at the line that is to blame."""
     entry = Registered(
@@ -350,7 +374,7 @@ def _registered(
             raise ConfigError([config.problem(("agents", id, "run"), error.reason, error.hint)]) from error
     elif isinstance(agent, RemoteAgent):
         entry.kind, entry.card_url, entry.trusted = "remote", agent.card_url, True
-    else:
+    elif isinstance(agent, TasksAgent):
         entry.kind = "tasks"
         entry.card = _plain_card(id) if agent.card is None else _card(config, id, "card", agent.card)
         entry.agent = TasksUpstream(id, agent.tasks_url, egress)

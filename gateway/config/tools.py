@@ -181,6 +181,9 @@ def cross_checks(data: Mapping[str, Any]) -> Iterator[tuple[Loc, str, str]]:
     """Names that nobody has: a slip here would silently give or show less, or more, than was meant."""
     tools, agents = data.get("tools"), data.get("agents")
     servers = list(tools) if isinstance(tools, dict) else []
+    for name, agent in agents.items() if isinstance(agents, dict) else ():
+        if isinstance(agent, dict):
+            yield from _known(("agents", name, "tools"), agent.get("tools"), servers)
     mounts = data.get("mounts")
     for name, mount in mounts.items() if isinstance(mounts, dict) else ():
         if isinstance(mount, dict):

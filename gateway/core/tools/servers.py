@@ -106,11 +106,13 @@ class Served:
 
 
 class Servers:
-    """`generation` goes up with every change of what is offered; whatever is derived from it is kept by that number."""
+    """`generation` goes up with every change of what is offered; whatever is derived from it is kept by that number, or
+    made anew by one of `when_changed`."""
 
     def __init__(self, pins: Pins, board: Board, now: Callable[[], int], check_schema: CheckSchema) -> None:
         self.board = board
         self.generation = 0
+        self.when_changed: list[Callable[[], None]] = []
         self._pins = pins
         self._now = now
         self._check_schema = check_schema
@@ -318,6 +320,8 @@ class Servers:
         changed = [kind for kind in Kind if _hashes(before.get(kind)) != _hashes(served.offered.get(kind))]
         if changed:
             self.generation += 1
+            for told in self.when_changed:
+                told()
             self.board.publish(News(served.id, kind) for kind in changed)
 
 
