@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import contextlib
 import itertools
 
@@ -75,7 +76,7 @@ def test_what_is_written_is_read_back_the_same(sequence: list[Event]) -> None:
         tree = type(event).model_validate_json(event.wire()).model_dump(by_alias=True, exclude_unset=True)
         assert open_envelope({event.KEY: tree}) == event
     assert Task.model_validate_json(task.wire()) == task
-    assert b"null" not in task.wire()
+    assert "null" not in re.sub(r'"(?:[^"\\]|\\.)*"', "", task.wire().decode()), "texts may say it, values may not"
 
 
 @given(st.lists(events(), max_size=12), st.lists(events(), max_size=12))
