@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import contextlib
 import itertools
+import re
 
 import pytest
 from hypothesis import given
