@@ -13,7 +13,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -61,7 +62,7 @@ from gateway.dialects.mcp import headers
 from gateway.dialects.strict_json import read
 from gateway.model.call import SendMessage
 from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill
-from gateway.model.errors import GatewayError, invalid
+from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Kind
 from gateway.model.problems import Problem, StartError
@@ -133,15 +134,8 @@ class App:
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.keys = KeyRing(store, now, token)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
-        toolsets = {id: agent for id, agent in config.agents.items() if isinstance(agent, ToolsAgent)}
-        grants = Grants(
-            [
-                *map(_grant, config.grants),
-                # A set of tools as an agent may use these and no others.
-                *(Grant(f"{Kind.AGENT}:{id}", tuple(agent.tools)) for id, agent in toolsets.items()),
-            ]
-        )
-        policy = Policy((*RULES, grants.rule), {RULE: grants.judge})
+        grants = self._grants = Grants(_grants(config))
+        policy = self._policy = Policy((*RULES, grants.rule), {RULE: grants.judge})
         self.tools = Tools(
             store,
             policy,
@@ -215,6 +209,28 @@ class App:
         look()
         self.tools.servers.when_changed.append(look)
 
+    async def reload(self, source: Callable[[], Settings]) -> list[str]:
+        """Use what the operator's file says now about tools, mounts and grants; all else needs a restart. A file that
+        is wrong changes nothing. Gives the names of servers that are new, changed or gone."""
+        try:
+            settings = source()
+            config = settings.config
+            before, after = self.settings.config.tools, config.tools
+            changed = [id for id in {**before, **after} if before.get(id) != after.get(id)]
+            fresh = [_served(config, settings, id, after[id], self.egress) for id in changed if id in after]
+        except ConfigError as error:
+            raise GatewayError(Reason.INVALID_REQUEST, str(error)) from error
+        for id in changed:
+            await self.tools.servers.remove(id)
+        for served in fresh:
+            await self.tools.servers.add(served)
+        self._grants.replace(_grants(config))
+        self._policy.forget()
+        self.tools.views.mounts = _mounts(config)
+        self.tools.servers.changed()
+        self.settings = replace(self.settings, config=self.settings.config.model_copy(update={"tools": after}))
+        return changed
+
     def _judge_webhook(self, url: str) -> None:
         refused = self.egress.rules.judge_url(url)
         if refused is not None:
@@ -231,13 +247,17 @@ async def assemble(settings: Settings, *, store: Store | None = None) -> App:
         raise StartError(Problem("", problem.sentence, problem.hint)) from problem
 
 
-async def serve(settings: Settings, *, ready: Callable[[Running], None]) -> int:
-    """Run until SIGTERM or Ctrl-C. Returns the exit code."""
+async def serve(
+    settings: Settings, *, ready: Callable[[Running], None], again: Callable[[], Settings] | None = None
+) -> int:
+    """Run until SIGTERM or Ctrl-C. Returns the exit code. `again` reads the operator's file once more."""
     logs.configure()
     # The socket first: an address in use is found before anything is written.
     listener = listen(settings.host, settings.port)
     try:
         app = await assemble(settings.bound(listener.getsockname()[1]))
+        if again is not None:
+            app.tools.reload = partial(app.reload, again)
         server = Server(app, ready)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -443,6 +463,15 @@ def _mounts(config: Config) -> dict[str, Mount]:
         for id, entry in config.mounts.items()
     }
     return {"": Mount(""), **named}
+
+
+def _grants(config: Config) -> list[Grant]:
+    """Those of the file; and a set of tools as an agent may use these tools and no others."""
+    toolsets = {id: agent for id, agent in config.agents.items() if isinstance(agent, ToolsAgent)}
+    return [
+        *map(_grant, config.grants),
+        *(Grant(f"{Kind.AGENT}:{id}", tuple(agent.tools)) for id, agent in toolsets.items()),
+    ]
 
 
 def _grant(entry: GrantEntry) -> Grant:

@@ -117,7 +117,7 @@ class Servers:
         self._now = now
         self._check_schema = check_schema
         self._served: dict[str, Served] = {}
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: dict[str, asyncio.Task[None]] = {}
 
     def get(self, id: str) -> Served | None:
         return self._served.get(id)
@@ -135,16 +135,42 @@ class Servers:
         for server in self._pins.servers():
             if server not in self._served:
                 await self._pins.forget(server)
-        self._keepers = [
-            asyncio.create_task(self._keep(served), name=f"mcp-{served.id}") for served in self._served.values()
-        ]
+        for served in self._served.values():
+            self._begin(served)
+
+    async def add(self, served: Served) -> None:
+        """One more server, in place of the one of its name if there is one."""
+        await self.remove(served.id)
+        self.put(served)
+        self._begin(served)
+
+    async def remove(self, id: str) -> None:
+        """Let a server go. What was approved of it stays approved, should it come back before the next start."""
+        served = self._served.pop(id, None)
+        if served is None:
+            return
+        keeper = self._keepers.pop(id, None)
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait((keeper,))
+        before, served.offered = served.offered, {}
+        self._announce(served, before)
+        await served.server.aclose()
+
+    def changed(self) -> None:
+        """Who may see what has changed, or under which names: everybody who listens looks again."""
+        self.generation += 1
+        self.board.publish(News(served.id, kind) for served in self._served.values() for kind in Kind)
+
+    def _begin(self, served: Served) -> None:
+        self._keepers[served.id] = asyncio.create_task(self._keep(served), name=f"mcp-{served.id}")
 
     async def aclose(self) -> None:
-        for keeper in self._keepers:
+        for keeper in self._keepers.values():
             keeper.cancel()
         if self._keepers:
-            await asyncio.wait(self._keepers)
-        self._keepers = []
+            await asyncio.wait(self._keepers.values())
+        self._keepers = {}
         await asyncio.gather(*(served.server.aclose() for served in self._served.values()), return_exceptions=True)
 
     async def settled(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from gateway.core.audit import Recorder, Ticket
@@ -21,15 +21,14 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import Store
 from gateway.model.principal import Kind as Who
 from gateway.model.principal import Principal
-from gateway.model.tool import Definition
 from gateway.model.toolcall import (
     ApproveTools,
     Discover,
-    Health,
     ListDefinitions,
     Listen,
     ListServers,
     Offer,
+    ReloadTools,
     ToolCall,
     UseServer,
 )
@@ -48,6 +47,10 @@ CAPABILITIES: dict[str, dict[str, bool]] = {
 }
 
 
+# Reads the operator's file again; the names of the servers that are new, changed or gone.
+Reload = Callable[[], Awaitable[list[str]]]
+
+
 class Tools:
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Tools:
         self.servers = Servers(Pins(store, now), Board(), now, check_schema)
         self.views = Views(self.servers, mounts, policy)
         self.requests = Requests(self.servers, self.views, policy, recorder, store, States(sealer, now), now, new_id)
+        self.reload: Reload | None = None  # how the operator's file is read again; None: there is none
         self._policy = policy
         self._recorder = recorder
         self._new_id = new_id
@@ -82,7 +86,7 @@ class Tools:
         """The result of one call: a tree for `UseServer`, else `Offer`, `View`, `Health`s or `Definition`s."""
         if isinstance(call, UseServer):
             return await self.requests.use(call, who)
-        if isinstance(call, ListServers | ApproveTools):
+        if isinstance(call, ListServers | ApproveTools | ReloadTools):
             return await self._operate(call, who)
         assert not isinstance(call, Listen), "a subscription is opened"
         mount = self.views.mount(call.mount)
@@ -115,8 +119,8 @@ class Tools:
         catalog = served.catalog if served is not None else None
         return Offer(CAPABILITIES, catalog.face.instructions if catalog is not None else None)
 
-    async def _operate(self, call: ListServers | ApproveTools, who: Principal) -> list[Health] | list[Definition]:
-        target = _GATEWAY if isinstance(call, ListServers) else Target(call.address)
+    async def _operate(self, call: ListServers | ApproveTools | ReloadTools, who: Principal) -> Any:
+        target = Target(call.address) if isinstance(call, ApproveTools) else _GATEWAY
         ticket = Ticket(who, call.verb, target.id, self._policy.decide(who, call.verb, target), self._new_id())
         if not ticket.decision.allowed:
             self._recorder.note(ticket, Reason.PERMISSION_DENIED)
@@ -126,9 +130,14 @@ class Tools:
             self._recorder.note(ticket, "ok")
             return [served.health() for served in self.servers.all()]
         try:
-            approved = await self.servers.approve(call.address)
+            done = await (self.servers.approve(call.address) if isinstance(call, ApproveTools) else self._reload())
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
         self._recorder.note(ticket, "ok")
-        return approved
+        return done
+
+    async def _reload(self) -> list[str]:
+        if self.reload is None:
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This gateway was started without a file to read again")
+        return await self.reload()

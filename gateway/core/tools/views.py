@@ -26,7 +26,7 @@ MAX_VIEWS = 2048  # (caller, mount, kind) of which the lists are kept; a view of
 class Views:
     def __init__(self, servers: Servers, mounts: Mapping[str, Mount], policy: Policy) -> None:
         self._servers = servers
-        self._mounts = mounts
+        self.mounts = mounts
         self._policy = policy
         self._generation = -1
         self._names: dict[tuple[str, Kind], Names] = {}
@@ -34,7 +34,7 @@ class Views:
 
     def mount(self, id: str) -> Mount:
         """Raises NOT_FOUND."""
-        mount = self._mounts.get(id)
+        mount = self.mounts.get(id)
         if mount is None:
             raise GatewayError(Reason.NOT_FOUND, "There is no such mount here")
         return mount
