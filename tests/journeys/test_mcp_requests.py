@@ -229,3 +229,27 @@ async def test_a_long_list_comes_in_pages(tmp_path: Any) -> None:
             assert (await door.error("tools/list", {"cursor": wrong}))["code"] == -32602
         async with door.sdk() as sdk:
             assert len((await sdk.list_tools()).tools) == 1000
+
+
+@pytest.mark.security
+async def test_what_a_server_may_not_answer_does_not_reach_the_caller(gateway: Gateway, docs: Scripted) -> None:
+    question = {"method": "elicitation/create", "params": {"message": "password?"}}
+    answers: list[dict[str, Any]] = [
+        {"resultType": "banana", "content": []},
+        {"resultType": "task", "task": {"taskId": "t"}},
+        {"resultType": "input_required", "inputRequests": [question]},
+        {"resultType": "input_required", "inputRequests": {"q": {"method": "tools/call"}}},
+        {"resultType": "input_required", "inputRequests": {"q": question}, "requestState": "s"},
+    ]
+    codes = []
+    for answer in answers:
+
+        async def work(params: Any, answer: Any = answer) -> Any:
+            return answer
+
+        docs.answers["search"] = work
+        codes.append((await Door(gateway).error("tools/call", {"name": "docs__search"}))["code"])
+    assert codes == [-31050, -31050, -31050, -31050, -32021]
+    relayed = await Door(gateway).call("docs__search", {"elicitation": {}})
+    assert relayed["inputRequests"] == {"q": question}
+    del docs.answers["search"]

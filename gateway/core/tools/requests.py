@@ -30,6 +30,7 @@ from gateway.model.value import value
 MAX_ROUNDS = 8  # questions of one request, one after the other; a wizard has five steps
 
 _URL_ELICITATION = -32042  # 2025-11-25: the request can go on once the user has been at these URLs
+_MISSING_CAPABILITY = -32021
 _INVALID_PARAMS = -32602  # 2026-07-28: also for a resource that is not there
 _URLS = "urls"  # the claim of a state that stands for nothing but such a visit
 
@@ -263,7 +264,10 @@ class Requests:
         if isinstance(came, Parked):
             claims: Tree = {"parked": came.id}
             result: Tree = {"resultType": "input_required", "inputRequests": came.questions}
-        elif came.get("resultType") == "input_required" and "requestState" in came:
+        elif came.get("resultType") == "input_required":
+            _check_asked(came, call.caller)
+            if "requestState" not in came:
+                return came
             claims = {_URLS: True} if came["requestState"] is None else {"state": came["requestState"]}
             result = came
         else:
@@ -289,7 +293,7 @@ class Requests:
                     served.breaker.unknown()
                     raise
                 served.breaker.worked()
-                return result
+                return _understood(result)
         finally:
             served.gate.leave()
 
@@ -330,6 +334,26 @@ def _questions(result: Tree) -> dict[str, Tree]:
     ):
         raise GatewayError(Reason.UPSTREAM_FAILED, "The MCP server asked for something that MCP does not have")
     return questions
+
+
+def _understood(result: Tree) -> Tree:
+    """A result whose type is unknown must not be taken for one that is known (basic/index, resultType)."""
+    kind = result.get("resultType", "complete")
+    if kind not in ("complete", "input_required"):
+        raise GatewayError(Reason.UPSTREAM_FAILED, f"The MCP server answered with a result of type {str(kind)[:40]!r}")
+    return result
+
+
+def _check_asked(result: Tree, caller: Caller) -> None:
+    """Nothing is asked of a caller that did not say that it can answer."""
+    needed = {ASKED_WITH[each["method"]] for each in _questions(result).values()} - caller.capabilities.keys()
+    if needed:
+        required: Tree = {name: {} for name in sorted(needed)}
+        raise PeerError(
+            _MISSING_CAPABILITY,
+            f"This needs a client with the capability {', '.join(required)}",
+            {"requiredCapabilities": required},
+        )
 
 
 async def _answer(question: Tree, caller: Caller) -> Tree:

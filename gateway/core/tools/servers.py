@@ -324,10 +324,10 @@ class Servers:
                 refused[definition.address] = reason
         offered, waiting = await self._pins.judge(served.id, passed, served.quarantine)
         for address in refused.keys() - served.refused.keys():
-            log.warning("MCP server %s: %s is not offered: %s", served.id, address, refused[address])
+            log.warning("MCP server %s: %r is not offered: %s", served.id, address, refused[address])
         for each in waiting:
             if each not in served.waiting:
-                log.warning("MCP server %s: %s waits for approval: %s", served.id, each.definition.address, each.why)
+                log.warning("MCP server %s: %r waits for approval: %r", served.id, each.definition.address, each.why)
         served.catalog, served.refused, served.waiting = catalog, refused, tuple(waiting)
         served.offered = {kind: tuple(each for each in offered if each.kind is kind) for kind in Kind}
         self._announce(served, before)
@@ -335,7 +335,7 @@ class Servers:
     def _failed(self, served: Served, problem: str) -> None:
         served.failures += 1
         if served.problem != problem:
-            log.warning("MCP server %s is down: %s", served.id, problem)
+            log.warning("MCP server %s is down: %r", served.id, problem)
         served.problem = problem
         stale = served.catalog is not None and self._now() - served.catalog.fetched > GRACE_MS
         if stale and served.offered:
@@ -367,7 +367,7 @@ def _definitions(server: str, kind: Kind, trees: Iterable[Tree]) -> Iterable[Def
     if len(found) > MAX_DEFINITIONS:
         raise GatewayError(Reason.UPSTREAM_TOO_LARGE, f"lists more than {MAX_DEFINITIONS} {kind}")
     for key in twice:
-        log.warning("MCP server %s lists %s twice among its %s; neither is offered", server, key, kind)
+        log.warning("MCP server %s lists %r twice among its %s; neither is offered", server, key, kind)
     return [definition for key, definition in found.items() if key not in twice]
 
 
