@@ -74,7 +74,16 @@ def _mcp_rows() -> list[str]:
     for reason in MCP_REASONS:
         error = GatewayError(reason, "")
         rows.append(f"| `{reason}` | {int(code_of(error))} | {status_of(error, Era.MODERN)} | {MCP_REASONS[reason]} |")
-    return rows
+    return rows + [f"| {what} | {code.value} | {status} | {todo} |" for what, code, status, todo in MCP_OWN]
+
+
+# Errors that only MCP has: what is wrong, the code, the status, and what to do.
+MCP_OWN: tuple[tuple[str, Code, int, str], ...] = (
+    ("header and body differ", Code.HEADER_MISMATCH, 400, "The `Mcp-` headers repeat what the body says."),
+    ("a capability is missing", Code.MISSING_CAPABILITY, 400, "`data.requiredCapabilities`: declare them, if you can."),
+    ("revision not spoken", Code.UNSUPPORTED_VERSION, 400, "`data.supported` says which are."),
+    ("resource not found, in a session", Code.LEGACY_NOT_FOUND, 200, "-32602 in 2026-07-28."),
+)
 
 
 MCP_REASONS: dict[Reason, str] = {
@@ -123,17 +132,13 @@ it: {_early()}. The ones to know are 413 (a body over the limit) and 421 (a `Hos
 
 ## At the MCP door
 
-MCP has numbers of its own. The reason of those that are the gateway's, outside of what MCP reserves, is in `error.data`; an
-error that a server behind the gateway answered keeps its code, message and data. The status is for a request of 2026-07-28; in
-a session an error comes in 200, except for what could not be read as a message.
+MCP has numbers of its own. The reason of those that are the gateway's, outside of what MCP reserves, is in
+`error.data`; an error that a server behind the gateway answered keeps its code, message and data. The status is for a
+request of 2026-07-28; in a session an error comes in 200, except for what could not be read as a message.
 
 | reason | code | HTTP status | |
 |---|---|---|---|
 {chr(10).join(_mcp_rows())}
-| header and body differ | {Code.HEADER_MISMATCH.value} | 400 | `Mcp-Method`, `Mcp-Name`, `Mcp-Param-*` and `MCP-Protocol-Version` repeat the body |
-| a capability is missing | {Code.MISSING_CAPABILITY.value} | 400 | `data.requiredCapabilities` says which the client would have to declare |
-| revision not spoken | {Code.UNSUPPORTED_VERSION.value} | 400 | `data.supported` says which are |
-| resource not found, in a session | {Code.LEGACY_NOT_FOUND.value} | 200 | -32602 in 2026-07-28 |
 
 What is not in these tables never leaves the gateway. An unknown failure is shown as `INTERNAL_ERROR` with an incident
 number (a task that ends so has the number in its last message), and the log has it in full under that number.
