@@ -459,7 +459,7 @@ def _chance() -> float:
 
 def _mounts(config: Config) -> dict[str, Mount]:
     named = {
-        id: Mount(id, tuple(entry.tools), Naming(entry.naming), dict(entry.aliases))
+        id: Mount(id, tuple(entry.tools), Naming(entry.naming), dict(entry.aliases), entry.search)
         for id, entry in config.mounts.items()
     }
     return {"": Mount(""), **named}

@@ -114,6 +114,7 @@ class MountEntry(_Section):
     naming: Literal["prefix", "identity", "alias"] = Field(
         "prefix", description="server__tool, the one server's own names, or the names in aliases."
     )
+    search: bool = Field(False, description="Whether it lists three tools to find, see and call the others with.")
     aliases: dict[str, str] = Field(
         default_factory=dict, description="Name on the mount, and the SERVER/TOOL it means."
     )
