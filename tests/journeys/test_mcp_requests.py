@@ -253,3 +253,28 @@ async def test_what_a_server_may_not_answer_does_not_reach_the_caller(gateway: G
     relayed = await Door(gateway).call("docs__search", {"elicitation": {}})
     assert relayed["inputRequests"] == {"q": question}
     del docs.answers["search"]
+
+
+@pytest.mark.security
+@pytest.mark.requirement("mcp.http.host-and-origin")
+async def test_only_our_own_names_and_named_origins_reach_the_door(gateway: Gateway) -> None:
+    for sent, status in (
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "127.0.0.1:1"}, 421),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ):
+        params = modern()
+        answer = await Door(gateway).raw(
+            request("tools/list", params), {**headers.make("tools/list", params, MODERN), **sent}
+        )
+        assert answer.status_code == status, sent
+
+
+@pytest.mark.security
+async def test_a_body_that_is_too_large_or_too_deep_is_refused_before_it_is_understood(gateway: Gateway) -> None:
+    large = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"x":"' + b"x" * 1_100_000 + b'"}}'
+    assert (await Door(gateway).raw(large)).status_code == 413
+    deep = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":' + b'{"a":' * 80 + b"1" + b"}" * 81
+    answer = await Door(gateway).raw(deep)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32700)

@@ -1,7 +1,8 @@
 """Finding tools instead of listing them: three tools in place of hundreds, for models whose attention is short.
 
 A mount with `search: true` lists `search_tools`, `describe_tool` and `call_tool`. They see and do exactly what the
-caller may see and do there. Ranking is BM25 over names and descriptions (Robertson and Zaragoza 2009, with their constants).
+caller may see and do there. Ranking is BM25 over names and descriptions (Robertson and Zaragoza 2009, with their
+constants).
 """
 
 from __future__ import annotations
