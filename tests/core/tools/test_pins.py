@@ -90,7 +90,7 @@ PAIRS = [(plain, alike) for plain, others in LOOKALIKES.items() for alike in oth
 
 
 def test_a_name_with_a_letter_that_only_looks_right_is_refused() -> None:
-    assert len(PAIRS) >= 180
+    assert len(PAIRS) >= 170
     for plain, alike in PAIRS:
         for name in (f"read{plain}file", plain):
             good = Definition.of("docs", Kind.TOOL, {"name": name, "inputSchema": {"type": "object"}})
