@@ -40,6 +40,19 @@ def stream(expect: str, *events: int) -> Call:
     return _message("SendStreamingMessage", expect, "", "text/event-stream", events)
 
 
+def tool(name: str, expect: str) -> Call:
+    """tools/call of MCP 2026-07-28, with the headers and the `_meta` that each request has."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "load", "version": "1"},
+    }
+    params = json.dumps({"name": name, "arguments": {"text": f"hello {NUMBER}"}, "_meta": meta}, separators=(",", ":"))
+    body = f'{{"jsonrpc":"2.0","id":{NUMBER},"method":"tools/call","params":{params}}}'
+    headers = ("MCP-Protocol-Version: 2026-07-28", "Mcp-Method: tools/call", f"Mcp-Name: {name}")
+    return Call(body.encode(), expect.encode(), (*headers, "Accept: application/json, text/event-stream"))
+
+
 def _message(method: str, expect: str, prefix: str, accept: str, events: tuple[int, ...]) -> Call:
     message = {"messageId": f"{prefix}{MESSAGE_ID}", "role": "ROLE_USER", "parts": [{"text": f"hello {NUMBER}"}]}
     params = json.dumps({"message": message}, separators=(",", ":"))

@@ -11,7 +11,7 @@ from string import Template
 from typing import TypeAlias
 
 from benchmarks.agents import CHUNKS
-from benchmarks.calls import Call, echo, send, stream
+from benchmarks.calls import Call, echo, send, stream, tool
 from benchmarks.processes import HERE, Launch
 
 EVENTS = CHUNKS + 2  # the task, the chunks, completed
@@ -114,6 +114,14 @@ def relayed_events() -> Call:
     return stream(COMPLETED, EVENTS, EVENTS + 1)
 
 
+def one_tool() -> Call:
+    return tool("echo", "Hello World")
+
+
+def mounted_tool() -> Call:
+    return tool("stub__echo", "Hello World")
+
+
 DURABLE = gateway()
 FORGETFUL = gateway("--store", "memory:")
 DATABASE = ("sqlalchemy", "aiosqlite")
@@ -132,6 +140,10 @@ SCENARIOS = {
         Scenario("ours-proxied", "remote agent, answers a Message", DURABLE, hello, "/agents/remote"),
         Scenario("ours-proxied-memory", "the same, store in memory", FORGETFUL, hello, "/agents/remote"),
         Scenario("ours-relayed", "remote agent, 10 events", DURABLE, relayed_events, "/agents/remote"),
+        Scenario("limit-tool", "a tool of the stub, without governance", limit("relay:proxy_app"), one_tool),
+        Scenario("ours-tool", "a tool of an MCP server", DURABLE, mounted_tool, "/mcp"),
+        Scenario("ours-tool-memory", "the same, store in memory", FORGETFUL, mounted_tool, "/mcp"),
+        Scenario("direct-tool", "the stub itself, a tool", stub, one_tool),
         Scenario("direct", "the stub itself, a Message", stub, hello),
         Scenario("direct-stream", "the stub itself, 10 events", stub, ten_events),
         Scenario("sdk-message", "a2a-sdk, a Message", a2a_sdk("message"), hello),
@@ -165,5 +177,8 @@ PAIRS = {
         Pair("message-audit", "ours-message", "ours-message-memory"),
         Pair("proxied-audit", "ours-proxied", "ours-proxied-memory"),
         Pair("added", "ours-proxied", "direct", connections=1),
+        Pair("tool", "ours-tool", "limit-tool"),
+        Pair("tool-audit", "ours-tool", "ours-tool-memory"),
+        Pair("tool-added", "ours-tool", "direct-tool", connections=1),
     )
 }

@@ -13,7 +13,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ from gateway.config import (
     RemoteAgent,
     Settings,
     TasksAgent,
+    ToolsAgent,
     ToolServerEntry,
     Value,
     demo_base,
@@ -44,20 +46,23 @@ from gateway.core.gate import Gate
 from gateway.core.gateway import Gateway
 from gateway.core.keys import KeyRing, make_secret
 from gateway.core.live import Live
-from gateway.core.policy import RULES, Policy
+from gateway.core.policy import RULES, Policy, Target
 from gateway.core.push import PushWorker
 from gateway.core.recovery import Recovery
 from gateway.core.registry import Registered, Registry
+from gateway.core.tools.agents import AgentTools
 from gateway.core.tools.grants import RULE, Grant, Grants
 from gateway.core.tools.naming import Mount, Naming
 from gateway.core.tools.pins import Quarantine
 from gateway.core.tools.servers import Served
 from gateway.core.tools.tools import Tools
+from gateway.core.tools.toolset import Toolset
 from gateway.core.turn import Services
 from gateway.dialects.mcp import headers
 from gateway.dialects.strict_json import read
+from gateway.model.call import SendMessage
 from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill
-from gateway.model.errors import GatewayError, invalid
+from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Kind
 from gateway.model.problems import Problem, StartError
@@ -129,8 +134,8 @@ class App:
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.keys = KeyRing(store, now, token)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
-        grants = Grants(_grant(entry) for entry in config.grants)
-        policy = Policy((*RULES, grants.rule), {RULE: grants.judge})
+        grants = self._grants = Grants(_grants(config))
+        policy = self._policy = Policy((*RULES, grants.rule), {RULE: grants.judge})
         self.tools = Tools(
             store,
             policy,
@@ -143,12 +148,18 @@ class App:
         )
         for id, entry in config.tools.items():
             self.tools.servers.put(_served(config, settings, id, entry, self.egress))
+        bridge = AgentTools(self.registry, _new_id)
+        self.tools.servers.put(_bridged(bridge, self.registry))
         self.gateway = Gateway(
             self.services, self.registry, self.engine, policy, self.keys, cursors, self._judge_webhook, self.tools
         )
+        bridge.doors = self.gateway
         self._not_ready: str | None = "starting"
         for id, agent in config.agents.items():
-            self.registry.put(_registered(config, id, agent, self.egress, now()))
+            registered = _registered(config, id, agent, self.egress, now())
+            if isinstance(agent, ToolsAgent):
+                self._offer(registered, Toolset(id, agent.tools, self.tools.servers))
+            self.registry.put(registered)
         self.asgi: ASGIApp = application(
             self.gateway,
             self.keys,
@@ -186,6 +197,40 @@ class App:
         await self.store.aclose()
         await self.egress.aclose()
 
+    def _offer(self, entry: Registered, toolset: Toolset) -> None:
+        """The agent of a set of tools, whose card follows what its servers offer."""
+
+        def look() -> None:
+            card = toolset.card()
+            if card != entry.card:
+                entry.card, entry.changed = card, self.services.now()
+
+        entry.agent = toolset
+        look()
+        self.tools.servers.when_changed.append(look)
+
+    async def reload(self, source: Callable[[], Settings]) -> list[str]:
+        """Use what the operator's file says now about tools, mounts and grants; all else needs a restart. A file that
+        is wrong changes nothing. Gives the names of servers that are new, changed or gone."""
+        try:
+            settings = source()
+            config = settings.config
+            before, after = self.settings.config.tools, config.tools
+            changed = [id for id in {**before, **after} if before.get(id) != after.get(id)]
+            fresh = [_served(config, settings, id, after[id], self.egress) for id in changed if id in after]
+        except ConfigError as error:
+            raise GatewayError(Reason.INVALID_REQUEST, str(error)) from error
+        for id in changed:
+            await self.tools.servers.remove(id)
+        for served in fresh:
+            await self.tools.servers.add(served)
+        self._grants.replace(_grants(config))
+        self._policy.forget()
+        self.tools.views.mounts = _mounts(config)
+        self.tools.servers.changed()
+        self.settings = replace(self.settings, config=self.settings.config.model_copy(update={"tools": after}))
+        return changed
+
     def _judge_webhook(self, url: str) -> None:
         refused = self.egress.rules.judge_url(url)
         if refused is not None:
@@ -202,13 +247,17 @@ async def assemble(settings: Settings, *, store: Store | None = None) -> App:
         raise StartError(Problem("", problem.sentence, problem.hint)) from problem
 
 
-async def serve(settings: Settings, *, ready: Callable[[Running], None]) -> int:
-    """Run until SIGTERM or Ctrl-C. Returns the exit code."""
+async def serve(
+    settings: Settings, *, ready: Callable[[Running], None], again: Callable[[], Settings] | None = None
+) -> int:
+    """Run until SIGTERM or Ctrl-C. Returns the exit code. `again` reads the operator's file once more."""
     logs.configure()
     # The socket first: an address in use is found before anything is written.
     listener = listen(settings.host, settings.port)
     try:
         app = await assemble(settings.bound(listener.getsockname()[1]))
+        if again is not None:
+            app.tools.reload = partial(app.reload, again)
         server = Server(app, ready)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -321,7 +370,7 @@ def _hosts(settings: Settings) -> set[str]:
 
 
 def _registered(
-    config: Config, id: str, agent: LocalAgent | RemoteAgent | TasksAgent, egress: Egress, now: int
+    config: Config, id: str, agent: LocalAgent | RemoteAgent | TasksAgent | ToolsAgent, egress: Egress, now: int
 ) -> Registered:
     """One agent of the configuration file. Raises ConfigError at the line that is to blame."""
     entry = Registered(
@@ -345,7 +394,7 @@ def _registered(
             raise ConfigError([config.problem(("agents", id, "run"), error.reason, error.hint)]) from error
     elif isinstance(agent, RemoteAgent):
         entry.kind, entry.card_url, entry.trusted = "remote", agent.card_url, True
-    else:
+    elif isinstance(agent, TasksAgent):
         entry.kind = "tasks"
         entry.card = _plain_card(id) if agent.card is None else _card(config, id, "card", agent.card)
         entry.agent = TasksUpstream(id, agent.tasks_url, egress)
@@ -389,6 +438,17 @@ def _served(config: Config, settings: Settings, id: str, entry: ToolServerEntry,
     return Served(id, server, Gate(entry.concurrency, entry.queue), Quarantine(entry.quarantine), requires)
 
 
+def _bridged(bridge: AgentTools, registry: Registry) -> Served:
+    """The agents as one more server. Whoever may send a message to an agent may call it as a tool, and nobody else."""
+
+    def judged(agent: str) -> tuple[str, Target]:
+        entry = registry.get(agent)
+        return SendMessage.verb, Target(agent) if entry is None else entry.target
+
+    # The agents have gates of their own.
+    return Served(bridge.id, bridge, Gate(10_000, 0), Quarantine.OFF, judged=judged)
+
+
 def _secret(value: Value) -> str | Secret:
     return value.text if value.text is not None else Secret(value.file, value.variable, value.before)
 
@@ -399,10 +459,19 @@ def _chance() -> float:
 
 def _mounts(config: Config) -> dict[str, Mount]:
     named = {
-        id: Mount(id, tuple(entry.tools), Naming(entry.naming), dict(entry.aliases))
+        id: Mount(id, tuple(entry.tools), Naming(entry.naming), dict(entry.aliases), entry.search)
         for id, entry in config.mounts.items()
     }
     return {"": Mount(""), **named}
+
+
+def _grants(config: Config) -> list[Grant]:
+    """Those of the file; and a set of tools as an agent may use these tools and no others."""
+    toolsets = {id: agent for id, agent in config.agents.items() if isinstance(agent, ToolsAgent)}
+    return [
+        *map(_grant, config.grants),
+        *(Grant(f"{Kind.AGENT}:{id}", tuple(agent.tools)) for id, agent in toolsets.items()),
+    ]
 
 
 def _grant(entry: GrantEntry) -> Grant:

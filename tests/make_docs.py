@@ -18,8 +18,10 @@ from pathlib import Path
 from gateway.dialects import tasks
 from gateway.dialects.a2a_v1 import paths, requests
 from gateway.dialects.a2a_v1.errors import CODES
+from gateway.dialects.mcp.errors import Code, code_of, status_of
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.task import INTERRUPTED, MOVES, TERMINAL, TaskState
+from gateway.model.tool import Era
 from gateway.server.a2a_jsonrpc import STATUS
 from gateway.server.head import EdgeLimits
 
@@ -66,6 +68,42 @@ def _early() -> str:
     return f"{', '.join(found[:-1])} and {found[-1]}"
 
 
+def _mcp_rows() -> list[str]:
+    """The reasons that occur at the MCP door, those of tasks and cards left out."""
+    rows = []
+    for reason in MCP_REASONS:
+        error = GatewayError(reason, "")
+        rows.append(f"| `{reason}` | {int(code_of(error))} | {status_of(error, Era.MODERN)} | {MCP_REASONS[reason]} |")
+    return rows + [f"| {what} | {code.value} | {status} | {todo} |" for what, code, status, todo in MCP_OWN]
+
+
+# Errors that only MCP has: what is wrong, the code, the status, and what to do.
+MCP_OWN: tuple[tuple[str, Code, int, str], ...] = (
+    ("header and body differ", Code.HEADER_MISMATCH, 400, "The `Mcp-` headers repeat what the body says."),
+    ("a capability is missing", Code.MISSING_CAPABILITY, 400, "`data.requiredCapabilities`: declare them, if you can."),
+    ("revision not spoken", Code.UNSUPPORTED_VERSION, 400, "`data.supported` says which are."),
+    ("resource not found, in a session", Code.LEGACY_NOT_FOUND, 200, "-32602 in 2026-07-28."),
+)
+
+
+MCP_REASONS: dict[Reason, str] = {
+    Reason.PARSE_ERROR: "The body is not strict JSON.",
+    Reason.INVALID_REQUEST: "JSON, but no message of MCP.",
+    Reason.METHOD_NOT_FOUND: "The revision has no such method.",
+    Reason.INVALID_PARAMS: "`data.violations` name each wrong field.",
+    Reason.NOT_FOUND: "No such tool, prompt or template for you. Hidden and missing are the same.",
+    Reason.UNAUTHENTICATED: "Send `Authorization: Bearer …`.",
+    Reason.PERMISSION_DENIED: "A grant allows other arguments, or the tool waits for approval; the message says which.",
+    Reason.OVERLOADED: "Too many requests, sessions or subscriptions are open. Wait for `Retry-After`.",
+    Reason.UNAVAILABLE: "The server failed again and again and rests, or the gateway is stopping.",
+    Reason.EGRESS_REFUSED: "The gateway may not connect there.",
+    Reason.UPSTREAM_FAILED: "The server could not be reached or understood.",
+    Reason.UPSTREAM_TIMEOUT: "The server did not answer in time; see `timeout` of the server.",
+    Reason.UPSTREAM_TOO_LARGE: "The server sent more than the gateway takes; see limits.",
+    Reason.INTERNAL_ERROR: "A fault of the gateway; the message has the incident's number.",
+}
+
+
 def errors() -> str:
     rows = []
     for reason, code in CODES.items():
@@ -92,7 +130,17 @@ In a batch it is always 200.
 What is refused before any dialect is known has the form of HTTP+JSON without details, and a status as RFC 9110 means
 it: {_early()}. The ones to know are 413 (a body over the limit) and 421 (a `Host` that this gateway does not go by).
 
-What is not in this table never leaves the gateway. An unknown failure is shown as `INTERNAL_ERROR` with an incident
+## At the MCP door
+
+MCP has numbers of its own. The reason of those that are the gateway's, outside of what MCP reserves, is in
+`error.data`; an error that a server behind the gateway answered keeps its code, message and data. The status is for a
+request of 2026-07-28; in a session an error comes in 200, except for what could not be read as a message.
+
+| reason | code | HTTP status | |
+|---|---|---|---|
+{chr(10).join(_mcp_rows())}
+
+What is not in these tables never leaves the gateway. An unknown failure is shown as `INTERNAL_ERROR` with an incident
 number (a task that ends so has the number in its last message), and the log has it in full under that number.
 """
 

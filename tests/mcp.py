@@ -85,7 +85,7 @@ class Door:
         error: Tree = answer["error"]
         return error
 
-    async def call(self, name: str, capabilities: Tree | None = None, **arguments: Any) -> Tree:
+    async def call(self, name: str, capabilities: Tree | None = None, /, **arguments: Any) -> Tree:
         return await self.result("tools/call", {"name": name, "arguments": arguments}, capabilities=capabilities)
 
     async def names(self) -> list[str]:

@@ -314,6 +314,7 @@ COMPLETE = {
     "run": "run: 'm:f', card: c",
     "card_url": "card_url: 'https://a.example'",
     "tasks_url": "tasks_url: pull",
+    "tools": "tools: ['*']",
 }
 
 
@@ -365,7 +366,7 @@ def test_sections_of_later_surfaces_are_not_accepted_silently(section: str) -> N
 
 
 def test_an_agent_has_exactly_one_kind() -> None:
-    one = "an agent has exactly one of run, card_url, tasks_url"
+    one = "an agent has exactly one of run, card_url, tasks_url, tools"
     assert said("agents: {a: {public: true, queue: x}}") == [
         f"gateway.yaml:1: agents.a: {one}; say how it is reached",
         "gateway.yaml:1: agents.a.queue: must be a whole number",

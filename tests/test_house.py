@@ -160,7 +160,9 @@ LATE: dict[tuple[str, str], str] = {
 }
 
 # What neither `gateway --help` nor a gateway without these surfaces may load.
-HEAVY = frozenset({"mcp", "authlib", "joserfc", "grpc", "opentelemetry", "jsonrpcserver", "jsonschema", "asyncpg"})
+HEAVY = frozenset(
+    {"mcp", "cryptography", "authlib", "joserfc", "grpc", "opentelemetry", "jsonrpcserver", "jsonschema", "asyncpg"}
+)
 # What `gateway --help` and the commands that only talk do without.
 SERVING = frozenset({"httptools", "starlette", "uvicorn", "pydantic", "sqlite3", "yaml"})
 

@@ -12,7 +12,7 @@ import msgspec
 from benchmarks.limits import asgi, envelope
 from benchmarks.limits.client import Client
 
-METHODS = frozenset({"SendMessage"})
+METHODS = frozenset({"SendMessage", "tools/call"})
 STREAM_HEADERS = b"accept: text/event-stream\r\na2a-version: 1.0\r\n"
 
 upstream: Client

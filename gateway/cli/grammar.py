@@ -151,6 +151,7 @@ def program() -> Parser:
     approve = tools.command("approve", "Show what waits for approval, and let it out of quarantine.", "tools:approve")
     approve.add_argument("name", metavar="SERVER[/TOOL]", help="One tool, or all that waits at a server.")
     approve.add_argument("--yes", action="store_true", help="Approve it; without this it is only shown.")
+    tools.command("reload", "Have the gateway read tools, mounts and grants of its file again.", "tools:reload")
     tools.command("lock", "Print the hashes of all tools that are offered, for a file in Git.", "tools:lock")
     verify = tools.command("verify", "Compare the tools with a lock file.", "tools:verify")
     verify.add_argument("file", type=Path, metavar="FILE", help="What `gateway tools lock` printed.")

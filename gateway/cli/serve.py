@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
@@ -22,9 +23,12 @@ from gateway.model.problems import Problem, StartError
 
 def serve(options: argparse.Namespace) -> int:
     flags = Flags(options.config, options.host, options.port, options.data, options.store, options.anonymous)
+
+    def read() -> Settings:
+        return settle(load(config_path(flags, os.environ), cwd=Path.cwd()), flags, os.environ)
+
     try:
-        settings = settle(load(config_path(flags, os.environ), cwd=Path.cwd()), flags, os.environ)
-        return _run(settings)
+        return _run(read(), read)
     except (ConfigError, StartError) as error:
         for problem in error.problems:
             note(line(problem, 2000))
@@ -34,7 +38,7 @@ def serve(options: argparse.Namespace) -> int:
         return Exit.DONE
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: Settings, again: Callable[[], Settings]) -> int:
     started = False
 
     def ready(running: Running) -> None:
@@ -43,7 +47,7 @@ def _run(settings: Settings) -> int:
         announce(running, settings.data)
 
     try:
-        return uvloop.run(run(settings, ready=ready))
+        return uvloop.run(run(settings, ready=ready, again=again))
     except OSError as error:
         if started or error.filename is not None:
             raise

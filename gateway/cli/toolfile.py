@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from gateway.cli.client import Gateway
 from gateway.cli.exits import Exit, Stop
 from gateway.cli.place import Place
 from gateway.cli.text import line, note, say
@@ -124,8 +125,25 @@ def _write(options: argparse.Namespace, entries: dict[str, dict[str, Any]]) -> N
     fresh.replace(file)
     for name, entry in entries.items():
         say(_line(name, entry))
-    note(f"Written to {file}. A gateway that runs uses it after a restart; nobody but you may use it without a grant.")
-    note(f"  {Place.of(options.data).command('serve', '--config', str(file))}")
+    note(f"Written to {file}. Nobody but you may use it without a grant.")
+    _tell(Place.of(options.data), file, set(entries))
+
+
+def _tell(place: Place, file: Path, names: set[str]) -> None:
+    """Have the gateway that runs read its file again; it may be none, or one with another file."""
+    try:
+        with Gateway(place) as gateway:
+            changed = set(gateway.post("admin", "tools", verb="reload").get("changed") or ())
+    except Stop as stop:
+        note(f"It is used from the next start on ({line(stop, 300)}):")
+        note(f"  {place.command('serve', '--config', str(file))}")
+        return
+    if names <= changed:
+        note("The gateway uses it now:")
+        note(f"  {place.command('tools', 'list', min(names))}")
+    else:
+        note(f"The gateway at {place.url} reads another file. To use this one:")
+        note(f"  {place.command('serve', '--config', str(file))}")
 
 
 def _file(options: argparse.Namespace) -> Path:

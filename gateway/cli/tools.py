@@ -91,6 +91,14 @@ def approve(options: argparse.Namespace) -> Exit:
     return Exit.DONE
 
 
+def reload(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        changed = gateway.post("admin", "tools", verb="reload").get("changed") or []
+    names = ", ".join(line(name) for name in changed) or "none"
+    note(f"Read again. Servers that are new, changed or gone: {names}. Mounts and grants are those of the file.")
+    return Exit.DONE
+
+
 def lock(options: argparse.Namespace) -> Exit:
     dump({"tools": _hashes(_servers(options))})
     return Exit.DONE

@@ -19,6 +19,7 @@ from gateway.config.sections import (
     Server,
     Store,
     TasksAgent,
+    ToolsAgent,
 )
 from gateway.config.settings import Flags, Settings, config_path, is_loopback, settle
 from gateway.config.tools import GrantEntry, MountEntry, ToolServerEntry, Value
@@ -44,6 +45,7 @@ __all__ = [
     "Store",
     "TasksAgent",
     "ToolServerEntry",
+    "ToolsAgent",
     "Value",
     "config_path",
     "demo_base",

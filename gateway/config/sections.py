@@ -88,8 +88,19 @@ class TasksAgent(AgentEntry):
     worker: PrincipalName = Field("", description="Principal that fetches tasks; the agent's id if not set.")
 
 
+class ToolsAgent(AgentEntry):
+    """A set of tools as an agent: each of them is a skill, and the agent has a grant for exactly these."""
+
+    tools: Items[str] = Field(min_length=1, description="Tool servers, or SERVER/PATTERN.")
+
+
 # The key that makes an agent what it is. It is pydantic's tag too, so a location names the model.
-KINDS: Mapping[str, type[AgentEntry]] = {"run": LocalAgent, "card_url": RemoteAgent, "tasks_url": TasksAgent}
+KINDS: Mapping[str, type[AgentEntry]] = {
+    "run": LocalAgent,
+    "card_url": RemoteAgent,
+    "tasks_url": TasksAgent,
+    "tools": ToolsAgent,
+}
 
 
 def keys(model: type[BaseModel]) -> list[str]:
@@ -116,7 +127,8 @@ def _kind(entry: object) -> str | None:
 AnyAgent = Annotated[
     Annotated[LocalAgent, Tag("run")]
     | Annotated[RemoteAgent, Tag("card_url")]
-    | Annotated[TasksAgent, Tag("tasks_url")],
+    | Annotated[TasksAgent, Tag("tasks_url")]
+    | Annotated[ToolsAgent, Tag("tools")],
     Discriminator(_kind),
 ]
 
@@ -152,7 +164,7 @@ class Config(Section):
     server: Server = Field(default_factory=Server)
     agents: Annotated[dict[Name, AnyAgent], AfterValidator(_name_workers)] = Field(
         default_factory=dict,
-        description="The agents by name; each has exactly one of run, card_url and tasks_url.",
+        description="The agents by name; each has exactly one of run, card_url, tasks_url and tools.",
         json_schema_extra={"propertyNames": NAME_SCHEMA},  # pydantic leaves the rule for keys out
     )
     tools: Tools = Field(

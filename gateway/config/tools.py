@@ -114,6 +114,7 @@ class MountEntry(_Section):
     naming: Literal["prefix", "identity", "alias"] = Field(
         "prefix", description="server__tool, the one server's own names, or the names in aliases."
     )
+    search: bool = Field(False, description="Whether it lists three tools to find, see and call the others with.")
     aliases: dict[str, str] = Field(
         default_factory=dict, description="Name on the mount, and the SERVER/TOOL it means."
     )
@@ -181,6 +182,9 @@ def cross_checks(data: Mapping[str, Any]) -> Iterator[tuple[Loc, str, str]]:
     """Names that nobody has: a slip here would silently give or show less, or more, than was meant."""
     tools, agents = data.get("tools"), data.get("agents")
     servers = list(tools) if isinstance(tools, dict) else []
+    for name, agent in agents.items() if isinstance(agents, dict) else ():
+        if isinstance(agent, dict):
+            yield from _known(("agents", name, "tools"), agent.get("tools"), servers)
     mounts = data.get("mounts")
     for name, mount in mounts.items() if isinstance(mounts, dict) else ():
         if isinstance(mount, dict):

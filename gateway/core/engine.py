@@ -27,7 +27,7 @@ from gateway.model.message import Message
 from gateway.model.ports import Key, Reservation, Reserve, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
-from gateway.model.tool import ToolResult
+from gateway.model.tool import ToolRequest, ToolResult
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -43,14 +43,14 @@ class Front(Protocol):
 
     async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message: ...
 
-    async def use_tool(self, who: Principal, name: str, arguments: dict[str, Any]) -> ToolResult: ...
+    async def use_tool(self, who: Principal, name: str, request: ToolRequest) -> ToolResult: ...
 
 
 class _Shut:
     async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message:
         raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents cannot ask each other here")
 
-    async def use_tool(self, who: Principal, name: str, arguments: dict[str, Any]) -> ToolResult:
+    async def use_tool(self, who: Principal, name: str, request: ToolRequest) -> ToolResult:
         raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents have no tools here")
 
 
@@ -336,8 +336,8 @@ class Engine:
     async def _ask(self, turn: Turn, agent: str, message: Message) -> Task | Message:
         return await self._go(turn, self.front.ask, agent, message)
 
-    async def _use_tool(self, turn: Turn, name: str, arguments: dict[str, Any]) -> ToolResult:
-        return await self._go(turn, self.front.use_tool, name, arguments)
+    async def _use_tool(self, turn: Turn, name: str, request: ToolRequest) -> ToolResult:
+        return await self._go(turn, self.front.use_tool, name, request)
 
     async def _go(self, turn: Turn, way: Callable[[Principal, str, W], Awaitable[T]], name: str, what: W) -> T:
         """One of a local agent's ways out, one hop deeper and on its caller's behalf. Nothing leaves a run before its

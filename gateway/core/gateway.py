@@ -32,7 +32,7 @@ from gateway.model.errors import Fault, GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.principal import Kind, Principal
 from gateway.model.task import Task
-from gateway.model.tool import PeerError, ToolResult
+from gateway.model.tool import PeerError, ToolRequest, ToolResult
 from gateway.model.toolcall import Listen, ToolCall, UseServer
 
 # Calls that name a task and no agent are judged by that task, once it is found.
@@ -156,10 +156,11 @@ class Gateway:
         answer: Task | Message = await self.handle(SendMessage(agent, message, digest=b""), who)
         return answer
 
-    async def use_tool(self, who: Principal, name: str, arguments: dict[str, Any]) -> ToolResult:
-        params = {"name": name, "arguments": arguments}
+    async def use_tool(self, who: Principal, name: str, request: ToolRequest) -> ToolResult:
+        caller = Silent.of(who, capabilities={"elicitation": {"form": {}}} if request.asks else {})
+        params = {"name": name, **request.params}
         try:
-            return ToolResult(await self.handle(UseServer(None, "tools/call", params, Silent.of(who)), who))
+            return ToolResult(await self.handle(UseServer(None, "tools/call", params, caller), who))
         except GatewayError as error:
             if isinstance(error, PeerError) or error.fault is not Fault.CLIENT:
                 raise

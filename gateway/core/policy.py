@@ -99,6 +99,10 @@ class Policy:
             return decision
         return judge(who, verb, target, arguments) or decision
 
+    def forget(self) -> None:
+        """What the rules look at has changed."""
+        self._memo.clear()
+
     def _decide(self, who: Principal, verb: str, target: Target) -> Decision:
         key = (who, verb, target)
         known = self._memo.get(key)

@@ -21,12 +21,12 @@ from gateway.model.base import timestamp
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Artifact, Message, Part, Role
 from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, Task, TaskState, TaskStatus
-from gateway.model.tool import ToolResult
+from gateway.model.tool import ToolRequest, ToolResult
 from gateway.model.value import value
 
 Content: TypeAlias = str | Part | Sequence[Part]
 Ask: TypeAlias = Callable[[str, Message], Awaitable[Task | Message]]
-UseTool: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[ToolResult]]
+UseTool: TypeAlias = Callable[[str, ToolRequest], Awaitable[ToolResult]]
 
 
 @value
@@ -42,7 +42,7 @@ async def _nobody(agent: str, message: Message) -> Task | Message:
     raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This context reaches no other agent")
 
 
-async def _no_tools(name: str, arguments: dict[str, Any]) -> ToolResult:
+async def _no_tools(name: str, request: ToolRequest) -> ToolResult:
     raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This context reaches no tools")
 
 
@@ -99,7 +99,7 @@ class Context:
 
         The agent needs a grant (`to: agent:NAME`). Raises GatewayError when it has none, when the arguments are not
         granted, and when the server cannot be reached or refuses; a tool that ran and failed says so in the result."""
-        return await self.use_tool(name, arguments or {})
+        return await self.use_tool(name, ToolRequest(arguments or {}))
 
     # Events. Each carries this task's ids, a new message id and the time.
 

@@ -127,10 +127,32 @@ class Catalog:
 
 
 @value
+class ToolRequest:
+    """What an agent sends with a tool's name. `asks` says that it can wait for an answer of its own caller's: the
+    result may then be `input_required`, and a second request brings `responses` and `state` (basic/patterns/mrtr)."""
+
+    arguments: Tree = field(hash=False)
+    asks: bool = False
+    responses: Tree | None = field(default=None, hash=False)
+    state: str | None = None
+
+    @property
+    def params(self) -> Tree:
+        more = {"inputResponses": self.responses, "requestState": self.state}
+        return {"arguments": self.arguments, **{name: each for name, each in more.items() if each is not None}}
+
+
+@value
 class ToolResult:
     """What a tool answered (server/tools, tool result). `tree` is all of it, as the server sent it."""
 
     tree: Tree = field(hash=False)
+
+    @property
+    def questions(self) -> Tree:
+        """What has to be answered first: key -> method and params. Empty for a result that is complete."""
+        asked = self.tree.get("inputRequests") if self.tree.get("resultType") == "input_required" else None
+        return asked if isinstance(asked, dict) else {}
 
     @property
     def failed(self) -> bool:

@@ -78,7 +78,14 @@ class ApproveTools:
     address: str
 
 
-ToolCall: TypeAlias = Discover | ListDefinitions | UseServer | Listen | ListServers | ApproveTools
+@value
+class ReloadTools:
+    """Read the operator's file again and use what it says now about tools, mounts and grants."""
+
+    verb: ClassVar[str] = "ReloadTools"
+
+
+ToolCall: TypeAlias = Discover | ListDefinitions | UseServer | Listen | ListServers | ApproveTools | ReloadTools
 
 
 @value

@@ -61,6 +61,7 @@ class Admin:
             Route("/admin/keys/{id}", self._guard(self._revoke_key), methods=["DELETE"]),
             Route("/admin/tools", self._guard(self._tools.servers), methods=["GET"]),
             Route("/admin/tools:approve", self._guard(self._tools.approve), methods=["POST"]),
+            Route("/admin/tools:reload", self._guard(self._tools.reload), methods=["POST"]),
             Route("/admin/tools:call", self._guard(self._tools.call), methods=["POST"]),
             Route("/admin/tasks", self._guard(self._tasks), methods=["GET"]),
             Route("/admin/tasks/{id}:cancel", self._guard(self._cancel), methods=["POST"]),

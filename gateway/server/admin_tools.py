@@ -13,7 +13,7 @@ from gateway.model.base import timestamp
 from gateway.model.errors import invalid
 from gateway.model.principal import Principal
 from gateway.model.tool import Definition
-from gateway.model.toolcall import ApproveTools, Health, ListServers, UseServer, Waiting
+from gateway.model.toolcall import ApproveTools, Health, ListServers, ReloadTools, UseServer, Waiting
 from gateway.server.admin_json import json_answer, json_object, text
 
 
@@ -31,6 +31,11 @@ class AdminTools:
         address = text(await json_object(request), "address")
         approved: list[Definition] = await self._gateway.handle(ApproveTools(address), who)
         return json_answer({"approved": [_definition(each) for each in approved]})
+
+    async def reload(self, request: Request, who: Principal) -> Response:
+        """The operator's file once more. Nothing in the request says what it holds: no call can add a command."""
+        changed: list[str] = await self._gateway.handle(ReloadTools(), who)
+        return json_answer({"changed": changed})
 
     async def call(self, request: Request, who: Principal) -> Response:
         """The result as its server gave it. Nobody can be asked here: a tool that asks is told so."""

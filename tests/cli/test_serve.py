@@ -54,7 +54,7 @@ def test_it_says_where_it_listens_and_prints_commands_that_work_as_they_stand(
     (data / "curl-header").write_text("Authorization: Bearer local-credential\n")
     got: list[Settings] = []
 
-    async def serve(settings: Settings, *, ready: Callable[[Running], None]) -> int:
+    async def serve(settings: Settings, *, ready: Callable[[Running], None], again: object) -> int:
         got.append(settings)
         card = f"{fake.url}/agents/echo/.well-known/agent-card.json"
         ready(Running(fake.url, [("echo", card)], data / "token"))
@@ -80,7 +80,7 @@ def test_it_says_where_it_listens_and_prints_commands_that_work_as_they_stand(
 
 
 def test_where_everything_is_default_the_command_is_short(gateway: Run, app: Callable[[Serve], None]) -> None:
-    async def serve(settings: Settings, *, ready: Callable[[Running], None]) -> int:
+    async def serve(settings: Settings, *, ready: Callable[[Running], None], again: object) -> int:
         ready(Running(settings.public_url, [("echo", "http://card")], None))
         return 0
 
@@ -139,7 +139,7 @@ def test_a_port_in_use_is_said_without_a_traceback(gateway: Run, app: Callable[[
 
 
 def test_a_fault_of_ours_is_not_dressed_up_as_the_operators(gateway: Run, app: Callable[[Serve], None]) -> None:
-    async def serve(settings: Settings, *, ready: Callable[[Running], None]) -> int:
+    async def serve(settings: Settings, *, ready: Callable[[Running], None], again: object) -> int:
         ready(Running(settings.public_url, [], None))
         raise OSError(errno.ECONNRESET, "reset")
 

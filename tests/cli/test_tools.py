@@ -42,6 +42,12 @@ DOWN = {**DOCS, "id": "down", "state": "down", "reason": "refused the connection
 
 
 @pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No gateway runs."""
+    monkeypatch.setenv("GATEWAY_URL", "http://127.0.0.1:9")
+
+
+@pytest.fixture
 def servers(fake: FakeGateway) -> FakeGateway:
     fake.answers["GET /admin/tools"] = Reply({"servers": [DOCS, DOWN]})
     return fake
@@ -112,6 +118,7 @@ def test_a_lock_file_finds_every_change(gateway: Run, servers: FakeGateway, tmp_
     assert gateway("tools", "verify", file).code == 2
 
 
+@pytest.mark.usefixtures("nobody")
 def test_a_server_is_written_into_the_file_and_the_rest_of_it_stays(gateway: Run, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text("# mine\ntools: # servers\n    # the first\n    a: {url: https://a.example/mcp}\negress: {}\n")
@@ -122,10 +129,12 @@ def test_a_server_is_written_into_the_file_and_the_rest_of_it_stays(gateway: Run
         "    a: {url: https://a.example/mcp}\negress: {}\n"
     )
     assert set(load(file, cwd=tmp_path).tools) == {"a", "docs"}
+    assert "from the next start on" in added.err
     twice = gateway("tools", "add", "--config", file, "docs", "https://docs.example/mcp")
     assert (twice.code, "has a server docs already" in twice.err) == (1, True)
 
 
+@pytest.mark.usefixtures("nobody")
 def test_a_command_is_written_with_its_absolute_path(
     gateway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +159,7 @@ def test_a_command_is_written_with_its_absolute_path(
         (("x", "https://user:secret@a.example"), "must not hold a user name or password"),
     ],
 )
+@pytest.mark.usefixtures("nobody")
 def test_what_cannot_be_a_server_is_refused_and_nothing_is_written(
     gateway: Run, tmp_path: Path, words: tuple[str, ...], sentence: str
 ) -> None:
@@ -161,6 +171,7 @@ def test_what_cannot_be_a_server_is_refused_and_nothing_is_written(
 
 
 @pytest.mark.security
+@pytest.mark.usefixtures("nobody")
 def test_importing_puts_no_secret_into_the_configuration(gateway: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     source = tmp_path / "mcp.json"
@@ -179,6 +190,16 @@ def test_importing_puts_no_secret_into_the_configuration(gateway: Run, tmp_path:
     assert header is not None
     assert (header.read_text(), header.stat().st_mode & 0o777) == ("Bearer s3cret", 0o600)
     assert tools["run"].env["TOKEN"].file is not None
+
+
+@pytest.mark.parametrize(("changed", "sentence"), [(["docs"], "The gateway uses it now"), ([], "reads another file")])
+def test_a_gateway_that_runs_reads_its_file_again(
+    gateway: Run, fake: FakeGateway, tmp_path: Path, changed: list[str], sentence: str
+) -> None:
+    fake.answers["POST /admin/tools:reload"] = Reply({"changed": changed})
+    added = gateway("tools", "add", "--config", tmp_path / "g.yaml", "docs", "https://docs.example/mcp")
+    assert sentence in added.err
+    assert gateway("tools", "reload").code == 0
 
 
 def test_connect_shows_settings_that_hold_no_credential(

@@ -20,7 +20,7 @@ from gateway.model.call import SendMessage
 from gateway.model.message import Message, Part, Role
 from gateway.model.principal import LOCAL, Principal
 from gateway.model.task import Task
-from gateway.model.tool import ToolResult
+from gateway.model.tool import ToolRequest, ToolResult
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.local import LocalAgent
 
@@ -37,7 +37,7 @@ class Elsewhere:
     async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message:
         return await self.reply(agent, message)
 
-    async def use_tool(self, who: Principal, name: str, arguments: dict[str, Any]) -> ToolResult:
+    async def use_tool(self, who: Principal, name: str, request: ToolRequest) -> ToolResult:
         raise AssertionError("no tool is used in these tests")
 
 

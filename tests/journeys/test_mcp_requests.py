@@ -229,3 +229,52 @@ async def test_a_long_list_comes_in_pages(tmp_path: Any) -> None:
             assert (await door.error("tools/list", {"cursor": wrong}))["code"] == -32602
         async with door.sdk() as sdk:
             assert len((await sdk.list_tools()).tools) == 1000
+
+
+@pytest.mark.security
+async def test_what_a_server_may_not_answer_does_not_reach_the_caller(gateway: Gateway, docs: Scripted) -> None:
+    question = {"method": "elicitation/create", "params": {"message": "password?"}}
+    answers: list[dict[str, Any]] = [
+        {"resultType": "banana", "content": []},
+        {"resultType": "task", "task": {"taskId": "t"}},
+        {"resultType": "input_required", "inputRequests": [question]},
+        {"resultType": "input_required", "inputRequests": {"q": {"method": "tools/call"}}},
+        {"resultType": "input_required", "inputRequests": {"q": question}, "requestState": "s"},
+    ]
+    codes = []
+    for answer in answers:
+
+        async def work(params: Any, answer: Any = answer) -> Any:
+            return answer
+
+        docs.answers["search"] = work
+        codes.append((await Door(gateway).error("tools/call", {"name": "docs__search"}))["code"])
+    assert codes == [-31050, -31050, -31050, -31050, -32021]
+    relayed = await Door(gateway).call("docs__search", {"elicitation": {}})
+    assert relayed["inputRequests"] == {"q": question}
+    del docs.answers["search"]
+
+
+@pytest.mark.security
+@pytest.mark.requirement("mcp.http.host-and-origin")
+async def test_only_our_own_names_and_named_origins_reach_the_door(gateway: Gateway) -> None:
+    for sent, status in (
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "127.0.0.1:1"}, 421),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ):
+        params = modern()
+        answer = await Door(gateway).raw(
+            request("tools/list", params), {**headers.make("tools/list", params, MODERN), **sent}
+        )
+        assert answer.status_code == status, sent
+
+
+@pytest.mark.security
+async def test_a_body_that_is_too_large_or_too_deep_is_refused_before_it_is_understood(gateway: Gateway) -> None:
+    large = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"x":"' + b"x" * 1_100_000 + b'"}}'
+    assert (await Door(gateway).raw(large)).status_code == 413
+    deep = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":' + b'{"a":' * 80 + b"1" + b"}" * 81
+    answer = await Door(gateway).raw(deep)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32700)

@@ -70,6 +70,10 @@ class Grants:
     def __init__(self, grants: Iterable[Grant]) -> None:
         self._grants = tuple(grants)
 
+    def replace(self, grants: Iterable[Grant]) -> None:
+        """Other grants from now on. Whoever remembers decisions has to be told."""
+        self._grants = tuple(grants)
+
     @property
     def rule(self) -> Rule:
         return Rule(

@@ -36,12 +36,13 @@ class Naming(StrEnum):
 @value
 class Mount:
     """One endpoint: which servers or tools (`server` or `server/pattern`; empty: all), and how they are named.
-    `aliases` is exposed name -> `server/name`."""
+    `aliases` is exposed name -> `server/name`; `search` lists tools to find tools with (search.py)."""
 
     id: str
     tools: tuple[str, ...] = ()
     naming: Naming = Naming.PREFIX
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    search: bool = False
 
     def holds(self, definition: Definition) -> bool:
         if self.naming is Naming.ALIAS and definition.kind in (Kind.TOOL, Kind.PROMPT):

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.policy import DENIED, Policy
 from gateway.core.tools import links
+from gateway.core.tools.agents import AgentTools
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.parking import ASKED_WITH, Parked, Parking
 from gateway.core.tools.servers import Served, Servers
@@ -29,6 +30,7 @@ from gateway.model.value import value
 MAX_ROUNDS = 8  # questions of one request, one after the other; a wizard has five steps
 
 _URL_ELICITATION = -32042  # 2025-11-25: the request can go on once the user has been at these URLs
+_MISSING_CAPABILITY = -32021
 _INVALID_PARAMS = -32602  # 2026-07-28: also for a resource that is not there
 _URLS = "urls"  # the claim of a state that stands for nothing but such a visit
 
@@ -44,6 +46,7 @@ class Found:
     key: str
     params: Tree
     rename: Callable[[str], str]
+    who: Principal
 
 
 class Requests:
@@ -94,16 +97,16 @@ class Requests:
 
     def _admit(self, call: UseServer, who: Principal) -> tuple[Found, Ticket]:
         """What is asked for and a ticket for it. Whatever the caller may not use does not exist for it."""
-        found = self._find(call)
-        target = found.served.target(found.key) if found is not None else None
+        found = self._find(call, who)
+        verb, target = found.served.question(found.verb, found.key) if found is not None else ("", None)
         sent = call.params.get("arguments") if call.method == "tools/call" else None
         arguments = sent if isinstance(sent, dict) else {}
-        visible = target is not None and found is not None and self._policy.decide(who, found.verb, target).allowed
+        visible = target is not None and found is not None and self._policy.decide(who, verb, target).allowed
         if target is None or found is None or not visible:
             named = target.id if target is not None else str(_name(call.method, call.params))[:200]
             self._note(who, call, named, DENIED, Reason.NOT_FOUND)
             raise _missing(call)
-        decision = self._policy.decide(who, found.verb, target, arguments)
+        decision = self._policy.decide(who, verb, target, arguments)
         if not decision.allowed:
             self._note(who, call, target.id, decision, Reason.PERMISSION_DENIED)
             raise GatewayError(Reason.PERMISSION_DENIED, f"{target.id} is {decision.reason}")
@@ -123,17 +126,17 @@ class Requests:
     def _note(self, who: Principal, call: UseServer, target: str, decision: Decision, outcome: str) -> None:
         self._recorder.note(self._ticket(who, call, target, decision), outcome)
 
-    def _find(self, call: UseServer) -> Found | None:
+    def _find(self, call: UseServer, who: Principal) -> Found | None:
         mount = None if call.mount is None else self._views.mount(call.mount)
         if call.method == "tools/call":
-            return self._named(mount, Kind.TOOL, call.params, "tools/call")
+            return self._named(mount, Kind.TOOL, call.params, "tools/call", who)
         if call.method == "prompts/get":
-            return self._named(mount, Kind.PROMPT, call.params, "prompts/get")
+            return self._named(mount, Kind.PROMPT, call.params, "prompts/get", who)
         if call.method == "resources/read":
-            return self._resource(mount, call.params)
-        return self._completed(mount, call.params)
+            return self._resource(mount, call.params, who)
+        return self._completed(mount, call.params, who)
 
-    def _named(self, mount: Mount | None, kind: Kind, params: Tree, verb: str) -> Found | None:
+    def _named(self, mount: Mount | None, kind: Kind, params: Tree, verb: str, who: Principal) -> Found | None:
         name = params.get("name")
         if not isinstance(name, str):
             raise invalid("name", "must be a text")
@@ -145,7 +148,7 @@ class Requests:
         served, key = address
         if served.find(kind, key) is None and not any(each.definition.key == key for each in served.waiting):
             return None
-        return Found(served, verb, key, {**params, "name": key}, _renaming(mount, served))
+        return Found(served, verb, key, {**params, "name": key}, _renaming(mount, served), who)
 
     def _address(self, mount: Mount | None, kind: Kind, name: str) -> tuple[Served, str] | None:
         if mount is None:
@@ -164,7 +167,7 @@ class Requests:
                     return definition
         return None
 
-    def _resource(self, mount: Mount | None, params: Tree) -> Found | None:
+    def _resource(self, mount: Mount | None, params: Tree, who: Principal) -> Found | None:
         uri = params.get("uri")
         if not isinstance(uri, str):
             raise invalid("uri", "must be a text")
@@ -172,7 +175,7 @@ class Requests:
         if where is None:
             return None
         served, inner = where
-        return Found(served, "resources/read", inner, {**params, "uri": inner}, _renaming(mount, served))
+        return Found(served, "resources/read", inner, {**params, "uri": inner}, _renaming(mount, served), who)
 
     def _place(self, mount: Mount | None, uri: str) -> tuple[Served, str] | None:
         if mount is None:
@@ -184,22 +187,22 @@ class Requests:
         served = self._servers.get(server)
         return None if served is None else (served, inner)
 
-    def _completed(self, mount: Mount | None, params: Tree) -> Found | None:
+    def _completed(self, mount: Mount | None, params: Tree, who: Principal) -> Found | None:
         """Completion of an argument belongs to the prompt or template it is for, and is allowed with it."""
         ref = params.get("ref")
         if not isinstance(ref, dict):
             raise invalid("ref", "must be an object")
         if ref.get("type") == "ref/prompt":
-            found = self._named(mount, Kind.PROMPT, {"name": ref.get("name")}, "prompts/get")
+            found = self._named(mount, Kind.PROMPT, {"name": ref.get("name")}, "prompts/get", who)
             inner = {"name": found.key} if found is not None else {}
         elif ref.get("type") == "ref/resource":
-            found = self._resource(mount, {"uri": ref.get("uri")})
+            found = self._resource(mount, {"uri": ref.get("uri")}, who)
             inner = {"uri": found.key} if found is not None else {}
         else:
             raise invalid("ref.type", "must be ref/prompt or ref/resource")
         if found is None:
             return None
-        return Found(found.served, found.verb, found.key, {**params, "ref": {**ref, **inner}}, found.rename)
+        return Found(found.served, found.verb, found.key, {**params, "ref": {**ref, **inner}}, found.rename, who)
 
     # Asking.
 
@@ -215,7 +218,7 @@ class Requests:
         """For a caller with a session: what the server needs is asked while the request is open."""
         send = params
         for _ in range(MAX_ROUNDS):
-            result = await self._reach(found.served, call.method, send, call.caller)
+            result = await self._reach(found, call.method, send, call.caller)
             if result.get("resultType") != "input_required":
                 return result
             answers = {key: await _answer(each, call.caller) for key, each in _questions(result).items()}
@@ -247,7 +250,7 @@ class Requests:
     def _work(self, found: Found, method: str, params: Tree) -> Work:
         async def work(caller: Caller) -> Tree:
             try:
-                return await self._reach(found.served, method, params, caller)
+                return await self._reach(found, method, params, caller)
             except PeerError as error:
                 questions = _visits(error, caller)
                 if questions is None:
@@ -261,7 +264,10 @@ class Requests:
         if isinstance(came, Parked):
             claims: Tree = {"parked": came.id}
             result: Tree = {"resultType": "input_required", "inputRequests": came.questions}
-        elif came.get("resultType") == "input_required" and "requestState" in came:
+        elif came.get("resultType") == "input_required":
+            _check_asked(came, call.caller)
+            if "requestState" not in came:
+                return came
             claims = {_URLS: True} if came["requestState"] is None else {"state": came["requestState"]}
             result = came
         else:
@@ -269,8 +275,11 @@ class Requests:
         question = asked(call.mount, call.method, call.params)
         return {**result, "requestState": self._states.give(claims, call.caller.principal, question)}
 
-    async def _reach(self, served: Served, method: str, params: Tree, caller: Caller) -> Tree:
+    async def _reach(self, found: Found, method: str, params: Tree, caller: Caller) -> Tree:
         """One request to one server, in its turn. What it says counts for or against it."""
+        served = found.served
+        if isinstance(served.server, AgentTools):
+            return await served.server.request_as(found.who, method, params, caller)
         served.gate.enter()
         try:
             async with served.gate:
@@ -284,7 +293,7 @@ class Requests:
                     served.breaker.unknown()
                     raise
                 served.breaker.worked()
-                return result
+                return _understood(result)
         finally:
             served.gate.leave()
 
@@ -325,6 +334,26 @@ def _questions(result: Tree) -> dict[str, Tree]:
     ):
         raise GatewayError(Reason.UPSTREAM_FAILED, "The MCP server asked for something that MCP does not have")
     return questions
+
+
+def _understood(result: Tree) -> Tree:
+    """A result whose type is unknown must not be taken for one that is known (basic/index, resultType)."""
+    kind = result.get("resultType", "complete")
+    if kind not in ("complete", "input_required"):
+        raise GatewayError(Reason.UPSTREAM_FAILED, f"The MCP server answered with a result of type {str(kind)[:40]!r}")
+    return result
+
+
+def _check_asked(result: Tree, caller: Caller) -> None:
+    """Nothing is asked of a caller that did not say that it can answer."""
+    needed = {ASKED_WITH[each["method"]] for each in _questions(result).values()} - caller.capabilities.keys()
+    if needed:
+        required: Tree = {name: {} for name in sorted(needed)}
+        raise PeerError(
+            _MISSING_CAPABILITY,
+            f"This needs a client with the capability {', '.join(required)}",
+            {"requiredCapabilities": required},
+        )
 
 
 async def _answer(question: Tree, caller: Caller) -> Tree:

@@ -56,6 +56,7 @@ class Served:
     gate: Gate
     quarantine: Quarantine = Quarantine.CHANGED
     requires: tuple[tuple[str, frozenset[str]], ...] = ()
+    judged: Callable[[str], tuple[str, Target]] | None = None  # verb and target, where tools stand for something else
     catalog: Catalog | None = None
     offered: dict[Kind, tuple[Definition, ...]] = field(default_factory=dict)
     waiting: tuple[Waiting, ...] = ()
@@ -80,8 +81,11 @@ class Served:
     def find(self, kind: Kind, key: str) -> Definition | None:
         return next((each for each in self.offered.get(kind, ()) if each.key == key), None)
 
+    def question(self, verb: str, key: str) -> tuple[str, Target]:
+        """What policy is asked about one thing of this server: the verb and the target."""
+        return (verb, self.target(key)) if self.judged is None else self.judged(key)
+
     def target(self, key: str) -> Target:
-        """What policy looks at for one thing of this server."""
         permissions = frozenset[str]().union(
             *(needs for pattern, needs in self.requires if matches(pattern, f"/{key}"))
         )
@@ -102,16 +106,18 @@ class Served:
 
 
 class Servers:
-    """`generation` goes up with every change of what is offered; whatever is derived from it is kept by that number."""
+    """`generation` goes up with every change of what is offered; whatever is derived from it is kept by that number, or
+    made anew by one of `when_changed`."""
 
     def __init__(self, pins: Pins, board: Board, now: Callable[[], int], check_schema: CheckSchema) -> None:
         self.board = board
         self.generation = 0
+        self.when_changed: list[Callable[[], None]] = []
         self._pins = pins
         self._now = now
         self._check_schema = check_schema
         self._served: dict[str, Served] = {}
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: dict[str, asyncio.Task[None]] = {}
 
     def get(self, id: str) -> Served | None:
         return self._served.get(id)
@@ -129,16 +135,42 @@ class Servers:
         for server in self._pins.servers():
             if server not in self._served:
                 await self._pins.forget(server)
-        self._keepers = [
-            asyncio.create_task(self._keep(served), name=f"mcp-{served.id}") for served in self._served.values()
-        ]
+        for served in self._served.values():
+            self._begin(served)
+
+    async def add(self, served: Served) -> None:
+        """One more server, in place of the one of its name if there is one."""
+        await self.remove(served.id)
+        self.put(served)
+        self._begin(served)
+
+    async def remove(self, id: str) -> None:
+        """Let a server go. What was approved of it stays approved, should it come back before the next start."""
+        served = self._served.pop(id, None)
+        if served is None:
+            return
+        keeper = self._keepers.pop(id, None)
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait((keeper,))
+        before, served.offered = served.offered, {}
+        self._announce(served, before)
+        await served.server.aclose()
+
+    def changed(self) -> None:
+        """Who may see what has changed, or under which names: everybody who listens looks again."""
+        self.generation += 1
+        self.board.publish(News(served.id, kind) for served in self._served.values() for kind in Kind)
+
+    def _begin(self, served: Served) -> None:
+        self._keepers[served.id] = asyncio.create_task(self._keep(served), name=f"mcp-{served.id}")
 
     async def aclose(self) -> None:
-        for keeper in self._keepers:
+        for keeper in self._keepers.values():
             keeper.cancel()
         if self._keepers:
-            await asyncio.wait(self._keepers)
-        self._keepers = []
+            await asyncio.wait(self._keepers.values())
+        self._keepers = {}
         await asyncio.gather(*(served.server.aclose() for served in self._served.values()), return_exceptions=True)
 
     async def settled(self) -> None:
@@ -292,10 +324,10 @@ class Servers:
                 refused[definition.address] = reason
         offered, waiting = await self._pins.judge(served.id, passed, served.quarantine)
         for address in refused.keys() - served.refused.keys():
-            log.warning("MCP server %s: %s is not offered: %s", served.id, address, refused[address])
+            log.warning("MCP server %s: %r is not offered: %s", served.id, address, refused[address])
         for each in waiting:
             if each not in served.waiting:
-                log.warning("MCP server %s: %s waits for approval: %s", served.id, each.definition.address, each.why)
+                log.warning("MCP server %s: %r waits for approval: %r", served.id, each.definition.address, each.why)
         served.catalog, served.refused, served.waiting = catalog, refused, tuple(waiting)
         served.offered = {kind: tuple(each for each in offered if each.kind is kind) for kind in Kind}
         self._announce(served, before)
@@ -303,7 +335,7 @@ class Servers:
     def _failed(self, served: Served, problem: str) -> None:
         served.failures += 1
         if served.problem != problem:
-            log.warning("MCP server %s is down: %s", served.id, problem)
+            log.warning("MCP server %s is down: %r", served.id, problem)
         served.problem = problem
         stale = served.catalog is not None and self._now() - served.catalog.fetched > GRACE_MS
         if stale and served.offered:
@@ -314,6 +346,8 @@ class Servers:
         changed = [kind for kind in Kind if _hashes(before.get(kind)) != _hashes(served.offered.get(kind))]
         if changed:
             self.generation += 1
+            for told in self.when_changed:
+                told()
             self.board.publish(News(served.id, kind) for kind in changed)
 
 
@@ -333,7 +367,7 @@ def _definitions(server: str, kind: Kind, trees: Iterable[Tree]) -> Iterable[Def
     if len(found) > MAX_DEFINITIONS:
         raise GatewayError(Reason.UPSTREAM_TOO_LARGE, f"lists more than {MAX_DEFINITIONS} {kind}")
     for key in twice:
-        log.warning("MCP server %s lists %s twice among its %s; neither is offered", server, key, kind)
+        log.warning("MCP server %s lists %r twice among its %s; neither is offered", server, key, kind)
     return [definition for key, definition in found.items() if key not in twice]
 
 

@@ -18,10 +18,10 @@ class Silent:
     meta: Tree = field(default_factory=dict)
 
     @classmethod
-    def of(cls, who: Principal) -> Silent:
+    def of(cls, who: Principal, capabilities: Tree | None = None) -> Silent:
         """An agent that works for two callers is two callers: what a server keeps for one is not for the other."""
         behalf = f" for {who.root.id}" if who.on_behalf_of is not None else ""
-        return cls(f"{who.tenant}/{who.id}{behalf}")
+        return cls(f"{who.tenant}/{who.id}{behalf}", capabilities or {})
 
     async def notify(self, method: str, params: Tree) -> None:
         """Nobody listens."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.core.audit import Recorder, Ticket
@@ -13,23 +14,24 @@ from gateway.core.tools.naming import Mount
 from gateway.core.tools.news import Board
 from gateway.core.tools.pins import Pins
 from gateway.core.tools.requests import Requests
+from gateway.core.tools.search import META, Search, listing
 from gateway.core.tools.servers import Served, Servers
 from gateway.core.tools.state import Sealer, States
 from gateway.core.tools.views import Views
 from gateway.model.audit import Decision, Verdict
-from gateway.model.errors import GatewayError, Reason
+from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Kind as Who
 from gateway.model.principal import Principal
-from gateway.model.tool import Definition
+from gateway.model.tool import Kind
 from gateway.model.toolcall import (
     ApproveTools,
     Discover,
-    Health,
     ListDefinitions,
     Listen,
     ListServers,
     Offer,
+    ReloadTools,
     ToolCall,
     UseServer,
 )
@@ -48,6 +50,10 @@ CAPABILITIES: dict[str, dict[str, bool]] = {
 }
 
 
+# Reads the operator's file again; the names of the servers that are new, changed or gone.
+Reload = Callable[[], Awaitable[list[str]]]
+
+
 class Tools:
     def __init__(
         self,
@@ -63,6 +69,8 @@ class Tools:
         self.servers = Servers(Pins(store, now), Board(), now, check_schema)
         self.views = Views(self.servers, mounts, policy)
         self.requests = Requests(self.servers, self.views, policy, recorder, store, States(sealer, now), now, new_id)
+        self._search = Search()
+        self.reload: Reload | None = None  # how the operator's file is read again; None: there is none
         self._policy = policy
         self._recorder = recorder
         self._new_id = new_id
@@ -81,14 +89,36 @@ class Tools:
     async def handle(self, call: ToolCall, who: Principal) -> Any:
         """The result of one call: a tree for `UseServer`, else `Offer`, `View`, `Health`s or `Definition`s."""
         if isinstance(call, UseServer):
-            return await self.requests.use(call, who)
-        if isinstance(call, ListServers | ApproveTools):
+            return await self._use(call, who)
+        if isinstance(call, ListServers | ApproveTools | ReloadTools):
             return await self._operate(call, who)
         assert not isinstance(call, Listen), "a subscription is opened"
         mount = self.views.mount(call.mount)
         self._admit(call, who, mount)
         await self.servers.settled()
-        return self._offer(mount) if isinstance(call, Discover) else self.views.view(who, mount, call.kind)
+        if isinstance(call, Discover):
+            return self._offer(mount)
+        view = self.views.view(who, mount, call.kind)
+        return listing(mount, view.ttl_ms) if mount.search and call.kind is Kind.TOOL else view
+
+    async def _use(self, call: UseServer, who: Principal) -> Any:
+        """A request to a server, or one of the tools with which a mount lets others be found."""
+        name, arguments = call.params.get("name"), call.params.get("arguments", {})
+        mount = self.views.mount(call.mount) if call.mount else None
+        if mount is None or not mount.search or call.method != "tools/call" or name not in META:
+            return await self.requests.use(call, who)
+        if not isinstance(arguments, dict):
+            raise invalid("arguments", "must be an object")
+        if name == "call_tool":
+            # Decided and recorded as what it is: a call of that tool.
+            params = {**call.params, "name": arguments.get("name"), "arguments": arguments.get("arguments", {})}
+            return await self.requests.use(replace(call, params=params), who)
+        await self.servers.settled()
+        view = self.views.view(who, mount, Kind.TOOL)
+        self._recorder.note(Ticket(who, call.verb, f"gateway/{name}", _FILTERED, self._new_id()), "ok")
+        if name == "search_tools":
+            return self._search.find(view, arguments)
+        return self._search.describe(view, mount, arguments)
 
     async def open(self, call: Listen, who: Principal) -> Listening:
         """Raises GatewayError before the stream begins; what it then holds is in `uris`."""
@@ -115,8 +145,8 @@ class Tools:
         catalog = served.catalog if served is not None else None
         return Offer(CAPABILITIES, catalog.face.instructions if catalog is not None else None)
 
-    async def _operate(self, call: ListServers | ApproveTools, who: Principal) -> list[Health] | list[Definition]:
-        target = _GATEWAY if isinstance(call, ListServers) else Target(call.address)
+    async def _operate(self, call: ListServers | ApproveTools | ReloadTools, who: Principal) -> Any:
+        target = Target(call.address) if isinstance(call, ApproveTools) else _GATEWAY
         ticket = Ticket(who, call.verb, target.id, self._policy.decide(who, call.verb, target), self._new_id())
         if not ticket.decision.allowed:
             self._recorder.note(ticket, Reason.PERMISSION_DENIED)
@@ -126,9 +156,14 @@ class Tools:
             self._recorder.note(ticket, "ok")
             return [served.health() for served in self.servers.all()]
         try:
-            approved = await self.servers.approve(call.address)
+            done = await (self.servers.approve(call.address) if isinstance(call, ApproveTools) else self._reload())
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
         self._recorder.note(ticket, "ok")
-        return approved
+        return done
+
+    async def _reload(self) -> list[str]:
+        if self.reload is None:
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This gateway was started without a file to read again")
+        return await self.reload()

@@ -26,7 +26,7 @@ MAX_VIEWS = 2048  # (caller, mount, kind) of which the lists are kept; a view of
 class Views:
     def __init__(self, servers: Servers, mounts: Mapping[str, Mount], policy: Policy) -> None:
         self._servers = servers
-        self._mounts = mounts
+        self.mounts = mounts
         self._policy = policy
         self._generation = -1
         self._names: dict[tuple[str, Kind], Names] = {}
@@ -34,7 +34,7 @@ class Views:
 
     def mount(self, id: str) -> Mount:
         """Raises NOT_FOUND."""
-        mount = self._mounts.get(id)
+        mount = self.mounts.get(id)
         if mount is None:
             raise GatewayError(Reason.NOT_FOUND, "There is no such mount here")
         return mount
@@ -65,7 +65,7 @@ class Views:
         served = self._servers.get(definition.server)
         if served is None:
             return False
-        return self._policy.decide(who, USED_BY[definition.kind], served.target(definition.key)).allowed
+        return self._policy.decide(who, *served.question(USED_BY[definition.kind], definition.key)).allowed
 
     def _view(self, who: Principal, mount: Mount, kind: Kind) -> View:
         names = self.names(mount, kind)

@@ -70,9 +70,6 @@ class McpDoor:
         else:
             await _wrong_verb("This path takes POST, and GET and DELETE in a session")(send)
 
-    async def aclose(self) -> None:
-        await self._sessions.aclose()
-
     async def _post(
         self, request: Request, raw: list[tuple[bytes, bytes]], mount: str, who: Principal, send: Send
     ) -> None:

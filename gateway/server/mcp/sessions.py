@@ -20,6 +20,7 @@ from gateway.model.tool import PeerError, Tree
 from gateway.server.mcp.exchange import Exchange
 
 IDLE_MS = 1_800_000  # a client that asked nothing and listened to nothing for half an hour has gone
+SWEEP_MS = 60_000  # how often it is looked for such ones; a look at 10 000 takes a millisecond
 MAX_SESSIONS = 10_000  # in all, some 2 kB each
 MAX_SESSIONS_EACH = 256  # of one principal; the one that was idle longest makes room
 MAX_IN_FLIGHT = 64  # requests of one session at the same time
@@ -92,6 +93,7 @@ class Sessions:
         self._new_id = new_id
         self._sessions: dict[str, Session] = {}
         self._each: Counter[Principal] = Counter()
+        self._swept = now()
 
     async def open(self, who: Principal, mount: str, version: str, capabilities: Tree, client: Tree | None) -> Session:
         """Raises OVERLOADED when there are too many and none is idle."""
@@ -120,12 +122,12 @@ class Sessions:
                 del self._each[session.who]
             await session.aclose()
 
-    async def aclose(self) -> None:
-        for session in list(self._sessions.values()):
-            await self.close(session)
-
     async def _sweep(self) -> None:
-        late = self._now() - IDLE_MS
+        now = self._now()
+        if now - self._swept < SWEEP_MS:
+            return
+        self._swept = now
+        late = now - IDLE_MS
         for session in [each for each in self._sessions.values() if each.seen < late and _idle(each)]:
             await self.close(session)
 
