@@ -383,7 +383,9 @@ def command(data: Path, *words: str, url: str | None = None, cwd: Path | None = 
 
 
 @contextmanager
-def process(data: Path, config: str | None = None, *flags: str, port: int = 0) -> Iterator[Process]:
+def process(
+    data: Path, config: str | None = None, *flags: str, port: int = 0, cwd: Path | None = None
+) -> Iterator[Process]:
     """A gateway process with its data (and its configuration file) in `data`; killed at the end if it still runs."""
     data.mkdir(parents=True, exist_ok=True)
     words = [str(PROGRAM), "serve", "--port", str(port), *flags]
@@ -392,7 +394,7 @@ def process(data: Path, config: str | None = None, *flags: str, port: int = 0) -
         words += ["--config", str(data / "gateway.yaml")]
     began = time.monotonic()
     popen = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=data, env=environment(data)
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd or data, env=environment(data)
     )
     try:
         assert popen.stdout is not None

@@ -17,7 +17,7 @@ from gateway.app import serve as run
 from gateway.cli.exits import Exit
 from gateway.cli.place import Place
 from gateway.cli.text import line, note, say
-from gateway.config import ConfigError, Flags, Settings, config_path, load, settle
+from gateway.config import ConfigError, Flags, Settings, config_path, data_folder, load, settle
 from gateway.model.problems import Problem, StartError
 
 
@@ -25,7 +25,9 @@ def serve(options: argparse.Namespace) -> int:
     flags = Flags(options.config, options.host, options.port, options.data, options.store, options.anonymous)
 
     def read() -> Settings:
-        return settle(load(config_path(flags, os.environ), cwd=Path.cwd()), flags, os.environ)
+        here = Path.cwd()
+        config = load(config_path(flags, os.environ), cwd=here, data=data_folder(flags, os.environ, here))
+        return settle(config, flags, os.environ)
 
     try:
         return _run(read(), read)

@@ -21,7 +21,7 @@ from gateway.config.sections import (
     TasksAgent,
     ToolsAgent,
 )
-from gateway.config.settings import Flags, Settings, config_path, is_loopback, settle
+from gateway.config.settings import Flags, Settings, config_path, data_folder, is_loopback, settle
 from gateway.config.tools import GrantEntry, MountEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED, Origin
 
@@ -48,6 +48,7 @@ __all__ = [
     "ToolsAgent",
     "Value",
     "config_path",
+    "data_folder",
     "demo_base",
     "is_loopback",
     "load",

@@ -60,13 +60,24 @@ _HINTS: Mapping[str, str] = {
 }
 
 
-def load(path: Path | None, *, cwd: Path) -> Config:
-    """The configuration at `path`; without one, `gateway.yaml` in `cwd` if it is there, else the demo."""
+def load(path: Path | None, *, cwd: Path, data: Path | None = None) -> Config:
+    """The configuration at `path`; without one, `gateway.yaml` in `cwd` if it is there, else the demo, with what a
+    `gateway.yaml` in the data folder adds to it."""
     if path is None and not _is_there(cwd / DEFAULT_FILE):
-        return parse(DEMO, name="built-in demo", base=demo_base())
+        return _demo(data)
     file = cwd / (path or DEFAULT_FILE)
     name = str(file.relative_to(cwd)) if file.is_relative_to(cwd) else str(file)
     return parse(_text(file, name), name=name, base=file.absolute().parent)
+
+
+def _demo(data: Path | None) -> Config:
+    """`gateway tools add` writes into the data folder when there is no other file; whoever tries it out that way keeps
+    the agents of the demo."""
+    demo = parse(DEMO, name="built-in demo", base=demo_base())
+    if data is None or not _is_there(kept := data / DEFAULT_FILE):
+        return demo
+    own = parse(_text(kept, str(kept)), name=str(kept), base=kept.absolute().parent)
+    return own if own.agents else demo.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
 
 
 def demo_base() -> Path:

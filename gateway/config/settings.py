@@ -63,7 +63,7 @@ def settle(config: Config, flags: Flags, environ: Mapping[str, str], *, cwd: Pat
     host = _first(flags.host, HOST)
     port = _first(flags.port, PORT)
     anonymous = _first(flags.anonymous, config.auth.anonymous)
-    data = _data(flags, environ, cwd)
+    data = data_folder(flags, environ, cwd)
     store, refusals = _store(config, flags, data or Path(), cwd)
     problems = [
         *_listening(config, host, port),
@@ -100,7 +100,8 @@ def _flag(name: str, reason: str, hint: str) -> Problem:
     return Problem("command line", None, name, reason, hint)
 
 
-def _data(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Path | None:
+def data_folder(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Path | None:
+    """Where data is kept: --data, else GATEWAY_DATA, else XDG's or the usual place; None without a home."""
     if named := flags.data or environ.get("GATEWAY_DATA"):
         return cwd / named
     shared = environ.get("XDG_DATA_HOME", "")

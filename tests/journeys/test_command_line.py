@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,17 @@ def test_ctrl_c_leaves_the_task_at_work(gateway: Process) -> None:
     assert sending.returncode == 130
     (watch,) = (line.split("tasks watch ")[1] for line in said.splitlines() if "tasks watch" in line)
     assert say(gateway, "tasks", "watch", watch).stdout == "Waited 2 s.\n"
+
+
+def test_a_tool_server_added_to_the_demo_is_used_at_once_and_after_a_restart(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with process(data, cwd=tmp_path) as gateway:
+        say(gateway, "tools", "add", "things", "--", sys.executable, str(ROOT / "conformance/fixtures/tool_server.py"))
+        said = say(gateway, "tools", "call", "things/test_simple_text")
+        assert said.stdout.strip() == "This is a simple text response for testing."
+    with process(data, cwd=tmp_path) as gateway:
+        assert "simple text" in say(gateway, "tools", "call", "things/test_simple_text").stdout
+        assert say(gateway, "send", "echo", "still here").stdout.strip() == "still here"
 
 
 def test_a_remote_agent_is_added_shown_used_and_removed(gateway: Process, far: Process) -> None:
