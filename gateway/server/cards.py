@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from gateway.core.gateway import Gateway
 from gateway.core.registry import Registered
+from gateway.dialects.a2a_v03.cards import also
 from gateway.dialects.a2a_v1.cards import published
 from gateway.model.card import AgentCard
 from gateway.model.errors import GatewayError, Reason
@@ -23,6 +24,7 @@ from gateway.server.auth import Authenticator
 PUBLIC_CACHE = "public, max-age=300"
 PRIVATE_CACHE = "private, max-age=60"
 WELL_KNOWN = "/.well-known/agent-card.json"
+OLDER_WELL_KNOWN = "/.well-known/agent.json"  # its name until 0.2, where many clients still look
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ class Cards:
 
     def routes(self) -> list[Route]:
         return [
-            Route(WELL_KNOWN, self.root, methods=["GET"]),
+            *(Route(path, self.root, methods=["GET"]) for path in (WELL_KNOWN, OLDER_WELL_KNOWN)),
             Route("/agents", self.catalogue, methods=["GET"]),
-            Route("/agents/{id}" + WELL_KNOWN, self.one, methods=["GET"]),
+            *(Route("/agents/{id}" + path, self.one, methods=["GET"]) for path in (WELL_KNOWN, OLDER_WELL_KNOWN)),
         ]
 
     async def root(self, request: Request) -> Response:
@@ -80,15 +82,17 @@ class Cards:
         return self._published(entry, entry.extended)
 
     def _published(self, entry: Registered, card: AgentCard) -> AgentCard:
-        return published(
+        url = f"{self._url}/agents/{entry.id}"
+        shown = published(
             card,
-            f"{self._url}/agents/{entry.id}",
+            url,
             streaming=entry.streaming,
             pushes=entry.pushes,
             extended=entry.extended is not None,
             anonymous=self._anonymous,
             tenants=entry.tenants,
         )
+        return also(shown, url)
 
     def _answer(self, request: Request, id: str) -> Response:
         entry = self._gateway.find(id, self._who(request))

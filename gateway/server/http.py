@@ -62,8 +62,8 @@ def application(
             inside,
             allow_origins=origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "A2A-Version", "A2A-Extensions"],
-            expose_headers=["A2A-Extensions", "Retry-After", "WWW-Authenticate"],
+            allow_headers=["Authorization", "Content-Type", "A2A-Version", "A2A-Extensions", "X-A2A-Extensions"],
+            expose_headers=["A2A-Extensions", "X-A2A-Extensions", "Retry-After", "WWW-Authenticate"],
         )
     return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")))
 
