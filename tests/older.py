@@ -25,8 +25,8 @@ ERRORS = {
     "CONTENT_TYPE_NOT_SUPPORTED": (-32005, 400, "ContentTypeNotSupportedError"),
     "INVALID_PARAMS": (-32602, 400, "InvalidParamsError"),
     "METHOD_NOT_FOUND": (-32601, 404, "MethodNotFoundError"),
-    "EXTENSION_SUPPORT_REQUIRED": (-32008, 400, None),
-    "VERSION_NOT_SUPPORTED": (-32009, 400, None),
+    "EXTENSION_SUPPORT_REQUIRED": (-32008, 400, "ExtensionSupportRequiredError"),
+    "VERSION_NOT_SUPPORTED": (-32009, 400, "VersionNotSupportedError"),
     "UNAUTHENTICATED": (-32040, 401, None),
     "NOT_FOUND": (-32042, 404, None),
 }

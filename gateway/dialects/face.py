@@ -18,14 +18,15 @@ Encode: TypeAlias = Callable[[Call, Any], bytes]
 @dataclass(frozen=True, slots=True)
 class JsonRpc:
     """`decode` takes method, parameters, agent and activated extensions; `encode` a call and its result. `event` is
-    the result member for one event; `ends` says after which event a stream ends though its task may go on."""
+    the result member for one event, None if that is the record's own body; `ends` says after which event a stream ends
+    though its task may go on."""
 
     version: str
     methods: frozenset[str]
     streaming: frozenset[str]
     decode: Decode
     encode: Encode
-    event: Callable[[Record], bytes]
+    event: Callable[[Record], bytes] | None
     ends: Callable[[Record], bool] | None = None
     older_extensions: bool = False  # X-A2A-Extensions is read, too
     refuses_in_stream: bool = False  # a stream that cannot begin is a stream of one error

@@ -14,6 +14,7 @@ from gateway.dialects.paths import Operation
 from gateway.dialects.sse import frame
 from gateway.dialects.strict_json import read
 from gateway.model.call import GetExtendedCard, SendMessage, SubscribeToTask
+from gateway.model.card import VERSION
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.server.auth import Authenticator, challenge
 from gateway.server.cards import Cards
@@ -60,7 +61,7 @@ class HttpJsonDoor:
                 return _stream(face, events, request, headers)
             result = await self._gateway.handle(call, who)
             if isinstance(call, GetExtendedCard):
-                result = self._cards.extended(result)
+                result = self._cards.extended(result, older=face.version != VERSION)
             body = face.encode(call, result)
         except Exception as error:
             return _failure(face, known(error))

@@ -26,6 +26,7 @@ from gateway.model.call import (
     SubmitResult,
     SubscribeToTask,
 )
+from gateway.model.card import VERSION
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
 from gateway.model.value import value
@@ -116,7 +117,7 @@ class JsonRpcDoor:
         call = self._decode(face, method, params, endpoint)
         result = await self._gateway.handle(call, endpoint.who)
         if isinstance(call, GetExtendedCard):
-            result = self._cards.extended(result)
+            result = self._cards.extended(result, older=face.version != VERSION)
         return b"null" if result is None else face.encode(call, result)
 
     def _decode(self, face: JsonRpc, method: str, params: dict[str, Any], endpoint: Endpoint) -> Call:
@@ -174,7 +175,10 @@ class JsonRpcDoor:
         return Stream(
             events,
             request,
-            lambda record: frame(jsonrpc.result(id, written(record))),
+            # A step of the most frequent loop: what is written already takes no further call.
+            (lambda record: frame(jsonrpc.result(id, record.body)))
+            if written is None
+            else (lambda record: frame(jsonrpc.result(id, written(record)))),
             lambda error: frame(jsonrpc.error(id, jsonrpc_error(error)), event="error"),
             self._headers(endpoint, STREAM_HEADERS),
             face.ends,

@@ -108,8 +108,9 @@ class Stream:
             async for group in self.events:
                 if gone.done():
                     return
-                last = self._last(group) if self.ends is not None else None
-                body = b"".join(map(self.frame, group[:last])) if group else COMMENT
+                last = None if self.ends is None else self._last(group)
+                shown = group if last is None else group[:last]
+                body = b"".join(map(self.frame, shown)) if shown else COMMENT
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 if last is not None:
                     break

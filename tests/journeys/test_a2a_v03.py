@@ -56,6 +56,11 @@ async def test_a_method_of_0_3_is_none_of_another_version(client: Older, method:
     await client.having(A2A_Version="0.2.6").refused("VERSION_NOT_SUPPORTED", method, **arguments(client, method))
 
 
+async def test_the_default_agent_answers_at_the_root(client: Older) -> None:
+    answer = await client.to("").call("message/send", message=client.message("hi"))
+    assert word(answer["status"]["state"]) == "COMPLETED"
+
+
 # One rule for both versions: the same calls behind the door.
 
 
@@ -338,3 +343,17 @@ async def test_one_card_serves_both_generations(gateway: Gateway, path: str) -> 
         tail = "" if transport == "JSONRPC" else "/v1/message:send"
         answer = await gateway.client.post(url + tail, content=request.content, headers=request.headers)
         assert "completed" in json.dumps(answer.json()).lower()
+
+
+@pytest.mark.requirement("a2a.v03.card")
+async def test_who_says_that_it_speaks_1_0_gets_a_card_of_1_0_alone(gateway: Gateway) -> None:
+    path = "/agents/echo/.well-known/agent-card.json"
+    for request in ({"headers": {"A2A-Version": "1.0.1"}}, {"params": {"A2A-Version": "1.0"}}):
+        answer = await gateway.client.get(path, **request)  # type: ignore[arg-type]
+        assert answer.json().keys().isdisjoint({"url", "protocolVersion", "security", "additionalInterfaces"})
+        assert answer.json()["securitySchemes"]["gateway"].keys() == {"httpAuthSecurityScheme"}
+        assert "A2A-Version" in answer.headers["vary"]
+    both = await gateway.client.get(path)
+    assert both.headers["etag"] != answer.headers["etag"]
+    newer = await Caller(gateway, "jsonrpc", "more").call("GetExtendedAgentCard")
+    assert "url" not in newer

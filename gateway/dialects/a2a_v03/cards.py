@@ -34,9 +34,13 @@ _OLDER = frozenset({*_CONNECTION, "supportsAuthenticatedExtendedCard", "security
 # Writing: what a 1.0 card says, said again for 0.3.
 
 
-def also(card: AgentCard, url: str) -> AgentCard:
-    """`card`, as it is published at `url`, with 0.3's fields and interfaces beside 1.0's. What the card brought under
-    0.3's names is replaced: it would lead past the gateway."""
+def also(card: AgentCard, url: str, *, fields: bool = True) -> AgentCard:
+    """`card`, as it is published at `url`, with 0.3's interfaces and (with `fields`) 0.3's fields beside 1.0's. What it
+    brought under 0.3's names is dropped in any case: it would lead past the gateway."""
+    interfaces = tuple(AgentInterface(url=url, protocol_binding=b, protocol_version=VERSION) for b in BINDINGS)
+    update: Tree = {"supported_interfaces": (*card.supported_interfaces, *interfaces)}
+    if not fields:
+        return _with(card.model_copy(update=update), {}, _OLDER)
     older: Tree = {
         "protocolVersion": PATCH,
         "url": url,
@@ -45,15 +49,9 @@ def also(card: AgentCard, url: str) -> AgentCard:
         "supportsAuthenticatedExtendedCard": bool(card.capabilities.extended_agent_card),
     }
     said = card.model_fields_set
+    update["skills"] = tuple(map(_also_skill, card.skills))
     if card.security_requirements is not None and "security_requirements" in said:
         older["security"] = [_older_requirement(requirement) for requirement in card.security_requirements]
-    update: Tree = {
-        "supported_interfaces": (
-            *card.supported_interfaces,
-            *(AgentInterface(url=url, protocol_binding=b, protocol_version=VERSION) for b in BINDINGS),
-        ),
-        "skills": tuple(map(_also_skill, card.skills)),
-    }
     if card.security_schemes is not None and "security_schemes" in said:
         update["security_schemes"] = {name: _both(scheme) for name, scheme in card.security_schemes.items()}
     return _with(card.model_copy(update=update), older, _OLDER)

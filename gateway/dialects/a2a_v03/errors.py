@@ -22,6 +22,9 @@ TYPES: dict[Reason, str] = {
     Reason.CONTENT_TYPE_NOT_SUPPORTED: "ContentTypeNotSupportedError",
     Reason.INVALID_AGENT_RESPONSE: "InvalidAgentResponseError",
     Reason.EXTENDED_AGENT_CARD_NOT_CONFIGURED: "AuthenticatedExtendedCardNotConfiguredError",
+    # These two came with 1.0: 0.3 leaves their codes to servers (§8.2), and newer clients know their names.
+    Reason.EXTENSION_SUPPORT_REQUIRED: "ExtensionSupportRequiredError",
+    Reason.VERSION_NOT_SUPPORTED: "VersionNotSupportedError",
     Reason.PARSE_ERROR: "JSONParseError",
     Reason.INVALID_REQUEST: "InvalidRequestError",
     Reason.METHOD_NOT_FOUND: "MethodNotFoundError",

@@ -14,7 +14,7 @@ JSONRPC = JsonRpc(
     streaming=requests.STREAMING,
     decode=requests.decode,
     encode=responses.encode,
-    event=attrgetter("body"),  # a record's body is written in 1.0
+    event=None,  # a record's body is written in 1.0
 )
 HTTP_JSON = HttpJson(
     version=VERSION,
