@@ -1,7 +1,8 @@
 """Runs the official A2A kit and a real peer, or the official MCP suite, against the real gateway.
 
-    make conformance A2A_TCK=DIR                 A2A, everything: a local agent, then a remote one
-    make conformance ARGS="--short"              seconds: the peer, and a kit without its long waits
+    make conformance A2A_TCK=DIR           everything: a local agent, then remote ones of both versions
+    make conformance A2A_TCK=DIR A2A_TCK_03=DIR    and the kit for 0.3 against the same doors
+    make conformance ARGS="--short"        seconds: the peer, and a kit without its long waits
     make conformance ARGS=--mcp MCP_SUITE=DIR    the MCP suite (see mcp.py)
 
 A run fails on every test that did not pass and is not listed in conformance/expected/, and on every
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance import expected, kit, mcp, peers, processes, results, sut
+from conformance import expected, kit, mcp, older, peers, processes, results, sut
 
 HERE = Path(__file__).parent
 REMOTE = HERE / "a2a-remote.yaml"
@@ -28,7 +29,8 @@ SHORT = "not test_multi_stream and not grpc"
 
 @dataclass(frozen=True)
 class Suite:
-    """The kit, or a part of it, against one agent of the gateway."""
+    """The kit, or a part of it, against one agent of the gateway. `select` is a pytest expression; for the 0.3 kit
+    its transports."""
 
     name: str
     path: str
@@ -46,11 +48,19 @@ LOCAL_SUITES = (
     Suite("extended", "/agents/extended", ("extended",), select="CARD-EXT and not grpc"),
 )
 REMOTE_SUITES = (Suite("player", "", ("both", "grpc", "remote")),)
+SUITES = {"local": LOCAL_SUITES, "remote": REMOTE_SUITES, "remote-0.3": REMOTE_SUITES}
+# The kit for 0.3, by transport.
+OLDER_SUITES = (
+    Suite("asker over JSON-RPC", "", ("0.3-jsonrpc",), "jsonrpc"),
+    Suite("asker over HTTP+JSON", "", ("0.3-rest",), "rest"),
+    Suite("asker over both", "", ("0.3-equivalence",), "jsonrpc,rest"),
+)
 
 
 @dataclass(frozen=True)
 class Options:
     kit: Path | None
+    older_kit: Path | None
     agents: tuple[str, ...]
     short: bool
     mcp: bool
@@ -62,28 +72,41 @@ def options(words: list[str]) -> Options:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--short", action="store_true", help="what takes seconds, with or without the kit")
     parser.add_argument("--kit", metavar="DIR", help="the kit's folder (default: A2A_TCK)")
-    parser.add_argument("--agent", choices=("local", "remote", "both"), default="both", help="default: both")
+    parser.add_argument("--kit-03", metavar="DIR", help="the folder of the kit for 0.3 (default: A2A_TCK_03)")
+    parser.add_argument(
+        "--agent",
+        choices=(*SUITES, "older", "both"),
+        default="both",
+        help="one kind of agent (older: the one for the 0.3 kit); default: all, with a 0.3 kit where there is one",
+    )
     parser.add_argument("--mcp", action="store_true", help="the MCP suite, from MCP_SUITE, instead of the A2A kit")
     given = parser.parse_args(words)
-    agents = ("local", "remote") if given.agent == "both" else (given.agent,)
+    agents = {"both": tuple(SUITES), "older": ()}.get(given.agent, (given.agent,))
+    older_kit = older.find(given.kit_03) if given.agent in ("both", "older") else None
     # The kit's folder is nobody's business but the machine's.
     shown = [
         *(["--short"] if given.short else []),
         *(["--agent", given.agent] if given.agent != "both" else []),
     ]
     command = shlex.join(["python", "-m", "conformance", *shown])
-    return Options(kit.find(given.kit), agents, given.short, given.mcp, command)
+    return Options(kit.find(given.kit), older_kit, agents, given.short, given.mcp, command)
 
 
 def main() -> int:
     chosen = options(sys.argv[1:])
     if chosen.mcp:
         return mcp.main()
-    if chosen.kit is None and not chosen.short:
+    if chosen.agents and chosen.kit is None and not chosen.short:
         print(kit.HOW_TO_GET, file=sys.stderr)
         return 2
+    if not chosen.agents and chosen.older_kit is None:
+        print(older.HOW_TO_GET, file=sys.stderr)
+        return 2
     try:
-        return 1 if sum([_agent(name, chosen) for name in chosen.agents]) else 0
+        wrong = sum([_agent(name, chosen) for name in chosen.agents])
+        if chosen.older_kit is not None and not chosen.short:
+            wrong += _older(chosen.older_kit, chosen)
+        return 1 if wrong else 0
     except (kit.KitError, processes.StartError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -92,10 +115,10 @@ def main() -> int:
 def _agent(name: str, chosen: Options) -> int:
     """One kind of agent behind a gateway of its own; how much went wrong."""
     with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
-        running = _local(Path(folder)) if name == "local" else _remote(Path(folder))
+        running = _local(Path(folder)) if name == "local" else _remote(Path(folder), name.partition("-")[2] or "1.0")
         with running as base:
             print(f"{name} agent:")
-            clients = [peers.run(base)]
+            clients = [peers.run(base, version=version) for version in peers.VERSIONS]
             if name == "local":
                 clients += peers.run_others(base, processes.credential(Path(folder)))
             for result in clients:
@@ -105,6 +128,27 @@ def _agent(name: str, chosen: Options) -> int:
     return sum(len(result.failed) for result in clients)
 
 
+def _older(folder: Path, chosen: Options) -> int:
+    """The kit for 0.3 in front of an agent that it can talk to for long; how much went wrong."""
+    specification = "A2A 0.3.0"
+    outcome = results.Outcome("local", chosen.command, kit.version(folder), "0.3.x", specification)
+    with (
+        tempfile.TemporaryDirectory(prefix="conformance-") as place,
+        processes.gateway(HERE / "a2a-0.3.yaml", Path(place)) as base,
+    ):
+        print("0.3 kit:")
+        for suite in OLDER_SUITES:
+            assert suite.select is not None
+            report = older.run(folder, base, Path(place) / suite.select, suite.select)
+            comparison = expected.compare(report.tests, expected.load(*suite.expected), whole=True)
+            command = f"TCK_STREAMING_TIMEOUT={older.STREAMING_TIMEOUT_S} python run_tck.py --sut-url GATEWAY"
+            command += f" --category {','.join(older.TRANSPORTS[suite.select])} --transports {suite.select}"
+            outcome.runs.append(results.Run(suite.name, report, comparison, command))
+            _show(outcome.runs[-1])
+    print(f"written: {results.write(outcome).relative_to(HERE.parent)}")
+    return len(outcome.unexpected)
+
+
 @contextmanager
 def _local(folder: Path) -> Iterator[str]:
     with processes.gateway(HERE / "a2a.yaml", folder) as base:
@@ -112,19 +156,18 @@ def _local(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _remote(folder: Path) -> Iterator[str]:
+def _remote(folder: Path, version: str) -> Iterator[str]:
     # Somebody may be using the port that the file names, so the agent gets another one, and so does the file.
     port = processes.free_port()
     config = folder / REMOTE.name
     config.write_text(REMOTE.read_text("utf-8").replace(f"127.0.0.1:{sut.PORT}", f"127.0.0.1:{port}"), "utf-8")
-    with processes.agent(port, folder), processes.gateway(config, folder) as base:
+    with processes.agent(port, folder, version=version), processes.gateway(config, folder) as base:
         yield base
 
 
 def _kit(name: str, base: str, folder: Path, chosen: Options, reports: Path, clients: list[peers.Result]) -> int:
-    suites = LOCAL_SUITES if name == "local" else REMOTE_SUITES
-    outcome = results.Outcome(name, chosen.command, kit.version(folder), clients)
-    for suite in suites:
+    outcome = results.Outcome(name, chosen.command, kit.version(folder), clients=clients)
+    for suite in SUITES[name]:
         outcome.runs.append(_suite(suite, base, folder, chosen, reports / suite.name))
         _show(outcome.runs[-1])
     if not chosen.short:

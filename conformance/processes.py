@@ -50,10 +50,11 @@ def _data(folder: Path) -> Path:
 
 
 @contextmanager
-def agent(port: int, folder: Path, *, push: bool = False) -> Iterator[str]:
+def agent(port: int, folder: Path, *, push: bool = False, version: str = "1.0") -> Iterator[str]:
     """The remote agent of sut.py; its base URL."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "conformance.sut", "--port", str(port), *(["--push"] if push else [])]
+    command = [sys.executable, "-m", "conformance.sut", "--port", str(port), "--version", version]
+    command += ["--push"] if push else []
     base = f"http://127.0.0.1:{port}"
     with _running(command, f"{base}/.well-known/agent-card.json", folder / "agent.log"):
         yield base

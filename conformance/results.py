@@ -34,6 +34,8 @@ class Outcome:
     agent: str
     command: str
     kit: dict[str, str]
+    branch: str = "1.0-dev"  # of the kit
+    specification: str = SPECIFICATION
     clients: list[Result] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
 
@@ -47,7 +49,7 @@ class Outcome:
 
 def write(outcome: Outcome, folder: Path = FOLDER) -> Path:
     folder.mkdir(exist_ok=True)
-    file = folder / f"a2a-1.0-dev-{outcome.agent}.json"
+    file = folder / f"a2a-{outcome.branch}-{outcome.agent}.json"
     file.write_text(json.dumps(document(outcome), indent=2, ensure_ascii=False) + "\n", "utf-8")
     return file
 
@@ -57,7 +59,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "agent": outcome.agent,
         "command": outcome.command,
-        "versions": versions() | outcome.kit,
+        "versions": versions(outcome.specification) | outcome.kit,
         "machine": machine(),
         "a2a_sdk_client": [asdict(result) for result in outcome.clients],
         "runs": [_run(run) for run in outcome.runs],
@@ -65,9 +67,9 @@ def document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
+def versions(specification: str = SPECIFICATION) -> dict[str, str]:
     return {
-        "specification": SPECIFICATION,
+        "specification": specification,
         "gateway": version("gateway"),
         "a2a-sdk": version("a2a-sdk"),
         "python": platform.python_version(),

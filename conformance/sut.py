@@ -173,7 +173,7 @@ def _submitted(task_id: str, context_id: str, message: Message) -> Task:
     return Task(id=task_id, context_id=context_id, status=status, history=[message])
 
 
-def card(base: str, *, push: bool) -> AgentCard:
+def card(base: str, *, push: bool, version: str = "1.0") -> AgentCard:
     modes = ["text/plain", "application/json"]
     skill = AgentSkill(id="play", name="Play", description="Plays the scene a message names.", tags=["test"])
     return AgentCard(
@@ -181,8 +181,8 @@ def card(base: str, *, push: bool) -> AgentCard:
         description="Plays the behaviours that the A2A compatibility kit asks for.",
         version="1.0.0",
         supported_interfaces=[
-            AgentInterface(url=f"{base}/", protocol_binding="JSONRPC", protocol_version="1.0"),
-            AgentInterface(url=base, protocol_binding="HTTP+JSON", protocol_version="1.0"),
+            AgentInterface(url=f"{base}/", protocol_binding="JSONRPC", protocol_version=version),
+            AgentInterface(url=base, protocol_binding="HTTP+JSON", protocol_version=version),
         ],
         capabilities=AgentCapabilities(streaming=True, push_notifications=push),
         default_input_modes=modes,
@@ -191,9 +191,10 @@ def card(base: str, *, push: bool) -> AgentCard:
     )
 
 
-def build(base: str, *, push: bool) -> Starlette:
-    """The SDK's server. Without `push` all notifications that a client gets are the gateway's own work."""
-    described = card(base, push=push)
+def build(base: str, *, push: bool, version: str = "1.0") -> Starlette:
+    """The SDK's server. Without `push` all notifications that a client gets are the gateway's own work. In 0.3 its card
+    offers nothing else."""
+    described, older = card(base, push=push, version=version), version == "0.3"
     webhooks = httpx.AsyncClient(timeout=10)
     configs = InMemoryPushNotificationConfigStore() if push else None
     handler = DefaultRequestHandler(
@@ -213,8 +214,8 @@ def build(base: str, *, push: bool) -> Starlette:
 
     routes = [
         *create_agent_card_routes(described, cache_control="public, max-age=60"),
-        *create_jsonrpc_routes(handler, "/"),
-        *create_rest_routes(handler),
+        *create_jsonrpc_routes(handler, "/", enable_v0_3_compat=older),
+        *create_rest_routes(handler, enable_v0_3_compat=older),
     ]
     return Starlette(routes=routes, lifespan=lifespan)
 
@@ -223,8 +224,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A remote agent on a2a-sdk for conformance runs.")
     parser.add_argument("--port", type=int, default=PORT, help="loopback port (default %(default)s)")
     parser.add_argument("--push", action="store_true", help="let the SDK send push notifications itself")
+    parser.add_argument("--version", choices=("1.0", "0.3"), default="1.0", help="what it speaks (default %(default)s)")
     options = parser.parse_args()
-    app = build(f"http://127.0.0.1:{options.port}", push=options.push)
+    app = build(f"http://127.0.0.1:{options.port}", push=options.push, version=options.version)
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning")
 
 

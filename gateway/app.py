@@ -126,7 +126,7 @@ class App:
         self.settings = settings
         self.store = store
         self.egress = Egress(EgressRules(**config.egress.model_dump()))
-        self.push = PushWorker(store, WebhookNotifier(self.egress), now)
+        self.push = PushWorker(store, WebhookNotifier(self.egress, store.task), now)
         self.services = Services(store, Live(), now, _new_id, node, self.push.wake)
         fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
         self.registry = Registry(store, RemoteDirectory(self.egress, fetcher), now)

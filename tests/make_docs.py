@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.dialects import tasks
+from gateway.dialects.a2a_v03 import paths as paths_v03
+from gateway.dialects.a2a_v03 import requests as requests_v03
 from gateway.dialects.a2a_v1 import paths, requests
 from gateway.dialects.a2a_v1.errors import CODES
 from gateway.dialects.mcp.errors import Code, code_of, status_of
+from gateway.dialects.paths import Table
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.task import INTERRUPTED, MOVES, TERMINAL, TaskState
 from gateway.model.tool import Era
@@ -41,7 +44,7 @@ WHAT_TO_DO: dict[Reason, str] = {
     Reason.INVALID_AGENT_RESPONSE: "The remote agent answered with something that is not A2A. Tell its operator.",
     Reason.EXTENDED_AGENT_CARD_NOT_CONFIGURED: "The agent has no extended card.",
     Reason.EXTENSION_SUPPORT_REQUIRED: "List the extension that the message names in `A2A-Extensions`.",
-    Reason.VERSION_NOT_SUPPORTED: "Send `A2A-Version: 1.0`. No header at all means 0.3.",
+    Reason.VERSION_NOT_SUPPORTED: "Send `A2A-Version: 1.0` or `0.3`. No header at all means 0.3.",
     Reason.PARSE_ERROR: "The body is not strict JSON; the message says where or why.",
     Reason.INVALID_REQUEST: "JSON, but not a request: a member is missing, or a batch is empty, too long or nested.",
     Reason.METHOD_NOT_FOUND: "Check the method's name; A2A 1.0 writes `SendMessage`, not `message/send`.",
@@ -394,12 +397,29 @@ def operations() -> str:
     """The table of A2A operations in http.md."""
     rows = []
     for name in requests.DECODE:
-        where = ", ".join(
-            f"`{verb} {re.sub(r'[(][^)]*[)]', '{id}', path)}`" for verb, path, known, _ in paths._TABLE if known == name
-        )
+        where = places(paths.TABLE, name)
         rows.append(f"| `{name}` | {where} | {'events' if name in requests.STREAMING else 'one answer'} |")
-    return "\n".join(
-        ["| JSON-RPC method | HTTP+JSON, after the agent's address | answers with |", "|---|---|---|", *rows]
+    return "\n".join([*HEAD, *rows, "", "The same in 0.3:", "", *HEAD, *older_operations()])
+
+
+HEAD = ("| JSON-RPC method | HTTP+JSON, after the agent's address | answers with |", "|---|---|---|")
+
+
+def older_operations() -> list[str]:
+    """Those of 0.3, in the order of 1.0's; a list of tasks is HTTP+JSON's alone."""
+    methods = {operation: method for method, (operation, _) in requests_v03.METHODS.items()}
+    rows = []
+    for name in requests.DECODE:
+        method = f"`{methods[name]}`" if name in methods else "none"
+        answers = "events" if name in requests.STREAMING else "one answer"
+        rows.append(f"| {method} | {places(paths_v03.TABLE, name)} | {answers} |")
+    return rows
+
+
+def places(table: Table, name: str) -> str:
+    """Where HTTP+JSON has an operation."""
+    return ", ".join(
+        f"`{verb} {re.sub(r'[(][^)]*[)]', '{id}', path)}`" for verb, path, known, _ in table.rows if known == name
     )
 
 

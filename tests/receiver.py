@@ -81,10 +81,10 @@ class Receiver:
 
 
 def _ends(tree: Any, id: str) -> bool:
-    event = tree.get("statusUpdate") or tree.get("task") or {}
+    event = tree.get("statusUpdate") or tree.get("task") or (tree if tree.get("kind") == "task" else {})
     ended = ("COMPLETED", "FAILED", "CANCELED", "REJECTED")
     same = id in (event.get("taskId"), event.get("id"))
-    return same and event["status"]["state"].removeprefix("TASK_STATE_") in ended
+    return same and event["status"]["state"].removeprefix("TASK_STATE_").upper() in ended
 
 
 @asynccontextmanager

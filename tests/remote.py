@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx2
 import uvicorn
+from a2a.compat.v0_3.conversions import to_compat_agent_card
 from a2a.helpers.proto_helpers import new_text_part
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
@@ -32,7 +33,9 @@ from a2a.types.a2a_pb2 import (
     TaskStatus,
 )
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Route
 
 from gateway.app import listen
 from tests.serving import BOUND, ROOT, Gateway
@@ -276,15 +279,15 @@ class Sdk:
 
 
 @asynccontextmanager
-async def sdk(binding: str = "JSONRPC", *, streaming: bool = True) -> AsyncIterator[Sdk]:
-    """a2a-sdk's own server with `binding` alone on its card."""
+async def sdk(binding: str = "JSONRPC", version: str = "1.0", *, streaming: bool = True) -> AsyncIterator[Sdk]:
+    """a2a-sdk's own server with `binding` alone on its card; in 0.3, with a card of 0.3 and nothing else in it."""
     listener = listen("127.0.0.1", 0)
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     described = AgentCard(
         name=f"SDK {binding}",
         description="An agent on a2a-sdk.",
         version="1.0.0",
-        supported_interfaces=[AgentInterface(url=f"{base}/", protocol_binding=binding, protocol_version="1.0")],
+        supported_interfaces=[AgentInterface(url=f"{base}/", protocol_binding=binding, protocol_version=version)],
         capabilities=AgentCapabilities(streaming=streaming),
         default_input_modes=["text/plain"],
         default_output_modes=["text/plain"],
@@ -292,8 +295,12 @@ async def sdk(binding: str = "JSONRPC", *, streaming: bool = True) -> AsyncItera
     )
     player = Player()
     handler = DefaultRequestHandler(agent_executor=player, task_store=InMemoryTaskStore(), agent_card=described)
-    routes: list[BaseRoute] = [*create_agent_card_routes(described)]
-    routes += create_jsonrpc_routes(handler, "/") if binding == "JSONRPC" else create_rest_routes(handler)
+    older = version == "0.3"
+    routes: list[BaseRoute] = [_older_card(described)] if older else [*create_agent_card_routes(described)]
+    if binding == "JSONRPC":
+        routes += create_jsonrpc_routes(handler, "/", enable_v0_3_compat=older)
+    else:
+        routes += create_rest_routes(handler, enable_v0_3_compat=older)
     config = uvicorn.Config(
         Starlette(routes=routes), log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none"
     )
@@ -313,6 +320,16 @@ async def sdk(binding: str = "JSONRPC", *, streaming: bool = True) -> AsyncItera
         server.should_exit = True
         await asyncio.wait_for(serving, BOUND)
         listener.close()
+
+
+def _older_card(card: AgentCard) -> Route:
+    """Where clients looked for it until 0.2, too: the gateway has to find it there."""
+    body = to_compat_agent_card(card).model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    async def serve(request: Request) -> JSONResponse:
+        return JSONResponse(body)
+
+    return Route("/.well-known/agent.json", serve)
 
 
 # A gateway as a process.

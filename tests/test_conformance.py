@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conformance import mcp
-from conformance.__main__ import LOCAL_SUITES, REMOTE_SUITES, Suite
+from conformance.__main__ import LOCAL_SUITES, OLDER_SUITES, REMOTE_SUITES, Suite
 from conformance.expected import FOLDER, Expectation, compare, load
 from conformance.kit import Report, Verdict, read
 from conformance.peers import Result
@@ -70,7 +70,7 @@ def test_a_part_of_the_kit_need_not_have_every_test() -> None:
     assert compare([], KNOWN, whole=False).unexpected == []
 
 
-@pytest.mark.parametrize("suite", [*LOCAL_SUITES, *REMOTE_SUITES], ids=lambda suite: suite.name)
+@pytest.mark.parametrize("suite", [*LOCAL_SUITES, *REMOTE_SUITES, *OLDER_SUITES], ids=lambda suite: suite.name)
 def test_the_expectations_of_a_run_can_be_read_and_say_why(suite: Suite) -> None:
     expectations = load(*suite.expected)
     assert all(entry.because.endswith((".", ")")) for entry in expectations.values())
@@ -79,7 +79,7 @@ def test_the_expectations_of_a_run_can_be_read_and_say_why(suite: Suite) -> None
 
 
 def test_every_file_of_expectations_belongs_to_a_run() -> None:
-    used = {name for suite in (*LOCAL_SUITES, *REMOTE_SUITES) for name in suite.expected}
+    used = {name for suite in (*LOCAL_SUITES, *REMOTE_SUITES, *OLDER_SUITES) for name in suite.expected}
     assert {file.stem for file in FOLDER.glob("*.toml")} == used
 
 
@@ -100,7 +100,9 @@ def test_results_say_what_was_run_and_nothing_about_whose_machine_it_was() -> No
     report = Report([Verdict("a.b[x-jsonrpc]", "failed"), Verdict("a.c", "passed")], {"overall_compatibility": 50})
     run = Run("echo", report, compare(report.tests, KNOWN, whole=True), "python -m pytest suite")
     client = Result("/agents/x", 3, ["a card is there (JSONRPC): no"])
-    written = document(Outcome("local", "python -m conformance", {"kit": "a2a-tck 1.0.0"}, [client], [run]))
+    written = document(
+        Outcome("local", "python -m conformance", {"kit": "a2a-tck 1.0.0"}, clients=[client], runs=[run])
+    )
     assert written["unexpected"] == ["a2a-sdk client at /agents/x: a card is there (JSONRPC): no"]
     assert written["runs"][0]["counts"] == {"passed": 1, "failed": 1, "skipped": 0, "xfailed": 0}
     assert [entry["test"] for entry in written["runs"][0]["not_passed"]] == ["a.b[x-jsonrpc]"]

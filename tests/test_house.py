@@ -102,6 +102,8 @@ ROOMS: dict[str, frozenset[str]] = {
 # Uses of a function that is a choke point or a danger. `where: reason`; nowhere else.
 JSON_IN: dict[str, str] = {
     "gateway.dialects.strict_json": "the one reader",
+    "gateway.dialects.a2a_v03.responses": "reads back what a model of ours has just written, to get a plain tree",
+    "gateway.dialects.a2a_v03.upstream": "the parameters that we have just written",
     "gateway.dialects.tasks": "reads back what a model of ours has just written, to get a plain tree",
     "gateway.stores.auditlog": "rows that we wrote",
     "gateway.stores.rows": "rows that we wrote",

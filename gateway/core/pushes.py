@@ -62,10 +62,16 @@ class Pushes:
     async def get(self, call: GetPushConfig, ticket: Ticket, entry: Registered) -> PushConfig:
         self.check(entry)
         row = await self._tasks.row(ticket.principal, call.task_id, entry.id)
-        config = await self._services.store.push_config(row.tenant, row.id, call.id)
+        config = await self._stored(row.tenant, row.id, call.id)
         if config is None:
             raise task_not_found(call.task_id)
         return _shown(config, ticket)
+
+    async def _stored(self, tenant: str, task_id: str, id: str) -> PushConfig | None:
+        if id:
+            return await self._services.store.push_config(tenant, task_id, id)
+        first = await self._services.store.push_configs(tenant, task_id, limit=1)
+        return first[0] if first else None
 
     async def list(self, call: ListPushConfigs, ticket: Ticket, entry: Registered) -> PushConfigPage:
         self.check(entry)

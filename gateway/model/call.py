@@ -85,6 +85,8 @@ class CreatePushConfig:
 
 @value
 class GetPushConfig:
+    """Without an `id` the task's first configuration is meant."""
+
     verb: ClassVar[str] = "GetTaskPushNotificationConfig"
     agent: str
     task_id: str

@@ -6,10 +6,11 @@ from typing import Any
 
 from gateway.model.base import Model
 
-# The bindings and the version that this gateway speaks upstream and serves, in order of preference.
+# The bindings and the versions that this gateway speaks upstream and serves, in order of preference.
 JSONRPC = "JSONRPC"
 HTTP_JSON = "HTTP+JSON"
-VERSION = "1.0"
+VERSION = "1.0"  # whose words the model has
+VERSIONS = (VERSION, "0.3")
 
 
 class AgentInterface(Model):
@@ -17,6 +18,11 @@ class AgentInterface(Model):
     protocol_binding: str
     protocol_version: str
     tenant: str | None = None
+
+    @property
+    def version(self) -> str:
+        """Major.Minor: patch numbers do not count (§3.6)."""
+        return ".".join(self.protocol_version.split(".")[:2])
 
 
 class AgentProvider(Model):
@@ -75,9 +81,10 @@ class AgentCard(Model):
         return tuple(extension.uri for extension in self.capabilities.extensions or ())
 
     def interface(self, bindings: tuple[str, ...] = (JSONRPC, HTTP_JSON)) -> AgentInterface | None:
-        """The first interface, in the card's own order of preference, that we can speak; None if there is none."""
-        for candidate in self.supported_interfaces:
-            spoken = ".".join(candidate.protocol_version.split(".")[:2])
-            if candidate.protocol_binding in bindings and spoken == VERSION:
-                return candidate
+        """The first interface, in the card's own order of preference, that we can speak; the newest version of which
+        there is one. None if there is none."""
+        for version in VERSIONS:
+            for candidate in self.supported_interfaces:
+                if candidate.protocol_binding in bindings and candidate.version == version:
+                    return candidate
         return None

@@ -17,7 +17,10 @@ class PushAuthentication(Model):
 
 
 class PushConfig(Model):
-    """`TaskPushNotificationConfig`."""
+    """`TaskPushNotificationConfig`.
+
+    `protocol_version` is ours: the older version that its maker speaks, in which the webhook is told; None for 1.0.
+    """
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]  # signed webhook URLs are long
     id: str | None = None
@@ -25,3 +28,4 @@ class PushConfig(Model):
     tenant: str | None = None
     token: str | None = None
     authentication: PushAuthentication | None = None
+    protocol_version: str | None = None

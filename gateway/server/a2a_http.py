@@ -1,29 +1,33 @@
-"""A2A over HTTP+JSON: `/agents/{id}/message:send`, `/agents/{id}/tasks/…`, and the same at the root."""
+"""A2A over HTTP+JSON: `/agents/{id}/message:send`, `/agents/{id}/tasks/…`, the same after `/v1` for 0.3, and all of it
+at the root."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from gateway.core.gateway import Gateway
-from gateway.dialects.a2a_v1 import requests, responses, version
-from gateway.dialects.a2a_v1.errors import http_error, unsupported_media_type
-from gateway.dialects.a2a_v1.paths import Operation
+from gateway.core.watch import Watch
+from gateway.dialects import a2a
+from gateway.dialects.face import HttpJson
+from gateway.dialects.paths import Operation
 from gateway.dialects.sse import frame
 from gateway.dialects.strict_json import read
 from gateway.model.call import GetExtendedCard, SendMessage, SubscribeToTask
+from gateway.model.card import VERSION
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import Record
 from gateway.server.auth import Authenticator, challenge
 from gateway.server.cards import Cards
+from gateway.server.extensions import active
 from gateway.server.incident import known
 from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Answer, Headers, Reply, Request, Stream, retry_after
 
 MEDIA_TYPES = frozenset({"application/json", "application/a2a+json"})
 # Every answer is for its caller alone; GET must not leave it in a cache on the way (§8.6, §13.3).
 NO_STORE: Headers = ((b"cache-control", b"no-store"),)
-A2A_HEADERS: Headers = ((b"content-type", b"application/a2a+json"), *NO_STORE)
-PLAIN_HEADERS: Headers = (*JSON_HEADERS, *NO_STORE)
 
+# Operations that answer with events, under 1.0's names, which the paths of every revision lead to.
+STREAMING = frozenset({"SendStreamingMessage", "SubscribeToTask"})
 _PROTO_NAMES = {"taskId": "task_id"}  # of the ids that stand in paths
 
 
@@ -33,29 +37,35 @@ class HttpJsonDoor:
         self._auth = auth
         self._cards = cards
 
-    async def answer(self, request: Request, agent: str, tenant: str | None, operation: Operation) -> Answer:
+    async def answer(
+        self, request: Request, agent: str, tenant: str | None, face: HttpJson, operation: Operation
+    ) -> Answer:
         """The answer to one operation on `agent`; `tenant` is the one in the path."""
         try:
             who = self._auth.principal(request.headers)
             if request.has_content and request.media_type not in MEDIA_TYPES:
-                return Reply(*unsupported_media_type("Send Content-Type: application/a2a+json or application/json"))
+                return Reply(*face.error(_unsupported(), HTTPStatus.UNSUPPORTED_MEDIA_TYPE))
             if tenant is not None and tenant not in self._gateway.find(agent, who).tenants:
                 raise GatewayError(Reason.NOT_FOUND, "There is nothing at this path")
             params = await self._params(request, operation, tenant)
-            version.select(request.header(b"a2a-version") or request.query.get("A2A-Version"))
-            activated = version.extensions(request.header(b"a2a-extensions"))
-            call = requests.decode(operation.name, params, agent, activated)
-            headers = self._extensions(agent, activated)
-            if operation.name in requests.STREAMING:
+            asked = request.header(b"a2a-version") or request.query.get("A2A-Version")
+            if asked != face.version:
+                a2a.agree(face.version, asked, "such path")
+            named = a2a.extensions(request.header(b"a2a-extensions"))
+            older = a2a.extensions(request.header(b"x-a2a-extensions")) if face.older_extensions else ()
+            call = face.decode(operation.name, params, agent, named + older)
+            headers = active(self._gateway.registry.get(agent), named, older) if named or older else ()
+            if operation.name in STREAMING:
                 assert isinstance(call, SendMessage | SubscribeToTask)
                 events = await self._gateway.open(call, who)
-                return Stream(events, request, _frame, _error_frame, (*STREAM_HEADERS, *headers))
+                return _stream(face, events, request, headers)
             result = await self._gateway.handle(call, who)
             if isinstance(call, GetExtendedCard):
-                result = self._cards.extended(result)
+                result = self._cards.extended(result, older=face.version != VERSION)
+            body = face.encode(call, result)
         except Exception as error:
-            return _failure(known(error))
-        return Reply(200, responses.encode(call, result), (*_success_type(request), *headers))
+            return _failure(face, known(error))
+        return Reply(200, body, (*_success_type(face, request), *NO_STORE, *headers))
 
     async def _params(self, request: Request, operation: Operation, tenant: str | None) -> dict[str, Any]:
         """Body or query, with what the path says on top; the two must agree."""
@@ -77,28 +87,33 @@ class HttpJsonDoor:
             raise invalid("tenant", "differs from the one in the path")
         return params
 
-    def _extensions(self, agent: str, asked: tuple[str, ...]) -> Headers:
-        entry = self._gateway.registry.get(agent) if asked else None
-        offered = entry.card.extensions if entry is not None and entry.card is not None else ()
-        active = ",".join(uri for uri in asked if uri in offered)
-        return ((b"a2a-extensions", active.encode("latin-1")),) if active else ()
+
+def _stream(face: HttpJson, events: Watch, request: Request, headers: Headers) -> Stream:
+    written = face.event
+    return Stream(
+        events,
+        request,
+        lambda record: frame(written(record)),
+        lambda error: frame(face.error(error, None)[1], event="error"),
+        (*STREAM_HEADERS, *headers),
+        face.ends,
+    )
 
 
-def _frame(record: Record) -> bytes:
-    return frame(record.body)
-
-
-def _error_frame(error: GatewayError) -> bytes:
-    return frame(http_error(error)[1], event="error")
-
-
-def _success_type(request: Request) -> Headers:
-    """`application/a2a+json` (§11.2) unless the caller accepts plain JSON only."""
+def _success_type(face: HttpJson, request: Request) -> Headers:
+    """The revision's own (§11.2) unless the caller accepts plain JSON only."""
     accept = request.header(b"accept") or "*/*"
-    plain = "application/json" in accept and "a2a+json" not in accept and "*/*" not in accept
-    return PLAIN_HEADERS if plain else A2A_HEADERS
+    if "application/json" in accept and "a2a+json" not in accept and "*/*" not in accept:
+        return JSON_HEADERS
+    return ((b"content-type", face.media_type.encode()),)
 
 
-def _failure(error: GatewayError) -> Reply:
-    status, body = http_error(error)
+def _unsupported() -> GatewayError:
+    """415 of RFC 9110 §15.5.16: the HTTP request itself has the wrong type. (A2A's 400 is for a part's type.)"""
+    message = "Send Content-Type: application/a2a+json or application/json"
+    return GatewayError(Reason.CONTENT_TYPE_NOT_SUPPORTED, message)
+
+
+def _failure(face: HttpJson, error: GatewayError) -> Reply:
+    status, body = face.error(error, None)
     return Reply(status, body, (*JSON_HEADERS, *challenge(error), *retry_after(error)))

@@ -12,9 +12,9 @@ from typing import Any
 
 from gateway.core.gateway import Gateway
 from gateway.core.results import Found
-from gateway.dialects import jsonrpc, tasks
-from gateway.dialects.a2a_v1 import requests, responses, version
+from gateway.dialects import a2a, jsonrpc, tasks
 from gateway.dialects.a2a_v1.errors import jsonrpc_error
+from gateway.dialects.face import JsonRpc
 from gateway.dialects.sse import frame
 from gateway.dialects.strict_json import read
 from gateway.model.call import (
@@ -26,15 +26,17 @@ from gateway.model.call import (
     SubmitResult,
     SubscribeToTask,
 )
+from gateway.model.card import VERSION
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
 from gateway.model.value import value
 from gateway.server.auth import Authenticator, challenge
 from gateway.server.cards import Cards
+from gateway.server.extensions import active
 from gateway.server.incident import known
 from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Answer, Headers, Reply, Request, Stream, retry_after
 
-METHODS = {**requests.DECODE, **dict.fromkeys(tasks.METHODS)}
+METHODS = {**a2a.METHODS, **dict.fromkeys(tasks.METHODS)}
 
 # JSON-RPC errors travel in HTTP 200, except where HTTP itself has something to do about it: ask for a credential,
 # come back later, give up on the address.
@@ -57,6 +59,7 @@ class Endpoint:
     who: Principal
     version: str | None
     extensions: tuple[str, ...]
+    older_extensions: tuple[str, ...]  # under the name that 0.3 has for them
     left: Callable[[], Awaitable[None]]  # returns when the caller has gone
 
     @property
@@ -90,14 +93,15 @@ class JsonRpcDoor:
                 # Looked at before the body is: what is not JSON cannot be a parse error.
                 return _unsupported()
             asked = request.header(b"a2a-version") or request.query.get("A2A-Version")
-            listed = version.extensions(request.header(b"a2a-extensions"))
-            endpoint = Endpoint(agent, self._default, who, asked, listed, request.left)
+            listed = a2a.extensions(request.header(b"a2a-extensions"))
+            older = a2a.extensions(request.header(b"x-a2a-extensions"))
+            endpoint = Endpoint(agent, self._default, who, asked, listed, older, request.left)
             tree: Any = read(await request.body())
         except Exception as error:
             return _failure(None, known(error))
         if not jsonrpc.is_single_call(tree):
             return await self._long_way(tree, endpoint)
-        if tree["method"] in requests.STREAMING:
+        if tree["method"] in a2a.STREAMING:
             return await self._stream(request, tree, endpoint)
         try:
             body = await self._call(tree["method"], tree.get("params") or {}, endpoint)
@@ -106,22 +110,23 @@ class JsonRpcDoor:
         return Reply(200, jsonrpc.result(tree["id"], body), self._headers(endpoint, JSON_HEADERS))
 
     async def _call(self, method: str, params: dict[str, Any], endpoint: Endpoint) -> bytes:
-        """One call of either dialect, to the bytes of its result."""
+        """One call of any dialect, to the bytes of its result."""
         if method in tasks.METHODS:
             return await self._older(method, params, endpoint)
-        call = self._decode(method, params, endpoint)
+        face = a2a.jsonrpc(method, endpoint.version)
+        call = self._decode(face, method, params, endpoint)
         result = await self._gateway.handle(call, endpoint.who)
         if isinstance(call, GetExtendedCard):
-            result = self._cards.extended(result)
-        return b"null" if result is None else responses.encode(call, result)
+            result = self._cards.extended(result, older=face.version != VERSION)
+        return b"null" if result is None else face.encode(call, result)
 
-    def _decode(self, method: str, params: dict[str, Any], endpoint: Endpoint) -> Call:
-        if method not in requests.DECODE:
-            raise GatewayError(Reason.METHOD_NOT_FOUND, "There is no such method in A2A 1.0")
-        version.select(endpoint.version)
+    def _decode(self, face: JsonRpc, method: str, params: dict[str, Any], endpoint: Endpoint) -> Call:
         if params.get("tenant"):
             self._check_tenant(params["tenant"], endpoint)
-        return requests.decode(method, params, endpoint.target, endpoint.extensions)
+        extensions = endpoint.extensions
+        if face.older_extensions:
+            extensions += endpoint.older_extensions
+        return face.decode(method, params, endpoint.target, extensions)
 
     def _check_tenant(self, tenant: Any, endpoint: Endpoint) -> None:
         """A routing word that the agent's configuration names; it says nothing about who owns what."""
@@ -155,19 +160,28 @@ class JsonRpcDoor:
             gone.cancel()
 
     async def _stream(self, request: Request, tree: Any, endpoint: Endpoint) -> Answer:
-        id = tree["id"]
+        id, face = tree["id"], a2a.METHODS[tree["method"]]
         try:
-            call = self._decode(tree["method"], tree.get("params") or {}, endpoint)
+            a2a.jsonrpc(tree["method"], endpoint.version)
+            call = self._decode(face, tree["method"], tree.get("params") or {}, endpoint)
             assert isinstance(call, SendMessage | SubscribeToTask)
             events = await self._gateway.open(call, endpoint.who)
         except Exception as error:
-            return _failure(id, known(error))
+            refusal = _failure(id, known(error))
+            if face.refuses_in_stream and refusal.status == 200:
+                return Reply(200, frame(refusal.body), (*STREAM_HEADERS, *refusal.headers[1:]))
+            return refusal
+        written = face.event
         return Stream(
             events,
             request,
-            lambda record: frame(jsonrpc.result(id, record.body)),
+            # A step of the most frequent loop: what is written already takes no further call.
+            (lambda record: frame(jsonrpc.result(id, record.body)))
+            if written is None
+            else (lambda record: frame(jsonrpc.result(id, written(record)))),
             lambda error: frame(jsonrpc.error(id, jsonrpc_error(error)), event="error"),
             self._headers(endpoint, STREAM_HEADERS),
+            face.ends,
         )
 
     async def _long_way(self, tree: Any, endpoint: Endpoint) -> Answer:
@@ -175,7 +189,7 @@ class JsonRpcDoor:
         from gateway.server import dispatch
 
         async def method(name: str, params: dict[str, Any]) -> bytes:
-            if name in requests.STREAMING:
+            if name in a2a.STREAMING:
                 raise GatewayError(Reason.INVALID_REQUEST, f"{name} answers with a stream; send it alone, with an id")
             return await self._call(name, params, endpoint)
 
@@ -183,13 +197,12 @@ class JsonRpcDoor:
         return Reply(204, b"", ()) if body is None else Reply(200, body, self._headers(endpoint, JSON_HEADERS))
 
     def _headers(self, endpoint: Endpoint, headers: Headers) -> Headers:
-        """With the activated extensions, if the caller asked for some (docs/topics/extensions)."""
-        if not endpoint.extensions:
+        """With the activated extensions, if the caller asked for some (docs/topics/extensions), under the name under
+        which it asked."""
+        if not (endpoint.extensions or endpoint.older_extensions):
             return headers
         entry = self._gateway.registry.get(endpoint.agent or self._default or "")
-        offered = entry.card.extensions if entry is not None and entry.card is not None else ()
-        active = ",".join(uri for uri in endpoint.extensions if uri in offered)
-        return (*headers, (b"a2a-extensions", active.encode("latin-1"))) if active else headers
+        return (*headers, *active(entry, endpoint.extensions, endpoint.older_extensions))
 
 
 def _failure(id: jsonrpc.Id, error: GatewayError) -> Reply:

@@ -13,8 +13,9 @@ from starlette.routing import Route
 
 from gateway.core.gateway import Gateway
 from gateway.core.registry import Registered
+from gateway.dialects.a2a_v03.cards import also
 from gateway.dialects.a2a_v1.cards import published
-from gateway.model.card import AgentCard
+from gateway.model.card import VERSION, AgentCard
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import ANONYMOUS, Principal
 from gateway.server.auth import Authenticator
@@ -23,6 +24,7 @@ from gateway.server.auth import Authenticator
 PUBLIC_CACHE = "public, max-age=300"
 PRIVATE_CACHE = "private, max-age=60"
 WELL_KNOWN = "/.well-known/agent-card.json"
+OLDER_WELL_KNOWN = "/.well-known/agent.json"  # its name until 0.2, where many clients still look
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,13 @@ class Cards:
         self._url = public_url.rstrip("/")
         self._default = default_agent
         self._anonymous = anonymous
-        self._served: dict[str, _Served] = {}
+        self._served: dict[tuple[str, bool], _Served] = {}
 
     def routes(self) -> list[Route]:
         return [
-            Route(WELL_KNOWN, self.root, methods=["GET"]),
+            *(Route(path, self.root, methods=["GET"]) for path in (WELL_KNOWN, OLDER_WELL_KNOWN)),
             Route("/agents", self.catalogue, methods=["GET"]),
-            Route("/agents/{id}" + WELL_KNOWN, self.one, methods=["GET"]),
+            *(Route("/agents/{id}" + path, self.one, methods=["GET"]) for path in (WELL_KNOWN, OLDER_WELL_KNOWN)),
         ]
 
     async def root(self, request: Request) -> Response:
@@ -70,45 +72,55 @@ class Cards:
         headers = {"cache-control": PRIVATE_CACHE, "vary": "Authorization"}
         return _conditional(request, body, hashlib.sha256(body).hexdigest()[:32], headers)
 
-    def card(self, entry: Registered) -> AgentCard:
-        """The card of one agent with this gateway's doors in it."""
+    def card(self, entry: Registered, *, older: bool = True) -> AgentCard:
+        """The card of one agent with this gateway's doors in it; with `older`, for clients of 0.3 as well."""
         assert entry.card is not None
-        return self._published(entry, entry.card)
+        return self._published(entry, entry.card, older)
 
-    def extended(self, entry: Registered) -> AgentCard:
+    def extended(self, entry: Registered, *, older: bool = True) -> AgentCard:
         assert entry.extended is not None
-        return self._published(entry, entry.extended)
+        return self._published(entry, entry.extended, older)
 
-    def _published(self, entry: Registered, card: AgentCard) -> AgentCard:
-        return published(
+    def _published(self, entry: Registered, card: AgentCard, older: bool) -> AgentCard:
+        url = f"{self._url}/agents/{entry.id}"
+        shown = published(
             card,
-            f"{self._url}/agents/{entry.id}",
+            url,
             streaming=entry.streaming,
             pushes=entry.pushes,
             extended=entry.extended is not None,
             anonymous=self._anonymous,
             tenants=entry.tenants,
         )
+        return also(shown, url, fields=older)
 
     def _answer(self, request: Request, id: str) -> Response:
         entry = self._gateway.find(id, self._who(request))
         if entry.card is None:
             entry.ready()
             raise GatewayError(Reason.UNAVAILABLE, f"The card of agent {id} was not read yet", retry_after=5)
-        served = self._served.get(id)
+        older = not _says_1_0(request)
+        served = self._served.get((id, older))
         if served is None or served.source is not entry.card:
-            body = self.card(entry).wire()
+            body = self.card(entry, older=older).wire()
             modified = formatdate(entry.changed / 1000, usegmt=True)
             served = _Served(entry.card, body, hashlib.sha256(body).hexdigest()[:32], modified)
-            self._served[id] = served
+            self._served[id, older] = served
         cache = PUBLIC_CACHE if entry.public else PRIVATE_CACHE
-        headers = {"cache-control": cache, "last-modified": served.modified, "vary": "Authorization"}
+        headers = {"cache-control": cache, "last-modified": served.modified, "vary": "Authorization, A2A-Version"}
         return _conditional(request, served.body, served.etag, headers)
 
     def _who(self, request: Request) -> Principal:
         """Public agents' cards are open without a credential; a wrong credential is refused all the same."""
         headers = dict(request.scope["headers"])
         return self._auth.principal(headers) if b"authorization" in headers else ANONYMOUS
+
+
+def _says_1_0(request: Request) -> bool:
+    """Who says that it speaks 1.0 gets a card without 0.3's fields, for readers that take no unknown ones. Nothing
+    said means 0.3 (§3.6.2), and is what nearly everybody says: one card for both."""
+    asked = request.headers.get("a2a-version") or request.query_params.get("A2A-Version") or ""
+    return ".".join(asked.split(".")[:2]) == VERSION
 
 
 def _conditional(request: Request, body: bytes, etag: str, headers: dict[str, str]) -> Response:

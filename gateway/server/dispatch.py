@@ -15,6 +15,7 @@ from jsonrpcserver import async_dispatch_to_serializable as dispatch
 from jsonrpcserver.result import Result
 
 from gateway.dialects import jsonrpc
+from gateway.dialects.a2a import NO_SUCH_METHOD
 from gateway.dialects.a2a_v1.errors import jsonrpc_error
 from gateway.model.errors import GatewayError, Reason
 from gateway.server.incident import known
@@ -55,7 +56,7 @@ async def _element(element: Any, names: Mapping[str, object], method: Method) ->
         return jsonrpc.result(response["id"], bytes(response["result"]))
     error = response["error"]
     if error["code"] == -32601:
-        body = jsonrpc_error(GatewayError(Reason.METHOD_NOT_FOUND, "There is no such method in A2A 1.0"))
+        body = jsonrpc_error(GatewayError(Reason.METHOD_NOT_FOUND, NO_SUCH_METHOD))
     elif isinstance(error.get("data"), _Written):
         body = error["data"].body
     else:

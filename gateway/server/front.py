@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.dialects.a2a_v1 import paths
+from gateway.dialects import a2a
 from gateway.server.a2a_http import HttpJsonDoor
 from gateway.server.a2a_jsonrpc import JsonRpcDoor
 from gateway.server.cycle import fields
@@ -86,13 +86,14 @@ class Doors:
 
     async def _operation(self, request: Request, agent: str, path: str) -> Answer | None:
         """HTTP+JSON: fixed paths win; after them `/{tenant}/…`, of which the door knows whether there is such a one."""
-        tenant, found = None, paths.match(request.method, path)
+        face = a2a.http_json(path)
+        tenant, found = None, face.match(request.method, path)
         if found is None:
             tenant, _, rest = path[1:].partition("/")
-            found = paths.match(request.method, "/" + rest)
+            found = face.match(request.method, "/" + rest)
         if isinstance(found, frozenset):
             return _wrong_verb(*found)
-        return None if found is None else await self._http_json.answer(request, agent, tenant, found)
+        return None if found is None else await self._http_json.answer(request, agent, tenant, face, found)
 
 
 def _wrong_verb(*allowed: str) -> Reply:

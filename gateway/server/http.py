@@ -70,10 +70,10 @@ def application(
             allow_methods=["GET", "POST", "DELETE"],
             # Mcp-Param-* has no fixed names, and a browser asks for each one: those calls it cannot make.
             allow_headers=[
-                *("Authorization", "Content-Type", "A2A-Version", "A2A-Extensions"),
+                *("Authorization", "Content-Type", "A2A-Version", "A2A-Extensions", "X-A2A-Extensions"),
                 *("Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"),
             ],
-            expose_headers=["A2A-Extensions", "Mcp-Session-Id", "Retry-After", "WWW-Authenticate"],
+            expose_headers=["A2A-Extensions", "X-A2A-Extensions", "Mcp-Session-Id", "Retry-After", "WWW-Authenticate"],
         )
     return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")))
 

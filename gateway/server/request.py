@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import parse_qsl
@@ -91,13 +91,15 @@ class Reply:
 
 @value
 class Stream:
-    """Events as they come, one write per group. `frame` writes a record, `broken` what ends a stream too early."""
+    """Events as they come, one write per group. `frame` writes a record, `broken` what ends a stream too early.
+    `ends` is for dialects whose streams end before their task does: after which record."""
 
     events: Watch
     request: Request
     frame: Callable[[Record], bytes]
     broken: Callable[[GatewayError], bytes]
     headers: Headers = STREAM_HEADERS
+    ends: Callable[[Record], bool] | None = None
 
     async def __call__(self, send: Send) -> None:
         gone = asyncio.ensure_future(self.request.left())
@@ -106,14 +108,23 @@ class Stream:
             async for group in self.events:
                 if gone.done():
                     return
-                body = b"".join(map(self.frame, group)) if group else COMMENT
+                last = None if self.ends is None else self._last(group)
+                shown = group if last is None else group[:last]
+                body = b"".join(map(self.frame, shown)) if shown else COMMENT
                 await send({"type": "http.response.body", "body": body, "more_body": True})
+                if last is not None:
+                    break
         except GatewayError as error:
             await send({"type": "http.response.body", "body": self.broken(error), "more_body": True})
         finally:
             gone.cancel()
             await self.events.aclose()
         await send({"type": "http.response.body", "body": b""})
+
+    def _last(self, group: Sequence[Record]) -> int | None:
+        """How many records of a group are still to be sent, if the stream ends within it."""
+        assert self.ends is not None
+        return next((place for place, record in enumerate(group, 1) if self.ends(record)), None)
 
 
 Answer: TypeAlias = Reply | Stream

@@ -1,4 +1,5 @@
-"""Remote agents: somebody else's A2A 1.0 server behind the `Agent` port, over JSON-RPC or HTTP+JSON.
+"""Remote agents: somebody else's A2A server behind the `Agent` port, over JSON-RPC or HTTP+JSON, of any version that
+there is a `Wire` for.
 
 The gateway owns the task; the agent's own ids are kept as `context.upstream`. A message is sent once and never
 again; what may be repeated without harm (Subscribe, Get) is, so a broken stream is taken up where it stands.
@@ -11,8 +12,10 @@ import logging
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
-from gateway.dialects.a2a_v1 import upstream as wire
+from gateway.dialects.a2a_v1 import upstream as shared
+from gateway.dialects.a2a_v1.upstream import Outgoing, Wire
 from gateway.dialects.sse import Reader
 from gateway.dialects.strict_json import read
 from gateway.model.agent import Context, Upstream
@@ -39,15 +42,18 @@ class RemoteAgent:
 
     resumable = False
 
-    def __init__(self, card: AgentCard, interface: AgentInterface, egress: Egress, *, trusted: bool) -> None:
+    def __init__(
+        self, card: AgentCard, interface: AgentInterface, wire: Wire, egress: Egress, *, trusted: bool
+    ) -> None:
         self._interface = interface
+        self._wire = wire
         self._egress = egress
         self._trusted = trusted
         self._streams = bool(card.capabilities.streaming)
 
     async def run(self, context: Context, message: Message) -> AsyncGenerator[Event, None]:
         theirs = context.upstream
-        params = wire.message_params(
+        params = shared.message_params(
             message,
             ours=context.task_id,
             task_id=theirs.task_id if theirs else None,
@@ -84,12 +90,12 @@ class RemoteAgent:
                 yield event
 
     async def _sent(self, context: Context, params: bytes) -> AsyncGenerator[Event, None]:
-        out = wire.outgoing(self._interface, "SendMessage", params, extensions=context.extensions)
+        out = self._wire.outgoing(self._interface, "SendMessage", params, extensions=context.extensions)
         # The engine ends the run at its deadline; this must not come first and call it something else.
         yield self._named(context, await self._unary(context, out, math.ceil(context.remaining) + 1))
 
     def _sent_as_stream(self, context: Context, params: bytes) -> AsyncGenerator[Event, None]:
-        out = wire.outgoing(self._interface, "SendStreamingMessage", params, extensions=context.extensions)
+        out = self._wire.outgoing(self._interface, "SendStreamingMessage", params, extensions=context.extensions)
         return self._events(context, out)
 
     async def follow(self, context: Context) -> AsyncGenerator[Event, None]:
@@ -125,9 +131,9 @@ class RemoteAgent:
     async def cancel(self, context: Context) -> Event | None:
         if context.upstream is None or context.upstream.task_id is None:
             return None
-        out = wire.outgoing(self._interface, "CancelTask", b"{}", context.upstream.task_id)
+        out = self._wire.outgoing(self._interface, "CancelTask", b"{}", context.upstream.task_id)
         try:
-            return self._named(context, {"task": await self._unary(context, out, 30.0)})
+            return self._named(context, await self._unary(context, out, 30.0))
         except GatewayError as error:
             if error.reason is Reason.TASK_NOT_FOUND:
                 return None
@@ -140,22 +146,22 @@ class RemoteAgent:
 
     async def _look(self, context: Context) -> Task:
         assert context.upstream is not None
-        out = wire.outgoing(self._interface, "GetTask", b"{}", context.upstream.task_id)
-        task = self._named(context, {"task": await self._unary(context, out, 30.0)})
+        out = self._wire.outgoing(self._interface, "GetTask", b"{}", context.upstream.task_id)
+        task = self._named(context, await self._unary(context, out, 30.0))
         assert isinstance(task, Task)
         return task
 
-    async def _unary(self, context: Context, out: wire.Outgoing, timeout: float) -> object:
+    async def _unary(self, context: Context, out: Outgoing, timeout: float) -> object:
         answer = await self._egress.request(
             out.method, out.url, out.body, out.headers, timeout=timeout, trusted=self._trusted
         )
-        return self._result(context, answer.status, answer.body)
+        return self._result(context, out, answer.status, answer.body)
 
     async def _subscribed(self, context: Context) -> AsyncGenerator[Event, None]:
         """What the agent streams, as long as it does. When it will not (the task may have ended) or breaks off, a look
         tells what is true."""
         assert context.upstream is not None
-        out = wire.outgoing(self._interface, "SubscribeToTask", b"{}", context.upstream.task_id)
+        out = self._wire.outgoing(self._interface, "SubscribeToTask", b"{}", context.upstream.task_id)
         try:
             async with aclosing(self._events(context, out)) as events:
                 async for event in events:
@@ -163,40 +169,46 @@ class RemoteAgent:
         except GatewayError as error:
             log.info("no stream of task %s: %s", context.task_id, error.message)
 
-    async def _events(self, context: Context, out: wire.Outgoing) -> AsyncGenerator[Event, None]:
+    async def _events(self, context: Context, out: Outgoing) -> AsyncGenerator[Event, None]:
         exchange = self._egress.stream(
             out.method, out.url, out.body, out.headers, idle_timeout=IDLE_SECONDS, trusted=self._trusted
         )
         async with exchange as answer:
+            if answer.status == 405 and out.other_method is not None:
+                other = replace(out, method=out.other_method, body=None, other_method=None)
+                async with aclosing(self._events(context, other)) as events:
+                    async for event in events:
+                        yield event
+                return
             if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-                yield await self._whole(context, answer)
+                yield await self._whole(context, out, answer)
                 return
             reader = Reader()
             async for chunk in answer.chunks:
                 ended = False
-                for event in reader.feed(chunk):
-                    tree = self._result(context, answer.status, event.data)
-                    named = self._named(context, tree, size=len(event.data))
+                for frame in reader.feed(chunk):
+                    tree = self._result(context, out, answer.status, frame.data)
+                    named = self._named(context, tree, size=len(frame.data))
                     ended = ended or _ends(named)
                     yield named
                 if ended:
                     await answer.settle()
                     return
 
-    async def _whole(self, context: Context, answer: StreamAnswer) -> Event:
+    async def _whole(self, context: Context, out: Outgoing, answer: StreamAnswer) -> Event:
         """A plain answer where a stream was asked for: an error, or the result all at once."""
-        return self._named(context, self._result(context, answer.status, await answer.read()))
+        return self._named(context, self._result(context, out, answer.status, await answer.read()))
 
-    def _result(self, context: Context, status: int, body: bytes) -> object:
+    def _result(self, context: Context, out: Outgoing, status: int, body: bytes) -> object:
         theirs, names = context.upstream, {}
         if theirs is not None:
             pairs = ((theirs.task_id, context.task_id), (theirs.context_id, context.context_id))
             names = {name: ours for name, ours in pairs if name}
-        return wire.result(self._interface, status, _parsed(status, body), names)
+        return self._wire.result(self._interface, out.operation, status, _parsed(status, body), names)
 
-    def _named(self, context: Context, tree: object, *, size: int = wire.PLENTY) -> Event:
+    def _named(self, context: Context, tree: object, *, size: int = shared.PLENTY) -> Event:
         """The event under our ids; what the agent calls them is remembered with the task."""
-        named = wire.event(tree, task_id=context.task_id, context_id=context.context_id, size=size)
+        named = shared.event(tree, task_id=context.task_id, context_id=context.context_id, size=size)
         known = context.upstream
         if known is not None and known.task_id and named.task_id and known.task_id != named.task_id:
             raise GatewayError(Reason.INVALID_AGENT_RESPONSE, "The agent sent an event of another task")

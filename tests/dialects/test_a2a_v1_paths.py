@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.a2a_v1.paths import Operation, match
+from gateway.dialects.a2a_v1.paths import match
+from gateway.dialects.paths import Operation
 
 IDS = st.text(st.characters(codec="utf-8", exclude_characters="/:"), min_size=1)
 

@@ -1,4 +1,4 @@
-"""A stranger's client: a2a-sdk's own, over both bindings, does everything that clients do."""
+"""A stranger's client: a2a-sdk's own, over both bindings and in both versions, does everything that clients do."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from conformance.peers import CHECKS, failures
+from conformance.peers import CHECKS, VERSIONS, failures
 from tests.journeys.conftest import TOWN
 from tests.serving import running
 
 
 @pytest.mark.requirement("a2a.card.interfaces-are-true", "a2a.bindings.same-results")
-async def test_the_sdks_client_gets_along_with_the_gateway(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_sdks_client_gets_along_with_the_gateway(tmp_path: Path, version: str) -> None:
     """Send, stream, get, list, cancel, subscribe and push configurations: the checks stand in conformance/peers.py."""
     async with running(tmp_path, TOWN, anonymous=True) as gateway:
-        assert await failures(f"{gateway.url}/agents/echo", CHECKS, gateway.token) == []
+        assert await failures(f"{gateway.url}/agents/echo", CHECKS, gateway.token, version) == []

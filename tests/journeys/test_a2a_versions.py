@@ -31,13 +31,23 @@ async def test_a_patch_number_makes_no_difference(caller: Caller, version: str) 
     assert state(await caller.having(A2A_Version=version).task()) == "COMPLETED"
 
 
-@pytest.mark.requirement("a2a.version.unsupported", "a2a.version.none-is-0.3", "a2a.error.version")
+@pytest.mark.requirement("a2a.version.unsupported", "a2a.error.version")
 @pytest.mark.parametrize("method", OPERATIONS)
 async def test_every_operation_refuses_a_version_that_is_not_served(caller: Caller, method: str) -> None:
-    for version in (None, "", "0.3", "0.3.0", "0.9", "1", "1.1", "2.0", "10.0", "99.0", "1.0beta", "v1.0", "01.0"):
+    for version in ("0.2", "0.9", "1", "1.1", "2.0", "10.0", "99.0", "1.0beta", "v1.0", "01.0"):
         error = await caller.having(A2A_Version=version).refused("VERSION_NOT_SUPPORTED", method, **arguments(method))
-        assert error.metadata == {"supportedVersions": "1.0"}
-        assert ("0.3" in error.message) == (version in (None, "", "0.3", "0.3.0")), error.message
+        assert error.metadata == {"supportedVersions": "1.0, 0.3"}
+        assert "send A2A-Version: 1.0 or 0.3" in error.message
+
+
+@pytest.mark.requirement("a2a.version.none-is-0.3")
+@pytest.mark.parametrize("method", OPERATIONS)
+async def test_a_request_of_1_0_that_does_not_say_so_is_told_to(caller: Caller, method: str) -> None:
+    """Without a version it is a 0.3 request, and 0.3 has neither these methods nor these paths."""
+    for version in (None, "", "0.3", "0.3.0"):
+        error = await caller.having(A2A_Version=version).refused("METHOD_NOT_FOUND", method, **arguments(method))
+        assert error.message.endswith("send A2A-Version: 1.0")
+        assert ("which means 0.3" in error.message) == (version in (None, ""))
 
 
 @pytest.mark.requirement("a2a.version.in-the-query")
@@ -61,7 +71,7 @@ async def test_the_version_may_stand_in_the_query(caller: Caller, header: str | 
         if served:
             asked.result(answer)
         else:
-            asked.error(answer, "VERSION_NOT_SUPPORTED")
+            asked.error(answer, "VERSION_NOT_SUPPORTED" if "99.0" in (header, query) else "METHOD_NOT_FOUND")
 
 
 # Extensions.

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects import jsonrpc, tasks
-from gateway.dialects.a2a_v1 import requests
+from gateway.dialects import a2a, jsonrpc, tasks
 from gateway.server.a2a_jsonrpc import METHODS
 from gateway.server.dispatch import MAX_BATCH
 from tests.serving import ROOT, Gateway, message, running
@@ -106,6 +105,24 @@ async def _its_task(gateway: Gateway) -> Any:
     return {"taskId": (await _a_created_config(gateway))["taskId"]}
 
 
+async def _a_03_message(gateway: Gateway) -> Any:
+    parts = [{"kind": "text", "text": "hi"}]
+    return {"message": {"kind": "message", "messageId": f"m-{next(_numbers)}", "role": "user", "parts": parts}}
+
+
+async def _a_03_config(gateway: Gateway) -> Any:
+    return {"taskId": await _sent(gateway), "pushNotificationConfig": {"url": "https://hooks.example/x"}}
+
+
+async def _a_set_03_config(gateway: Gateway) -> Any:
+    config = await _a_created_config(gateway)
+    return {"id": config["taskId"], "pushNotificationConfigId": "c"}
+
+
+async def _a_task_with_a_03_config(gateway: Gateway) -> Any:
+    return {"id": (await _a_created_config(gateway))["taskId"]}
+
+
 async def _an_older_task(gateway: Gateway) -> Any:
     return {"agent_id": "echo", "task": {"id": f"t-{next(_numbers):04}", "description": "hi"}}
 
@@ -128,6 +145,14 @@ GOOD: dict[str, list[Make]] = {
     "ListTaskPushNotificationConfigs": [_its_task],
     "DeleteTaskPushNotificationConfig": [_a_created_config],
     "GetExtendedAgentCard": [plainly({}), plainly(None)],
+    "message/send": [_a_03_message],
+    "tasks/get": [_a_task],
+    "tasks/cancel": [_an_open_task],
+    "tasks/pushNotificationConfig/set": [_a_03_config],
+    "tasks/pushNotificationConfig/get": [_a_set_03_config, _a_task_with_a_03_config],
+    "tasks/pushNotificationConfig/list": [_a_task_with_a_03_config],
+    "tasks/pushNotificationConfig/delete": [_a_set_03_config],
+    "agent/getAuthenticatedExtendedCard": [plainly({}), plainly(None)],
     tasks.CREATE: [_an_older_task],
     tasks.RESULT: [_an_older_result],
     tasks.PENDING: [plainly({"agent_id": "worker"})],
@@ -150,11 +175,28 @@ BAD: dict[str, list[Any]] = {
     "ListTaskPushNotificationConfigs": [{}, {"taskId": "x"}, {"taskId": "x", "pageSize": 1000}],
     "DeleteTaskPushNotificationConfig": [{}, {"taskId": "x", "id": "y"}],
     "GetExtendedAgentCard": [{"tenant": "acme"}],
+    "message/send": [
+        {},
+        {"message": None},
+        {"message": message("hi", messageId="m")},
+        {"message": message("hi", messageId="m", role="agent", parts=[{"kind": "text", "text": "hi"}])},
+        {"message": message("hi", messageId="m", role="user", parts=[{"kind": "video", "video": "x"}])},
+        {"message": message("hi", messageId="m", role="user", parts=[{"kind": "data", "data": 7}])},
+        {"message": message("hi", messageId="m", role="user", parts=[{"kind": "file", "file": {}}])},
+        {"message": message("hi", messageId="m", role="user"), "configuration": {"blocking": "yes"}},
+    ],
+    "tasks/get": [{}, NOT_AN_ID, {"id": "no-such-task"}, {"id": "x", "historyLength": -1}],
+    "tasks/cancel": [{}, NOT_AN_ID, {"id": "no-such-task"}],
+    "tasks/pushNotificationConfig/set": [{}, {"taskId": "x"}, {"taskId": "x", "pushNotificationConfig": {"url": 1}}],
+    "tasks/pushNotificationConfig/get": [{}, NOT_AN_ID, {"id": "x"}, {"id": "x", "pushNotificationConfigId": 7}],
+    "tasks/pushNotificationConfig/list": [{}, NOT_AN_ID, {"id": "x"}],
+    "tasks/pushNotificationConfig/delete": [{}, {"id": "x"}, {"id": "x", "pushNotificationConfigId": "y"}],
+    "agent/getAuthenticatedExtendedCard": [{"tenant": "acme"}],
     tasks.CREATE: [{}, {"task": {"id": "t"}}, {"agent_id": "nobody", "task": {"id": "t", "description": "d"}}],
     tasks.RESULT: [{}, {"task_id": "no-such"}, {"task_id": "t", "status": "asleep"}],
     tasks.PENDING: [{}, {"agent_id": "worker", "limit": 0}, {"agent_id": "nobody"}],
 }
-UNKNOWN = ("NoSuchMethod", "message/send", "sendmessage", "rpc.discover", "", "__init__", "agents/tasks/delete")
+UNKNOWN = ("NoSuchMethod", "tasks/list", "sendmessage", "rpc.discover", "", "__init__", "agents/tasks/delete")
 
 
 def endpoint(method: str) -> str:
@@ -162,21 +204,22 @@ def endpoint(method: str) -> str:
 
 
 def test_every_method_of_both_tables_has_good_and_bad_calls() -> None:
-    assert GOOD.keys() == BAD.keys() == METHODS.keys() - requests.STREAMING
-    assert METHODS.keys() == requests.DECODE.keys() | tasks.METHODS
+    assert GOOD.keys() == BAD.keys() == METHODS.keys() - a2a.STREAMING
+    assert METHODS.keys() == a2a.METHODS.keys() | tasks.METHODS
 
 
 async def _both(gateway: Gateway, method: str, make: Make, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """The answers to the same call, by the way it took."""
     agent = endpoint(method)
-    direct = await gateway.post(call(method, await make(gateway)), agent=agent)
-    batch = await gateway.post([call(method, await make(gateway))], agent=agent)
+    version = {"A2A_Version": a2a.METHODS[method].version if method in a2a.METHODS else "1.0"}
+    direct = await gateway.post(call(method, await make(gateway)), agent=agent, **version)
+    batch = await gateway.post([call(method, await make(gateway))], agent=agent, **version)
     assert batch.content.startswith(b"[")
     assert batch.content.endswith(b"]")
     params = await make(gateway)
     with monkeypatch.context() as patch:
         patch.setattr(jsonrpc, "is_single_call", lambda tree: False)
-        long = await gateway.post(call(method, params), agent=agent)
+        long = await gateway.post(call(method, params), agent=agent, **version)
     answers = {"direct": direct.content, "batch": batch.content[1:-1], "long": long.content}
     return {way: masked(body) for way, body in answers.items()}
 

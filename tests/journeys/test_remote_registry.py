@@ -63,7 +63,7 @@ async def test_the_published_card_of_a_remote_agent_leads_to_the_gateway_only(tm
         assert {i["url"] for i in published["supportedInterfaces"]} == {f"{gateway.url}/agents/far"}
 
 
-async def test_the_first_interface_that_both_speak_is_chosen(tmp_path: Path) -> None:
+async def test_the_first_interface_of_the_newest_version_that_both_speak_is_chosen(tmp_path: Path) -> None:
     async with scripted() as agent:
         ours = agent.card["supportedInterfaces"][0]
         agent.card["supportedInterfaces"] = [
@@ -119,8 +119,8 @@ async def test_an_unreachable_or_absent_card_is_refused(tmp_path: Path) -> None:
     [
         (b"<html>", "Not acceptable as JSON"),
         (b"[]", "is not a JSON object"),
-        (b"{}", "is not an A2A 1.0 card: name"),
-        (json.dumps({"name": "x", "url": "http://x", "protocolVersion": "0.3.0"}).encode(), "is not an A2A 1.0 card"),
+        (b"{}", "is not an A2A 1.0 or 0.3 card: name"),
+        (json.dumps({"name": "x", "url": "http://x", "protocolVersion": "0.3.0"}).encode(), "0.3 card: description"),
     ],
 )
 async def test_what_is_no_card_is_refused(tmp_path: Path, body: bytes, why: str) -> None:
@@ -159,10 +159,10 @@ async def test_an_agent_without_an_interface_that_we_speak_says_which_it_offers(
     async with scripted() as agent, running(tmp_path) as gateway:
         agent.card["supportedInterfaces"] = [
             {"url": "https://x.example", "protocolBinding": "GRPC", "protocolVersion": "1.0"},
-            {"url": "https://x.example", "protocolBinding": "JSONRPC", "protocolVersion": "0.3.0"},
+            {"url": "https://x.example", "protocolBinding": "JSONRPC", "protocolVersion": "0.2.6"},
         ]
         _, said = await refused(gateway, agent.url)
-        assert said == "The agent offers GRPC 1.0, JSONRPC 0.3.0; this gateway speaks JSONRPC and HTTP+JSON 1.0"
+        assert said == "The agent offers GRPC 1.0, JSONRPC 0.2.6; this gateway speaks JSONRPC and HTTP+JSON 1.0 or 0.3"
         agent.card["supportedInterfaces"] = []
         assert "offers no interface at all" in (await refused(gateway, agent.url))[1]
 
@@ -212,7 +212,7 @@ async def test_a_card_of_rubbish_never_stops_the_start(tmp_path: Path) -> None:
             async def noticed() -> Any:
                 return (await admin_agent(gateway, "far"))["reason"]
 
-            assert "is not an A2A 1.0 card" in await until(noticed)
+            assert "is not an A2A 1.0 or 0.3 card" in await until(noticed)
 
 
 async def test_a_card_is_asked_for_again_with_its_etag_and_taken_over_when_it_changed(

@@ -85,7 +85,7 @@ def test_a_reason_of_the_agents_is_carried_or_becomes_its_failure(reason: Reason
     detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason.value, "metadata": {"k": "v"}}
     tree = {"error": {"code": 418, "status": "X", "message": "Said so.", "details": [detail]}}
     with pytest.raises(GatewayError) as caught:
-        wire.result(REST, 418, tree, {})
+        wire.result(REST, "SendMessage", 418, tree, {})
     carried = reason in wire.CARRIED
     assert caught.value.reason is (reason if carried else Reason.UPSTREAM_FAILED)
     assert "Said so." in caught.value.message
@@ -95,5 +95,5 @@ def test_a_reason_of_the_agents_is_carried_or_becomes_its_failure(reason: Reason
 def test_an_id_inside_a_longer_word_is_left_alone() -> None:
     tree = {"error": {"code": -32001, "message": "Task 7 of 77 and x-7: no"}}
     with pytest.raises(GatewayError) as caught:
-        wire.result(RPC, 200, tree, {"7": "ours"})
+        wire.result(RPC, "SendMessage", 200, tree, {"7": "ours"})
     assert caught.value.message == "Task ours of 77 and x-7: no"

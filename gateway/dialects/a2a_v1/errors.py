@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import orjson
@@ -52,24 +51,18 @@ BY_CODE: dict[int, Reason] = {code.jsonrpc: reason for reason, code in CODES.ite
 
 def jsonrpc_error(error: GatewayError) -> bytes:
     """The JSON-RPC error object: `data` is an array of ProtoJSON `Any` (§9.5)."""
-    return orjson.dumps({"code": CODES[error.reason].jsonrpc, "message": error.message, "data": _details(error)})
+    return orjson.dumps({"code": CODES[error.reason].jsonrpc, "message": error.message, "data": details(error)})
 
 
-def http_error(error: GatewayError) -> tuple[int, bytes]:
-    """Status and body on HTTP+JSON (§11.6)."""
+def http_error(error: GatewayError, status: int | None = None) -> tuple[int, bytes]:
+    """Status and body on HTTP+JSON (§11.6); another status than the reason's own, where HTTP has a better one."""
     code = CODES[error.reason]
-    return code.http, http_error_body(code.http, code.status, error.message, _details(error))
+    http = status or code.http
+    return http, http_error_body(http, code.status, error.message, details(error))
 
 
 def http_error_body(http: int, status: str, message: str, details: list[dict[str, Any]]) -> bytes:
     return orjson.dumps({"error": {"code": http, "status": status, "message": message, "details": details}})
-
-
-def unsupported_media_type(message: str) -> tuple[int, bytes]:
-    """415 of RFC 9110 §15.5.16: the HTTP request itself has the wrong type. (A2A's 400 is for a part's type.)"""
-    error = GatewayError(Reason.CONTENT_TYPE_NOT_SUPPORTED, message)
-    http = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    return http, http_error_body(http, "INVALID_ARGUMENT", message, _details(error))
 
 
 def read_error(tree: Any) -> tuple[Reason | None, str, dict[str, str]]:
@@ -78,8 +71,8 @@ def read_error(tree: Any) -> tuple[Reason | None, str, dict[str, str]]:
     if not isinstance(tree, dict):
         return None, "", {}
     message = tree.get("message")
-    details = tree.get("data", tree.get("details"))
-    for detail in details if isinstance(details, list) else ():
+    typed = tree.get("data", tree.get("details"))
+    for detail in typed if isinstance(typed, list) else ():
         if isinstance(detail, dict) and str(detail.get("@type", "")).endswith("google.rpc.ErrorInfo"):
             reason = detail.get("reason")
             if isinstance(reason, str) and reason in Reason.__members__:
@@ -90,11 +83,12 @@ def read_error(tree: Any) -> tuple[Reason | None, str, dict[str, str]]:
     return BY_CODE.get(code) if isinstance(code, int) else None, str(message or ""), {}
 
 
-def _details(error: GatewayError) -> list[dict[str, Any]]:
-    details: list[dict[str, Any]] = [
+def details(error: GatewayError) -> list[dict[str, Any]]:
+    """ErrorInfo, and BadRequest when fields are at fault, as ProtoJSON `Any` (§9.5)."""
+    typed: list[dict[str, Any]] = [
         {"@type": ERROR_INFO, "reason": error.reason, "domain": DOMAIN, "metadata": dict(error.metadata)}
     ]
     if error.violations:
         violations = [{"field": v.field, "description": v.description} for v in error.violations]
-        details.append({"@type": BAD_REQUEST, "fieldViolations": violations})
-    return details
+        typed.append({"@type": BAD_REQUEST, "fieldViolations": violations})
+    return typed

@@ -299,6 +299,10 @@ _IN_MESSAGE = "configuration.taskPushNotificationConfig."
 def _check_push(config: PushConfig, where: str = "") -> None:
     """What is to stand in a header of the delivery must be able to."""
     _tidy(config, where[:-1])
+    if config.protocol_version is not None:
+        # Ours, and so an unknown field of the caller's, which is ignored (§5.7).
+        config.__pydantic_fields_set__.discard("protocol_version")
+        config.__dict__["protocol_version"] = None
     if config.token and not _FIELD_VALUE.fullmatch(config.token):
         raise invalid(f"{where}token", "must be visible ASCII characters")
     if (authentication := config.authentication) is None:

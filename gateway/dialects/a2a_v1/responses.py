@@ -9,6 +9,7 @@ import orjson
 from gateway.model.base import Model
 from gateway.model.call import PushConfigPage, SendMessage, TaskPage
 from gateway.model.message import Message
+from gateway.model.push import PushConfig
 from gateway.model.task import Task
 
 
@@ -17,6 +18,8 @@ def encode(call: object, result: Any) -> bytes:
     if isinstance(call, SendMessage):
         assert isinstance(result, Task | Message)
         return b'{"%s":%s}' % (result.KEY.encode(), result.wire())
+    if isinstance(result, PushConfig):
+        return _config(result)
     if isinstance(result, Model):
         return result.wire()
     if isinstance(result, TaskPage):
@@ -28,8 +31,15 @@ def encode(call: object, result: Any) -> bytes:
         )
     if isinstance(result, PushConfigPage):
         return b'{"configs":[%s],"nextPageToken":%s}' % (
-            b",".join(config.wire() for config in result.configs),
+            b",".join(map(_config, result.configs)),
             orjson.dumps(result.next_page_token),
         )
     assert result is None, f"no encoding for {type(result)}"
     return b"{}"
+
+
+def _config(config: PushConfig) -> bytes:
+    """Without what is ours."""
+    view = config.model_copy()
+    view.__pydantic_fields_set__.discard("protocol_version")
+    return view.wire()

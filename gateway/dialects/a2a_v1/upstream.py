@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2s
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote
 
 import orjson
@@ -29,7 +29,7 @@ HEADERS: Mapping[str, str] = {
     "a2a-version": VERSION,
 }
 STREAM_HEADERS: Mapping[str, str] = {**HEADERS, "accept": "text/event-stream, application/json"}
-_STREAMING = frozenset({"SendStreamingMessage", "SubscribeToTask"})
+STREAMING = frozenset({"SendStreamingMessage", "SubscribeToTask"})
 
 MAX_PARTS = 1000  # in one message or artifact of an event: as many as we take from a caller
 PLENTY = 3 * MAX_PARTS  # bytes; in less there is no room for more parts, and nobody counts them
@@ -66,23 +66,42 @@ class Outgoing:
     url: str
     body: bytes | None
     headers: Mapping[str, str]
+    operation: str  # 1.0's name of it
+    other_method: str | None = None  # to be tried where this one is not served (405)
+
+
+class Wire(Protocol):
+    """What a revision has to give so that its agents can be called. This module is one."""
+
+    def outgoing(
+        self,
+        interface: AgentInterface,
+        operation: str,
+        params: bytes,
+        id: str | None = None,
+        extensions: tuple[str, ...] = (),
+    ) -> Outgoing: ...
+
+    def result(
+        self, interface: AgentInterface, operation: str, status: int, tree: Any, names: Mapping[str, str]
+    ) -> Any: ...
 
 
 def outgoing(
     interface: AgentInterface, operation: str, params: bytes, id: str | None = None, extensions: tuple[str, ...] = ()
 ) -> Outgoing:
     """`operation` on an interface. `params` are the JSON parameters without the task id, which is `id`."""
-    headers = STREAM_HEADERS if operation in _STREAMING else HEADERS
+    headers = STREAM_HEADERS if operation in STREAMING else HEADERS
     if extensions:
         headers = {**headers, "a2a-extensions": ", ".join(extensions)}
     if interface.protocol_binding == JSONRPC:
         whole = _with(params, id=id, tenant=interface.tenant)
         body = b'{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}' % (operation.encode(), whole)
-        return Outgoing("POST", interface.url, body, headers)
+        return Outgoing("POST", interface.url, body, headers, operation)
     method, path = _HTTP[operation]
     base = interface.url.rstrip("/") + (f"/{quote(interface.tenant, safe='')}" if interface.tenant else "")
     url = base + path.replace("{id}", quote(id or "", safe=""))
-    return Outgoing(method, url, params if method == "POST" else None, headers)
+    return Outgoing(method, url, params if method == "POST" else None, headers, operation)
 
 
 def _with(params: bytes, **members: str | None) -> bytes:
@@ -116,16 +135,26 @@ def message_params(
     return body + b"}"
 
 
-def result(interface: AgentInterface, status: int, tree: Any, names: Mapping[str, str]) -> Any:
-    """The result in an answer of either binding. Raises GatewayError for an error or for what is neither.
+# Their result is a bare task.
+TASKS = frozenset({"GetTask", "CancelTask"})
+
+
+def result(interface: AgentInterface, operation: str, status: int, tree: Any, names: Mapping[str, str]) -> Any:
+    """The StreamResponse in an answer of either binding. Raises GatewayError for an error or for what is neither.
 
     `names` are the agent's own ids with ours for them: an error may speak of them.
     """
+    plain = unwrapped(interface, status, tree, names)
+    return {"task": plain} if operation in TASKS else plain
+
+
+def unwrapped(interface: AgentInterface, status: int, tree: Any, names: Mapping[str, str]) -> Any:
+    """The result as it stands in the answer."""
     if not isinstance(tree, dict):
         raise _nonsense("answered with something that is not an object")
     error = tree.get("error")
     if error is not None:
-        raise _carried(error, names)
+        raise carried(error, names)
     if interface.protocol_binding == JSONRPC:
         if tree.get("jsonrpc") != "2.0" or tree.get("id") != 1 or "result" not in tree:
             raise _nonsense("did not answer with a JSON-RPC 2.0 response to our request")
@@ -233,7 +262,8 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _carried(error: Any, names: Mapping[str, str]) -> GatewayError:
+def carried(error: Any, names: Mapping[str, str]) -> GatewayError:
+    """An agent's error object as ours: by its reason, with our ids for its own."""
     reason, message, metadata = read_error(error)
     for theirs, ours in names.items():
         message = re.sub(rf"(?<![\w-]){re.escape(theirs)}(?![\w-])", ours, message)

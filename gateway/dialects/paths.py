@@ -1,0 +1,43 @@
+"""HTTP+JSON: which operation a method and a path mean, as a table of a revision's own (`a2a_*/paths.py`).
+
+Paths are relative to the interface's base URL and percent-decoded. A parameter never contains `/`, and a task id
+never contains `:` (that is where the verb begins), so `/tasks/x:cancel` cannot be read as a task named `x:cancel`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+TASK_ID = r"([^/:]+)"
+LAST_TASK_ID = r"([^/]+)"  # a configuration's id is its client's choice, and no verb follows it
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`name` is 1.0's name of it (the JSON-RPC method); `ids` the parameters that the path gives."""
+
+    name: str
+    ids: dict[str, str]
+
+
+class Table:
+    """Rows of method, path pattern, operation and the names of the ids in the path."""
+
+    def __init__(self, *rows: tuple[str, str, str, tuple[str, ...]]) -> None:
+        self.rows = rows
+        self._exact = {(verb, path): Operation(name, {}) for verb, path, name, ids in rows if not ids}
+        self._patterns = tuple((verb, re.compile(path), name, ids) for verb, path, name, ids in rows if ids)
+        self._fixed = frozenset(path for _, path, _, ids in rows if not ids)
+
+    def match(self, verb: str, path: str) -> Operation | frozenset[str] | None:
+        """The operation; or, when only the verb is wrong, the verbs that would be right; or None."""
+        if (exact := self._exact.get((verb, path))) is not None:
+            return exact
+        allowed = {known for known, fixed in self._exact if fixed == path} if path in self._fixed else set()
+        for known, pattern, name, ids in self._patterns:
+            if (found := pattern.fullmatch(path)) is not None:
+                if known == verb:
+                    return Operation(name, dict(zip(ids, found.groups(), strict=True)))
+                allowed.add(known)
+        return frozenset(allowed) or None
