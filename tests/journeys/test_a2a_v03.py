@@ -312,7 +312,9 @@ async def test_the_extended_card_is_for_callers_with_a_credential(client: Older)
 async def test_tasks_are_listed_over_http_alone(gateway: Gateway) -> None:
     client = Older(gateway, "http")
     sent = await client.call("message/send", message=client.message("hi"))
-    (listed,) = await client.call("tasks/list", contextId=sent["contextId"])
+    for status in ("completed", "TASK_STATE_COMPLETED"):
+        (listed,) = await client.call("tasks/list", contextId=sent["contextId"], status=status)
+    assert await client.call("tasks/list", contextId=sent["contextId"], status="TASK_STATE_CANCELLED") == []
     assert (listed["id"], listed["status"]["state"]) == (sent["id"], "TASK_STATE_COMPLETED")
     await Older(gateway, "jsonrpc").refused("METHOD_NOT_FOUND", "tasks/list")
 

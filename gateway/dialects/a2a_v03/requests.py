@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from gateway.dialects.a2a_v03 import objects, parts, pushes
+from gateway.dialects.a2a_v03 import objects, parts, pushes, words
 from gateway.dialects.a2a_v03.objects import JSON, PROTO
 from gateway.dialects.a2a_v03.stowed import Tree
 from gateway.dialects.a2a_v1 import requests as newer
@@ -142,6 +142,11 @@ def _create_proto(params: Params) -> Params:
     return {**made, **({"id": id} if id else {}), "taskId": params["taskId"]}
 
 
+def _list_proto(params: Params) -> Params:
+    """0.3.0 names no parameters here; those of 1.0 are taken, with a state in either version's word."""
+    return {**params, "status": words.word(PROTO.read_states, params.get("status"))}
+
+
 def _list_push_proto(params: Params) -> Params:
     return {"pageSize": MAX_CONFIGS, **params}
 
@@ -152,6 +157,7 @@ _PUSH_NAMES = {"push_notification_config": "pushNotificationConfig", "config_id"
 _PROTO: dict[str, Converter] = {
     "SendMessage": _send_proto,
     "SendStreamingMessage": _send_proto,
+    "ListTasks": _list_proto,
     "CreateTaskPushNotificationConfig": _create_proto,
     "ListTaskPushNotificationConfigs": _list_push_proto,
 }
