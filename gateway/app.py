@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -43,7 +43,7 @@ from gateway.model.principal import Kind
 from gateway.model.problems import Problem, StartError
 from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits
-from gateway.server.http import application
+from gateway.server.http import Identity, application
 from gateway.stores.memory import MemoryStore
 from gateway.stores.problems import StoreProblem
 from gateway.stores.sqlite import open_sqlite
@@ -55,6 +55,9 @@ from gateway.upstream.httpx2_transport import control_client
 from gateway.upstream.local import LoadError, load
 from gateway.upstream.tasks import TasksAgent as TasksUpstream
 from gateway.upstream.webhook import WebhookNotifier
+
+if TYPE_CHECKING:
+    from gateway.server.oauth.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +110,7 @@ class App:
             self.services, self.registry, self.engine, Policy(), self.keys, cursors, self._judge_webhook
         )
         self._not_ready: str | None = "starting"
+        self.tokens, identity = _identity(settings, self.egress, now)
         for id, agent in config.agents.items():
             self.registry.put(_registered(config, id, agent, self.egress, now()))
         self.asgi: ASGIApp = application(
@@ -119,6 +123,7 @@ class App:
             anonymous=settings.anonymous,
             not_ready=lambda: self._not_ready or store.trouble,
             new_id=_new_id,
+            identity=identity,
         )
 
     async def start(self) -> None:
@@ -139,6 +144,8 @@ class App:
         await self.push.aclose()
         await self.registry.aclose()
         await self.store.aclose()
+        if self.tokens is not None:
+            await self.tokens.aclose()
         await self.egress.aclose()
 
     def _judge_webhook(self, url: str) -> None:
@@ -147,12 +154,12 @@ class App:
             raise invalid("url", refused)
 
 
-async def assemble(settings: Settings, *, store: Store | None = None) -> App:
+async def assemble(settings: Settings, *, store: Store | None = None, now: Callable[[], int] = _now) -> App:
     """A gateway that is ready to start. Raises StartError or ConfigError with everything that stands in its way."""
     token = _credential(settings.data)
     node = _new_id()  # this life of the process: what another one left behind is told by it
     try:
-        return App(settings, store or await _store(settings, node), token, node)
+        return App(settings, store or await _store(settings, node), token, node, now=now)
     except StoreProblem as problem:
         raise StartError(Problem("", problem.sentence, problem.hint)) from problem
 
@@ -235,6 +242,16 @@ async def _store(settings: Settings, node: str) -> Store:
     if settings.store == "memory:":
         return MemoryStore(now=_now, node=node)
     return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=node)
+
+
+def _identity(settings: Settings, egress: Egress, now: Callable[[], int]) -> tuple[Tokens | None, Identity | None]:
+    """Who checks access tokens; nobody where no issuer is trusted."""
+    if not settings.config.auth.issuers:
+        return None, None
+    # Imported at first use: a gateway that knows only its own keys needs no library for tokens.
+    from gateway.identity import trusted
+
+    return trusted(settings.config, settings.public_url, egress, now)
 
 
 def _credential(data: Path) -> str:

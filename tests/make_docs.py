@@ -45,12 +45,15 @@ WHAT_TO_DO: dict[Reason, str] = {
     Reason.METHOD_NOT_FOUND: "Check the method's name; A2A 1.0 writes `SendMessage`, not `message/send`.",
     Reason.INVALID_PARAMS: "`fieldViolations` name each wrong field; a messageId used for another message is one.",
     Reason.INTERNAL_ERROR: "A fault of the gateway. The log has the whole story under the incident number.",
-    Reason.UNAUTHENTICATED: "Send `Authorization: Bearer …` with a credential that this gateway gave out.",
-    Reason.PERMISSION_DENIED: "Your credential is good, but no rule allows this.",
+    Reason.UNAUTHENTICATED: "Send `Authorization: Bearer …` with a credential that this gateway gave out, or with "
+    "an access token of an issuer that it trusts; the message says what is wrong with a token.",
+    Reason.PERMISSION_DENIED: "Your credential is good, but no rule allows this, or a token lacks the scopes in "
+    "the challenge.",
     Reason.NOT_FOUND: "No such agent, key or path for you. Hidden and missing are the same.",
     Reason.ALREADY_EXISTS: "An agent of this id is registered already; choose another id.",
     Reason.OVERLOADED: "The agent's queue is full, or a stream was read too slowly. Wait for `Retry-After`.",
-    Reason.UNAVAILABLE: "The agent's card was not read yet, the store cannot write, or the gateway is stopping.",
+    Reason.UNAVAILABLE: "The agent's card was not read yet, the store cannot write, a token's issuer cannot be "
+    "asked, or the gateway is stopping.",
     Reason.EGRESS_REFUSED: "The gateway may not connect there; the message names the setting that would allow it.",
     Reason.UPSTREAM_FAILED: "The remote agent or webhook refused or broke off.",
     Reason.UPSTREAM_TIMEOUT: "The remote agent did not answer in time.",
@@ -104,6 +107,9 @@ ABOUT: dict[str, str] = {
     "gateway.server.head": "The HTTP edge",
     "gateway.dialects.strict_json": "JSON that comes in",
     "gateway.server": "JSON-RPC batches",
+    "gateway.dialects.oauth2": "Access tokens and the issuers behind them",
+    "gateway.server.oauth": "Access tokens and the issuers behind them",
+    "gateway.upstream.documents": "Access tokens and the issuers behind them",
     "gateway.dialects.tasks": "The older agents/tasks messages",
     "gateway.core": "Calls and tasks",
     "gateway.core.turn": "What one task may write",

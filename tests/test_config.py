@@ -34,7 +34,7 @@ from gateway.config import (
 )
 from gateway.config.problems import dotted
 from gateway.config.reference import schema_text
-from gateway.config.sections import KINDS, keys
+from gateway.config.sections import KINDS, Introspection, Issuer, keys
 from gateway.config.source import MAX_BYTES, MAX_DEPTH
 
 ROOT = Path(__file__).parent.parent
@@ -320,6 +320,10 @@ def every_key() -> Iterator[tuple[str, str]]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             sections.append((f"{name}: {{%s: 1}}", field.annotation))
     sections += [(f"agents: {{a: {{{COMPLETE[kind]}, %s: 1}}}}", model) for kind, model in KINDS.items()]
+    sections += [
+        ("auth: {issuers: [{issuer: 'https://idp.example', %s: 1}]}", Issuer),
+        ("auth: {issuers: [{issuer: 'https://idp.example', introspection: {%s: 1}}]}", Introspection),
+    ]
     for text, model in sections:
         yield from ((text, key) for key in keys(model))
 

@@ -31,8 +31,12 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.stores": frozenset({"gateway.model"}),
     "gateway.upstream": frozenset({"gateway.model", "gateway.dialects"}),
     "gateway.server": frozenset({"gateway.model", "gateway.dialects", "gateway.core"}),
+    "gateway.identity": frozenset({f"gateway.{name}" for name in ("config", "dialects", "upstream", "server")}),
     "gateway.app": frozenset(
-        {f"gateway.{name}" for name in ("model", "config", "logs", "dialects", "core", "stores", "upstream", "server")}
+        {
+            f"gateway.{name}"
+            for name in ("model", "config", "logs", "dialects", "core", "stores", "upstream", "server", "identity")
+        }
     ),
     "gateway.cli": frozenset({"gateway.app", "gateway.config", "gateway.model"}),
     "gateway.__main__": frozenset({"gateway.cli"}),
@@ -73,6 +77,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "json": frozenset({"gateway.cli", "gateway.config.reference"}),
     "yaml": frozenset({"gateway.config.source"}),
     "sqlite3": frozenset({"gateway.stores", "agents.librarian"}),
+    "joserfc": frozenset({"gateway.dialects.oauth2.signature"}),
     "jsonrpcserver": frozenset({"gateway.server.dispatch"}),
     "pydantic": frozenset(
         {"gateway.model", "gateway.dialects", "gateway.config", "gateway.app", "gateway.upstream.directory"}
@@ -128,6 +133,7 @@ USES: dict[str, dict[str, str]] = {
 # Imports inside functions: none to hide a cycle, these to keep the start short.
 LATE: dict[tuple[str, str], str] = {
     ("gateway.server.a2a_jsonrpc", "gateway.server.dispatch"): "jsonrpcserver, for what is not one plain call",
+    ("gateway.app", "gateway.identity"): "joserfc, where tokens of others are checked",
     ("gateway.cli.grammar", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
 }
 

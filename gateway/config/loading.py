@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -47,6 +47,7 @@ _REASONS: Mapping[str, str] = {
     "model_type": "must be a mapping (key: value)",
     "model_attributes_type": "must be a mapping (key: value)",
     "union_tag_not_found": "must be a mapping (key: value)",
+    "literal_error": "must be {expected}",
     "greater_than": "must be more than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than_equal": "must be at most {le:g}",
@@ -145,6 +146,21 @@ def _cross_checks(data: Any) -> Iterator[tuple[Loc, str, str]]:
                 yield from _one_kind(name, entry)
                 yield from _alike(_texts(entry.get("tenants"), ("agents", name, "tenants")))
         yield from _default_agent(data.get("server"), list(agents))
+    yield from _issuers(data.get("auth"))
+
+
+def _issuers(auth: object) -> Iterator[tuple[Loc, str, str]]:
+    listed = auth.get("issuers") if isinstance(auth, dict) else None
+    entries = [(i, e) for i, e in enumerate(listed if isinstance(listed, list) else ()) if isinstance(e, dict)]
+    seen: set[object] = set()
+    for index, entry in entries:
+        if (issuer := str(entry.get("issuer"))) in seen:
+            yield ("auth", "issuers", index, "issuer"), "is listed twice", "keep one"
+        seen.add(issuer)
+    asked = [index for index, entry in entries if entry.get("introspection") is not None]
+    for index in asked[1:]:
+        hint = "an opaque token does not say whose it is; keep one"
+        yield ("auth", "issuers", index, "introspection"), "only one issuer can be asked", hint
 
 
 def _texts(value: object, loc: Loc) -> Iterator[tuple[Loc, str]]:
@@ -205,15 +221,15 @@ def _words(kind: str, loc: Loc, context: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _unknown_key(key: str, loc: Loc) -> tuple[str, str]:
-    if len(loc) == 4 and key in KINDS:
+    if _of_an_agent(loc) and key in KINDS:
         return _ONE_KIND, f"keep '{loc[2]}' or '{key}'"
-    if len(loc) == 4 and (owner := next((kind for kind, model in KINDS.items() if key in keys(model)), None)):
+    if _of_an_agent(loc) and (owner := next((kind for kind, model in KINDS.items() if key in keys(model)), None)):
         return _REASONS["extra_forbidden"], f"only agents with '{owner}' have it"
     return _REASONS["extra_forbidden"], did_you_mean(key, keys(_model(loc)))
 
 
 def _has_no_kind(loc: Loc, data: Any) -> bool:
-    return len(loc) == 3 and meant_kind(data["agents"][loc[1]]) is None
+    return loc[0] == "agents" and len(loc) == 3 and meant_kind(data["agents"][loc[1]]) is None
 
 
 # pydantic puts the tag of an agent's kind into the location, third, and `[key]` behind a name it refuses.
@@ -230,8 +246,21 @@ def _model(loc: Loc) -> type[BaseModel]:
     """The section that a refused or missing key belongs to."""
     if len(loc) == 1:
         return Config
-    if len(loc) == 4:
+    if _of_an_agent(loc):
         return KINDS[str(loc[2])]
-    section = Config.model_fields[str(loc[0])].annotation
-    assert isinstance(section, type), section
+    section: type[BaseModel] = Config
+    for name in loc[:-1]:
+        if isinstance(name, str):
+            section = _inside(section.model_fields[name].annotation)
     return section
+
+
+def _of_an_agent(loc: Loc) -> bool:
+    return loc[0] == "agents" and len(loc) == 4
+
+
+def _inside(annotation: Any) -> type[BaseModel]:
+    """The section that a field holds, be it in a list or with None beside it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(_inside(part) for part in get_args(annotation) if part not in (type(None), ...))

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config.loading import DEMO
-from gateway.config.sections import KINDS, Auth, Config, Egress, Server, Store
+from gateway.config.sections import KINDS, Auth, Config, Egress, Introspection, Issuer, Server, Store
 from gateway.config.values import RESERVED
 
 _HEAD = f"""\
@@ -33,9 +33,15 @@ environment over the file, the file over the default. Names are RFC 1123 labels 
 _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "server": (Server,),
     "agents": tuple(KINDS.values()),
-    "auth": (Auth,),
+    "auth": (Auth, Issuer, Introspection),
     "store": (Store,),
     "egress": (Egress,),
+}
+
+# Models that stand inside others, and where.
+_INSIDE: Mapping[type[BaseModel], str] = {
+    Issuer: "each of `auth.issuers`",
+    Introspection: "`introspection` of an issuer",
 }
 
 
@@ -62,7 +68,8 @@ def _section(heading: str, models: tuple[type[BaseModel], ...]) -> str:
 
 def _table(heading: str, model: type[BaseModel]) -> str:
     kind = next((kind for kind, of in KINDS.items() if of is model), None)
-    title = [f"### {heading} with `{kind}`", "", (model.__doc__ or "").strip(), ""] if kind else []
+    name = f"{heading} with `{kind}`" if kind else _INSIDE.get(model)
+    title = [f"### {name}", "", (model.__doc__ or "").strip(), ""] if name else []
     rows = ["| key | type | default | |", "|---|---|---|---|", *_rows(model)]
     return "\n".join([*title, *rows, ""])
 
@@ -81,6 +88,10 @@ def _type(shape: Mapping[str, Any]) -> str:
         return " or ".join(_type(choice) for choice in shape["anyOf"] if choice.get("type") != "null")
     if "const" in shape:
         return f"`{shape['const']}`"
+    if "enum" in shape:
+        return " or ".join(f"`{word}`" for word in shape["enum"])
+    if "$ref" in shape:
+        return "object"
     if "items" in shape:
         return f"list of {_type(shape['items'])}"
     words = {"uri": "URL", "path": "path"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, PrivateAttr, Tag
 
@@ -18,15 +18,18 @@ from gateway.config.values import (
     File,
     Host,
     ImportString,
+    IssuerUrl,
     Items,
     Name,
     Network,
     Origin,
     PrincipalName,
+    Scope,
     StoreUrl,
     TasksUrl,
     Url,
     WebOrigin,
+    Words,
 )
 
 DAY = 86_400.0
@@ -125,10 +128,40 @@ def _name_workers(agents: dict[str, AnyAgent]) -> dict[str, AnyAgent]:
     return agents | {name: agents[name].model_copy(update={"worker": name}) for name in unnamed}
 
 
+class Introspection(Section):
+    """Asking the issuer about each token (RFC 7662), for tokens that only it can read."""
+
+    client_id: str = Field(description="The gateway's own client id at the issuer.")
+    client_secret_file: File = Field(description="File with the secret that belongs to it.")
+    endpoint: Url | None = Field(None, description="URL to ask; from the issuer's metadata if not set.")
+
+
+Algorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
+
+
+class Issuer(Section):
+    """An identity provider whose access tokens are accepted."""
+
+    issuer: IssuerUrl = Field(description="The issuer, exactly as its tokens have it in `iss`.")
+    audience: Words = Field((), description="Values of `aud` that mean this gateway; public_url if not set.")
+    algorithms: Items[Algorithm] = Field(
+        ("ES256", "EdDSA", "Ed25519", "PS256", "RS256"), description="Signature algorithms to accept."
+    )
+    token_types: Items[Literal["at+jwt", "JWT"]] = Field(
+        ("at+jwt",), description="Values of `typ` to accept; JWT for issuers that do not follow RFC 9068."
+    )
+    jwks_uri: Url | None = Field(None, description="URL of its keys; from its metadata if not set.")
+    roles_claim: Words = Field(("roles",), description="Claim with the roles; a list of names leads into objects.")
+    tenant_claim: Words = Field((), description="Claim with the tenant; then every token needs it.")
+    required_scopes: Items[Scope] = Field((), description="Scopes that every token must hold.")
+    introspection: Introspection | None = Field(None, description="Ask the issuer instead of checking a signature.")
+
+
 class Auth(Section):
     """Who may come in."""
 
     anonymous: bool = Field(False, description="Whether calls without a credential are let in; loopback only.")
+    issuers: Items[Issuer] = Field((), description="Identity providers whose access tokens are accepted.")
 
 
 class Store(Section):

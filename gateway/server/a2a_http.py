@@ -36,7 +36,7 @@ class HttpJsonDoor:
     async def answer(self, request: Request, agent: str, tenant: str | None, operation: Operation) -> Answer:
         """The answer to one operation on `agent`; `tenant` is the one in the path."""
         try:
-            who = self._auth.principal(request.headers)
+            who = await self._auth.principal(request.headers, request.path)
             if request.has_content and request.media_type not in MEDIA_TYPES:
                 return Reply(*unsupported_media_type("Send Content-Type: application/a2a+json or application/json"))
             if tenant is not None and tenant not in self._gateway.find(agent, who).tenants:

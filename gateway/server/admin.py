@@ -65,7 +65,7 @@ class Admin:
 
     def _guard(self, use: Use) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            return await use(request, self._auth.principal(dict(request.scope["headers"])))
+            return await use(request, await self._auth.principal(dict(request.scope["headers"])))
 
         return endpoint
 
