@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -124,14 +125,24 @@ class App:
             not_ready=lambda: self._not_ready or store.trouble,
             new_id=_new_id,
             identity=identity,
+            proxies=config.server.trusted_proxies,
         )
 
     async def start(self) -> None:
         await self.keys.start()
+        self._check_identity()
         await self.registry.start()
         await self.recovery.start()
         self.push.start()
         self._not_ready = None
+
+    def _check_identity(self) -> None:
+        """Beyond loopback somebody must be able to say who a caller is; the local credential is for this machine."""
+        if is_loopback(self.settings.host) or self.tokens is not None or self.keys.shared:
+            return
+        hint = "name an identity provider there, or make a key first, on 127.0.0.1: gateway keys add NAME"
+        reason = f"nobody could be told apart on {self.settings.host}, beyond loopback"
+        raise StartError(Problem("auth.issuers", reason, hint))
 
     async def drain(self) -> None:
         """Take nothing new, end streams, let callers have their answers; see `server.drain_seconds`."""
@@ -196,7 +207,13 @@ class Server(uvicorn.Server):
         settings = app.settings
         grace = max(1, int(settings.config.server.drain_seconds))
         config = server_config(
-            cast(Any, app.asgi), settings.host, settings.port, EdgeLimits(), graceful_shutdown=grace, lifespan="off"
+            cast(Any, app.asgi),
+            settings.host,
+            settings.port,
+            EdgeLimits(),
+            graceful_shutdown=grace,
+            lifespan="off",
+            tls=_certificate(settings.config),
         )
         super().__init__(config)
         self._app = app
@@ -219,6 +236,19 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._app.drain()
         await super().shutdown(sockets)
+
+
+def _certificate(config: Config) -> tuple[str, str] | None:
+    """Certificate and key files, tried out. Raises ConfigError."""
+    tls = config.server.tls
+    if tls is None:
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        reason = f"cannot be used: {getattr(error, 'reason', None) or error.strerror or error}"
+        raise ConfigError([config.problem(("server", "tls"), reason, "give PEM files that belong together")]) from error
+    return str(tls.cert), str(tls.key)
 
 
 def listen(host: str, port: int) -> socket.socket:

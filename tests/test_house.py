@@ -56,7 +56,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "httpx2": frozenset({"gateway.upstream.cards", "gateway.upstream.httpx2_transport", "gateway.cli.client"}),
     "idna": frozenset({"gateway.upstream.address"}),
     "socket": frozenset({"gateway.app", "gateway.server.edge", "gateway.upstream.egress"}),
-    "ssl": frozenset({"gateway.upstream.egress"}),
+    "ssl": frozenset({"gateway.upstream.egress", "gateway.app"}),
     "http.client": frozenset(),
     "urllib.request": frozenset(),
     "smtplib": frozenset(),

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config.loading import DEMO
-from gateway.config.sections import KINDS, Auth, Config, Egress, Introspection, Issuer, Server, Store
+from gateway.config.sections import KINDS, Auth, Config, Egress, Introspection, Issuer, Server, Store, Tls
 from gateway.config.values import RESERVED
 
 _HEAD = f"""\
@@ -31,7 +31,7 @@ environment over the file, the file over the default. Names are RFC 1123 labels 
 
 # Heading -> the model under it. A new surface adds its line here.
 _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
-    "server": (Server,),
+    "server": (Server, Tls),
     "agents": tuple(KINDS.values()),
     "auth": (Auth, Issuer, Introspection),
     "store": (Store,),
@@ -40,6 +40,7 @@ _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
 
 # Models that stand inside others, and where.
 _INSIDE: Mapping[type[BaseModel], str] = {
+    Tls: "`server.tls`",
     Issuer: "each of `auth.issuers`",
     Introspection: "`introspection` of an issuer",
 }

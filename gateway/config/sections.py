@@ -15,6 +15,7 @@ from gateway.config.problems import Loc, Problem, dotted, nearest
 from gateway.config.values import (
     NAME_SCHEMA,
     BaseUrl,
+    Cidr,
     File,
     Host,
     ImportString,
@@ -40,6 +41,13 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class Tls(Section):
+    """The gateway's own certificate: it then speaks HTTPS only."""
+
+    cert: File = Field(description="PEM file with the certificate and those that vouch for it.")
+    key: File = Field(description="PEM file with its private key.")
+
+
 class Server(Section):
     """How clients see the gateway."""
 
@@ -49,6 +57,10 @@ class Server(Section):
     default_agent: str | None = Field(None, description="Agent at the root; the first of the file if not set.")
     allowed_hosts: Items[Host] = Field((), description="Further Host headers to accept.")
     cors_origins: Items[WebOrigin] = Field((), description="Web origins whose pages may call the gateway.")
+    tls: Tls | None = Field(None, description="Certificate and key, to end TLS here.")
+    trusted_proxies: Items[Cidr] = Field(
+        (), description="Addresses of the proxies that end TLS; beyond loopback nobody else may connect."
+    )
     # Kubernetes kills after 30 s; what is left of them is for the store to close.
     drain_seconds: float = Field(20.0, ge=0, le=3600, description="Seconds that runs may take to end at shutdown.")
 

@@ -204,6 +204,14 @@ def _network(text: str) -> str:
     raise refuse("is not a network: the address has bits set beyond the prefix", f"did you mean '{meant}'?")
 
 
+def _cidr(text: str) -> str:
+    found = _network(text)
+    try:
+        return str(ipaddress.ip_network(found))
+    except ValueError:
+        raise refuse("must be an address or a CIDR network", "for example 10.0.0.0/8; a name can change") from None
+
+
 def _path(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str):
         return value
@@ -264,6 +272,7 @@ TasksUrl = Annotated[
 ]
 Host = Annotated[str, AfterValidator(_host)]
 Network = Annotated[str, AfterValidator(_network)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
 File = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "format": "path"})]
 StoreUrl = Annotated[
     str, AfterValidator(_store), WithJsonSchema({"type": "string", "pattern": "^(sqlite:///.+|memory:)$"})

@@ -53,6 +53,7 @@ def application(
     not_ready: Callable[[], str | None],
     new_id: Callable[[], str],
     identity: Identity | None = None,
+    proxies: Iterable[str] = (),
 ) -> ASGIApp:
     tokens = None if identity is None else identity.tokens
     auth = Authenticator(keys, anonymous=anonymous, public_url=public_url.rstrip("/"), tokens=tokens)
@@ -80,7 +81,7 @@ def application(
             allow_headers=["Authorization", "Content-Type", "A2A-Version", "A2A-Extensions"],
             expose_headers=["A2A-Extensions", "Retry-After", "WWW-Authenticate"],
         )
-    return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")))
+    return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")), proxies=proxies)
 
 
 def _identity(identity: Identity | None, public_url: str) -> list[Route]:
