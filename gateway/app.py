@@ -44,7 +44,7 @@ from gateway.model.principal import Kind
 from gateway.model.problems import Problem, StartError
 from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits
-from gateway.server.http import Identity, application
+from gateway.server.http import application
 from gateway.stores.memory import MemoryStore
 from gateway.stores.problems import StoreProblem
 from gateway.stores.sqlite import open_sqlite
@@ -58,7 +58,7 @@ from gateway.upstream.tasks import TasksAgent as TasksUpstream
 from gateway.upstream.webhook import WebhookNotifier
 
 if TYPE_CHECKING:
-    from gateway.server.oauth.tokens import Tokens
+    from gateway.identity import Trust
 
 log = logging.getLogger(__name__)
 
@@ -106,12 +106,13 @@ class App:
         self.engine = Engine(self.services)
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.keys = KeyRing(store, now, token)
+        self.trust = _trust(settings, self.egress, store, now)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
         self.gateway = Gateway(
-            self.services, self.registry, self.engine, Policy(), self.keys, cursors, self._judge_webhook
-        )
+            self.services, self.registry, self.engine, Policy(), self.keys, cursors, self._judge_webhook,
+            None if self.trust is None else self.trust.clients,
+        )  # fmt: skip
         self._not_ready: str | None = "starting"
-        self.tokens, identity = _identity(settings, self.egress, now)
         for id, agent in config.agents.items():
             self.registry.put(_registered(config, id, agent, self.egress, now()))
         self.asgi: ASGIApp = application(
@@ -124,12 +125,14 @@ class App:
             anonymous=settings.anonymous,
             not_ready=lambda: self._not_ready or store.trouble,
             new_id=_new_id,
-            identity=identity,
+            identity=None if self.trust is None else self.trust.identity,
             proxies=config.server.trusted_proxies,
         )
 
     async def start(self) -> None:
         await self.keys.start()
+        if self.trust is not None and self.trust.clients is not None:
+            await self.trust.clients.start()
         self._check_identity()
         await self.registry.start()
         await self.recovery.start()
@@ -138,7 +141,7 @@ class App:
 
     def _check_identity(self) -> None:
         """Beyond loopback somebody must be able to say who a caller is; the local credential is for this machine."""
-        if is_loopback(self.settings.host) or self.tokens is not None or self.keys.shared:
+        if is_loopback(self.settings.host) or self.trust is not None or self.keys.shared:
             return
         hint = "name an identity provider there, or make a key first, on 127.0.0.1: gateway keys add NAME"
         reason = f"nobody could be told apart on {self.settings.host}, beyond loopback"
@@ -155,8 +158,8 @@ class App:
         await self.push.aclose()
         await self.registry.aclose()
         await self.store.aclose()
-        if self.tokens is not None:
-            await self.tokens.aclose()
+        if self.trust is not None:
+            await self.trust.tokens.aclose()
         await self.egress.aclose()
 
     def _judge_webhook(self, url: str) -> None:
@@ -274,14 +277,15 @@ async def _store(settings: Settings, node: str) -> Store:
     return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=node)
 
 
-def _identity(settings: Settings, egress: Egress, now: Callable[[], int]) -> tuple[Tokens | None, Identity | None]:
-    """Who checks access tokens; nobody where no issuer is trusted."""
-    if not settings.config.auth.issuers:
-        return None, None
+def _trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], int]) -> Trust | None:
+    """Who checks access tokens and gives them out; nobody where the file does not ask for it."""
+    auth = settings.config.auth
+    if not auth.issuers and auth.authorization_server is None:
+        return None
     # Imported at first use: a gateway that knows only its own keys needs no library for tokens.
-    from gateway.identity import trusted
+    from gateway.identity import trust
 
-    return trusted(settings.config, settings.public_url, egress, now)
+    return trust(settings, egress, store, now, _new_id)
 
 
 def _credential(data: Path) -> str:

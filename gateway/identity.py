@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.config import Config, ConfigError, Issuer
+from starlette.routing import Route
+
+from gateway.config import Config, ConfigError, Issuer, Settings
+from gateway.core.clients import Clients
 from gateway.dialects.oauth2.access_token import Rules
+from gateway.model.ports import Store
 from gateway.server.http import Identity
 from gateway.server.oauth import issuers
 from gateway.server.oauth.keys import IssuerKeys
@@ -15,17 +20,36 @@ from gateway.upstream.documents import IssuerDocuments
 from gateway.upstream.egress import Egress
 
 
-def trusted(config: Config, public_url: str, egress: Egress, now: Callable[[], int]) -> tuple[Tokens, Identity]:
-    """Raises ConfigError at the line of what cannot be used."""
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What `auth` asked for: who knows tokens, what clients are told, and whom we give tokens to ourselves."""
+
+    tokens: Tokens
+    identity: Identity
+    clients: Clients | None
+
+
+def trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], int], new_id: Callable[[], str]) -> Trust:
+    """Raises ConfigError at the line of what cannot be used, StartError for keys that cannot."""
+    config, url = settings.config, settings.public_url.rstrip("/")
     documents = IssuerDocuments(egress)
     entries = config.auth.issuers
-    tokens = Tokens(
-        [_issuer(config, index, entry, public_url, documents, now, lambda: tokens.forget())
-         for index, entry in enumerate(entries)],
-        now,
-    )  # fmt: skip
+    found: list[issuers.Issuer] = [
+        _issuer(config, index, entry, url, documents, now, lambda: tokens.forget())
+        for index, entry in enumerate(entries)
+    ]
+    clients, routes = None, list[Route]()
+    if config.auth.authorization_server is not None:
+        # Imported at first use: authlib only where tokens are given out.
+        from gateway.giving import authorization
+
+        clients = Clients(store.clients, now, lambda: tokens.forget())
+        own, routes = authorization(settings, config.auth.authorization_server, clients, store, now, new_id)
+        found.append(own)
+    tokens = Tokens(found, now)
     scopes = sorted({scope for entry in entries for scope in entry.required_scopes})
-    return tokens, Identity(tokens, tuple(entry.issuer for entry in entries), tuple(scopes))
+    names = tuple(issuer.rules.issuer for issuer in found)
+    return Trust(tokens, Identity(tokens, names, tuple(scopes), routes), clients)
 
 
 def _issuer(
@@ -39,7 +63,7 @@ def _issuer(
 ) -> issuers.Issuer:
     rules = Rules(
         issuer=entry.issuer,
-        audiences=frozenset(entry.audience) or _whole(public_url),
+        audiences=frozenset(entry.audience) or whole(public_url),
         algorithms=frozenset(entry.algorithms),
         types=frozenset(entry.token_types),
         roles_claim=entry.roles_claim,
@@ -59,7 +83,7 @@ def _issuer(
     return issuers.KeyedIssuer(rules, keys, now)
 
 
-def _whole(public_url: str) -> frozenset[str]:
+def whole(public_url: str) -> frozenset[str]:
     """The gateway as an audience. Without a path it has two spellings that mean the same (RFC 3986 §6.2.3)."""
     url = public_url.rstrip("/")
     return frozenset({url, url + "/"} if url.count("/") == 2 else {url})

@@ -10,7 +10,18 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config.loading import DEMO
-from gateway.config.sections import KINDS, Auth, Config, Egress, Introspection, Issuer, Server, Store, Tls
+from gateway.config.sections import (
+    KINDS,
+    Auth,
+    AuthorizationServer,
+    Config,
+    Egress,
+    Introspection,
+    Issuer,
+    Server,
+    Store,
+    Tls,
+)
 from gateway.config.values import RESERVED
 
 _HEAD = f"""\
@@ -33,7 +44,7 @@ environment over the file, the file over the default. Names are RFC 1123 labels 
 _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "server": (Server, Tls),
     "agents": tuple(KINDS.values()),
-    "auth": (Auth, Issuer, Introspection),
+    "auth": (Auth, Issuer, Introspection, AuthorizationServer),
     "store": (Store,),
     "egress": (Egress,),
 }
@@ -42,6 +53,7 @@ _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
 _INSIDE: Mapping[type[BaseModel], str] = {
     Tls: "`server.tls`",
     Issuer: "each of `auth.issuers`",
+    AuthorizationServer: "`auth.authorization_server`",
     Introspection: "`introspection` of an issuer",
 }
 

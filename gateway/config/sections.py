@@ -169,11 +169,23 @@ class Issuer(Section):
     introspection: Introspection | None = Field(None, description="Ask the issuer instead of checking a signature.")
 
 
+class AuthorizationServer(Section):
+    """The gateway gives out access tokens itself, to clients made with `gateway clients add`."""
+
+    # An hour at most: a resource server elsewhere learns of no revocation before a token ends.
+    token_seconds: int = Field(600, ge=60, le=3600, description="Seconds that an access token lives.")
+    algorithm: Literal["ES256", "EdDSA"] = Field("ES256", description="Signature algorithm of its tokens.")
+    rotate_days: int = Field(30, ge=2, le=365, description="Days that a key signs; it is published a day before.")
+
+
 class Auth(Section):
     """Who may come in."""
 
     anonymous: bool = Field(False, description="Whether calls without a credential are let in; loopback only.")
     issuers: Items[Issuer] = Field((), description="Identity providers whose access tokens are accepted.")
+    authorization_server: AuthorizationServer | None = Field(
+        None, description="Give out access tokens; {} does, with the defaults."
+    )
 
 
 class Store(Section):

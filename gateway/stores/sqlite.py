@@ -27,6 +27,7 @@ from gateway.model.ports import (
 )
 from gateway.model.push import PushConfig
 from gateway.stores import changes, rows, schema
+from gateway.stores.clients import SqliteClients
 from gateway.stores.datafolder import FolderLock, prepare
 from gateway.stores.named_sql import SQL
 from gateway.stores.readers import Readers
@@ -82,6 +83,11 @@ class SqliteStore(Store):
         self._node = node
         self._sizes = changes.Sizes()
         self._writer = Writer(connection, on_lost=self._sizes.clear)
+        self._clients = SqliteClients(self._writer.submit, self._read)
+
+    @property
+    def clients(self) -> SqliteClients:
+        return self._clients
 
     @property
     def trouble(self) -> str | None:

@@ -390,8 +390,8 @@ async def test_memory_of_tokens_is_bounded(tmp_path: Path, monkeypatch: pytest.M
     async with house(tmp_path) as (gateway, issuer, _):
         for n in range(20):
             assert await status(gateway, issuer.token(gateway.url, sub=str(n))) == 200
-        assert gateway.app.tokens is not None
-        assert len(gateway.app.tokens._kept) == 5
+        assert gateway.app.trust is not None
+        assert len(gateway.app.trust.tokens._kept) == 5
 
 
 # Introspection.

@@ -307,8 +307,8 @@ async def test_each_filter_has_its_index(
     assert index in plan(db, page, values)[0]
 
 
-# The registry and the keys are read whole; `tasks` and `count_tasks` are templates, tested above.
-_WHOLE = {"agents", "keys", "tasks", "count_tasks"}
+# The registry, keys and clients are read whole; `tasks` and `count_tasks` are templates, tested above.
+_WHOLE = {"agents", "keys", "clients", "revoked_tokens", "tasks", "count_tasks"}
 
 
 @pytest.mark.parametrize("name", sorted(SQL.keys() - _WHOLE))

@@ -31,6 +31,8 @@ SCHEMA = {
     "api_key": "tenant id name prefix hash created revoked",
     "audit": "idx body",
     "event": "tenant task_id first_seq last_seq bodies",
+    "oauth_client": "id hash scopes created revoked",
+    "oauth_revoked": "jti until",
     "outbox": "tenant task_id config_id seq due attempts",
     "push_config": "tenant task_id id doc",
     "reservation": "tenant principal message_id agent digest task_id at settled reply",
@@ -43,6 +45,8 @@ KEYS = {
     "api_key": "tenant id",
     "audit": "idx",
     "event": "tenant task_id last_seq",
+    "oauth_client": "id",
+    "oauth_revoked": "jti",
     "outbox": "tenant task_id config_id seq",
     "push_config": "tenant task_id id",
     "reservation": "tenant principal message_id agent",
@@ -50,6 +54,7 @@ KEYS = {
     "upstream_context": "tenant owner agent context_id",
 }
 INDEXES = {
+    "oauth_revoked_until",
     "outbox_due",
     "reservation_open",
     "task_active",

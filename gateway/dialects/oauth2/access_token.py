@@ -88,6 +88,11 @@ class Rules:
     roles_claim: tuple[str, ...] = ("roles",)
     tenant_claim: tuple[str, ...] = ()
     scopes: frozenset[str] = frozenset()  # every token must hold them
+    label: str = ""  # what its principals are called by; the issuer's own name if not set
+
+    @property
+    def known_as(self) -> str:
+        return self.label or self.issuer
 
 
 @value
@@ -199,7 +204,7 @@ def verified(claims: Mapping[str, JSON], rules: Rules, until: float) -> Verified
     return Verified(
         Principal(
             Kind.OAUTH,
-            name(rules.issuer, claims),
+            name(rules.known_as, claims),
             _tenant(claims, rules.tenant_claim),
             roles=frozenset(_texts(_at(claims, rules.roles_claim))),
             scopes=_scopes(claims),

@@ -66,3 +66,21 @@ def protected_resource(resource: str, issuers: Sequence[str], scopes: Sequence[s
     if scopes:
         document["scopes_supported"] = list(scopes)
     return orjson.dumps(document)
+
+
+def authorization_server(url: str, methods: Sequence[str]) -> bytes:
+    """RFC 8414 §2: exactly what this gateway's server can do, and nothing it cannot."""
+    return orjson.dumps(
+        {
+            "issuer": url,
+            "token_endpoint": f"{url}/oauth/token",
+            "jwks_uri": f"{url}/.well-known/jwks.json",
+            "revocation_endpoint": f"{url}/oauth/revoke",
+            "introspection_endpoint": f"{url}/oauth/introspect",
+            "response_types_supported": [],
+            "grant_types_supported": ["client_credentials"],
+            "token_endpoint_auth_methods_supported": list(methods),
+            "revocation_endpoint_auth_methods_supported": list(methods),
+            "introspection_endpoint_auth_methods_supported": list(methods),
+        }
+    )

@@ -7,9 +7,10 @@ the token's header claims only picks from what the operator and the key allow (R
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
 from joserfc import jwk
 from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
@@ -75,6 +76,54 @@ class VerifyKeys:
         """The key with this id; without one, the only key that fits. Two that fit are none: a guess is no check."""
         fitting = [key for key in self._keys if alg in key.algorithms and kid in (None, key.kid)]
         return fitting[0] if len(fitting) == 1 or (fitting and kid is not None) else None
+
+
+class SignKey:
+    """A key of our own: its private part never leaves this object but to be kept (`kept`)."""
+
+    def __init__(self, alg: str, jose: Any) -> None:
+        self.alg = alg
+        self.kid: str = jose.thumbprint()
+        self._jose = jose
+
+    @classmethod
+    def make(cls, alg: str) -> SignKey:
+        return cls(alg, _MAKERS[alg]())
+
+    @classmethod
+    def read(cls, kept: bytes) -> SignKey:
+        """Raises BadKeys."""
+        try:
+            tree: Any = read(kept)
+            return cls(str(tree.pop("alg")), jwk.import_key(tree))
+        except (GatewayError, JoseError, ValueError, TypeError, KeyError, AttributeError):
+            raise BadKeys("holds no signing key") from None
+
+    def kept(self) -> bytes:
+        return orjson.dumps({**self._jose.as_dict(private=True), "alg": self.alg})
+
+    def public(self) -> dict[str, Any]:
+        """As it is published (RFC 7517 §4)."""
+        return {**self._jose.as_dict(private=False), "kid": self.kid, "use": "sig", "alg": self.alg}
+
+    def verifier(self) -> VerifyKey:
+        return VerifyKey(self.kid, frozenset({self.alg}), self._jose)
+
+    def sign(self, typ: str, claims: Mapping[str, Any]) -> str:
+        """A compact JWS (RFC 7515 §3.1)."""
+        header = {"alg": self.alg, "kid": self.kid, "typ": typ}
+        signed = b".".join(map(_b64, (orjson.dumps(header), orjson.dumps(claims))))
+        return b".".join((signed, _b64(JWSRegistry.algorithms[self.alg].sign(signed, self._jose)))).decode()
+
+
+_MAKERS: Mapping[str, Callable[[], Any]] = {
+    "ES256": lambda: jwk.generate_key("EC", "P-256", private=True),
+    "EdDSA": lambda: jwk.generate_key("OKP", "Ed25519", private=True),
+}
+
+
+def _b64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 def read_keys(document: bytes, allowed: frozenset[str]) -> VerifyKeys:
