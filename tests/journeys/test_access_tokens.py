@@ -242,6 +242,15 @@ async def test_a_new_key_is_found_when_its_first_token_comes(tmp_path: Path) -> 
         assert await status(gateway, old) == 200
 
 
+async def test_a_clock_that_is_set_back_keeps_no_new_key_away(tmp_path: Path) -> None:
+    async with house(tmp_path) as (gateway, issuer, clock):
+        clock.ahead = 10_000
+        assert await status(gateway, issuer.token(gateway.url, exp=2**40)) == 200
+        clock.ahead = 0
+        issuer.keys.insert(0, SigningKey.make("second"))
+        assert await status(gateway, issuer.token(gateway.url)) == 200
+
+
 @pytest.mark.requirement("oauth.jwks.rotation")
 async def test_a_withdrawn_key_takes_its_tokens_with_it_even_those_that_were_remembered(tmp_path: Path) -> None:
     async with house(tmp_path) as (gateway, issuer, clock):

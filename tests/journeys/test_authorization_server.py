@@ -242,6 +242,8 @@ async def test_only_forms_are_taken_and_only_by_post(tmp_path: Path) -> None:
             answer = await gateway.client.post(path, json=GRANT, auth=httpx2.BasicAuth("agent-7", secret))
             assert answer.status_code == 415
             assert (await gateway.client.get(path)).status_code == 405
+            # Nor does an agent's tenant word ever take these paths.
+            assert "WWW-Authenticate" not in (await gateway.client.post(path, headers=A2A)).headers
 
 
 @pytest.mark.security

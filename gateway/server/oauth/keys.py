@@ -114,8 +114,10 @@ class IssuerKeys:
             await asyncio.shield(flight)
 
     def _begin(self, interval: float) -> asyncio.Task[None] | None:
-        if self._flight is None and self._now() / 1000 - self._tried >= interval:
-            self._tried = self._now() / 1000
+        now = self._now() / 1000
+        # A clock that was set back must not keep us from asking until it has caught up.
+        if self._flight is None and not 0 <= now - self._tried < interval:
+            self._tried = now
             self._flight = asyncio.create_task(self._fetch())
             self._flight.add_done_callback(self._landed)
         return self._flight
