@@ -11,12 +11,13 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -87,6 +88,9 @@ from gateway.upstream.secret import Secret
 from gateway.upstream.tasks import TasksAgent as TasksUpstream
 from gateway.upstream.webhook import WebhookNotifier
 
+if TYPE_CHECKING:
+    from gateway.identity import Trust
+
 log = logging.getLogger(__name__)
 
 
@@ -133,6 +137,7 @@ class App:
         self.engine = Engine(self.services)
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.keys = KeyRing(store, now, token)
+        self.trust = _trust(settings, self.egress, store, now)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
         grants = self._grants = Grants(_grants(config))
         policy = self._policy = Policy((*RULES, grants.rule), {RULE: grants.judge})
@@ -151,8 +156,9 @@ class App:
         bridge = AgentTools(self.registry, _new_id)
         self.tools.servers.put(_bridged(bridge, self.registry))
         self.gateway = Gateway(
-            self.services, self.registry, self.engine, policy, self.keys, cursors, self._judge_webhook, self.tools
-        )
+            self.services, self.registry, self.engine, policy, self.keys, cursors, self._judge_webhook, self.tools,
+            None if self.trust is None else self.trust.clients,
+        )  # fmt: skip
         bridge.doors = self.gateway
         self._not_ready: str | None = "starting"
         for id, agent in config.agents.items():
@@ -173,15 +179,28 @@ class App:
             now=now,
             cursors=cursors,
             version=_version(),
+            identity=None if self.trust is None else self.trust.identity,
+            proxies=config.server.trusted_proxies,
         )
 
     async def start(self) -> None:
         await self.keys.start()
+        if self.trust is not None and self.trust.clients is not None:
+            await self.trust.clients.start()
+        self._check_identity()
         await self.registry.start()
         await self.tools.start()
         await self.recovery.start()
         self.push.start()
         self._not_ready = None
+
+    def _check_identity(self) -> None:
+        """Beyond loopback somebody must be able to say who a caller is; the local credential is for this machine."""
+        if is_loopback(self.settings.host) or self.trust is not None or self.keys.shared:
+            return
+        hint = "name an identity provider there, or make a key first, on 127.0.0.1: gateway keys add NAME"
+        reason = f"nobody could be told apart on {self.settings.host}, beyond loopback"
+        raise StartError(Problem("auth.issuers", reason, hint))
 
     async def drain(self) -> None:
         """Take nothing new, end streams, let callers have their answers; see `server.drain_seconds`."""
@@ -195,6 +214,8 @@ class App:
         await self.tools.aclose()
         await self.registry.aclose()
         await self.store.aclose()
+        if self.trust is not None:
+            await self.trust.tokens.aclose()
         await self.egress.aclose()
 
     def _offer(self, entry: Registered, toolset: Toolset) -> None:
@@ -237,12 +258,12 @@ class App:
             raise invalid("url", refused)
 
 
-async def assemble(settings: Settings, *, store: Store | None = None) -> App:
+async def assemble(settings: Settings, *, store: Store | None = None, now: Callable[[], int] = _now) -> App:
     """A gateway that is ready to start. Raises StartError or ConfigError with everything that stands in its way."""
     token = _credential(settings.data)
     node = _new_id()  # this life of the process: what another one left behind is told by it
     try:
-        return App(settings, store or await _store(settings, node), token, node)
+        return App(settings, store or await _store(settings, node), token, node, now=now)
     except StoreProblem as problem:
         raise StartError(Problem("", problem.sentence, problem.hint)) from problem
 
@@ -283,7 +304,13 @@ class Server(uvicorn.Server):
         settings = app.settings
         grace = max(1, int(settings.config.server.drain_seconds))
         config = server_config(
-            cast(Any, app.asgi), settings.host, settings.port, EdgeLimits(), graceful_shutdown=grace, lifespan="off"
+            cast(Any, app.asgi),
+            settings.host,
+            settings.port,
+            EdgeLimits(),
+            graceful_shutdown=grace,
+            lifespan="off",
+            tls=_certificate(settings.config),
         )
         super().__init__(config)
         self._app = app
@@ -308,6 +335,19 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _certificate(config: Config) -> tuple[str, str] | None:
+    """Certificate and key files, tried out. Raises ConfigError."""
+    tls = config.server.tls
+    if tls is None:
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        reason = f"cannot be used: {getattr(error, 'reason', None) or error.strerror or error}"
+        raise ConfigError([config.problem(("server", "tls"), reason, "give PEM files that belong together")]) from error
+    return str(tls.cert), str(tls.key)
+
+
 def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named protocol: asyncio switches Nagle off only where it sees TCP, and accepted sockets inherit it.
@@ -329,6 +369,17 @@ async def _store(settings: Settings, node: str) -> Store:
     if settings.store == "memory:":
         return MemoryStore(now=_now, node=node)
     return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=node)
+
+
+def _trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], int]) -> Trust | None:
+    """Who checks access tokens and gives them out; nobody where the file does not ask for it."""
+    auth = settings.config.auth
+    if not auth.issuers and auth.authorization_server is None:
+        return None
+    # Imported at first use: a gateway that knows only its own keys needs no library for tokens.
+    from gateway.identity import trust
+
+    return trust(settings, egress, store, now, _new_id)
 
 
 def _credential(data: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,14 +121,21 @@ def _dashed(headers: dict[str, str]) -> dict[str, str]:
 
 @asynccontextmanager
 async def running(
-    data: Path, config: str = ECHO, *, base: Path = ROOT, port: int = 0, store: Store | None = None, **flags: Any
+    data: Path,
+    config: str = ECHO,
+    *,
+    base: Path = ROOT,
+    port: int = 0,
+    store: Store | None = None,
+    now: Callable[[], int] | None = None,
+    **flags: Any,
 ) -> AsyncIterator[Gateway]:
-    """A gateway with its data in `data` (its tasks in `store`, if one is given); it listens when the block begins
-    and has closed when it ends."""
+    """A gateway with its data in `data` (its tasks in `store`, by the clock `now`, if they are given); it listens when
+    the block begins and has closed when it ends."""
     listener = listen("127.0.0.1", port)
     flags.setdefault("data", data)
     settings = settle(parse(config, base=base), Flags(port=listener.getsockname()[1], **flags), {}, cwd=base)
-    app = await assemble(settings, store=store)
+    app = await assemble(settings, store=store, **({} if now is None else {"now": now}))
     started = asyncio.get_running_loop().create_future()
     server = Server(app, started.set_result)
     await app.start()

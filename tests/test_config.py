@@ -38,7 +38,7 @@ from gateway.config import (
 )
 from gateway.config.problems import dotted
 from gateway.config.reference import schema_text
-from gateway.config.sections import KINDS, keys
+from gateway.config.sections import KINDS, AuthorizationServer, Introspection, Issuer, Tls, keys
 from gateway.config.source import MAX_BYTES, MAX_DEPTH
 
 ROOT = Path(__file__).parent.parent
@@ -330,6 +330,10 @@ def every_key() -> Iterator[tuple[str, str]]:
         ("tools: {a: {url: 'https://a.example', headers: {x: {%s: 1}}}}", Value),
         ("mounts: {a: {%s: 1}}", MountEntry),
         ("grants: [{to: a, %s: 1}]", GrantEntry),
+        ("server: {tls: {%s: 1}}", Tls),
+        ("auth: {issuers: [{issuer: 'https://idp.example', %s: 1}]}", Issuer),
+        ("auth: {authorization_server: {%s: x}}", AuthorizationServer),
+        ("auth: {issuers: [{issuer: 'https://idp.example', introspection: {%s: 1}}]}", Introspection),
     ]
     for text, model in sections:
         yield from ((text, key) for key in keys(model))
@@ -524,6 +528,9 @@ def test_two_names_that_read_the_same_are_one_too_many(other: str) -> None:
         ("store: {url: 'sqlite:///'}",
          f"store.url: {STORE}"),
         ("egress: {allow: [10.0.0.1/8]}", f"egress.allow[0]: {BITS}; did you mean '10.0.0.0/8'?"),
+        ("server: {trusted_proxies: [10.0.0.1/8]}", f"server.trusted_proxies[0]: {BITS}; did you mean '10.0.0.0/8'?"),
+        ("server: {trusted_proxies: [proxy.lan]}",
+         "server.trusted_proxies[0]: must be an address or a CIDR network; for example 10.0.0.0/8; a name can change"),
         ("egress: {allow: [10.0.0.0/33]}",
          "egress.allow[0]: must be a host, host:port or CIDR network; for example 10.0.0.0/8"),
         ("server: {default_agent: x}",
@@ -638,7 +645,7 @@ def test_anonymous_by_flag_then_file() -> None:
 
 
 def test_anonymous_is_refused_beyond_loopback_at_the_place_that_said_it() -> None:
-    public = "server: {public_url: 'https://gw.example'}\n"
+    public = "server: {public_url: 'https://gw.example', trusted_proxies: [192.0.2.1]}\n"
     reason = "is refused on 0.0.0.0: everyone who reaches it could use the public agents"
     hint = "leave it out, or listen on 127.0.0.1"
     outside = Flags(host="0.0.0.0")
@@ -650,17 +657,29 @@ def test_anonymous_is_refused_beyond_loopback_at_the_place_that_said_it() -> Non
 
 
 def test_listening_beyond_loopback_needs_a_public_url() -> None:
-    assert unsettled("server:\n  allowed_hosts: []\n", Flags(host="0.0.0.0")) == [
+    assert unsettled("server:\n  trusted_proxies: [192.0.2.1]\n", Flags(host="0.0.0.0")) == [
         "gateway.yaml:1: server.public_url: is required to listen on 0.0.0.0, beyond loopback; "
         "set it to the URL that clients use"
     ]
-    assert settled("server: {public_url: 'https://gw.example/'}", Flags(host="::")).public_url == "https://gw.example"
+    server = "server: {public_url: 'https://gw.example/', trusted_proxies: [192.0.2.1, '2001:db8::/32']}"
+    assert settled(server, Flags(host="::")).public_url == "https://gw.example"
+
+
+def test_listening_beyond_loopback_needs_tls_or_the_proxy_that_ends_it() -> None:
+    public = "server:\n  public_url: https://gw.example\n"
+    reason = "is required to listen on 10.0.0.1, beyond loopback; set it, or server.trusted_proxies to the addresses of"
+    outside = Flags(host="10.0.0.1")
+    assert unsettled(public, outside) == [f"gateway.yaml:1: server.tls: {reason} the proxy that ends TLS"]
+    assert settled(public + "  tls: {cert: c.pem, key: k.pem}\n", outside).host == "10.0.0.1"
+    assert unsettled("server: {tls: {cert: c.pem, key: k.pem}}\n") == [
+        "gateway.yaml:1: server.public_url: is required with tls; set it to the name in the certificate"
+    ]
 
 
 def test_rules_that_are_broken_together_are_reported_together() -> None:
     lines = unsettled("", Flags(host="0.0.0.0", port=-1, store="x", anonymous=True), {})
     fields = [line.split(": ")[1] for line in lines]
-    assert sorted(fields) == ["--anonymous", "--data", "--port", "--store", "server.public_url"]
+    assert sorted(fields) == ["--anonymous", "--data", "--port", "--store", "server.public_url", "server.tls"]
 
 
 @pytest.mark.parametrize("host", ["", "[::1]", "a b", "127.1"])

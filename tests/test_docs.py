@@ -229,11 +229,16 @@ def _rest() -> Starlette:
     from gateway.server import ops
     from gateway.server.admin import Admin
     from gateway.server.cards import Cards
+    from gateway.server.oauth.endpoints import Endpoints
+    from gateway.server.protected_resources import ProtectedResources
 
     unused = object()
     cards = Cards(unused, unused, public_url="http://x", default_agent=None, anonymous=False)  # type: ignore[arg-type]
     admin = Admin(unused, unused, cards)  # type: ignore[arg-type]
-    return Starlette(routes=[*cards.routes(), *admin.routes(), *ops.routes(lambda: None)])
+    resources = ProtectedResources("http://x", (), ())
+    oauth = Endpoints(unused, unused, unused)  # type: ignore[arg-type]
+    parts = (cards.routes(), admin.routes(), ops.routes(lambda: None), resources.routes(), oauth.routes())
+    return Starlette(routes=[route for routes in parts for route in routes])
 
 
 def test_the_batch_limit_in_the_prose_is_the_codes() -> None:
@@ -254,7 +259,7 @@ def test_every_gateway_command_that_is_shown_is_one() -> None:
     for path in PLAYED:
         for block in blocks(path):
             for command in re.findall(r"^\$ (.*)$", block.text, re.MULTILINE) if block.language == "console" else ():
-                for words in re.findall(r"(?:^|\(|&& )(?:\.venv/bin/)?gateway ([^|)]*)", command):
+                for words in re.findall(r"(?:^|\(|&& )(?:\.venv/bin/)?gateway ([^|)>]*)", command):
                     parse(shlex.split(words.rstrip()))
 
 
@@ -395,7 +400,9 @@ class Terminal:
     def _plain(self, text: str) -> str:
         """Without what depends on where this runs, and with one space between columns."""
         text = text.replace(str(self.home), "~")
-        text = re.sub(r"(?:GATEWAY_\w+=\S+ )*[\w./-]*\bgateway (?=send|tasks|agents|keys|serve)", "gateway ", text)
+        text = re.sub(
+            r"(?:GATEWAY_\w+=\S+ )*[\w./-]*\bgateway (?=send|tasks|agents|keys|clients|token|serve)", "gateway ", text
+        )
         return "".join(re.sub(r" +", " ", line).strip() + "\n" for line in text.splitlines())
 
     def close(self) -> None:

@@ -31,8 +31,17 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.stores": frozenset({"gateway.model"}),
     "gateway.upstream": frozenset({"gateway.model", "gateway.dialects"}),
     "gateway.server": frozenset({"gateway.model", "gateway.dialects", "gateway.core"}),
+    "gateway.identity": frozenset(
+        {f"gateway.{name}" for name in ("config", "model", "core", "dialects", "upstream", "server", "giving")}
+    ),
+    "gateway.giving": frozenset(
+        {f"gateway.{name}" for name in ("config", "model", "core", "dialects", "stores", "server")}
+    ),
     "gateway.app": frozenset(
-        {f"gateway.{name}" for name in ("model", "config", "logs", "dialects", "core", "stores", "upstream", "server")}
+        {
+            f"gateway.{name}"
+            for name in ("model", "config", "logs", "dialects", "core", "stores", "upstream", "server", "identity")
+        }
     ),
     "gateway.cli": frozenset({"gateway.app", "gateway.config", "gateway.model"}),
     "gateway.__main__": frozenset({"gateway.cli"}),
@@ -52,7 +61,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "httpx2": frozenset({"gateway.upstream.cards", "gateway.upstream.httpx2_transport", "gateway.cli.client"}),
     "idna": frozenset({"gateway.upstream.address"}),
     "socket": frozenset({"gateway.app", "gateway.server.edge", "gateway.upstream.http1", "gateway.upstream.pool"}),
-    "ssl": frozenset({"gateway.upstream.egress", "gateway.upstream.pool"}),
+    "ssl": frozenset({"gateway.app", "gateway.upstream.egress", "gateway.upstream.pool"}),
     "select": frozenset({"gateway.upstream.http1", "gateway.upstream.watchdog"}),
     "http.client": frozenset(),
     "urllib.request": frozenset(),
@@ -61,7 +70,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "httptools": frozenset({"gateway.server.edge", "gateway.upstream.http1"}),
     "uvicorn": frozenset({"gateway.server.edge", "gateway.app"}),
     "uvloop": frozenset({"gateway.cli.serve"}),
-    "starlette": frozenset({"gateway.server", "gateway.app"}),
+    "starlette": frozenset({"gateway.server", "gateway.app", "gateway.identity", "gateway.giving"}),
     # Other processes, and code by name.
     "subprocess": frozenset(),
     "multiprocessing": frozenset(),
@@ -76,6 +85,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "json": frozenset({"gateway.cli", "gateway.config.reference", "gateway.model.tool"}),
     "yaml": frozenset({"gateway.config.source"}),
     "sqlite3": frozenset({"gateway.stores", "agents.librarian"}),
+    "authlib": frozenset({"gateway.server.oauth.authorization_server", "gateway.server.oauth.endpoints"}),
+    "joserfc": frozenset({"gateway.dialects.oauth2.signature"}),
     "jsonrpcserver": frozenset({"gateway.server.dispatch"}),
     "pydantic": frozenset(
         {"gateway.model", "gateway.dialects", "gateway.config", "gateway.app", "gateway.upstream.directory"}
@@ -158,6 +169,9 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.server.a2a_jsonrpc", "gateway.server.dispatch"): "jsonrpcserver, for what is not one plain call",
     ("gateway.server.mcp.seal", "cryptography.exceptions"): "only when something sealed comes or goes",
     ("gateway.server.mcp.seal", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
+    ("gateway.app", "gateway.identity"): "joserfc, where tokens are checked",
+    ("gateway.identity", "gateway.giving"): "authlib, where tokens are given out",
+    ("gateway.cli.token", "gateway.cli.client"): "the HTTP client, which printing a file does not need",
     ("gateway.cli.grammar", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
 }
 
@@ -433,8 +447,8 @@ def test_commands_that_only_talk_load_no_server() -> None:
     assert not loaded & (HEAVY | {"httptools", "starlette", "uvicorn", "pydantic"})
 
 
-def test_a_started_gateway_loads_nothing_that_its_surfaces_do_not_need(tmp_path: Path) -> None:
-    code = """
+# Starts and stops a gateway on the folder that is its first word, with the file that is its second, if there is one.
+_START = """
 import asyncio, sys
 from pathlib import Path
 import gateway.cli.serve
@@ -443,13 +457,29 @@ from gateway.config import Flags, load, settle
 
 async def start():
     data = Path(sys.argv[1])
-    settings = settle(load(None, cwd=data), Flags(port=8080, data=data), {})
-    app = await assemble(settings)
+    config = load(Path(sys.argv[2]) if sys.argv[2:] else None, cwd=data)
+    app = await assemble(settle(config, Flags(port=8080, data=data), {}))
     await app.start()
     await app.aclose()
 
 asyncio.run(start())
 """
-    loaded = _loaded(code, tmp_path)
+
+
+def test_a_started_gateway_loads_nothing_that_its_surfaces_do_not_need(tmp_path: Path) -> None:
+    loaded = _loaded(_START, tmp_path)
     assert "starlette" in loaded
     assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("auth", "brings"),
+    [
+        ("issuers: [{issuer: 'https://idp.example'}]", {"joserfc", "cryptography"}),
+        ("authorization_server: {}", {"joserfc", "cryptography", "authlib"}),
+    ],
+)
+def test_a_gateway_that_knows_tokens_loads_what_it_needs_for_them(tmp_path: Path, auth: str, brings: set[str]) -> None:
+    file = tmp_path / "gw.yaml"
+    file.write_text(f"auth: {{{auth}}}\n")
+    assert _loaded(_START, tmp_path, file) & HEAVY == brings

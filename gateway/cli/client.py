@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -59,6 +59,18 @@ class Gateway:
 
     def post(self, *path: str, body: Json | None = None, verb: str = "") -> Json:
         return self._request("POST", _path(path, verb), json=body)
+
+    def form(self, *path: str, form: dict[str, str], auth: httpx2.Auth) -> Json:
+        """The answer to a form that is sent with another credential than ours."""
+        try:
+            response = self._http.post(_path(path), data=form, auth=auth)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+        answer = self._object(response, response.content)
+        if response.status_code >= 400:
+            said = answer.get("error_description") or answer.get("error")
+            raise Stop(str(said) if isinstance(said, str) else _sentence(answer, "The gateway refused."))
+        return answer
 
     def delete(self, *path: str) -> None:
         self._request("DELETE", _path(path))
@@ -137,6 +149,19 @@ class Gateway:
             return Unreachable(f"The connection to {url} broke ({_reason(error)}).", sent=True)
         hint = f"Start it with: {self.place.serve()}" if self.place.loopback else "Is GATEWAY_URL right?"
         return Unreachable(f"No gateway answers at {url}: {_reason(error)}. {hint}", sent=False)
+
+
+def access_token(place: Place, client: str, secret: str, scopes: Sequence[str], resource: str) -> str:
+    """An access token of the gateway's own authorization server, by client credentials. Raises Stop, Unreachable."""
+    if place.url.startswith("http:") and not place.loopback:
+        raise Stop(f"{place.url} is not on this machine and not https, so the secret is not sent there.")
+    form = {"grant_type": "client_credentials", "resource": resource}
+    if scopes:
+        form["scope"] = " ".join(scopes)
+    basic = httpx2.BasicAuth(quote(client, safe=""), quote(secret, safe=""))
+    with Gateway(place) as gateway:
+        answer = gateway.form("oauth", "token", form=form, auth=basic)
+    return str(answer.get("access_token"))
 
 
 def events(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ CLIENTS = ("claude-code", "cursor", "vscode", "inspector")
 ENVIRONMENT = {
     "GATEWAY_URL": "Where the running gateway is. Default: `http://127.0.0.1:8080`.",
     "GATEWAY_TOKEN": "The credential. Default: the content of `token` in the data folder.",
+    "GATEWAY_CLIENT_SECRET": "The secret of the client that `gateway token --client` gets a token for.",
     "GATEWAY_DATA": "The data folder. Default: `$XDG_DATA_HOME/gateway`, else `~/.local/share/gateway`.",
     "GATEWAY_CONFIG": "The file of `serve`. Default: `./gateway.yaml` if it is there, else a demo.",
 }
@@ -69,8 +70,19 @@ def program() -> Parser:
         help="Let calls without a credential use public agents; loopback only.",
     )
 
-    token = top.command("token", "Print the local credential of the data folder.", "token:token")
+    token = top.command(
+        "token", "Print the local credential of the data folder, or get an access token for a client.", "token:token"
+    )
     _data_folder(token)
+    token.add_argument("--client", metavar="ID", help="Get an access token for this client instead.")
+    token.add_argument(
+        "--secret-file",
+        type=Path,
+        metavar="FILE",
+        help="Where the client's secret is. Default: GATEWAY_CLIENT_SECRET.",
+    )
+    token.add_argument("--scope", action="append", default=[], metavar="SCOPE", help="Ask for this scope only.")
+    token.add_argument("--agent", metavar="ID", help="Get a token for this agent only.")
 
     send = top.command("send", "Send a message to an agent and print its answer as it comes.", "send:send")
     send.add_argument("agent", metavar="AGENT", help="The agent's id, as `gateway agents list` shows it.")
@@ -175,7 +187,17 @@ def program() -> Parser:
     connect.add_argument("--write", action="store_true", help="Write them into the client's file in this folder.")
     _data_folder(connect)
 
-    for noun in (tasks, agents, keys, tools):
+    clients = top.command("clients", "Make, list and revoke clients of the gateway's authorization server.")
+    made = clients.command("add", "Make a client. Its secret is shown this one time.", "clients:add_client")
+    made.add_argument("id", metavar="NAME", help="The client's id; the caller is known by it.")
+    made.add_argument("--scope", action="append", default=[], metavar="SCOPE", help="A scope it may have.")
+    all_of_them = clients.command("list", "List the clients, without their secrets.", "clients:list_clients")
+    ended = clients.command("revoke", "Revoke a client and the tokens that it has.", "clients:revoke_client")
+    ended.add_argument("id", metavar="NAME", help="The client's id, as `gateway clients list` shows it.")
+    for verb in (made, all_of_them):
+        _json(verb)
+
+    for noun in (tasks, agents, keys, tools, clients):
         for verb in noun.subcommands.values():
             _data_folder(verb)
     return top

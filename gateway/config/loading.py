@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -162,6 +162,21 @@ def _cross_checks(data: Any) -> Iterator[tuple[Loc, str, str]]:
     if isinstance(tools, dict):
         yield from _alike((("tools", name), name) for name in tools)
     yield from cross_checks(data)
+    yield from _issuers(data.get("auth"))
+
+
+def _issuers(auth: object) -> Iterator[tuple[Loc, str, str]]:
+    listed = auth.get("issuers") if isinstance(auth, dict) else None
+    entries = [(i, e) for i, e in enumerate(listed if isinstance(listed, list) else ()) if isinstance(e, dict)]
+    seen: set[object] = set()
+    for index, entry in entries:
+        if (issuer := str(entry.get("issuer"))) in seen:
+            yield ("auth", "issuers", index, "issuer"), "is listed twice", "keep one"
+        seen.add(issuer)
+    asked = [index for index, entry in entries if entry.get("introspection") is not None]
+    for index in asked[1:]:
+        hint = "an opaque token does not say whose it is; keep one"
+        yield ("auth", "issuers", index, "introspection"), "only one issuer can be asked", hint
 
 
 def _texts(value: object, loc: Loc) -> Iterator[tuple[Loc, str]]:
@@ -222,11 +237,10 @@ def _words(kind: str, loc: Loc, context: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _unknown_key(key: str, loc: Loc) -> tuple[str, str]:
-    agent = loc[0] == "agents" and len(loc) == 4
-    if agent and key in KINDS:
+    if _of_an_agent(loc) and key in KINDS:
         return _ONE_KIND, f"keep '{loc[2]}' or '{key}'"
-    if agent and (kind := next((kind for kind, model in KINDS.items() if key in keys(model)), None)):
-        return _REASONS["extra_forbidden"], f"only agents with '{kind}' have it"
+    if _of_an_agent(loc) and (owner := next((kind for kind, model in KINDS.items() if key in keys(model)), None)):
+        return _REASONS["extra_forbidden"], f"only agents with '{owner}' have it"
     return _REASONS["extra_forbidden"], did_you_mean(key, keys(_model(loc)))
 
 
@@ -250,8 +264,21 @@ def _model(loc: Loc) -> type[BaseModel]:
         return Config
     if loc[0] in ENTRIES:
         return owner(loc)
-    if len(loc) == 4:
+    if _of_an_agent(loc):
         return KINDS[str(loc[2])]
-    section = Config.model_fields[str(loc[0])].annotation
-    assert isinstance(section, type), section
+    section: type[BaseModel] = Config
+    for name in loc[:-1]:
+        if isinstance(name, str):
+            section = _inside(section.model_fields[name].annotation)
     return section
+
+
+def _of_an_agent(loc: Loc) -> bool:
+    return loc[0] == "agents" and len(loc) == 4
+
+
+def _inside(annotation: Any) -> type[BaseModel]:
+    """The section that a field holds, be it in a list or with None beside it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(_inside(part) for part in get_args(annotation) if part not in (type(None), ...))

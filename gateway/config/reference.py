@@ -10,7 +10,18 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config.loading import DEMO
-from gateway.config.sections import KINDS, Auth, Config, Egress, Server, Store
+from gateway.config.sections import (
+    KINDS,
+    Auth,
+    AuthorizationServer,
+    Config,
+    Egress,
+    Introspection,
+    Issuer,
+    Server,
+    Store,
+    Tls,
+)
 from gateway.config.tools import GrantEntry, MountEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED
 
@@ -33,14 +44,22 @@ environment over the file, the file over the default. Names are RFC 1123 labels 
 
 # Heading -> the model under it. A new surface adds its line here.
 _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
-    "server": (Server,),
+    "server": (Server, Tls),
     "agents": tuple(KINDS.values()),
     "tools": (ToolServerEntry, Value),
     "mounts": (MountEntry,),
     "grants": (GrantEntry,),
-    "auth": (Auth,),
+    "auth": (Auth, Issuer, Introspection, AuthorizationServer),
     "store": (Store,),
     "egress": (Egress,),
+}
+
+# Models that stand inside others, and where.
+_INSIDE: Mapping[type[BaseModel], str] = {
+    Tls: "`server.tls`",
+    Issuer: "each of `auth.issuers`",
+    AuthorizationServer: "`auth.authorization_server`",
+    Introspection: "`introspection` of an issuer",
 }
 
 
@@ -67,9 +86,8 @@ def _section(heading: str, models: tuple[type[BaseModel], ...]) -> str:
 
 def _table(heading: str, model: type[BaseModel]) -> str:
     kind = next((kind for kind, of in KINDS.items() if of is model), None)
-    title = [f"### {heading} with `{kind}`", "", (model.__doc__ or "").strip(), ""] if kind else []
-    if model is Value:
-        title = ["### a value of headers and env", "", (model.__doc__ or "").strip(), ""]
+    name = f"{heading} with `{kind}`" if kind else _INSIDE.get(model)
+    title = [f"### {name}", "", (model.__doc__ or "").strip(), ""] if name else []
     rows = ["| key | type | default | |", "|---|---|---|---|", *_rows(model)]
     return "\n".join([*title, *rows, ""])
 
@@ -90,6 +108,10 @@ def _type(shape: Mapping[str, Any]) -> str:
         return " or ".join(_type(choice) for choice in shape["anyOf"] if choice.get("type") != "null")
     if "const" in shape:
         return f"`{shape['const']}`"
+    if "enum" in shape:
+        return " or ".join(f"`{word}`" for word in shape["enum"])
+    if "$ref" in shape:
+        return "object"
     if "items" in shape:
         return f"list of {_type(shape['items'])}"
     words = {"uri": "URL", "path": "path"}

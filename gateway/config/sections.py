@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, PrivateAttr, Tag
 
@@ -16,18 +16,22 @@ from gateway.config.tools import GrantEntry, Mounts, Tools
 from gateway.config.values import (
     NAME_SCHEMA,
     BaseUrl,
+    Cidr,
     File,
     Host,
     ImportString,
+    IssuerUrl,
     Items,
     Name,
     Network,
     Origin,
     PrincipalName,
+    Scope,
     StoreUrl,
     TasksUrl,
     Url,
     WebOrigin,
+    Words,
 )
 
 DAY = 86_400.0
@@ -36,6 +40,13 @@ DAY = 86_400.0
 class Section(BaseModel):
     # strict: `public: "no"` is a question to the operator, never a True.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Tls(Section):
+    """The gateway's own certificate: it then speaks HTTPS only."""
+
+    cert: File = Field(description="PEM file with the certificate and those that vouch for it.")
+    key: File = Field(description="PEM file with its private key.")
 
 
 class Server(Section):
@@ -47,6 +58,10 @@ class Server(Section):
     default_agent: str | None = Field(None, description="Agent at the root; the first of the file if not set.")
     allowed_hosts: Items[Host] = Field((), description="Further Host headers to accept.")
     cors_origins: Items[WebOrigin] = Field((), description="Web origins whose pages may call the gateway.")
+    tls: Tls | None = Field(None, description="Certificate and key, to end TLS here.")
+    trusted_proxies: Items[Cidr] = Field(
+        (), description="Addresses of the proxies that end TLS; beyond loopback nobody else may connect."
+    )
     # Kubernetes kills after 30 s; what is left of them is for the store to close.
     drain_seconds: float = Field(20.0, ge=0, le=3600, description="Seconds that runs may take to end at shutdown.")
 
@@ -138,10 +153,52 @@ def _name_workers(agents: dict[str, AnyAgent]) -> dict[str, AnyAgent]:
     return agents | {name: agents[name].model_copy(update={"worker": name}) for name in unnamed}
 
 
+class Introspection(Section):
+    """Asking the issuer about each token (RFC 7662), for tokens that only it can read."""
+
+    client_id: str = Field(description="The gateway's own client id at the issuer.")
+    client_secret_file: File = Field(description="File with the secret that belongs to it.")
+    endpoint: Url | None = Field(None, description="URL to ask; from the issuer's metadata if not set.")
+
+
+Algorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
+
+
+class Issuer(Section):
+    """An identity provider whose access tokens are accepted."""
+
+    issuer: IssuerUrl = Field(description="The issuer, exactly as its tokens have it in `iss`.")
+    audience: Words = Field((), description="Values of `aud` that mean this gateway; public_url if not set.")
+    algorithms: Items[Algorithm] = Field(
+        ("ES256", "EdDSA", "Ed25519", "PS256", "RS256"), description="Signature algorithms to accept."
+    )
+    token_types: Items[Literal["at+jwt", "JWT"]] = Field(
+        ("at+jwt",), description="Values of `typ` to accept; JWT for issuers that do not follow RFC 9068."
+    )
+    jwks_uri: Url | None = Field(None, description="URL of its keys; from its metadata if not set.")
+    roles_claim: Words = Field(("roles",), description="Claim with the roles; a list of names leads into objects.")
+    tenant_claim: Words = Field((), description="Claim with the tenant; then every token needs it.")
+    required_scopes: Items[Scope] = Field((), description="Scopes that every token must hold.")
+    introspection: Introspection | None = Field(None, description="Ask the issuer instead of checking a signature.")
+
+
+class AuthorizationServer(Section):
+    """The gateway gives out access tokens itself, to clients made with `gateway clients add`."""
+
+    # An hour at most: a resource server elsewhere learns of no revocation before a token ends.
+    token_seconds: int = Field(600, ge=60, le=3600, description="Seconds that an access token lives.")
+    algorithm: Literal["ES256", "EdDSA"] = Field("ES256", description="Signature algorithm of its tokens.")
+    rotate_days: int = Field(30, ge=2, le=365, description="Days that a key signs; it is published a day before.")
+
+
 class Auth(Section):
     """Who may come in."""
 
     anonymous: bool = Field(False, description="Whether calls without a credential are let in; loopback only.")
+    issuers: Items[Issuer] = Field((), description="Identity providers whose access tokens are accepted.")
+    authorization_server: AuthorizationServer | None = Field(
+        None, description="Give out access tokens; {} does, with the defaults."
+    )
 
 
 class Store(Section):

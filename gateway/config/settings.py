@@ -127,6 +127,13 @@ def _listening(config: Config, host: str, port: int) -> Iterator[Problem]:
     elif not is_loopback(host) and config.server.public_url is None:
         reason = f"is required to listen on {host}, beyond loopback"
         yield config.problem(("server", "public_url"), reason, "set it to the URL that clients use")
+    elif config.server.tls is not None and config.server.public_url is None:
+        yield config.problem(("server", "public_url"), "is required with tls", "set it to the name in the certificate")
+    if is_host(host) and not is_loopback(host) and config.server.tls is None and not config.server.trusted_proxies:
+        # Credentials would cross the network in the clear.
+        reason = f"is required to listen on {host}, beyond loopback"
+        hint = "set it, or server.trusted_proxies to the addresses of the proxy that ends TLS"
+        yield config.problem(("server", "tls"), reason, hint)
     if not 0 <= port <= 65535:
         yield _flag("--port", "must be 0 to 65535", "0 lets the system choose")
 

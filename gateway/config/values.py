@@ -38,6 +38,7 @@ RESERVED = frozenset(
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _IMPORT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _PRINCIPAL = re.compile(r"[!-~]{1,128}")
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}")  # RFC 6749 §3.3
 _DNS_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\]|([^:\[\]]+))(?::([0-9]{1,5}))?")
 
@@ -136,6 +137,33 @@ def _base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _issuer(text: str) -> str:
+    """RFC 8414 §2. Compared as text with what tokens say, so it stays as it is written."""
+    parts = urlsplit(_url(text))
+    if "?" in text:
+        raise refuse("must not have a query", "leave out '?' and what follows")
+    if parts.scheme != "https" and not _is_local(parts.hostname or ""):
+        raise refuse("must be https", "keys that travel in the clear can be anybody's")
+    return text
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _scope(text: str) -> str:
+    if not _SCOPE.fullmatch(text):
+        raise refuse("must be a scope: visible ASCII characters without quotes, backslashes and spaces")
+    return text
+
+
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 def _web_origin(text: str) -> str:
     if text == "*":
         raise refuse("must name an origin; '*' would let every web page in", "list the origins, one by one")
@@ -174,6 +202,14 @@ def _network(text: str) -> str:
         raise refuse("must be a host, host:port or CIDR network", "for example 10.0.0.0/8") from None
     # Host bits that are set are a slip in the address or in the length; a guess would open or shut too much.
     raise refuse("is not a network: the address has bits set beyond the prefix", f"did you mean '{meant}'?")
+
+
+def _cidr(text: str) -> str:
+    found = _network(text)
+    try:
+        return str(ipaddress.ip_network(found))
+    except ValueError:
+        raise refuse("must be an address or a CIDR network", "for example 10.0.0.0/8; a name can change") from None
 
 
 def _path(value: object, info: ValidationInfo) -> object:
@@ -218,6 +254,15 @@ Name = Annotated[str, AfterValidator(_name), WithJsonSchema(NAME_SCHEMA)]
 ImportString = Annotated[str, AfterValidator(_import_string)]
 PrincipalName = Annotated[str, AfterValidator(_principal)]
 Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "format": "uri"})]
+IssuerUrl = Annotated[str, AfterValidator(_issuer), WithJsonSchema({"type": "string", "format": "uri"})]
+Scope = Annotated[str, AfterValidator(_scope)]
+# One word, or a list of them.
+Words = Annotated[
+    tuple[str, ...],
+    Field(strict=False),
+    BeforeValidator(_one_or_more),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 BaseUrl = Annotated[str, AfterValidator(_base_url), WithJsonSchema({"type": "string", "format": "uri"})]
 WebOrigin = Annotated[str, AfterValidator(_web_origin), WithJsonSchema({"type": "string", "format": "uri"})]
 TasksUrl = Annotated[
@@ -227,6 +272,7 @@ TasksUrl = Annotated[
 ]
 Host = Annotated[str, AfterValidator(_host)]
 Network = Annotated[str, AfterValidator(_network)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
 File = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "format": "path"})]
 StoreUrl = Annotated[
     str, AfterValidator(_store), WithJsonSchema({"type": "string", "pattern": "^(sqlite:///.+|memory:)$"})

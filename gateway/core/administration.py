@@ -6,9 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.core.audit import Ticket
+from gateway.core.clients import Clients, NewClient
 from gateway.core.keys import KeyRing, NewKey
 from gateway.core.registry import Registered, Registry
-from gateway.model.call import AddAgent, AddKey, ListAgents, ListKeys, RemoveAgent, RevokeKey
+from gateway.model.call import (
+    AddAgent,
+    AddClient,
+    AddKey,
+    ListAgents,
+    ListClients,
+    ListKeys,
+    RemoveAgent,
+    RevokeClient,
+    RevokeKey,
+)
+from gateway.model.clients import ClientRecord
+from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import KeyRecord
 from gateway.model.principal import Kind
 
@@ -22,9 +35,10 @@ class Catalogue:
 
 
 class Administration:
-    def __init__(self, registry: Registry, keys: KeyRing) -> None:
+    def __init__(self, registry: Registry, keys: KeyRing, clients: Clients | None) -> None:
         self._registry = registry
         self._keys = keys
+        self._clients = clients
 
     async def list_agents(self, call: ListAgents, ticket: Ticket, entry: None) -> Catalogue:
         return Catalogue(tuple(self._registry.all()), tuple(record.id for record in self._registry.shadowed()))
@@ -44,3 +58,18 @@ class Administration:
 
     async def revoke_key(self, call: RevokeKey, ticket: Ticket, entry: None) -> None:
         await self._keys.revoke(call.id)
+
+    async def add_client(self, call: AddClient, ticket: Ticket, entry: None) -> NewClient:
+        return await self._server().add(call.id, call.scopes)
+
+    async def list_clients(self, call: ListClients, ticket: Ticket, entry: None) -> Sequence[ClientRecord]:
+        return self._server().all()
+
+    async def revoke_client(self, call: RevokeClient, ticket: Ticket, entry: None) -> None:
+        await self._server().revoke(call.id)
+
+    def _server(self) -> Clients:
+        if self._clients is None:
+            message = "This gateway gives out no tokens; auth.authorization_server in its file would let it"
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, message)
+        return self._clients

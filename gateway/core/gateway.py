@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.core.administration import Administration
 from gateway.core.audit import Recorder, Ticket
+from gateway.core.clients import Clients
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.keys import KeyRing
@@ -54,6 +55,7 @@ class Gateway:
         cursors: Cursors,
         judge_webhook: Callable[[str], None],
         tools: Tools,
+        clients: Clients | None = None,
     ) -> None:
         self.registry = registry
         self.tools = tools
@@ -65,7 +67,7 @@ class Gateway:
         engine.front = self
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder)
         self._results = Results(services, engine, self.tasks, policy)
-        self._uses = _uses(self._messages, self.tasks, pushes, self._results, Administration(registry, keys))
+        self._uses = _uses(self._messages, self.tasks, pushes, self._results, Administration(registry, keys, clients))
 
     async def handle(self, call: Call | ToolCall, who: Principal) -> Any:
         """The result of one call; its type follows from the call's (see the use cases).
@@ -195,6 +197,9 @@ def _uses(
         verbs.AddKey: administration.add_key,
         verbs.ListKeys: administration.list_keys,
         verbs.RevokeKey: administration.revoke_key,
+        verbs.AddClient: administration.add_client,
+        verbs.ListClients: administration.list_clients,
+        verbs.RevokeClient: administration.revoke_client,
     }
 
 

@@ -42,16 +42,21 @@ class KeyRing:
         self._now = now
         self._local = None if local is None else fingerprint(local.encode())
         self._records: dict[str, KeyRecord] = {}
-        self._known: dict[bytes, Principal] = {}
+        self._principals: dict[bytes, Principal] = {}
         self._rebuild()
 
     async def start(self) -> None:
         self._records = {record.id: record for record in await self._store.keys()}
         self._rebuild()
 
-    def identify(self, secret: bytes) -> Principal | None:
-        """The principal behind a presented credential. Looking up a hash leaks no timing about the secret."""
-        return self._known.get(fingerprint(secret))
+    def known(self, mark: bytes) -> Principal | None:
+        """The principal behind the credential with this fingerprint. Looking up a hash leaks no timing about it."""
+        return self._principals.get(mark)
+
+    @property
+    def shared(self) -> bool:
+        """Whether anybody but the machine itself has a credential here."""
+        return len(self._principals) > (self._local is not None)
 
     def all(self) -> Sequence[KeyRecord]:
         return tuple(self._records.values())
@@ -85,10 +90,10 @@ class KeyRing:
         self._rebuild()
 
     def _rebuild(self) -> None:
-        self._known = {
+        self._principals = {
             record.hash: Principal(Kind.KEY, record.name, record.tenant)
             for record in self._records.values()
             if record.revoked is None
         }
         if self._local is not None:
-            self._known[self._local] = LOCAL
+            self._principals[self._local] = LOCAL

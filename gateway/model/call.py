@@ -191,6 +191,27 @@ class RevokeKey:
     agent: None = None
 
 
+@value
+class AddClient:
+    verb: ClassVar[str] = "AddClient"
+    id: str
+    scopes: tuple[str, ...]
+    agent: None = None
+
+
+@value
+class ListClients:
+    verb: ClassVar[str] = "ListClients"
+    agent: None = None
+
+
+@value
+class RevokeClient:
+    verb: ClassVar[str] = "RevokeClient"
+    id: str
+    agent: None = None
+
+
 Call: TypeAlias = (
     SendMessage
     | GetTask
@@ -211,6 +232,9 @@ Call: TypeAlias = (
     | AddKey
     | ListKeys
     | RevokeKey
+    | AddClient
+    | ListClients
+    | RevokeClient
 )
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from gateway.model.agent import Agent, Upstream
 from gateway.model.audit import AuditEntry
 from gateway.model.card import AgentCard
+from gateway.model.clients import ClientStore
 from gateway.model.message import Message
 from gateway.model.push import PushConfig
 from gateway.model.task import Event, Task, TaskState
@@ -287,6 +288,11 @@ Change: TypeAlias = (
 
 class Store(Protocol):
     """Everything durable. See the module's text for the contract of `commit` and `later`."""
+
+    @property
+    def clients(self) -> ClientStore:
+        """Clients of the built-in authorization server (model/clients.py)."""
+        ...
 
     @property
     def trouble(self) -> str | None:

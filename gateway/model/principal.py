@@ -10,18 +10,22 @@ from typing import NamedTuple
 class Kind(StrEnum):
     LOCAL = "local"  # the credential that the gateway generated for the machine it runs on
     KEY = "key"  # an API key made with `gateway keys add`
+    OAUTH = "oauth"  # whom a trusted issuer says it is, by an access token; the name is `issuer#subject`
     ANONYMOUS = "anonymous"  # nobody; exists only where the operator switched it on
     AGENT = "agent"  # a local agent that asks another one, on behalf of the caller whose task it works on
 
 
 class Principal(NamedTuple):
-    """A verified identity. `tenant` comes from verification only, never from a message's routing field."""
+    """A verified identity. `tenant` comes from verification only, never from a message's routing field; so do
+    `roles` and `scopes`, which only access tokens have."""
 
     kind: Kind
     name: str
     tenant: str = ""
     on_behalf_of: Principal | None = None
     hops: int = 0
+    roles: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
 
     @property
     def id(self) -> str:

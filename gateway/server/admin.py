@@ -19,18 +19,22 @@ from gateway.dialects.sse import frame
 from gateway.model.base import timestamp
 from gateway.model.call import (
     AddAgent,
+    AddClient,
     AddKey,
     CancelTask,
     GetTask,
     ListAgents,
+    ListClients,
     ListKeys,
     ListTasks,
     RemoveAgent,
+    RevokeClient,
     RevokeKey,
     SubscribeToTask,
     TaskPage,
 )
-from gateway.model.errors import GatewayError
+from gateway.model.clients import ClientRecord
+from gateway.model.errors import GatewayError, invalid
 from gateway.model.ports import KeyRecord, Record, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Task
@@ -63,6 +67,9 @@ class Admin:
             Route("/admin/tools:approve", self._guard(self._tools.approve), methods=["POST"]),
             Route("/admin/tools:reload", self._guard(self._tools.reload), methods=["POST"]),
             Route("/admin/tools:call", self._guard(self._tools.call), methods=["POST"]),
+            Route("/admin/clients", self._guard(self._clients), methods=["GET"]),
+            Route("/admin/clients", self._guard(self._add_client), methods=["POST"]),
+            Route("/admin/clients/{id}", self._guard(self._revoke_client), methods=["DELETE"]),
             Route("/admin/tasks", self._guard(self._tasks), methods=["GET"]),
             Route("/admin/tasks/{id}:cancel", self._guard(self._cancel), methods=["POST"]),
             Route("/admin/tasks/{id}:watch", self._guard(self._watch), methods=["GET"]),
@@ -71,7 +78,7 @@ class Admin:
 
     def _guard(self, use: Use) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            return await use(request, self._auth.principal(dict(request.scope["headers"])))
+            return await use(request, await self._auth.principal(dict(request.scope["headers"])))
 
         return endpoint
 
@@ -117,6 +124,23 @@ class Admin:
 
     async def _revoke_key(self, request: Request, who: Principal) -> Response:
         await self._gateway.handle(RevokeKey(request.path_params["id"]), who)
+        return Response(status_code=204)
+
+    # Clients of the built-in authorization server.
+
+    async def _clients(self, request: Request, who: Principal) -> Response:
+        return json_answer({"clients": [_client(record) for record in await self._gateway.handle(ListClients(), who)]})
+
+    async def _add_client(self, request: Request, who: Principal) -> Response:
+        body = await json_object(request)
+        scopes = body.get("scopes", [])
+        if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
+            raise invalid("scopes", "must be a list of texts")
+        made = await self._gateway.handle(AddClient(text(body, "id"), tuple(scopes)), who)
+        return json_answer({**_client(made.record), "secret": made.secret}, 201)
+
+    async def _revoke_client(self, request: Request, who: Principal) -> Response:
+        await self._gateway.handle(RevokeClient(request.path_params["id"]), who)
         return Response(status_code=204)
 
     # Tasks, across agents.
@@ -196,6 +220,15 @@ def _key(record: KeyRecord) -> dict[str, Any]:
         "id": record.id,
         "name": record.name,
         "prefix": record.prefix,
+        "created": timestamp(record.created),
+        "revoked": None if record.revoked is None else timestamp(record.revoked),
+    }
+
+
+def _client(record: ClientRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "scopes": list(record.scopes),
         "created": timestamp(record.created),
         "revoked": None if record.revoked is None else timestamp(record.revoked),
     }

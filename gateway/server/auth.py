@@ -2,47 +2,123 @@
 
 from __future__ import annotations
 
-from gateway.core.keys import KeyRing
+import re
+from typing import Protocol
+
+from gateway.core.keys import PREFIX, KeyRing, fingerprint
+from gateway.dialects.oauth2.access_token import BAD_AUDIENCE, BadToken, Verified
+from gateway.dialects.oauth2.metadata import PROTECTED_RESOURCE
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import ANONYMOUS, Principal
 from gateway.server.request import Headers
 
 # RFC 6750 §3; the realm names no host and no product version.
-CHALLENGE: Headers = ((b"www-authenticate", b'Bearer realm="gateway"'),)
-INVALID: Headers = ((b"www-authenticate", b'Bearer realm="gateway", error="invalid_token"'),)
+BEARER = 'Bearer realm="gateway"'
+CHALLENGE: Headers = ((b"www-authenticate", BEARER.encode()),)
+
+# The parts of the gateway that are resources of their own: each agent, all tools, each mount of tools, with what is
+# below them. A token may be for one of them alone (RFC 8707). Only names as ids are: it goes into headers.
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_RESOURCE = re.compile(rf"/(?:agents/{_LABEL}|mcp(?:/{_LABEL})?)(?=/|\Z)")
+
+_OURS = PREFIX.encode()
 
 
-class Unauthenticated(GatewayError):
-    """401, with the challenge that belongs to it."""
+class TokenVerifier(Protocol):
+    """Access tokens of trusted issuers, by the fingerprint of the token."""
 
-    def __init__(self, message: str, challenge: Headers) -> None:
-        super().__init__(Reason.UNAUTHENTICATED, message)
-        self.challenge = challenge
+    def known(self, mark: bytes) -> Verified | None:
+        """What is remembered of the token. Raises BadToken."""
+        ...
+
+    async def verify(self, mark: bytes, token: bytes) -> Verified:
+        """Raises BadToken; GatewayError when it cannot be found out."""
+        ...
+
+
+class Challenged(GatewayError):
+    """A refusal with the challenge that belongs to it: 401, or 403 for want of a scope."""
+
+    def __init__(self, reason: Reason, message: str, challenge: str) -> None:
+        super().__init__(reason, message)
+        self.challenge: Headers = ((b"www-authenticate", challenge.encode("latin-1")),)
 
 
 def challenge(error: GatewayError) -> Headers:
-    """The `WWW-Authenticate` that goes with a 401; nothing for any other error."""
-    if isinstance(error, Unauthenticated):
+    """The `WWW-Authenticate` that goes with a refusal; nothing for any other error."""
+    if isinstance(error, Challenged):
         return error.challenge
     return CHALLENGE if error.reason is Reason.UNAUTHENTICATED else ()
 
 
-class Authenticator:
-    """Bearer credentials against the key ring. `anonymous` lets a request without any credential in as nobody."""
+def resource_path(path: str) -> str:
+    """The protected resource that a request's path belongs to: `/agents/{id}`, or "" for the gateway as a whole."""
+    found = _RESOURCE.match(path)
+    return found[0] if found else ""
 
-    def __init__(self, keys: KeyRing, *, anonymous: bool) -> None:
+
+class Authenticator:
+    """Bearer credentials against the key ring, and against `tokens` where issuers are trusted. `anonymous` lets a
+    request without any credential in as nobody. `public_url` has no slash at its end."""
+
+    def __init__(
+        self, keys: KeyRing, *, anonymous: bool, public_url: str = "", tokens: TokenVerifier | None = None
+    ) -> None:
         self._keys = keys
         self._anonymous = anonymous
+        self._url = public_url
+        self._tokens = tokens
 
-    def principal(self, headers: dict[bytes, bytes]) -> Principal:
-        """Raises Unauthenticated. A credential that is wrong is never treated as none."""
+    async def principal(self, headers: dict[bytes, bytes], path: str = "/") -> Principal:
+        """Who asks for `path`. Raises Challenged; UNAVAILABLE when an issuer cannot be reached. A credential that is
+        wrong is never treated as none. Never waits for a key or for a token that was seen a moment ago."""
         authorization = headers.get(b"authorization")
         if authorization is None:
             if self._anonymous:
                 return ANONYMOUS
-            raise Unauthenticated("Send a credential: Authorization: Bearer …", CHALLENGE)
+            message = "Send a credential: Authorization: Bearer …"
+            raise Challenged(Reason.UNAUTHENTICATED, message, self._challenge(path))
         scheme, _, secret = authorization.partition(b" ")
-        found = self._keys.identify(secret) if scheme.lower() == b"bearer" else None
-        if found is None:
-            raise Unauthenticated("This credential is not known here", INVALID)
-        return found
+        if scheme.lower() != b"bearer":
+            raise self._unknown(path)
+        mark = fingerprint(secret)
+        found = self._keys.known(mark)
+        if found is not None:
+            return found
+        if self._tokens is None or secret.startswith(_OURS):
+            raise self._unknown(path)  # a key of ours that is wrong is nobody else's business
+        try:
+            verified = self._tokens.known(mark) or await self._tokens.verify(mark, secret)
+            return self._judged(verified, path)
+        except BadToken as refused:
+            raise self._invalid(str(refused), path) from None
+
+    def _judged(self, verified: Verified, path: str) -> Principal:
+        """Every time, because a token that is good for one part of the gateway is not for another."""
+        if not verified.meant_for_all:
+            resource = resource_path(path)
+            if not resource or self._url + resource not in verified.audiences:
+                raise BadToken(BAD_AUDIENCE)
+        if verified.lacks_scope:
+            scopes = " ".join(sorted(verified.rules.scopes))
+            raise Challenged(
+                Reason.PERMISSION_DENIED,
+                f"The token needs the scopes: {scopes}",
+                self._challenge(path, 'error="insufficient_scope"', f'scope="{scopes}"'),
+            )
+        return verified.principal
+
+    def _invalid(self, sentence: str, path: str) -> Challenged:
+        parameters = ('error="invalid_token"', f'error_description="{sentence}"')
+        return Challenged(Reason.UNAUTHENTICATED, sentence, self._challenge(path, *parameters))
+
+    def _unknown(self, path: str) -> Challenged:
+        message = "This credential is not known here"
+        return Challenged(Reason.UNAUTHENTICATED, message, self._challenge(path, 'error="invalid_token"'))
+
+    def _challenge(self, path: str, *parameters: str) -> str:
+        """RFC 6750 §3, and where to get a token, if anywhere (RFC 9728 §5.1)."""
+        if self._tokens is not None:
+            where = f"{self._url}{PROTECTED_RESOURCE}{resource_path(path)}"
+            parameters = (*parameters, f'resource_metadata="{where}"')
+        return ", ".join([BEARER, *parameters])

@@ -58,14 +58,14 @@ class Cards:
     async def root(self, request: Request) -> Response:
         if self._default is None:
             raise GatewayError(Reason.NOT_FOUND, "No default agent is configured; see /agents for the catalogue")
-        return self._answer(request, self._default)
+        return await self._answer(request, self._default)
 
     async def one(self, request: Request) -> Response:
-        return self._answer(request, request.path_params["id"])
+        return await self._answer(request, request.path_params["id"])
 
     async def catalogue(self, request: Request) -> Response:
         """The cards of the agents that the caller may see."""
-        who = self._who(request)
+        who = await self._who(request)
         entries = [entry for entry in self._gateway.registry.all() if self._gateway.may_see(who, entry)]
         bodies = [self.card(entry).wire() for entry in entries if entry.card is not None]
         body = b'{"agents":[' + b",".join(bodies) + b"]}"
@@ -94,8 +94,8 @@ class Cards:
         )
         return also(shown, url, fields=older)
 
-    def _answer(self, request: Request, id: str) -> Response:
-        entry = self._gateway.find(id, self._who(request))
+    async def _answer(self, request: Request, id: str) -> Response:
+        entry = self._gateway.find(id, await self._who(request))
         if entry.card is None:
             entry.ready()
             raise GatewayError(Reason.UNAVAILABLE, f"The card of agent {id} was not read yet", retry_after=5)
@@ -110,10 +110,12 @@ class Cards:
         headers = {"cache-control": cache, "last-modified": served.modified, "vary": "Authorization, A2A-Version"}
         return _conditional(request, served.body, served.etag, headers)
 
-    def _who(self, request: Request) -> Principal:
+    async def _who(self, request: Request) -> Principal:
         """Public agents' cards are open without a credential; a wrong credential is refused all the same."""
         headers = dict(request.scope["headers"])
-        return self._auth.principal(headers) if b"authorization" in headers else ANONYMOUS
+        if b"authorization" not in headers:
+            return ANONYMOUS
+        return await self._auth.principal(headers, request.scope["path"])
 
 
 def _says_1_0(request: Request) -> bool:

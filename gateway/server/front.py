@@ -3,7 +3,9 @@ that sends the hot paths to their doors before Starlette's router sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,23 +17,32 @@ from gateway.server.cycle import fields
 from gateway.server.request import JSON_HEADERS, Answer, Reply, Request
 
 # Paths that belong to Starlette whatever an agent is called; the doors never look at them.
-_FIXED = ("/.well-known/", "/admin", "/livez", "/readyz")
+_FIXED = ("/.well-known/", "/admin", "/oauth/", "/livez", "/readyz")
 
 
 class Front:
-    """The outermost application: nothing answers a stranger. `hosts` and `origins` are exact, ports included."""
+    """The outermost application: nothing answers a stranger. `hosts` and `origins` are exact, ports included.
+    With `proxies` (networks) only they and this machine may connect; others would send credentials in the clear."""
 
-    def __init__(self, inside: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str]) -> None:
+    def __init__(
+        self, inside: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str], proxies: Iterable[str] = ()
+    ) -> None:
         self._inside = inside
+        self._peers = _peers(proxies)
         self._hosts = frozenset(host.lower().encode() for host in hosts)
         self._origins = frozenset(origin.lower().encode() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = self._stranger(fields(scope)) if scope["type"] == "http" else None
+        refused = self._refused(scope) if scope["type"] == "http" else None
         if refused is not None:
             await refused(send)
             return
         await self._inside(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> Reply | None:
+        if self._peers is not None and not self._peers((scope.get("client") or ("",))[0]):
+            return _refusal(403, "PERMISSION_DENIED", "This address may not connect; see server.trusted_proxies")
+        return self._stranger(fields(scope))
 
     def _stranger(self, headers: dict[bytes, bytes]) -> Reply | None:
         """Against DNS rebinding and browser pages: only our own names, only origins that the operator named."""
@@ -41,6 +52,22 @@ class Front:
         if origin is not None and origin.lower() not in self._origins:
             return _refusal(403, "PERMISSION_DENIED", "This Origin may not call the gateway; see server.cors_origins")
         return None
+
+
+def _peers(proxies: Iterable[str]) -> Callable[[str], bool] | None:
+    networks = [ip_network(proxy) for proxy in proxies]
+
+    @lru_cache(maxsize=1024)
+    def may_connect(address: str) -> bool:
+        try:
+            peer = ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(peer, IPv6Address):  # a listener on :: sees IPv4 peers in this form
+            peer = peer.ipv4_mapped or peer
+        return peer.is_loopback or any(peer in network for network in networks)
+
+    return may_connect if networks else None
 
 
 class Doors:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway.core.cursor import Cursors
@@ -16,18 +17,30 @@ from gateway.core.gateway import Gateway
 from gateway.core.keys import KeyRing
 from gateway.dialects.a2a_v1.errors import http_error, http_error_body
 from gateway.model.errors import GatewayError
+from gateway.model.value import value
 from gateway.server import ops
 from gateway.server.a2a_http import HttpJsonDoor
 from gateway.server.a2a_jsonrpc import JsonRpcDoor
 from gateway.server.admin import Admin
-from gateway.server.auth import Authenticator, challenge
+from gateway.server.auth import Authenticator, TokenVerifier, challenge
 from gateway.server.cards import Cards
 from gateway.server.front import Doors, Front
 from gateway.server.incident import known
 from gateway.server.mcp.door import McpDoor
+from gateway.server.protected_resources import ProtectedResources
 from gateway.server.request import retry_after
 
 _STATUS = {404: "NOT_FOUND", 405: "UNIMPLEMENTED"}
+
+
+@value
+class Identity:
+    """Whose access tokens are taken: the `tokens` that know them, and what clients are told about it."""
+
+    tokens: TokenVerifier
+    issuers: tuple[str, ...]
+    scopes: tuple[str, ...]
+    routes: Sequence[Route] = ()
 
 
 def application(
@@ -44,12 +57,15 @@ def application(
     now: Callable[[], int],
     cursors: Cursors,
     version: str,
+    identity: Identity | None = None,
+    proxies: Iterable[str] = (),
 ) -> ASGIApp:
-    auth = Authenticator(keys, anonymous=anonymous)
+    tokens = None if identity is None else identity.tokens
+    auth = Authenticator(keys, anonymous=anonymous, public_url=public_url.rstrip("/"), tokens=tokens)
     cards = Cards(gateway, auth, public_url=public_url, default_agent=default_agent, anonymous=anonymous)
     admin = Admin(gateway, auth, cards)
     rest = Starlette(
-        routes=[*cards.routes(), *admin.routes(), *ops.routes(not_ready)],
+        routes=[*cards.routes(), *admin.routes(), *ops.routes(not_ready), *_identity(identity, public_url)],
         exception_handlers={HTTPException: _no_such_route, GatewayError: _failure, Exception: _failure},
     )
     # A path is what it is: no redirect from one spelling to another, least of all to what the Host header says.
@@ -75,7 +91,14 @@ def application(
             ],
             expose_headers=["A2A-Extensions", "X-A2A-Extensions", "Mcp-Session-Id", "Retry-After", "WWW-Authenticate"],
         )
-    return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")))
+    return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")), proxies=proxies)
+
+
+def _identity(identity: Identity | None, public_url: str) -> list[Route]:
+    if identity is None:
+        return []
+    resources = ProtectedResources(public_url.rstrip("/"), identity.issuers, identity.scopes)
+    return [*resources.routes(), *identity.routes]
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:

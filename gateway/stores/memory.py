@@ -47,6 +47,7 @@ from gateway.model.ports import (
 )
 from gateway.model.push import PushConfig
 from gateway.model.task import ACTIVE
+from gateway.stores.clients import MemoryClients
 from gateway.stores.problems import BadChange
 
 log = logging.getLogger(__name__)
@@ -262,6 +263,11 @@ class MemoryStore(Store):
         self._now = now
         self._node = node
         self._closed = False
+        self._clients = MemoryClients()
+
+    @property
+    def clients(self) -> MemoryClients:
+        return self._clients
 
     @property
     def trouble(self) -> str | None:

@@ -229,3 +229,23 @@ SELECT first_idx, entries FROM audit WHERE last_idx > ? ORDER BY last_idx LIMIT 
 -- name: audit_end
 -- The greatest index that was ever used.
 SELECT seq FROM sqlite_sequence WHERE name = 'audit';
+
+-- name: put_client
+-- A new client of the authorization server, or its revocation.
+INSERT OR REPLACE INTO oauth_client (id, hash, scopes, created, revoked) VALUES (?, ?, ?, ?, ?);
+
+-- name: clients
+-- All clients, the revoked ones too.
+SELECT id, hash, scopes, created, revoked FROM oauth_client ORDER BY id;
+
+-- name: revoke_token
+-- A token that ends before its time.
+INSERT OR REPLACE INTO oauth_revoked (jti, until) VALUES (?, ?);
+
+-- name: forget_revoked
+-- Tokens that have ended by themselves need not be remembered.
+DELETE FROM oauth_revoked WHERE until <= ?;
+
+-- name: revoked_tokens
+-- The tokens that were taken back.
+SELECT jti, until FROM oauth_revoked ORDER BY jti;

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gateway.model.audit import AuditEntry
 from gateway.model.ports import (
@@ -29,6 +30,7 @@ from gateway.model.ports import (
 from gateway.model.push import PushConfig
 from gateway.stores import auditlog, rows, schema
 from gateway.stores.changes import Transaction, apply
+from gateway.stores.clients import SqliteClients
 from gateway.stores.datafolder import FolderLock, prepare
 from gateway.stores.named_sql import SQL
 from gateway.stores.pins import pins
@@ -83,6 +85,14 @@ class SqliteStore(Store):
         self._read = readers.run
         self._readers = readers
         self._writer = Writer(connection, transaction)
+        self._clients = SqliteClients(self._write, self._read)
+
+    @property
+    def clients(self) -> SqliteClients:
+        return self._clients
+
+    def _write(self, work: Callable[[sqlite3.Cursor], Any]) -> asyncio.Future[Any]:
+        return self._writer.submit(partial(work, self._transaction.cursor))
 
     @property
     def trouble(self) -> str | None:

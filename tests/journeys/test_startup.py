@@ -6,10 +6,19 @@ import os
 import re
 import socket
 import sqlite3
+import ssl
 import subprocess
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
+import httpx2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.remote import PROGRAM, command, environment, process
 from tests.serving import ECHO, ROOT
@@ -30,6 +39,13 @@ def refused(data: Path, config: str | None = None, *flags: str) -> str:
     said: str = ended.stderr
     assert said.endswith("\n")
     return said.removesuffix("\n")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 FILES = [
@@ -176,6 +192,74 @@ def test_a_public_listener_asks_for_what_it_needs(tmp_path: Path) -> None:
     assert "server.public_url: is required to listen on 0.0.0.0" in said
     said = refused(tmp_path, "server: {public_url: 'https://gw.example'}\n", "--host", "0.0.0.0", "--anonymous")
     assert "--anonymous: is refused on 0.0.0.0" in said
+
+
+PUBLIC = "server: {public_url: 'https://gw.example', "
+PROXIED = PUBLIC + "trusted_proxies: [192.0.2.1]}\n" + ECHO
+
+
+def test_nothing_listens_in_the_clear_beyond_loopback(tmp_path: Path) -> None:
+    said = refused(tmp_path, PUBLIC + "drain_seconds: 1}\n" + ECHO, "--host", "0.0.0.0")
+    assert said == (
+        "gateway.yaml:1: server.tls: is required to listen on 0.0.0.0, beyond loopback; "
+        "set it, or server.trusted_proxies to the addresses of the proxy that ends TLS"
+    )
+
+
+def test_nothing_listens_beyond_loopback_where_nobody_could_be_told_apart(tmp_path: Path) -> None:
+    assert refused(tmp_path, PROXIED, "--host", "0.0.0.0") == (
+        "auth.issuers: nobody could be told apart on 0.0.0.0, beyond loopback — name an identity provider there, "
+        "or make a key first, on 127.0.0.1: gateway keys add NAME"
+    )
+    with process(tmp_path, ECHO) as gateway:
+        key = gateway.call("POST", "/admin/keys", json={"name": "ada"}).json()
+        gateway.stop()
+    with process(tmp_path, PROXIED, "--host", "0.0.0.0") as gateway:
+        gateway.stop()
+    with process(tmp_path, ECHO) as gateway:
+        assert gateway.call("DELETE", f"/admin/keys/{key['id']}").status_code == 204
+        gateway.stop()
+    assert "nobody could be told apart" in refused(tmp_path, PROXIED, "--host", "0.0.0.0")
+
+
+def certificate(folder: Path) -> None:
+    """A certificate for 127.0.0.1 that vouches for itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def test_the_gateway_ends_tls_itself(tmp_path: Path) -> None:
+    certificate(tmp_path)
+    port = free_port()
+    own = f"https://127.0.0.1:{port}"
+    text = f"server: {{public_url: '{own}', tls: {{cert: cert.pem, key: key.pem}}}}\n{ECHO}"
+    with process(tmp_path, text, port=port) as gateway:
+        assert gateway.url == own
+        trust = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+        with httpx2.Client(verify=trust, trust_env=False) as client:
+            assert client.get(f"{own}/livez").json() == {"status": "ok"}
+            card = client.get(f"{own}/agents/echo/.well-known/agent-card.json").json()
+            assert card["supportedInterfaces"][0]["url"].startswith(own)
+        with pytest.raises(httpx2.TransportError):
+            httpx2.get(f"http://127.0.0.1:{port}/livez", trust_env=False)
+
+
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    text = "server: {public_url: 'https://127.0.0.1:1', tls: {cert: cert.pem, key: key.pem}}\n" + ECHO
+    assert "gateway.yaml:1: server.tls: cannot be used: No such file" in refused(tmp_path, text)
+    certificate(tmp_path)
+    (tmp_path / "key.pem").write_text("nonsense")
+    assert "gateway.yaml:1: server.tls: cannot be used" in refused(tmp_path, text)
 
 
 def test_the_second_start_is_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,8 @@ SCHEMA = {
     "api_key": "tenant id name prefix hash created revoked",
     "audit": "last_idx first_idx entries",
     "event": "tenant task_id first_seq last_seq bodies",
+    "oauth_client": "id hash scopes created revoked",
+    "oauth_revoked": "jti until",
     "outbox": "tenant task_id config_id seq due attempts",
     "push_config": "tenant task_id id doc",
     "reservation": "n hash tenant principal message_id agent digest task_id at settled reply",
@@ -46,6 +48,8 @@ KEYS = {
     "api_key": "tenant id",
     "audit": "last_idx",
     "event": "tenant task_id last_seq",
+    "oauth_client": "id",
+    "oauth_revoked": "jti",
     "outbox": "tenant task_id config_id seq",
     "push_config": "tenant task_id id",
     "reservation": "n",
@@ -56,6 +60,7 @@ KEYS = {
     "upstream_context": "tenant owner agent context_id",
 }
 INDEXES = {
+    "oauth_revoked_until",
     "outbox_due",
     "reservation_open",
     "task_active",

@@ -55,7 +55,7 @@ class McpDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request.of(scope, receive)
         try:
-            who = self._auth.principal(request.headers)
+            who = await self._auth.principal(request.headers, request.path)
             mount = request.path.removeprefix("/mcp").removeprefix("/")
             self._gateway.tools.views.mount(mount)
         except GatewayError as error:

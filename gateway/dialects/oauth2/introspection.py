@@ -1,0 +1,50 @@
+"""Token introspection (RFC 7662): the question as a form, the answer as claims."""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import quote_plus, urlencode
+
+from gateway.dialects.oauth2.access_token import (
+    BAD_CLAIMS,
+    EXPIRED,
+    LATEST,
+    NOT_ACTIVE,
+    BadToken,
+    Rules,
+    Verified,
+    verified,
+)
+from gateway.dialects.strict_json import read
+from gateway.model.errors import GatewayError
+
+
+def question(token: bytes) -> bytes:
+    return urlencode({"token": token.decode("latin-1"), "token_type_hint": "access_token"}).encode()
+
+
+def credentials(client_id: str, secret: str) -> str:
+    """client_secret_basic: both are form-encoded first (RFC 6749 §2.3.1)."""
+    pair = f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()
+    return "Basic " + base64.b64encode(pair).decode()
+
+
+def answer(document: bytes, rules: Rules, now: float, keep: float) -> Verified:
+    """What the issuer says about the token, true for at most `keep` seconds. Raises BadToken when the token is not
+    good, ValueError when the answer is not one (and so says nothing: the token is not known to be bad)."""
+    try:
+        tree = read(document)
+    except GatewayError as error:
+        raise ValueError(error.message) from None
+    if not isinstance(tree, dict) or not isinstance(tree.get("active"), bool):
+        raise ValueError("not an introspection response")
+    if tree["active"] is not True:
+        raise BadToken(NOT_ACTIVE)
+    if tree.get("iss", rules.issuer) != rules.issuer or str(tree.get("token_type", "Bearer")).lower() != "bearer":
+        raise BadToken(NOT_ACTIVE)
+    exp = tree.get("exp", now + keep)
+    if isinstance(exp, bool) or not isinstance(exp, int | float) or not 0 <= exp <= LATEST:
+        raise BadToken(BAD_CLAIMS)
+    if exp <= now:
+        raise BadToken(EXPIRED)
+    return verified(tree, rules, min(exp, now + keep))

@@ -1,0 +1,101 @@
+"""The settings under `auth`, made into what checks access tokens. Brings joserfc: imported only where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.routing import Route
+
+from gateway.config import Config, ConfigError, Issuer, Settings
+from gateway.core.clients import Clients
+from gateway.dialects.oauth2.access_token import Rules
+from gateway.model.ports import Store
+from gateway.server.http import Identity
+from gateway.server.oauth import issuers
+from gateway.server.oauth.keys import IssuerKeys
+from gateway.server.oauth.tokens import Tokens
+from gateway.upstream.documents import IssuerDocuments
+from gateway.upstream.egress import Egress
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What `auth` asked for: who knows tokens, what clients are told, and whom we give tokens to ourselves."""
+
+    tokens: Tokens
+    identity: Identity
+    clients: Clients | None
+
+
+def trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], int], new_id: Callable[[], str]) -> Trust:
+    """Raises ConfigError at the line of what cannot be used, StartError for keys that cannot."""
+    config, url = settings.config, settings.public_url.rstrip("/")
+    documents = IssuerDocuments(egress)
+    entries = config.auth.issuers
+    found: list[issuers.Issuer] = [
+        _issuer(config, index, entry, url, documents, now, lambda: tokens.forget())
+        for index, entry in enumerate(entries)
+    ]
+    clients, routes = None, list[Route]()
+    if config.auth.authorization_server is not None:
+        # Imported at first use: authlib only where tokens are given out.
+        from gateway.giving import authorization
+
+        clients = Clients(store.clients, now, lambda: tokens.forget())
+        own, routes = authorization(settings, config.auth.authorization_server, clients, store, now, new_id)
+        found.append(own)
+    tokens = Tokens(found, now)
+    scopes = sorted({scope for entry in entries for scope in entry.required_scopes})
+    names = tuple(issuer.rules.issuer for issuer in found)
+    return Trust(tokens, Identity(tokens, names, tuple(scopes), routes), clients)
+
+
+def _issuer(
+    config: Config,
+    index: int,
+    entry: Issuer,
+    public_url: str,
+    documents: IssuerDocuments,
+    now: Callable[[], int],
+    forget: Callable[[], None],
+) -> issuers.Issuer:
+    rules = Rules(
+        issuer=entry.issuer,
+        audiences=frozenset(entry.audience) or whole(public_url),
+        algorithms=frozenset(entry.algorithms),
+        types=frozenset(entry.token_types),
+        roles_claim=entry.roles_claim,
+        tenant_claim=entry.tenant_claim,
+        scopes=frozenset(entry.required_scopes),
+    )
+    if entry.introspection is not None:
+        return issuers.IntrospectedIssuer(
+            rules,
+            documents,
+            now,
+            client_id=entry.introspection.client_id,
+            secret=_secret(config, index, entry.introspection.client_secret_file),
+            endpoint=entry.introspection.endpoint,
+        )
+    keys = IssuerKeys(entry.issuer, rules.algorithms, documents, now, forget, jwks_uri=entry.jwks_uri)
+    return issuers.KeyedIssuer(rules, keys, now)
+
+
+def whole(public_url: str) -> frozenset[str]:
+    """The gateway as an audience. Without a path it has two spellings that mean the same (RFC 3986 §6.2.3)."""
+    url = public_url.rstrip("/")
+    return frozenset({url, url + "/"} if url.count("/") == 2 else {url})
+
+
+def _secret(config: Config, index: int, path: Path) -> str:
+    place = ("auth", "issuers", index, "introspection", "client_secret_file")
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError([config.problem(place, f"cannot read {path}: {reason}", "give the path of a file")]) from None
+    if not secret:
+        raise ConfigError([config.problem(place, f"{path} is empty", "put the client's secret into it")])
+    return secret

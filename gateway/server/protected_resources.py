@@ -1,0 +1,37 @@
+"""Where clients read which issuers' tokens are taken: metadata of each protected resource (RFC 9728)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.dialects.oauth2.metadata import PROTECTED_RESOURCE, protected_resource
+from gateway.model.errors import GatewayError, Reason
+from gateway.server.auth import resource_path
+
+CACHE = "public, max-age=300"
+
+
+class ProtectedResources:
+    def __init__(self, public_url: str, issuers: Sequence[str], scopes: Sequence[str]) -> None:
+        self._url = public_url
+        self._issuers = issuers
+        self._scopes = scopes
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(PROTECTED_RESOURCE, self.metadata, methods=["GET"]),
+            Route(PROTECTED_RESOURCE + "/{resource:path}", self.metadata, methods=["GET"]),
+        ]
+
+    async def metadata(self, request: Request) -> Response:
+        """Open to everybody, and the same for agents that are there, hidden or missing."""
+        path = "/" + request.path_params.get("resource", "")
+        resource = resource_path(path)
+        if path.rstrip("/") != resource:
+            raise GatewayError(Reason.NOT_FOUND, "There is no protected resource at this path")
+        body = protected_resource(self._url + resource, self._issuers, self._scopes)
+        return Response(body, media_type="application/json", headers={"cache-control": CACHE})
