@@ -167,11 +167,16 @@ class Admin:
         """Like SubscribeToTask, but an ended task is shown too: its one event is the task."""
         id = request.path_params["id"]
         row = await self._row(id, who)
-        if row.task.status.state.terminal:
-            body = frame(b'{"task":' + row.task.wire() + b"}")
-            return Response(body, headers={name.decode(): value.decode() for name, value in STREAM_HEADERS})
-        events = await self._gateway.open(SubscribeToTask(None, id), who)
-        return _StreamResponse(Stream(events, DoorRequest.of(request.scope, request.receive), _frame, _broken))
+        if not row.task.status.state.terminal:
+            try:
+                events = await self._gateway.open(SubscribeToTask(None, id), who)
+                return _StreamResponse(Stream(events, DoorRequest.of(request.scope, request.receive), _frame, _broken))
+            except GatewayError:
+                row = await self._row(id, who)
+                if not row.task.status.state.terminal:
+                    raise  # and not because it has ended meanwhile
+        body = frame(b'{"task":' + row.task.wire() + b"}")
+        return Response(body, headers={name.decode(): value.decode() for name, value in STREAM_HEADERS})
 
     async def _row(self, id: str, who: Principal) -> TaskRow:
         """A task with its agent, once it is decided that the caller may read it."""
