@@ -22,7 +22,10 @@ from gateway.config.problems import Loc, did_you_mean
 from gateway.config.values import File, Items, Name, Url, refuse
 
 _PATTERN = re.compile(r"[a-z0-9*?-]{1,63}(/[^\s/][^\s]{0,255})?")
-_PRINCIPAL = re.compile(r"\*|anonymous|(key:|agent:)?[A-Za-z0-9._-]{1,63}")
+# Everybody, nobody, a key, an agent, a client of our own authorization server, a role, a subject at an issuer.
+_PRINCIPAL = re.compile(
+    r"\*|anonymous|(key:|agent:|client:)?[A-Za-z0-9._-]{1,63}|role:[!-~]{1,128}|oauth:https?://[!-\"$-~]{1,255}#[!-~]{1,256}"
+)
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _PERMISSION = re.compile(r"[!-~]{1,128}")
@@ -139,7 +142,10 @@ class MountEntry(_Section):
 class GrantEntry(_Section):
     """What one principal may use. Without a grant nobody but this machine's own credential may use any tool."""
 
-    to: str = Field(description="Key name, agent:NAME, anonymous, or * for everybody with a credential.")
+    to: str = Field(
+        description="Key name, agent:NAME, client:NAME (gateway clients), oauth:ISSUER#SUBJECT, role:NAME of an access "
+        "token, anonymous, or * for everybody with a credential."
+    )
     tools: Items[str] = Field((), description="Servers, or SERVER/PATTERN.")
     prompts: Items[str] = Field((), description="The same for prompts.")
     resources: Items[str] = Field((), description="The same for resources; the pattern is matched with the URI.")
@@ -151,7 +157,9 @@ class GrantEntry(_Section):
     @model_validator(mode="after")
     def _checked(self) -> GrantEntry:
         if not _PRINCIPAL.fullmatch(self.to):
-            raise refuse("to must be the name of a key, agent:NAME, anonymous or *")
+            raise refuse(
+                "to must be the name of a key, agent:NAME, client:NAME, oauth:ISSUER#SUBJECT, role:NAME, anonymous or *"
+            )
         for patterns in (self.tools, self.prompts, self.resources):
             _check(patterns, _PATTERN, "must be a server or SERVER/PATTERN")
         _check(self.permissions, _PERMISSION, "must be visible ASCII characters, no spaces")
@@ -159,9 +167,11 @@ class GrantEntry(_Section):
 
     @property
     def principal(self) -> str:
-        """The whole id of the principal: a bare name is the name of a key."""
-        if self.to == "*" or self.to.startswith(("key:", "agent:")):
+        """The whole id of the principal, or role:NAME: a bare name is the name of a key."""
+        if self.to == "*" or self.to.startswith(("key:", "agent:", "oauth:", "role:")):
             return self.to
+        if self.to.startswith("client:"):
+            return f"oauth:gateway#{self.to.removeprefix('client:')}"
         return "anonymous:anonymous" if self.to == "anonymous" else f"key:{self.to}"
 
 

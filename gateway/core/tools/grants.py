@@ -1,8 +1,9 @@
 """Who may use which tool: grants from the configuration, checked for lists and calls alike.
 
-A grant names one principal by its whole id (`key:alice`, `agent:librarian`, `anonymous:anonymous`) or every
-authenticated one (`*`); nothing follows from how anybody is called. It covers addresses (`server/name`) by pattern, may
-hold arguments to a few values, and carries the permissions that some tools require on top.
+A grant names one principal by its whole id (`key:alice`, `agent:librarian`, `oauth:gateway#robot`,
+`anonymous:anonymous`), all whose verified access token has a role (`role:NAME`) or every authenticated one (`*`).
+Nothing follows from how anybody is called. It covers addresses (`server/name`) by pattern, may hold arguments to a few
+values, and carries the permissions that some tools require on top.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gateway.model.value import value
 
 RULE = "grant"
 EVERYBODY = "*"
+ROLE = "role:"
 
 # Verb -> which list of a grant must cover the address. Completion belongs to what it completes, and is decided as that.
 COVERED_BY: dict[str, str] = {
@@ -40,7 +42,10 @@ class Grant:
     arguments: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, hash=False)
 
     def names(self, who: Principal) -> bool:
-        return self.to == who.id or (self.to == EVERYBODY and who.kind is not Kind.ANONYMOUS)
+        if self.to == EVERYBODY:
+            return who.kind is not Kind.ANONYMOUS
+        role = self.to.removeprefix(ROLE)
+        return role in who.roles if role != self.to else self.to == who.id
 
     def covers(self, verb: str, address: str) -> bool:
         patterns: tuple[str, ...] = getattr(self, COVERED_BY[verb])

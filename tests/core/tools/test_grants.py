@@ -58,6 +58,27 @@ def test_a_grant_is_for_the_one_it_names_whatever_others_are_called(who: Princip
     assert not decided.decide(who, "tools/call", Target("docs/x")).allowed
 
 
+@pytest.mark.security
+def test_a_role_is_what_a_verified_token_says_and_never_a_name() -> None:
+    decided, target = policy(Grant("role:editor", ("docs",))), Target("docs/x")
+    editor = Principal(Kind.OAUTH, "https://idp.example#1", roles=frozenset({"editor"}))
+    assert decided.decide(editor, "tools/call", target).allowed
+    others = [
+        Principal(Kind.OAUTH, "https://idp.example#2", roles=frozenset({"editors", "role:editor"})),
+        Principal(Kind.OAUTH, "https://idp.example#editor", scopes=frozenset({"editor"})),
+        Principal(Kind.KEY, "editor"),
+        Principal(Kind.AGENT, "helper", "", editor),
+    ]
+    assert not any(decided.decide(who, "tools/call", target).allowed for who in others)
+
+
+def test_a_client_of_our_own_is_granted_by_its_name() -> None:
+    robot = Principal(Kind.OAUTH, "gateway#robot")
+    decided = policy(Grant("oauth:gateway#robot", ("docs",)))
+    assert decided.decide(robot, "tools/call", Target("docs/x")).allowed
+    assert not decided.decide(Principal(Kind.OAUTH, "gateway#robot2"), "tools/call", Target("docs/x")).allowed
+
+
 def test_everybody_means_everybody_with_a_credential() -> None:
     decided = policy(Grant("*", ("docs",)))
     assert decided.decide(ANN, "tools/call", Target("docs/x")).allowed
