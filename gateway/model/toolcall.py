@@ -54,13 +54,31 @@ class UseServer:
 
 
 @value
+class UseTask:
+    """`tasks/get`, `tasks/update` or `tasks/cancel` of a task that a `tools/call` on this mount was answered with.
+    `params` are the caller's, without `_meta`; `taskId` is the id that the gateway gave."""
+
+    mount: str
+    method: str
+    params: Tree = field(hash=False)
+    caller: Caller = field(hash=False)
+
+    @property
+    def verb(self) -> str:
+        return self.method
+
+
+@value
 class Listen:
-    """Change notifications of a mount: of these lists, and of resources with these URIs (the mount's)."""
+    """Change notifications of a mount: of these lists, of resources with these URIs (the mount's), and of these tasks,
+    which are looked after as `caller`."""
 
     verb: ClassVar[str] = "subscriptions/listen"
     mount: str
     kinds: frozenset[Kind]
     uris: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
+    caller: Caller | None = field(default=None, hash=False)
 
 
 @value
@@ -85,7 +103,9 @@ class ReloadTools:
     verb: ClassVar[str] = "ReloadTools"
 
 
-ToolCall: TypeAlias = Discover | ListDefinitions | UseServer | Listen | ListServers | ApproveTools | ReloadTools
+ToolCall: TypeAlias = (
+    Discover | ListDefinitions | UseServer | UseTask | Listen | ListServers | ApproveTools | ReloadTools
+)
 
 
 @value
