@@ -83,7 +83,7 @@ class Listen:
 
 @value
 class ListServers:
-    """The operator's view of all MCP servers (`gateway tools list`)."""
+    """The operator's view of all MCP servers and mounts (`gateway tools list`)."""
 
     verb: ClassVar[str] = "ListServers"
 
@@ -143,6 +143,23 @@ class Health:
     waiting: tuple[Waiting, ...]
     refused: Mapping[str, str] = field(hash=False)
     fetched: int | None = None
+
+
+@value
+class Collision:
+    """Things that would all be called `name` on a mount, by their addresses; none of them is there."""
+
+    kind: Kind
+    name: str
+    addresses: tuple[str, ...]
+
+
+@value
+class Inventory:
+    """The answer to `ListServers`. `collisions` has every mount by its id, most of them with none."""
+
+    servers: tuple[Health, ...]
+    collisions: Mapping[str, tuple[Collision, ...]] = field(hash=False)
 
 
 @value

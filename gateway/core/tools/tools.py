@@ -30,6 +30,7 @@ from gateway.model.tool import TASKS, Kind
 from gateway.model.toolcall import (
     ApproveTools,
     Discover,
+    Inventory,
     ListDefinitions,
     Listen,
     ListServers,
@@ -98,7 +99,7 @@ class Tools:
         await self.servers.aclose()
 
     async def handle(self, call: ToolCall, who: Principal) -> Any:
-        """The result of one call: a tree for `UseServer` and `UseTask`; `Offer`, `View`, `Health`s, `Definition`s."""
+        """The result of one call: a tree for `UseServer` and `UseTask`; `Offer`, `View`, `Inventory`, `Definition`s."""
         if isinstance(call, UseServer):
             return await self._use(call, who)
         if isinstance(call, UseTask):
@@ -171,7 +172,10 @@ class Tools:
             raise GatewayError(reason, f"You may not use {call.verb} here")
         if isinstance(call, ListServers):
             self._recorder.note(ticket, "ok")
-            return [served.health() for served in self.servers.all()]
+            return Inventory(
+                tuple(served.health() for served in self.servers.all()),
+                {mount.id: self.views.collisions(mount) for mount in self.views.mounts.values()},
+            )
         try:
             done = await (self.servers.approve(call.address) if isinstance(call, ApproveTools) else self._reload())
         except GatewayError as error:
