@@ -146,6 +146,7 @@ class App:
             policy,
             Recorder(store, now),
             Seal(token.encode(), b"mcp-request-state"),
+            Seal(token.encode(), b"mcp-task"),
             now,
             _new_id,
             headers.parameters,

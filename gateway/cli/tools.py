@@ -16,17 +16,20 @@ Json = dict[str, Any]
 
 
 def list_tools(options: argparse.Namespace) -> Exit:
-    servers = _servers(options)
+    servers, mounts = _listed(options)
     if options.server is not None:
         servers = [_find(servers, options.server)]
+        mounts = [_concerning(options.server, each) for each in mounts]
     if options.json:
-        dump({"servers": servers})
+        dump({"servers": servers, "mounts": mounts})
     elif options.server is not None:
         _list_one(servers[0])
     elif servers:
         table(("SERVER", "STATE", "SPEAKS", "TOOLS", "WAITING", "NAME"), map(_row, servers))
     else:
         note("No MCP servers. `gateway tools add NAME URL` writes one into the configuration file.")
+    if not options.json:
+        _note_collisions(mounts)
     return Exit.DONE
 
 
@@ -129,9 +132,31 @@ def verify(options: argparse.Namespace) -> Exit:
 
 
 def _servers(options: argparse.Namespace) -> list[Json]:
+    return _listed(options)[0]
+
+
+def _listed(options: argparse.Namespace) -> tuple[list[Json], list[Json]]:
+    """Servers and mounts."""
     with Gateway(Place.of(options.data)) as gateway:
-        servers: list[Json] = gateway.get("admin", "tools").get("servers") or []
-    return servers
+        listed: Json = gateway.get("admin", "tools")
+    return listed.get("servers") or [], listed.get("mounts") or []
+
+
+def _concerning(server: str, mount: Json) -> Json:
+    """A mount with those collisions in which a server has a part."""
+    theirs = [
+        each
+        for each in mount["collisions"]
+        if any(address.partition("/")[0] == server for address in each["addresses"])
+    ]
+    return {**mount, "collisions": theirs}
+
+
+def _note_collisions(mounts: list[Json]) -> None:
+    for mount in mounts:
+        for each in mount["collisions"]:
+            addresses = " and ".join(line(address) for address in each["addresses"])
+            note(f"{line(mount['path'])} has none of {addresses}: each would be called {line(each['name'])} there.")
 
 
 def _find(servers: list[Json], id: str) -> Json:

@@ -183,6 +183,19 @@ class Change:
 
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
+TASKS = "io.modelcontextprotocol/tasks"
+"""The extension by which a call may be answered with a task instead of its result (ext-tasks, SEP-2663)."""
+
+TASK_CHANGED = "notifications/tasks"
+TASK_ENDS = frozenset({"completed", "failed", "cancelled"})
+"""The states of an MCP task after which nothing comes."""
+
+
+def takes_tasks(capabilities: Tree) -> bool:
+    """Whether a client of these capabilities may be answered with a task (ext-tasks, capability negotiation)."""
+    extensions = capabilities.get("extensions")
+    return isinstance(extensions, dict) and isinstance(extensions.get(TASKS), dict)
+
 
 class PeerError(GatewayError):
     """A JSON-RPC error with which the other side answered, kept as it was said: `code`, `message`, `data`."""

@@ -54,18 +54,36 @@ class UseServer:
 
 
 @value
+class UseTask:
+    """`tasks/get`, `tasks/update` or `tasks/cancel` of a task that a `tools/call` on this mount was answered with.
+    `params` are the caller's, without `_meta`; `taskId` is the id that the gateway gave."""
+
+    mount: str
+    method: str
+    params: Tree = field(hash=False)
+    caller: Caller = field(hash=False)
+
+    @property
+    def verb(self) -> str:
+        return self.method
+
+
+@value
 class Listen:
-    """Change notifications of a mount: of these lists, and of resources with these URIs (the mount's)."""
+    """Change notifications of a mount: of these lists, of resources with these URIs (the mount's), and of these tasks,
+    which are looked after as `caller`."""
 
     verb: ClassVar[str] = "subscriptions/listen"
     mount: str
     kinds: frozenset[Kind]
     uris: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
+    caller: Caller | None = field(default=None, hash=False)
 
 
 @value
 class ListServers:
-    """The operator's view of all MCP servers (`gateway tools list`)."""
+    """The operator's view of all MCP servers and mounts (`gateway tools list`)."""
 
     verb: ClassVar[str] = "ListServers"
 
@@ -85,7 +103,9 @@ class ReloadTools:
     verb: ClassVar[str] = "ReloadTools"
 
 
-ToolCall: TypeAlias = Discover | ListDefinitions | UseServer | Listen | ListServers | ApproveTools | ReloadTools
+ToolCall: TypeAlias = (
+    Discover | ListDefinitions | UseServer | UseTask | Listen | ListServers | ApproveTools | ReloadTools
+)
 
 
 @value
@@ -123,6 +143,23 @@ class Health:
     waiting: tuple[Waiting, ...]
     refused: Mapping[str, str] = field(hash=False)
     fetched: int | None = None
+
+
+@value
+class Collision:
+    """Things that would all be called `name` on a mount, by their addresses; none of them is there."""
+
+    kind: Kind
+    name: str
+    addresses: tuple[str, ...]
+
+
+@value
+class Inventory:
+    """The answer to `ListServers`. `collisions` has every mount by its id, most of them with none."""
+
+    servers: tuple[Health, ...]
+    collisions: Mapping[str, tuple[Collision, ...]] = field(hash=False)
 
 
 @value

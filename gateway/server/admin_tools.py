@@ -13,7 +13,16 @@ from gateway.model.base import timestamp
 from gateway.model.errors import invalid
 from gateway.model.principal import Principal
 from gateway.model.tool import Definition
-from gateway.model.toolcall import ApproveTools, Health, ListServers, ReloadTools, UseServer, Waiting
+from gateway.model.toolcall import (
+    ApproveTools,
+    Collision,
+    Health,
+    Inventory,
+    ListServers,
+    ReloadTools,
+    UseServer,
+    Waiting,
+)
 from gateway.server.admin_json import json_answer, json_object, text
 
 
@@ -24,8 +33,9 @@ class AdminTools:
     async def servers(self, request: Request, who: Principal) -> Response:
         """Waits for servers that were never heard of, as a list at the door does."""
         await self._gateway.tools.servers.settled()
-        found: list[Health] = await self._gateway.handle(ListServers(), who)
-        return json_answer({"servers": [_server(each) for each in found]})
+        found: Inventory = await self._gateway.handle(ListServers(), who)
+        mounts = [_mount(id, collisions) for id, collisions in found.collisions.items()]
+        return json_answer({"servers": [_server(each) for each in found.servers], "mounts": mounts})
 
     async def approve(self, request: Request, who: Principal) -> Response:
         address = text(await json_object(request), "address")
@@ -62,6 +72,11 @@ def _server(health: Health) -> dict[str, Any]:
         "waiting": [_waiting(each) for each in health.waiting],
         "refused": health.refused,
     }
+
+
+def _mount(id: str, collisions: tuple[Collision, ...]) -> dict[str, Any]:
+    shown = [{"kind": each.kind, "name": each.name, "addresses": list(each.addresses)} for each in collisions]
+    return {"path": f"/mcp/{id}" if id else "/mcp", "collisions": shown}
 
 
 def _definition(definition: Definition) -> dict[str, Any]:

@@ -38,6 +38,8 @@ DOCS = {
     "waiting": [CHANGED],
     "refused": {"docs/evil": "its name is too long"},
 }
+CLASH = {"kind": "tools", "name": "find", "addresses": ["docs/search", "down/find"]}
+MOUNTS = [{"path": "/mcp", "collisions": []}, {"path": "/mcp/picked", "collisions": [CLASH]}]
 DOWN = {**DOCS, "id": "down", "state": "down", "reason": "refused the connection", "version": None, "waiting": []}
 
 
@@ -49,7 +51,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def servers(fake: FakeGateway) -> FakeGateway:
-    fake.answers["GET /admin/tools"] = Reply({"servers": [DOCS, DOWN]})
+    fake.answers["GET /admin/tools"] = Reply({"servers": [DOCS, DOWN], "mounts": MOUNTS})
     return fake
 
 
@@ -57,7 +59,15 @@ def test_servers_are_listed_with_what_is_wrong_with_them(gateway: Run, servers: 
     rows = gateway("tools", "list").out.splitlines()
     assert rows[1].split() == ["docs", "up", "2026-07-28", "1", "1", "Docs"]
     assert "down (refused the connection)" in rows[2]
-    assert json.loads(gateway("tools", "list", "--json").out) == {"servers": [DOCS, DOWN]}
+    assert json.loads(gateway("tools", "list", "--json").out) == {"servers": [DOCS, DOWN], "mounts": MOUNTS}
+
+
+def test_names_that_collide_on_a_mount_are_told_to_whoever_lists(gateway: Run, servers: FakeGateway) -> None:
+    told = "/mcp/picked has none of docs/search and down/find: each would be called find there.\n"
+    assert gateway("tools", "list").err == told
+    assert told in gateway("tools", "list", "docs").err
+    servers.answers["GET /admin/tools"] = Reply({"servers": [{**DOCS, "id": "third"}], "mounts": MOUNTS})
+    assert told not in gateway("tools", "list", "third").err
 
 
 def test_the_tools_of_one_server_are_listed_those_that_wait_and_those_refused_too(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -13,7 +14,8 @@ import pytest
 import pytest_asyncio
 from pydantic import FileUrl
 
-from tests.mcp import Door, soon
+from gateway.model.tool import TASKS
+from tests.mcp import Door, message_of, modern, soon
 from tests.serving import ROOT, Gateway, running
 from tests.upstream.mcp_servers import child, fixture
 
@@ -245,3 +247,52 @@ async def test_two_callers_of_one_session_server_are_kept_apart(gateway: Gateway
     first, second = await asked(ann), await asked(bob)
     assert (await again(bob, second))["result"]["content"][0]["text"] == "state-ok: confirmed"
     assert (await again(ann, first))["result"]["content"][0]["text"] == "state-ok: confirmed"
+
+
+TRACE = {
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "tracestate": "vendor=1",
+    "baggage": "user=ann",
+}
+
+
+@pytest.mark.requirement("mcp.trace-context")
+@pytest.mark.parametrize("server", SERVERS)
+async def test_the_callers_trace_reaches_the_server_in_every_combination(gateway: Gateway, server: str) -> None:
+    door = Door(gateway, server)
+    params = modern({"name": "show_trace", "arguments": {}})
+    params["_meta"] |= TRACE
+    told = message_of(await door.post("tools/call", params))["result"]
+    assert json.loads(told["content"][0]["text"]) == TRACE
+    session = await door.session()
+    told = await session.result("tools/call", {"name": "show_trace", "arguments": {}, "_meta": TRACE})
+    assert json.loads(told["content"][0]["text"]) == TRACE
+
+
+@pytest.mark.requirement("mcp.tasks.relayed")
+@pytest.mark.parametrize("server", ["modern", "stdio"])
+async def test_a_job_of_a_real_server_asks_and_ends_through_the_gateway(gateway: Gateway, server: str) -> None:
+    door = Door(gateway, server)
+    takes: dict[str, Any] = {"elicitation": {}, "extensions": {TASKS: {}}}
+    handle = await door.call("confirm_delete", takes, filename="a.txt")
+
+    async def in_status(status: str) -> Any:
+        task = await door.result("tasks/get", {"taskId": handle["taskId"]}, capabilities=takes)
+        return task if task["status"] == status else None
+
+    asked = (await soon(lambda: in_status("input_required")))["inputRequests"]
+    given = {key: {"action": "accept", "content": {"confirm": True}} for key in asked}
+    await door.result("tasks/update", {"taskId": handle["taskId"], "inputResponses": given}, capabilities=takes)
+    ended = await soon(lambda: in_status("completed"))
+    assert ended["result"]["content"] == [{"type": "text", "text": "Deleted a.txt"}]
+
+
+@pytest.mark.requirement("mcp.tasks.waited-for")
+@pytest.mark.parametrize("server", ["modern", "stdio"])
+async def test_a_job_that_is_a_task_only_is_waited_for_in_a_session(gateway: Gateway, server: str) -> None:
+    async with Door(gateway, server).sdk("legacy", elicitation_callback=confirm) as sdk:
+        assert words(await sdk.call_tool("confirm_delete", {"filename": "b.txt"})) == "Deleted b.txt"
+
+
+async def confirm(context: Any, params: Any) -> types.ElicitResult:
+    return types.ElicitResult(action="accept", content={"confirm": True})

@@ -1,24 +1,28 @@
 """Agents as tools: each agent that the caller may use is a tool `agents/NAME`, and calling it is sending it a message.
 
-The task is like any other: durable, owned by the caller, in the record, to be found again by its id. What happens to it
-is told as progress, a question of the agent's becomes an elicitation, and a caller that leaves cancels it.
+The task is like any other: durable, owned by the caller, in the record, to be found again by its id. A caller that
+takes tasks is given it at once and asks after it (agent_tasks.py). For any other one what happens is told as progress,
+a question of the agent's becomes an elicitation, and a caller that leaves cancels the task.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from gateway.core.registry import Registered, Registry
+from gateway.core.tools import agent_tasks
+from gateway.core.tools.agent_results import of_task, result
 from gateway.core.watch import Watch
 from gateway.model.call import CancelTask, SendMessage
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.message import Message, Part, Role
+from gateway.model.ports import TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import StatusUpdate, Task, TaskState
-from gateway.model.tool import ACKNOWLEDGED, Caller, CannotAsk, Change, Era, Face, Kind, Listing, Tree
+from gateway.model.tool import ACKNOWLEDGED, Caller, CannotAsk, Change, Era, Face, Kind, Listing, Tree, takes_tasks
 
 ID = "agents"  # reserved as a name of servers, so nobody else can be called so
 LOOK_SECONDS = 2  # how often it is looked whether the cards have changed; a look at 100 of them costs microseconds
@@ -44,8 +48,19 @@ _OUTPUT: Tree = {
 }
 
 
+class Rows(Protocol):
+    """The caller's own tasks. Raises TASK_NOT_FOUND for any other one."""
+
+    async def row(self, who: Principal, task_id: str, agent: str | None) -> TaskRow: ...
+
+    async def watch(self, row: TaskRow, *, until_pause: bool) -> Watch: ...
+
+
 class Doors(Protocol):
-    """The gateway's own two doors."""
+    """The gateway's own two doors, and the tasks behind them."""
+
+    @property
+    def tasks(self) -> Rows: ...
 
     async def handle(self, call: SendMessage | CancelTask, who: Principal) -> Any: ...
 
@@ -85,22 +100,87 @@ class AgentTools:
         """Nothing is open here."""
 
     async def request_as(self, who: Principal, method: str, params: Tree, caller: Caller) -> Tree:
-        """The result of one call: the ended task, or the message that was all there is."""
-        if method != "tools/call":
+        """The result of one call: the task, ended unless the caller asks after it itself, or the message that was all
+        there is; of `tasks/*` what the extension has for it. `params` name the agent, as `name`."""
+        if method == "tools/call":
+            message = self._message(params.get("arguments") or {})
+            if takes_tasks(caller.capabilities):
+                return await self._begun(who, params["name"], message)
+            return await self._ended(who, params["name"], message, caller)
+        verb: Callable[[Principal, TaskRow, Tree], Awaitable[Tree]] | None = {
+            "tasks/get": self._shown,
+            "tasks/update": self._updated,
+            "tasks/cancel": self._canceled,
+        }.get(method)
+        if verb is None:
             raise GatewayError(Reason.METHOD_NOT_FOUND, "Agents have tools and nothing else")
-        agent = params["name"]
-        message = self._message(params.get("arguments") or {})
+        assert self.doors is not None
+        row = await self.doors.tasks.row(who, params["taskId"], params["name"])
+        return {"resultType": "complete", **await verb(who, row, params)}
+
+    async def follow(self, who: Principal, agent: str, task_id: str) -> AsyncIterator[Tree]:
+        """The task as `tasks/get` shows it, now and whenever it has changed, to its end."""
+        assert self.doors is not None
+        tasks = self.doors.tasks
+        row = await tasks.row(who, task_id, agent)
+        watch = await tasks.watch(row, until_pause=False)
+        before: Tree = {}
+        try:
+            async for group in watch:
+                if group and (now := agent_tasks.detailed(await tasks.row(who, task_id, agent))) != before:
+                    yield now
+                    before = now
+        finally:
+            await watch.aclose()
+
+    async def _begun(self, who: Principal, agent: str, message: Message) -> Tree:
+        """The task as soon as it is there to be asked after; the message of an agent that makes no task."""
+        assert self.doors is not None
+        answer = await self.doors.handle(SendMessage(agent, message, digest=b"", return_immediately=True), who)
+        if isinstance(answer, Message):
+            return result(None, answer.context_id, answer.parts)
+        return {"resultType": "task", **agent_tasks.created(await self.doors.tasks.row(who, answer.id, agent))}
+
+    async def _shown(self, who: Principal, row: TaskRow, params: Tree) -> Tree:
+        return agent_tasks.detailed(row)
+
+    async def _updated(self, who: Principal, row: TaskRow, params: Tree) -> Tree:
+        """An answer to what the task waits for goes to the agent; to anything else it is ignored. Who will not answer
+        ends the task: its agent cannot go on."""
+        said = params["inputResponses"].get(agent_tasks.key(row.task)) if row.task.status.state.interrupted else None
+        if not isinstance(said, dict):
+            return {}
+        parts = agent_tasks.answer(said)
+        if parts is None:
+            return await self._canceled(who, row, params)
+        # Sent twice it is still one answer: its id follows from the question's.
+        message = self._said(parts, row.task.context_id, row.id, f"answer-{agent_tasks.key(row.task)}")
+        assert self.doors is not None
+        await self.doors.handle(SendMessage(row.agent, message, digest=b"", return_immediately=True), who)
+        return {}
+
+    async def _canceled(self, who: Principal, row: TaskRow, params: Tree) -> Tree:
+        assert self.doors is not None
+        try:
+            await self.doors.handle(CancelTask(row.agent, row.id), who)
+        except GatewayError as error:
+            # Acknowledged all the same: whether the work stops is the agent's to say (task cancellation).
+            if error.reason is not Reason.TASK_NOT_CANCELABLE:
+                raise
+        return {}
+
+    async def _ended(self, who: Principal, agent: str, message: Message, caller: Caller) -> Tree:
         turn = 0
         while True:
             answer = await self._turn(who, agent, message, caller, turn)
             turn += 1
             if isinstance(answer, Message):
-                return _result(None, answer.context_id, answer.parts)
+                return result(None, answer.context_id, answer.parts)
             if answer.status.state is not TaskState.INPUT_REQUIRED or turn == MAX_TURNS:
-                return _of_task(answer)
+                return of_task(answer)
             reply = await self._asked(answer, caller)
             if reply is None:
-                return _of_task(answer)
+                return of_task(answer)
             message = reply
 
     async def _turn(self, who: Principal, agent: str, message: Message, caller: Caller, turn: int) -> Task | Message:
@@ -131,21 +211,11 @@ class AgentTools:
 
     async def _asked(self, task: Task, caller: Caller) -> Message | None:
         """The agent's question put to the caller. None when it cannot be asked: then it answers with `taskId` later."""
-        question = task.status.message
-        schema = (question.metadata or {}).get("schema") if question is not None else None
-        if not isinstance(schema, dict) or schema.get("type") != "object":
-            schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-        asked = {"mode": "form", "message": question.text if question else "", "requestedSchema": schema}
         try:
-            result = await caller.ask("elicitation/create", asked)
+            said = agent_tasks.answer(await caller.ask("elicitation/create", agent_tasks.question(task)))
         except CannotAsk:
             return None
-        content = result.get("content")
-        if result.get("action") != "accept" or not isinstance(content, dict):
-            return None
-        simple = content.get("answer") if content.keys() == {"answer"} else None
-        part = Part(text=simple) if isinstance(simple, str) else Part(data=content)
-        return self._said((part,), task.context_id, task.id)
+        return None if said is None else self._said(said, task.context_id, task.id)
 
     def _message(self, arguments: Tree) -> Message:
         parts: list[Part] = []
@@ -160,9 +230,11 @@ class AgentTools:
             raise invalid("arguments", "say something: message, data, or both")
         return self._said(tuple(parts), arguments.get("contextId"), arguments.get("taskId"))
 
-    def _said(self, parts: tuple[Part, ...], context_id: str | None, task_id: str | None) -> Message:
+    def _said(
+        self, parts: tuple[Part, ...], context_id: str | None, task_id: str | None, id: str | None = None
+    ) -> Message:
         given = {name: each for name, each in (("context_id", context_id), ("task_id", task_id)) if each}
-        return Message(message_id=self._new_id(), role=Role.USER, parts=parts, **given)  # type: ignore[arg-type]
+        return Message(message_id=id or self._new_id(), role=Role.USER, parts=parts, **given)  # type: ignore[arg-type]
 
     def _trees(self) -> Iterable[Tree]:
         return (_tree(entry) for entry in sorted(self._registry.all(), key=lambda entry: entry.id))
@@ -194,46 +266,3 @@ def _progress(turn: int, steps: int, update: StatusUpdate) -> Tree:
     """Progress only grows (basic/patterns/progress); what is ahead nobody knows."""
     words = update.status.message.text if update.status.message is not None else ""
     return {"progress": turn * 1_000_000 + steps, "message": words or update.status.state.name}
-
-
-def _of_task(task: Task) -> Tree:
-    parts = [part for artifact in task.artifacts or () for part in artifact.parts]
-    if task.status.message is not None:
-        parts += task.status.message.parts
-    result = _result(task, task.context_id, tuple(parts))
-    if task.status.state in (TaskState.FAILED, TaskState.REJECTED, TaskState.CANCELED):
-        result["isError"] = True
-    return result
-
-
-def _result(task: Task | None, context_id: str | None, parts: Iterable[Part]) -> Tree:
-    structured: Tree = {} if context_id is None else {"contextId": context_id}
-    if task is not None:
-        artifacts = [each.model_dump(by_alias=True, exclude_unset=True, mode="json") for each in task.artifacts or ()]
-        structured = {"taskId": task.id, **structured, "state": task.status.state.value, "artifacts": artifacts}
-    else:
-        structured["artifacts"] = [{"parts": [_dumped(part) for part in parts]}]
-    return {
-        "resultType": "complete",
-        "content": [block for part in parts for block in _blocks(part)],
-        "structuredContent": structured,
-    }
-
-
-def _dumped(part: Part) -> Tree:
-    return part.model_dump(by_alias=True, exclude_unset=True, mode="json")
-
-
-def _blocks(part: Part) -> Iterable[Tree]:
-    """A part as content: text, an image or a sound as what it is, a link; data stands in structuredContent."""
-    kind = (part.media_type or "").partition("/")[0]
-    if part.text is not None:
-        yield {"type": "text", "text": part.text}
-    elif part.raw is not None and kind in ("image", "audio"):
-        yield {"type": kind, "data": part.raw, "mimeType": part.media_type}
-    elif part.raw is not None:
-        name = part.filename or "file"
-        resource = {"uri": f"a2a:{name}", "blob": part.raw, "mimeType": part.media_type or "application/octet-stream"}
-        yield {"type": "resource", "resource": resource}
-    elif part.url is not None:
-        yield {"type": "resource_link", "uri": part.url, "name": part.filename or part.url}

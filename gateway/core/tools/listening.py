@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 from gateway.core.policy import Policy
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.news import News, Reader
 from gateway.core.tools.servers import Served, Servers
+from gateway.core.tools.task_news import Followed, TaskNews
 from gateway.core.tools.views import Views
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Principal
-from gateway.model.tool import Change, Kind
+from gateway.model.tool import Change, Kind, Tree
 
 MAX_URIS = 256  # resources of one subscription
 
@@ -27,7 +28,14 @@ class Listening:
     """`next` gives changes, an empty list after a silence, None when the stream is over. `aclose` must be called."""
 
     def __init__(
-        self, who: Principal, mount: Mount, kinds: frozenset[Kind], servers: Servers, views: Views, policy: Policy
+        self,
+        who: Principal,
+        mount: Mount,
+        kinds: frozenset[Kind],
+        servers: Servers,
+        views: Views,
+        policy: Policy,
+        followed: Followed,
     ) -> None:
         self._who = who
         self._mount = mount
@@ -37,10 +45,19 @@ class Listening:
         self._reader: Reader = servers.board.read()
         self._stamps = {kind: views.view(who, mount, kind).stamp for kind in kinds}
         self._uris: dict[str, tuple[Served, str]] = {}
+        self._tasks = TaskNews(self._reader, followed)
 
     @property
     def uris(self) -> Iterable[str]:
         return tuple(self._uris)
+
+    @property
+    def tasks(self) -> Iterable[str]:
+        return self._tasks.ids
+
+    def follow(self, id: str, changes: AsyncIterator[Tree]) -> bool:
+        """Tell what happens to a task. False when there are too many."""
+        return self._tasks.add(id, changes)
 
     async def add(self, uri: str) -> bool:
         """Subscribe to a resource. False for one that is not there for this caller. Raises OVERLOADED."""
@@ -71,11 +88,14 @@ class Listening:
 
     async def aclose(self) -> None:
         self._reader.close()
+        await self._tasks.aclose()
         for uri in tuple(self._uris):
             self.remove(uri)
 
-    def _changes(self, news: News) -> Iterable[Change]:
-        if news.uri is not None:
+    def _changes(self, news: News | Change) -> Iterable[Change]:
+        if isinstance(news, Change):
+            yield news
+        elif news.uri is not None:
             uri = self._mount.uri(news.server, news.uri)
             if uri in self._uris:
                 yield Change("notifications/resources/updated", {"uri": uri})

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.tool import Kind
+from gateway.model.tool import Change, Kind
 from gateway.model.value import value
 
 HEARTBEAT_SECONDS = 15  # silence after which a reader is told that there is none, to keep its connection alive
@@ -27,16 +27,17 @@ class News:
 
 
 class Reader:
-    """An async source of news. `next` gives what there is, an empty tuple after a silence, None at the end."""
+    """An async source of news, and of changes meant for this reader alone. `next` gives what there is, an empty tuple
+    after a silence, None at the end."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._waiting: deque[News] = deque()
+        self._waiting: deque[News | Change] = deque()
         self._woken = asyncio.Event()
         self._over = False
         self.lost = False
 
-    def put(self, news: News) -> None:
+    def put(self, news: News | Change) -> None:
         if news in self._waiting:
             return
         if len(self._waiting) >= MAX_BACKLOG:
@@ -48,7 +49,7 @@ class Reader:
         self._over = True
         self._woken.set()
 
-    async def next(self) -> tuple[News, ...] | None:
+    async def next(self) -> tuple[News | Change, ...] | None:
         if not self._waiting and not self._over:
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):

@@ -12,25 +12,24 @@ from collections.abc import Awaitable, Callable
 
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.policy import DENIED, Policy
-from gateway.core.tools import links
-from gateway.core.tools.agents import AgentTools
+from gateway.core.tools import links, questions, waiting
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.parking import ASKED_WITH, Parked, Parking
+from gateway.core.tools.reach import Reach
 from gateway.core.tools.servers import Served, Servers
 from gateway.core.tools.state import States, asked
+from gateway.core.tools.tasks import McpTasks
 from gateway.core.tools.views import Views
 from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Principal
-from gateway.model.tool import Caller, CannotAsk, Definition, Kind, PeerError, Tree, digest
+from gateway.model.tool import Caller, Definition, Kind, PeerError, Tree, digest
 from gateway.model.toolcall import UseServer
 from gateway.model.value import value
 
 MAX_ROUNDS = 8  # questions of one request, one after the other; a wizard has five steps
 
-_URL_ELICITATION = -32042  # 2025-11-25: the request can go on once the user has been at these URLs
-_MISSING_CAPABILITY = -32021
 _INVALID_PARAMS = -32602  # 2026-07-28: also for a resource that is not there
 _URLS = "urls"  # the claim of a state that stands for nothing but such a visit
 
@@ -58,6 +57,8 @@ class Requests:
         recorder: Recorder,
         store: Store,
         states: States,
+        tasks: McpTasks,
+        reach: Reach,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
@@ -67,6 +68,8 @@ class Requests:
         self._recorder = recorder
         self._store = store
         self._states = states
+        self._tasks = tasks
+        self._reached = reach
         self._now = now
         self._new_id = new_id
         self._parking = Parking(new_id)
@@ -85,6 +88,9 @@ class Requests:
             await self._ended(ticket, error.reason)
             raise
         await self._ended(ticket, _outcome(result))
+        if result.get("resultType") == "task":
+            assert call.mount is not None, "whoever is inside takes no tasks"
+            return self._tasks.given(call.mount, found.served, found.key, result, call.caller)
         return links.result(call.method, result, found.rename)
 
     async def aclose(self) -> None:
@@ -214,21 +220,38 @@ class Requests:
             return await self._again(call, found, params)
         return await self._first(call, found, params)
 
+    async def _reach(self, found: Found, method: str, params: Tree, caller: Caller, *, waits: bool = False) -> Tree:
+        """`waits` is for callers that have no way to ask after a task: a server that has nothing else for them is asked
+        in the gateway's name."""
+        try:
+            return await self._reached(found.served, found.key, found.who, method, params, caller)
+        except PeerError as error:
+            if not waits or not waiting.needs_tasks(error):
+                raise
+        taking = waiting.Declaring(caller)
+
+        async def ask(method: str, params: Tree) -> Tree:
+            return await self._reached(found.served, found.key, found.who, method, params, taking)
+
+        result = await ask(method, params)
+        return await waiting.end(result, caller, ask) if result.get("resultType") == "task" else result
+
     async def _rounds(self, call: UseServer, found: Found, params: Tree) -> Tree:
         """For a caller with a session: what the server needs is asked while the request is open."""
         send = params
         for _ in range(MAX_ROUNDS):
-            result = await self._reach(found, call.method, send, call.caller)
+            result = await self._reach(found, call.method, send, call.caller, waits=True)
             if result.get("resultType") != "input_required":
                 return result
-            answers = {key: await _answer(each, call.caller) for key, each in _questions(result).items()}
+            wanted = questions.questions(result).items()
+            answers = {key: await questions.answer(each, call.caller) for key, each in wanted}
             send = {**params, "inputResponses": answers}
             if "requestState" in result:
                 send["requestState"] = result["requestState"]
         raise GatewayError(Reason.UPSTREAM_FAILED, f"{found.served.id} asked more than {MAX_ROUNDS} times")
 
     async def _first(self, call: UseServer, found: Found, params: Tree) -> Tree:
-        work = self._work(found, call.method, params)
+        work = self._work(found, call.method, params, waits=call.mount is None)
         if ASKED_WITH.values() & call.caller.capabilities.keys():
             return self._shown(call, await self._parking.begin(call.caller, work))
         return self._shown(call, await work(call.caller))
@@ -247,15 +270,15 @@ class Requests:
             params = {**params, "requestState": claims["state"]}
         return await self._first(call, found, params)
 
-    def _work(self, found: Found, method: str, params: Tree) -> Work:
+    def _work(self, found: Found, method: str, params: Tree, *, waits: bool) -> Work:
         async def work(caller: Caller) -> Tree:
             try:
-                return await self._reach(found, method, params, caller)
+                return await self._reach(found, method, params, caller, waits=waits)
             except PeerError as error:
-                questions = _visits(error, caller)
-                if questions is None:
+                urls = questions.visits(error, caller)
+                if urls is None:
                     raise
-                return {"resultType": "input_required", "inputRequests": questions, "requestState": None}
+                return {"resultType": "input_required", "inputRequests": urls, "requestState": None}
 
         return work
 
@@ -265,7 +288,7 @@ class Requests:
             claims: Tree = {"parked": came.id}
             result: Tree = {"resultType": "input_required", "inputRequests": came.questions}
         elif came.get("resultType") == "input_required":
-            _check_asked(came, call.caller)
+            questions.check_asked(came, call.caller)
             if "requestState" not in came:
                 return came
             claims = {_URLS: True} if came["requestState"] is None else {"state": came["requestState"]}
@@ -274,28 +297,6 @@ class Requests:
             return came
         question = asked(call.mount, call.method, call.params)
         return {**result, "requestState": self._states.give(claims, call.caller.principal, question)}
-
-    async def _reach(self, found: Found, method: str, params: Tree, caller: Caller) -> Tree:
-        """One request to one server, in its turn. What it says counts for or against it."""
-        served = found.served
-        if isinstance(served.server, AgentTools):
-            return await served.server.request_as(found.who, method, params, caller)
-        served.gate.enter()
-        try:
-            async with served.gate:
-                served.breaker.admit(self._now())
-                try:
-                    result = await served.server.request(method, params, caller)
-                except GatewayError as error:
-                    served.breaker.heard(error, self._now())
-                    raise
-                except BaseException:
-                    served.breaker.unknown()
-                    raise
-                served.breaker.worked()
-                return _understood(result)
-        finally:
-            served.gate.leave()
 
 
 def _renaming(mount: Mount | None, served: Served) -> Callable[[str], str]:
@@ -321,68 +322,3 @@ def _outcome(result: Tree) -> str:
     if kind != "complete":
         return str(kind)[:40]
     return "tool-error" if result.get("isError") is True else "ok"
-
-
-def _questions(result: Tree) -> dict[str, Tree]:
-    """The questions of an `input_required` result. Raises UPSTREAM_FAILED for what cannot be asked."""
-    questions = result.get("inputRequests")
-    if questions is None:
-        return {}
-    if not isinstance(questions, dict) or not all(
-        isinstance(each, dict) and each.get("method") in ASKED_WITH and isinstance(each.get("params", {}), dict)
-        for each in questions.values()
-    ):
-        raise GatewayError(Reason.UPSTREAM_FAILED, "The MCP server asked for something that MCP does not have")
-    return questions
-
-
-def _understood(result: Tree) -> Tree:
-    """A result whose type is unknown must not be taken for one that is known (basic/index, resultType)."""
-    kind = result.get("resultType", "complete")
-    if kind not in ("complete", "input_required"):
-        raise GatewayError(Reason.UPSTREAM_FAILED, f"The MCP server answered with a result of type {str(kind)[:40]!r}")
-    return result
-
-
-def _check_asked(result: Tree, caller: Caller) -> None:
-    """Nothing is asked of a caller that did not say that it can answer."""
-    needed = {ASKED_WITH[each["method"]] for each in _questions(result).values()} - caller.capabilities.keys()
-    if needed:
-        required: Tree = {name: {} for name in sorted(needed)}
-        raise PeerError(
-            _MISSING_CAPABILITY,
-            f"This needs a client with the capability {', '.join(required)}",
-            {"requiredCapabilities": required},
-        )
-
-
-async def _answer(question: Tree, caller: Caller) -> Tree:
-    """What a caller with a session says. A refusal to be asked is an answer where the protocol has one for it."""
-    method: str = question["method"]
-    try:
-        if ASKED_WITH[method] not in caller.capabilities:
-            raise CannotAsk(method)
-        return await caller.ask(method, question.get("params", {}))
-    except PeerError:
-        if method == "elicitation/create":
-            return {"action": "cancel"}
-        raise
-
-
-def _visits(error: PeerError, caller: Caller) -> Tree | None:
-    """-32042 of a session server as questions with a URL, if the caller takes those."""
-    if error.code != _URL_ELICITATION or not isinstance(error.data, dict):
-        return None
-    elicitation = caller.capabilities.get("elicitation")
-    asked_for = error.data.get("elicitations")
-    if not isinstance(elicitation, dict) or "url" not in elicitation or not isinstance(asked_for, list):
-        return None
-    questions = {
-        f"visit-{number}": {
-            "method": "elicitation/create",
-            "params": {"mode": "url", "message": str(each.get("message", "")), "url": each["url"]},
-        }
-        for number, each in enumerate(asked_for, start=1)
-        if isinstance(each, dict) and isinstance(each.get("url"), str)
-    }
-    return questions or None

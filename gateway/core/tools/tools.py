@@ -13,20 +13,24 @@ from gateway.core.tools.listening import Listening
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.news import Board
 from gateway.core.tools.pins import Pins
+from gateway.core.tools.reach import Reach
 from gateway.core.tools.requests import Requests
 from gateway.core.tools.search import META, Search, listing
 from gateway.core.tools.servers import Served, Servers
 from gateway.core.tools.state import Sealer, States
+from gateway.core.tools.task_news import Followed
+from gateway.core.tools.tasks import McpTasks
 from gateway.core.tools.views import Views
 from gateway.model.audit import Decision, Verdict
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Kind as Who
 from gateway.model.principal import Principal
-from gateway.model.tool import Kind
+from gateway.model.tool import TASKS, Kind
 from gateway.model.toolcall import (
     ApproveTools,
     Discover,
+    Inventory,
     ListDefinitions,
     Listen,
     ListServers,
@@ -34,6 +38,7 @@ from gateway.model.toolcall import (
     ReloadTools,
     ToolCall,
     UseServer,
+    UseTask,
 )
 
 # Whoever is there may ask what there is: the answer holds only what it may use.
@@ -41,12 +46,13 @@ _FILTERED = Decision(Verdict.PASS, "filtered", "a list shows only what its reade
 _GATEWAY = Target("gateway")
 
 # Bridged for every mount, whatever is behind it at the moment: clients ask once, servers come and go.
-CAPABILITIES: dict[str, dict[str, bool]] = {
+CAPABILITIES: dict[str, dict[str, Any]] = {
     "tools": {"listChanged": True},
     "prompts": {"listChanged": True},
     "resources": {"listChanged": True, "subscribe": True},
     "completions": {},
     "logging": {},
+    "extensions": {TASKS: {}},
 }
 
 
@@ -61,6 +67,7 @@ class Tools:
         policy: Policy,
         recorder: Recorder,
         sealer: Sealer,
+        task_sealer: Sealer,
         now: Callable[[], int],
         new_id: Callable[[], str],
         check_schema: CheckSchema,
@@ -68,7 +75,12 @@ class Tools:
     ) -> None:
         self.servers = Servers(Pins(store, now), Board(), now, check_schema)
         self.views = Views(self.servers, mounts, policy)
-        self.requests = Requests(self.servers, self.views, policy, recorder, store, States(sealer, now), now, new_id)
+        reach = Reach(now)
+        self.tasks = McpTasks(self.servers, self.views, policy, recorder, store, task_sealer, reach, now, new_id)
+        self.requests = Requests(
+            self.servers, self.views, policy, recorder, store, States(sealer, now), self.tasks, reach, now, new_id
+        )
+        self._followed = Followed()
         self._search = Search()
         self.reload: Reload | None = None  # how the operator's file is read again; None: there is none
         self._policy = policy
@@ -87,9 +99,11 @@ class Tools:
         await self.servers.aclose()
 
     async def handle(self, call: ToolCall, who: Principal) -> Any:
-        """The result of one call: a tree for `UseServer`, else `Offer`, `View`, `Health`s or `Definition`s."""
+        """The result of one call: a tree for `UseServer` and `UseTask`; `Offer`, `View`, `Inventory`, `Definition`s."""
         if isinstance(call, UseServer):
             return await self._use(call, who)
+        if isinstance(call, UseTask):
+            return await self.tasks.use(call, who)
         if isinstance(call, ListServers | ApproveTools | ReloadTools):
             return await self._operate(call, who)
         assert not isinstance(call, Listen), "a subscription is opened"
@@ -125,10 +139,14 @@ class Tools:
         mount = self.views.mount(call.mount)
         self._admit(call, who, mount)
         await self.servers.settled()
-        listening = Listening(who, mount, call.kinds, self.servers, self.views, self._policy)
+        listening = Listening(who, mount, call.kinds, self.servers, self.views, self._policy, self._followed)
         try:
             for uri in sorted(call.uris):
                 await listening.add(uri)
+            for id in sorted(call.tasks):
+                held = self.tasks.find(call.mount, who, id)
+                if held is not None and call.caller is not None:
+                    listening.follow(id, self.tasks.follow(held, id, who, call.caller))
         except BaseException:
             await listening.aclose()
             raise
@@ -154,7 +172,10 @@ class Tools:
             raise GatewayError(reason, f"You may not use {call.verb} here")
         if isinstance(call, ListServers):
             self._recorder.note(ticket, "ok")
-            return [served.health() for served in self.servers.all()]
+            return Inventory(
+                tuple(served.health() for served in self.servers.all()),
+                {mount.id: self.views.collisions(mount) for mount in self.views.mounts.values()},
+            )
         try:
             done = await (self.servers.approve(call.address) if isinstance(call, ApproveTools) else self._reload())
         except GatewayError as error:

@@ -10,7 +10,7 @@ from gateway.core.tools.servers import POLL_SECONDS, Served, Servers
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Principal
 from gateway.model.tool import Definition, Kind, digest
-from gateway.model.toolcall import View
+from gateway.model.toolcall import Collision, View
 
 USED_BY: dict[Kind, str] = {
     Kind.TOOL: "tools/call",
@@ -50,6 +50,14 @@ class Views:
         if key not in self._names:
             self._names[key] = expose(mount, (each for s in self.served(mount) for each in s.offered.get(kind, ())))
         return self._names[key]
+
+    def collisions(self, mount: Mount) -> tuple[Collision, ...]:
+        """Whatever is left out there because it would be called like something else."""
+        return tuple(
+            Collision(kind, name, addresses)
+            for kind in Kind
+            for name, addresses in self.names(mount, kind).collisions.items()
+        )
 
     def view(self, who: Principal, mount: Mount, kind: Kind) -> View:
         self._fresh()

@@ -21,7 +21,7 @@ from gateway.dialects.mcp.message import (
 )
 from gateway.dialects.mcp.versions import LEGACY, MODERN, NEWEST_LEGACY
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.tool import Caller, Era, Face, PeerError, Tree
+from gateway.model.tool import Caller, Era, Face, PeerError, Tree, takes_tasks
 
 OLDEST = "2024-11-05"
 """Spoken as a client only: servers with the HTTP+SSE transport are still about, clients of them are not."""
@@ -36,7 +36,6 @@ MODERN_CODES = frozenset({Code.HEADER_MISMATCH, Code.MISSING_CAPABILITY, Code.UN
 """Errors that only a server of 2026-07-28 or later sends: whoever sends one needs no `initialize`."""
 
 MAY_NEED_INPUT = frozenset({"tools/call", "prompts/get", "resources/read"})
-TASKS = "io.modelcontextprotocol/tasks"
 
 # What a session's server may ask of its client, and the capability without which it may not.
 ASKED = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
@@ -169,7 +168,7 @@ def checked(result: Tree, method: str, caller: Caller) -> Tree:
         if whole and (requests is not None or state is not None):
             return result
         raise failed("asks for input without saying which")
-    if said == "task" and method == "tools/call" and TASKS in (caller.capabilities.get("extensions") or {}):
+    if said == "task" and method == "tools/call" and takes_tasks(caller.capabilities):
         return result
     raise failed(f"gave a result of the wrong type {str(said)[:40]!r}")
 

@@ -17,7 +17,7 @@ from starlette.types import Send
 from gateway.dialects.mcp import message
 from gateway.dialects.mcp.message import Id
 from gateway.dialects.sse import COMMENT, frame
-from gateway.model.tool import CannotAsk, Tree
+from gateway.model.tool import TASKS, CannotAsk, Tree
 from gateway.server.request import STREAM_HEADERS, Headers, Reply, Request
 
 KEEPALIVE_SECONDS = 15  # silence after which a stream says that it is alive; proxies cut after 30 to 60
@@ -58,7 +58,7 @@ class Exchange:
         asker: Asker | None = None,
     ) -> None:
         self.principal = principal
-        self.capabilities = bridged(capabilities)
+        self.capabilities = bridged(capabilities) if asker is None else _of_session(bridged(capabilities))
         self.client = client
         self.log_level = log_level
         meta = message.meta(params)
@@ -194,7 +194,7 @@ async def _await(work: Callable[[], Awaitable[Reply]]) -> Reply:
 
 # What the gateway carries between a server and its caller. A capability that is not here would promise more.
 _BRIDGED = ("elicitation", "sampling", "roots")
-_EXTENSIONS = frozenset({"io.modelcontextprotocol/ui"})
+_EXTENSIONS = frozenset({"io.modelcontextprotocol/ui", TASKS})
 
 
 def bridged(capabilities: Tree) -> Tree:
@@ -204,3 +204,10 @@ def bridged(capabilities: Tree) -> Tree:
     if isinstance(extensions, dict) and (known := {k: each for k, each in extensions.items() if k in _EXTENSIONS}):
         shown["extensions"] = known
     return shown
+
+
+def _of_session(shown: Tree) -> Tree:
+    """Sessions have no requests about tasks, whatever their client says."""
+    extensions = {name: each for name, each in shown.get("extensions", {}).items() if name != TASKS}
+    rest = {name: each for name, each in shown.items() if name != "extensions"}
+    return {**rest, "extensions": extensions} if extensions else rest

@@ -10,20 +10,21 @@ import orjson
 from starlette.types import Send
 
 from gateway.core.tools.listening import Listening
+from gateway.core.tools.silent import Silent
 from gateway.dialects.mcp import errors, headers, message
 from gateway.dialects.mcp.message import CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION, SUBSCRIPTION_ID
 from gateway.dialects.mcp.versions import MODERN
 from gateway.dialects.sse import COMMENT, frame
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
-from gateway.model.tool import Change, Era, Tree
+from gateway.model.tool import TASKS, Change, Era, Tree, takes_tasks
 from gateway.server.incident import known
-from gateway.server.mcp.calls import FILTERS, LISTS, USES, Calls, subscription
-from gateway.server.mcp.exchange import Exchange
+from gateway.server.mcp.calls import FILTERS, LISTS, TASK_USES, USES, Calls, subscription
+from gateway.server.mcp.exchange import Exchange, bridged
 from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Reply, Request, retry_after
 
 LISTEN = "subscriptions/listen"
-METHODS = frozenset({"server/discover", LISTEN, *LISTS, *USES})
+METHODS = frozenset({"server/discover", LISTEN, *LISTS, *USES, *TASK_USES})
 
 Annotated = Callable[[str, Principal, str], dict[tuple[str, ...], tuple[str, str]]]
 
@@ -53,7 +54,7 @@ class Modern:
                 annotated = self._annotated(mount, who, name) if isinstance(name, str) else {}
                 headers.check_parameters(raw, arguments, annotated)
             if asked.method == LISTEN:
-                await self._listen(request, asked, mount, who, send, streams=streams)
+                await self._listen(request, asked, meta[CLIENT_CAPABILITIES], mount, who, send, streams=streams)
                 return
         except GatewayError as error:
             await failure(asked.id, error)(send)
@@ -81,25 +82,40 @@ class Modern:
         method, params = asked.method, asked.params
         if method in USES:
             return await self._calls.use(mount, who, method, params, exchange)
+        if method in TASK_USES:
+            return await self._calls.use_task(mount, who, method, params, exchange)
         if method in LISTS:
             return await self._calls.list(mount, who, method, params, Era.MODERN)
         return await self._calls.discover(mount, who)
 
     async def _listen(
-        self, request: Request, asked: message.Request, mount: str, who: Principal, send: Send, *, streams: bool
+        self,
+        request: Request,
+        asked: message.Request,
+        capabilities: Tree,
+        mount: str,
+        who: Principal,
+        send: Send,
+        *,
+        streams: bool,
     ) -> None:
         """A response that is the stream. Its first message says what of the filter is honoured."""
         if not streams:
             raise GatewayError(Reason.INVALID_REQUEST, "A subscription is a stream; accept text/event-stream")
-        words, uris = subscription(asked.params)
+        words, uris, tasks = subscription(asked.params)
+        if tasks:
+            _check_tasks(capabilities)
         kinds = frozenset(kind for word in words for kind in FILTERS[word])
         try:
-            listening = await self._calls.listen(mount, who, kinds, uris)
+            caller = Silent(owner(who), bridged(capabilities))
+            listening = await self._calls.listen(mount, who, kinds, uris, tasks, caller)
         except Exception as error:
             raise known(error) from error
         honoured: Tree = dict(words)
         if taken := sorted(listening.uris):
             honoured["resourceSubscriptions"] = taken
+        if followed := sorted(listening.tasks):
+            honoured["taskIds"] = followed
         await _Subscription(asked.id, listening, request, send).run(honoured)
 
 
@@ -180,4 +196,12 @@ def _checked(raw: list[tuple[bytes, bytes]], asked: message.Request) -> Tree:
         raise errors.unsupported_version(meta[PROTOCOL_VERSION])
     if asked.method not in METHODS:
         raise GatewayError(Reason.METHOD_NOT_FOUND, f"There is no method {asked.method[:100]!r} in {MODERN[0]}")
+    if asked.method in TASK_USES:
+        _check_tasks(meta[CLIENT_CAPABILITIES])
     return meta
+
+
+def _check_tasks(capabilities: Tree) -> None:
+    """Raises -32021 for a client that did not say in this request that it takes tasks."""
+    if not takes_tasks(capabilities):
+        raise errors.missing_capability({"extensions": {TASKS: {}}})

@@ -1,0 +1,67 @@
+"""What a server asks of its caller in the form of 2026-07-28 (`inputRequests`), and who may be asked it."""
+
+from __future__ import annotations
+
+from gateway.core.tools.parking import ASKED_WITH
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.tool import Caller, CannotAsk, PeerError, Tree
+
+MISSING_CAPABILITY = -32021
+_URL_ELICITATION = -32042  # 2025-11-25: the request can go on once the user has been at these URLs
+
+
+def questions(result: Tree) -> dict[str, Tree]:
+    """The questions of an `input_required` result. Raises UPSTREAM_FAILED for what cannot be asked."""
+    found = result.get("inputRequests")
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(
+        isinstance(each, dict) and each.get("method") in ASKED_WITH and isinstance(each.get("params", {}), dict)
+        for each in found.values()
+    ):
+        raise GatewayError(Reason.UPSTREAM_FAILED, "The MCP server asked for something that MCP does not have")
+    return found
+
+
+def check_asked(result: Tree, caller: Caller) -> None:
+    """Nothing is asked of a caller that did not say that it can answer."""
+    needed = {ASKED_WITH[each["method"]] for each in questions(result).values()} - caller.capabilities.keys()
+    if needed:
+        required: Tree = {name: {} for name in sorted(needed)}
+        raise PeerError(
+            MISSING_CAPABILITY,
+            f"This needs a client with the capability {', '.join(required)}",
+            {"requiredCapabilities": required},
+        )
+
+
+async def answer(question: Tree, caller: Caller) -> Tree:
+    """What a caller with a session says. A refusal to be asked is an answer where the protocol has one for it."""
+    method: str = question["method"]
+    try:
+        if ASKED_WITH[method] not in caller.capabilities:
+            raise CannotAsk(method)
+        return await caller.ask(method, question.get("params", {}))
+    except PeerError:
+        if method == "elicitation/create":
+            return {"action": "cancel"}
+        raise
+
+
+def visits(error: PeerError, caller: Caller) -> Tree | None:
+    """-32042 of a session server as questions with a URL, if the caller takes those."""
+    if error.code != _URL_ELICITATION or not isinstance(error.data, dict):
+        return None
+    elicitation = caller.capabilities.get("elicitation")
+    asked_for = error.data.get("elicitations")
+    if not isinstance(elicitation, dict) or "url" not in elicitation or not isinstance(asked_for, list):
+        return None
+    found = {
+        f"visit-{number}": {
+            "method": "elicitation/create",
+            "params": {"mode": "url", "message": str(each.get("message", "")), "url": each["url"]},
+        }
+        for number, each in enumerate(asked_for, start=1)
+        if isinstance(each, dict) and isinstance(each.get("url"), str)
+    }
+    return found or None

@@ -1,0 +1,49 @@
+"""One request to one server, in its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.core.tools.agents import AgentTools
+from gateway.core.tools.servers import Served
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.principal import Principal
+from gateway.model.tool import Caller, Tree, takes_tasks
+
+
+class Reach:
+    """`key` is what of the server is used, in its own names. What the server says counts for or against it."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+
+    async def __call__(
+        self, served: Served, key: str, who: Principal, method: str, params: Tree, caller: Caller
+    ) -> Tree:
+        if isinstance(served.server, AgentTools):
+            return await served.server.request_as(who, method, {**params, "name": key}, caller)
+        served.gate.enter()
+        try:
+            async with served.gate:
+                served.breaker.admit(self._now())
+                try:
+                    result = await served.server.request(method, params, caller)
+                except GatewayError as error:
+                    served.breaker.heard(error, self._now())
+                    raise
+                except BaseException:
+                    served.breaker.unknown()
+                    raise
+                served.breaker.worked()
+                return _understood(result, method, caller)
+        finally:
+            served.gate.leave()
+
+
+def _understood(result: Tree, method: str, caller: Caller) -> Tree:
+    """A result whose type is unknown must not be taken for one that is known (basic/index, resultType)."""
+    kind = result.get("resultType", "complete")
+    known = kind in ("complete", "input_required")
+    if not known and not (kind == "task" and method == "tools/call" and takes_tasks(caller.capabilities)):
+        raise GatewayError(Reason.UPSTREAM_FAILED, f"The MCP server answered with a result of type {str(kind)[:40]!r}")
+    return result
