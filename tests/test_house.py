@@ -49,7 +49,14 @@ ROOMS: dict[str, frozenset[str]] = {
     # The network.
     "gateway.upstream.pool": frozenset({"gateway.upstream.egress"}),
     "gateway.upstream.http1": frozenset({"gateway.upstream.pool"}),
-    "httpx2": frozenset({"gateway.upstream.cards", "gateway.upstream.httpx2_transport", "gateway.cli.client"}),
+    "httpx2": frozenset(
+        {
+            "gateway.upstream.cards",
+            "gateway.upstream.httpx2_transport",
+            "gateway.upstream.oauth.token_endpoint",
+            "gateway.cli.client",
+        }
+    ),
     "idna": frozenset({"gateway.upstream.address"}),
     "socket": frozenset({"gateway.app", "gateway.server.edge", "gateway.upstream.http1", "gateway.upstream.pool"}),
     "ssl": frozenset({"gateway.upstream.egress", "gateway.upstream.pool"}),
@@ -70,7 +77,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "ctypes": frozenset({"gateway.upstream.watchdog"}),
     "importlib": frozenset({"gateway.upstream.local", "gateway.cli", "gateway.app"}),  # the last: our own version
     # Secrets.
-    "cryptography": frozenset({"gateway.server.mcp.seal"}),
+    "cryptography": frozenset({"gateway.server.mcp.seal", "gateway.upstream.oauth.vault"}),
+    "authlib": frozenset({"gateway.upstream.oauth.token_endpoint"}),
     # Formats and data.
     "orjson": frozenset({"gateway.dialects", "gateway.server", "gateway.stores", "gateway.upstream"}),
     "json": frozenset({"gateway.cli", "gateway.config.reference", "gateway.model.tool"}),
@@ -122,6 +130,7 @@ USES: dict[str, dict[str, str]] = {
     "os.urandom": {
         "gateway.app": "ids are made here and given in",
         "gateway.server.mcp.seal": "a nonce that repeats would give the key away; nobody else may make it",
+        "gateway.upstream.oauth.vault": "the same, and the key itself",
     },
     "datetime.datetime.now": {},
     "datetime.datetime.utcnow": {},
@@ -156,6 +165,9 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.server.a2a_jsonrpc", "gateway.server.dispatch"): "jsonrpcserver, for what is not one plain call",
     ("gateway.server.mcp.seal", "cryptography.exceptions"): "only when something sealed comes or goes",
     ("gateway.server.mcp.seal", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
+    ("gateway.upstream.oauth.token_endpoint", "authlib.integrations.httpx_client"): "at the first token",
+    ("gateway.upstream.oauth.vault", "cryptography.exceptions"): "when there is a token to keep or to read",
+    ("gateway.upstream.oauth.vault", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
     ("gateway.cli.grammar", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
 }
 

@@ -22,7 +22,7 @@ from gateway.config.sections import (
     ToolsAgent,
 )
 from gateway.config.settings import Flags, Settings, config_path, data_folder, is_loopback, settle
-from gateway.config.tools import GrantEntry, MountEntry, ToolServerEntry, Value
+from gateway.config.tools import GrantEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED, Origin
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "GrantEntry",
     "LocalAgent",
     "MountEntry",
+    "OAuthEntry",
     "Origin",
     "Problem",
     "RemoteAgent",

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from gateway.config.loading import DEMO
 from gateway.config.sections import KINDS, Auth, Config, Egress, Server, Store
-from gateway.config.tools import GrantEntry, MountEntry, ToolServerEntry, Value
+from gateway.config.tools import GrantEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED
 
 _HEAD = f"""\
@@ -35,13 +35,16 @@ environment over the file, the file over the default. Names are RFC 1123 labels 
 _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "server": (Server,),
     "agents": tuple(KINDS.values()),
-    "tools": (ToolServerEntry, Value),
+    "tools": (ToolServerEntry, OAuthEntry, Value),
     "mounts": (MountEntry,),
     "grants": (GrantEntry,),
     "auth": (Auth,),
     "store": (Store,),
     "egress": (Egress,),
 }
+
+# Models that stand inside an entry, and what to call them.
+_PARTS: Mapping[type[BaseModel], str] = {OAuthEntry: "oauth of a tool server", Value: "a value of headers and env"}
 
 
 def schema() -> dict[str, Any]:
@@ -68,8 +71,8 @@ def _section(heading: str, models: tuple[type[BaseModel], ...]) -> str:
 def _table(heading: str, model: type[BaseModel]) -> str:
     kind = next((kind for kind, of in KINDS.items() if of is model), None)
     title = [f"### {heading} with `{kind}`", "", (model.__doc__ or "").strip(), ""] if kind else []
-    if model is Value:
-        title = ["### a value of headers and env", "", (model.__doc__ or "").strip(), ""]
+    if model in _PARTS:
+        title = [f"### {_PARTS[model]}", "", (model.__doc__ or "").strip(), ""]
     rows = ["| key | type | default | |", "|---|---|---|---|", *_rows(model)]
     return "\n".join([*title, *rows, ""])
 
@@ -88,6 +91,8 @@ def _type(shape: Mapping[str, Any]) -> str:
         return " or ".join(f"`{word}`" for word in shape["enum"])
     if "anyOf" in shape:
         return " or ".join(_type(choice) for choice in shape["anyOf"] if choice.get("type") != "null")
+    if "$ref" in shape:
+        return "object"
     if "const" in shape:
         return f"`{shape['const']}`"
     if "items" in shape:

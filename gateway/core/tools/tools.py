@@ -10,6 +10,7 @@ from gateway.core.audit import Recorder, Ticket
 from gateway.core.policy import Policy, Target
 from gateway.core.tools.hygiene import CheckSchema
 from gateway.core.tools.listening import Listening
+from gateway.core.tools.logins import Logins
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.news import Board
 from gateway.core.tools.pins import Pins
@@ -30,8 +31,9 @@ from gateway.model.toolcall import (
     ListDefinitions,
     Listen,
     ListServers,
+    LoginCall,
     Offer,
-    ReloadTools,
+    OperatorCall,
     ToolCall,
     UseServer,
 )
@@ -70,6 +72,7 @@ class Tools:
         self.views = Views(self.servers, mounts, policy)
         self.requests = Requests(self.servers, self.views, policy, recorder, store, States(sealer, now), now, new_id)
         self._search = Search()
+        self._logins = Logins(self.servers)
         self.reload: Reload | None = None  # how the operator's file is read again; None: there is none
         self._policy = policy
         self._recorder = recorder
@@ -90,7 +93,7 @@ class Tools:
         """The result of one call: a tree for `UseServer`, else `Offer`, `View`, `Health`s or `Definition`s."""
         if isinstance(call, UseServer):
             return await self._use(call, who)
-        if isinstance(call, ListServers | ApproveTools | ReloadTools):
+        if isinstance(call, OperatorCall):
             return await self._operate(call, who)
         assert not isinstance(call, Listen), "a subscription is opened"
         mount = self.views.mount(call.mount)
@@ -145,8 +148,8 @@ class Tools:
         catalog = served.catalog if served is not None else None
         return Offer(CAPABILITIES, catalog.face.instructions if catalog is not None else None)
 
-    async def _operate(self, call: ListServers | ApproveTools | ReloadTools, who: Principal) -> Any:
-        target = Target(call.address) if isinstance(call, ApproveTools) else _GATEWAY
+    async def _operate(self, call: OperatorCall, who: Principal) -> Any:
+        target = _operated(call)
         ticket = Ticket(who, call.verb, target.id, self._policy.decide(who, call.verb, target), self._new_id())
         if not ticket.decision.allowed:
             self._recorder.note(ticket, Reason.PERMISSION_DENIED)
@@ -156,7 +159,10 @@ class Tools:
             self._recorder.note(ticket, "ok")
             return [served.health() for served in self.servers.all()]
         try:
-            done = await (self.servers.approve(call.address) if isinstance(call, ApproveTools) else self._reload())
+            if isinstance(call, LoginCall):
+                done: Any = await self._logins.handle(call)
+            else:
+                done = await (self.servers.approve(call.address) if isinstance(call, ApproveTools) else self._reload())
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
@@ -167,3 +173,10 @@ class Tools:
         if self.reload is None:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This gateway was started without a file to read again")
         return await self.reload()
+
+
+def _operated(call: OperatorCall) -> Target:
+    """What an operator's call is about, for policy and record."""
+    if isinstance(call, ApproveTools):
+        return Target(call.address)
+    return Target(call.server) if isinstance(call, LoginCall) else _GATEWAY
