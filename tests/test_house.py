@@ -57,6 +57,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "gateway.cli.client",
         }
     ),
+    "http.server": frozenset({"gateway.cli.redirect"}),
     "idna": frozenset({"gateway.upstream.address"}),
     "socket": frozenset({"gateway.app", "gateway.server.edge", "gateway.upstream.http1", "gateway.upstream.pool"}),
     "ssl": frozenset({"gateway.upstream.egress", "gateway.upstream.pool"}),
@@ -96,6 +97,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "gateway.stores.memory",
             "gateway.stores.batch",
             "gateway.cli.follow",
+            "gateway.cli.redirect",
             "gateway.upstream.watchdog",
             "agents.librarian",
         }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -12,7 +14,8 @@ import pytest
 from gateway.upstream.oauth.vault import Vault
 from tests.authority import Authority, Guarded, authority, browse, guarded
 from tests.mcp import Door, modern
-from tests.serving import Gateway, running
+from tests.remote import PROGRAM, environment
+from tests.serving import BOUND, Gateway, running
 
 REDIRECT = "http://127.0.0.1:7777/callback"
 
@@ -132,3 +135,40 @@ async def test_only_the_machines_own_credential_logs_in_and_only_to_loopback(tmp
             assert (await admin(gateway, "login", server="docs", redirectUri=elsewhere)).status_code == 400, elsewhere
         assert (await admin(gateway, "login", server="nothing", redirectUri=REDIRECT)).status_code == 404
         assert not by.asked
+
+
+async def command(gateway: Gateway, *words: str) -> Any:
+    """The program, as a person starts it."""
+    return await asyncio.create_subprocess_exec(
+        str(PROGRAM),
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**environment(gateway.app.settings.data), "GATEWAY_URL": gateway.url},
+    )
+
+
+async def test_a_person_logs_in_and_out_at_the_terminal(tmp_path: Path) -> None:
+    async with authority() as by, guarded(by) as server, running(tmp_path, configuration(server)) as gateway:
+        person = await command(gateway, "tools", "login", "docs")
+        url = (await asyncio.wait_for(person.stdout.readline(), BOUND)).decode().strip()
+        back = await browse(url)
+        assert back.startswith("http://127.0.0.1:")
+        async with httpx2.AsyncClient(trust_env=False, timeout=BOUND) as browser:
+            origin = back.partition("/callback")[0]
+            # Other pages of the browser can call the port; what they say is no answer.
+            assert (await browser.get(f"{origin}/favicon.ico")).status_code == 404
+            assert (await browser.get(f"{origin}/callback?code=evil&state=guess")).status_code == 404
+            page = await browser.get(back)
+        assert page.status_code == 200
+        assert "code" not in page.text
+        out, err = await asyncio.wait_for(person.communicate(), BOUND)
+        assert person.returncode == 0, err
+        assert b"The gateway may use docs now." in err
+        assert not any(secret.encode() in out + err for secret in strings(by))
+        assert (await Door(gateway, "docs").call("hello"))["content"][0]["text"] == "hello"
+        for words in (b"Forgotten.", b"There was no authorization for docs."):
+            leaving = await command(gateway, "tools", "logout", "docs")
+            _, err = await asyncio.wait_for(leaving.communicate(), BOUND)
+            assert leaving.returncode == 0
+            assert words in err
