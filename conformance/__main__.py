@@ -4,6 +4,7 @@
     make conformance A2A_TCK=DIR A2A_TCK_03=DIR    and the kit for 0.3 against the same doors
     make conformance ARGS="--short"        seconds: the peer, and a kit without its long waits
     make conformance ARGS=--mcp MCP_SUITE=DIR    the MCP suite (see mcp.py)
+    make conformance ARGS=--mcp-client MCP_SUITE=DIR    the same suite's client mode (see mcp_client.py)
 
 A run fails on every test that did not pass and is not listed in conformance/expected/, and on every
 listed one that passed after all. The full form writes conformance/results/.
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance import expected, kit, mcp, older, peers, processes, results, sut
+from conformance import expected, kit, mcp, mcp_client, older, peers, processes, results, sut
 
 HERE = Path(__file__).parent
 REMOTE = HERE / "a2a-remote.yaml"
@@ -64,6 +65,7 @@ class Options:
     agents: tuple[str, ...]
     short: bool
     mcp: bool
+    mcp_client: bool
     command: str
 
 
@@ -80,6 +82,7 @@ def options(words: list[str]) -> Options:
         help="one kind of agent (older: the one for the 0.3 kit); default: all, with a 0.3 kit where there is one",
     )
     parser.add_argument("--mcp", action="store_true", help="the MCP suite, from MCP_SUITE, instead of the A2A kit")
+    parser.add_argument("--mcp-client", action="store_true", help="the MCP suite's client mode, from MCP_SUITE")
     given = parser.parse_args(words)
     agents = {"both": tuple(SUITES), "older": ()}.get(given.agent, (given.agent,))
     older_kit = older.find(given.kit_03) if given.agent in ("both", "older") else None
@@ -89,13 +92,15 @@ def options(words: list[str]) -> Options:
         *(["--agent", given.agent] if given.agent != "both" else []),
     ]
     command = shlex.join(["python", "-m", "conformance", *shown])
-    return Options(kit.find(given.kit), older_kit, agents, given.short, given.mcp, command)
+    return Options(kit.find(given.kit), older_kit, agents, given.short, given.mcp, given.mcp_client, command)
 
 
 def main() -> int:
     chosen = options(sys.argv[1:])
     if chosen.mcp:
         return mcp.main()
+    if chosen.mcp_client:
+        return mcp_client.main()
     if chosen.agents and chosen.kit is None and not chosen.short:
         print(kit.HOW_TO_GET, file=sys.stderr)
         return 2

@@ -30,6 +30,7 @@ from gateway.config import (
     ConfigError,
     GrantEntry,
     LocalAgent,
+    OAuthEntry,
     RemoteAgent,
     Settings,
     TasksAgent,
@@ -52,7 +53,8 @@ from gateway.core.push import PushWorker
 from gateway.core.recovery import Recovery
 from gateway.core.registry import Registered, Registry
 from gateway.core.tools.agents import AgentTools
-from gateway.core.tools.grants import RULE, Grant, Grants
+from gateway.core.tools.grants import RULE, Grant
+from gateway.core.tools.grants import Grants as ToolGrants
 from gateway.core.tools.naming import Mount, Naming
 from gateway.core.tools.pins import Quarantine
 from gateway.core.tools.servers import Served
@@ -83,6 +85,13 @@ from gateway.upstream.httpx2_transport import control_client
 from gateway.upstream.local import LoadError, load
 from gateway.upstream.mcp.limits import Limits
 from gateway.upstream.mcp.server import HttpServer, StdioServer
+from gateway.upstream.oauth.authorized import AuthorizedEgress
+from gateway.upstream.oauth.client import ClientSettings
+from gateway.upstream.oauth.client import Grant as OAuthGrant
+from gateway.upstream.oauth.discovery import Discovery
+from gateway.upstream.oauth.grants import Grants
+from gateway.upstream.oauth.source import TokenSource
+from gateway.upstream.oauth.vault import Vault
 from gateway.upstream.process import Command
 from gateway.upstream.secret import Secret
 from gateway.upstream.tasks import TasksAgent as TasksUpstream
@@ -139,7 +148,7 @@ class App:
         self.keys = KeyRing(store, now, token)
         self.trust = _trust(settings, self.egress, store, now)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
-        grants = self._grants = Grants(_grants(config))
+        grants = self._grants = ToolGrants(_grants(config))
         policy = self._policy = Policy((*RULES, grants.rule), {RULE: grants.judge})
         self.tools = Tools(
             store,
@@ -153,7 +162,7 @@ class App:
             _mounts(config),
         )
         for id, entry in config.tools.items():
-            self.tools.servers.put(_served(config, settings, id, entry, self.egress))
+            self.tools.servers.put(_served(config, settings, id, entry, self.egress, now))
         bridge = AgentTools(self.registry, _new_id)
         self.tools.servers.put(_bridged(bridge, self.registry))
         self.gateway = Gateway(
@@ -239,7 +248,11 @@ class App:
             config = settings.config
             before, after = self.settings.config.tools, config.tools
             changed = [id for id in {**before, **after} if before.get(id) != after.get(id)]
-            fresh = [_served(config, settings, id, after[id], self.egress) for id in changed if id in after]
+            fresh = [
+                _served(config, settings, id, after[id], self.egress, self.services.now)
+                for id in changed
+                if id in after
+            ]
         except ConfigError as error:
             raise GatewayError(Reason.INVALID_REQUEST, str(error)) from error
         for id in changed:
@@ -453,17 +466,21 @@ def _registered(
     return entry
 
 
-def _served(config: Config, settings: Settings, id: str, entry: ToolServerEntry, egress: Egress) -> Served:
+def _served(
+    config: Config, settings: Settings, id: str, entry: ToolServerEntry, egress: Egress, now: Callable[[], int]
+) -> Served:
     """One MCP server of the configuration file. Raises ConfigError at the line that is to blame."""
     limits = Limits(call_seconds=entry.timeout, concurrency=entry.concurrency)
     info = {"name": "gateway", "version": _version()}
     server: ToolServer
+    source: TokenSource | None = None
     if entry.url is not None:
         values = {name: _secret(each) for name, each in entry.headers.items()}
+        source = None if entry.oauth is None else _source(settings, id, entry.url, entry.oauth, egress, now)
         server = HttpServer(
             id,
             entry.url,
-            egress,
+            egress if source is None else AuthorizedEgress(egress, source),
             info=info,
             limits=limits,
             headers=values,
@@ -487,7 +504,32 @@ def _served(config: Config, settings: Settings, id: str, entry: ToolServerEntry,
             id, command, info=info, ours=os.environ, limits=limits, shared=entry.shared, chance=_chance
         )
     requires = tuple((f"*/{pattern}", frozenset(needs)) for pattern, needs in entry.requires.items())
-    return Served(id, server, Gate(entry.concurrency, entry.queue), Quarantine(entry.quarantine), requires)
+    gate = Gate(entry.concurrency, entry.queue)
+    return Served(id, server, gate, Quarantine(entry.quarantine), requires, login=source)
+
+
+def _source(
+    settings: Settings, id: str, url: str, entry: OAuthEntry, egress: Egress, now: Callable[[], int]
+) -> TokenSource:
+    """How one server's tokens are got, and where they are kept."""
+    client = ClientSettings(
+        OAuthGrant(entry.grant),
+        entry.client_id,
+        None if entry.client_secret is None else Secret(entry.client_secret.file, entry.client_secret.variable),
+        entry.client_metadata,
+        entry.issuer,
+        tuple(entry.scopes),
+    )
+    return TokenSource(
+        id,
+        client,
+        Discovery(url, entry.issuer, egress),
+        Grants(id, Vault(settings.data / "oauth")),
+        egress,
+        ours=os.environ,
+        now=now,
+        random=os.urandom,
+    )
 
 
 def _bridged(bridge: AgentTools, registry: Registry) -> Served:

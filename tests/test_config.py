@@ -21,6 +21,7 @@ from gateway.config import (
     GrantEntry,
     LocalAgent,
     MountEntry,
+    OAuthEntry,
     RemoteAgent,
     Settings,
     TasksAgent,
@@ -328,6 +329,7 @@ def every_key() -> Iterator[tuple[str, str]]:
     sections += [
         ("tools: {a: {url: 'https://a.example', %s: 1}}", ToolServerEntry),
         ("tools: {a: {url: 'https://a.example', headers: {x: {%s: 1}}}}", Value),
+        ("tools: {a: {url: 'https://a.example', oauth: {%s: 1}}}", OAuthEntry),
         ("mounts: {a: {%s: 1}}", MountEntry),
         ("grants: [{to: a, %s: 1}]", GrantEntry),
         ("server: {tls: {%s: 1}}", Tls),

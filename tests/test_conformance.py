@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import mcp
+from conformance import mcp, mcp_client
 from conformance.__main__ import LOCAL_SUITES, OLDER_SUITES, REMOTE_SUITES, Suite
 from conformance.expected import FOLDER, Expectation, compare, load
 from conformance.kit import Report, Verdict, read
@@ -140,6 +140,21 @@ def test_the_kept_mcp_results_are_complete(kind: str, revision: str, required: s
     told = json.loads((RESULTS / f"mcp-{revision}-{kind}.json").read_text("utf-8"))
     assert (told["required"], told["failed"]) == (required, [])
     assert told["versions"]["suite"] == mcp.SUITE_VERSION
+
+
+@pytest.mark.parametrize(("revision", "required"), [("2025-11-25", "18/18"), ("2026-07-28", "32/32")])
+def test_the_kept_results_of_the_mcp_client_are_complete_and_explained(revision: str, required: str) -> None:
+    told = json.loads((RESULTS / f"mcp-client-{revision}.json").read_text("utf-8"))
+    assert (told["required"], told["failed"]) == (required, [])
+    assert told["versions"]["suite"] == mcp.SUITE_VERSION
+    failing = {name: each["reason"] for name, each in told["not_scored"].items() if each["failed"]}
+    assert failing == mcp_client.NOT_DONE
+
+
+def test_a_failure_of_the_mcp_client_is_told_by_name() -> None:
+    told = mcp_client.document("2026-07-28", mcp.read(MCP_OUTPUT))
+    assert (told["required"], told["failed"]) == ("1/2", ["tools-list"])
+    assert told["not_scored"]["tasks-lifecycle"]["reason"] == "unknown"
 
 
 def test_the_mcp_suites_configuration_is_one() -> None:

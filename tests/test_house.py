@@ -58,7 +58,15 @@ ROOMS: dict[str, frozenset[str]] = {
     # The network.
     "gateway.upstream.pool": frozenset({"gateway.upstream.egress"}),
     "gateway.upstream.http1": frozenset({"gateway.upstream.pool"}),
-    "httpx2": frozenset({"gateway.upstream.cards", "gateway.upstream.httpx2_transport", "gateway.cli.client"}),
+    "httpx2": frozenset(
+        {
+            "gateway.upstream.cards",
+            "gateway.upstream.httpx2_transport",
+            "gateway.upstream.oauth.token_endpoint",
+            "gateway.cli.client",
+        }
+    ),
+    "http.server": frozenset({"gateway.cli.redirect"}),
     "idna": frozenset({"gateway.upstream.address"}),
     "socket": frozenset({"gateway.app", "gateway.server.edge", "gateway.upstream.http1", "gateway.upstream.pool"}),
     "ssl": frozenset({"gateway.app", "gateway.upstream.egress", "gateway.upstream.pool"}),
@@ -79,13 +87,19 @@ ROOMS: dict[str, frozenset[str]] = {
     "ctypes": frozenset({"gateway.upstream.watchdog"}),
     "importlib": frozenset({"gateway.upstream.local", "gateway.cli", "gateway.app"}),  # the last: our own version
     # Secrets.
-    "cryptography": frozenset({"gateway.server.mcp.seal"}),
+    "cryptography": frozenset({"gateway.server.mcp.seal", "gateway.upstream.oauth.vault"}),
     # Formats and data.
     "orjson": frozenset({"gateway.dialects", "gateway.server", "gateway.stores", "gateway.upstream"}),
     "json": frozenset({"gateway.cli", "gateway.config.reference", "gateway.model.tool"}),
     "yaml": frozenset({"gateway.config.source"}),
     "sqlite3": frozenset({"gateway.stores", "agents.librarian"}),
-    "authlib": frozenset({"gateway.server.oauth.authorization_server", "gateway.server.oauth.endpoints"}),
+    "authlib": frozenset(
+        {
+            "gateway.server.oauth.authorization_server",
+            "gateway.server.oauth.endpoints",
+            "gateway.upstream.oauth.token_endpoint",
+        }
+    ),
     "joserfc": frozenset({"gateway.dialects.oauth2.signature"}),
     "jsonrpcserver": frozenset({"gateway.server.dispatch"}),
     "pydantic": frozenset(
@@ -99,6 +113,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "gateway.stores.memory",
             "gateway.stores.batch",
             "gateway.cli.follow",
+            "gateway.cli.redirect",
             "gateway.upstream.watchdog",
             "agents.librarian",
         }
@@ -135,6 +150,7 @@ USES: dict[str, dict[str, str]] = {
     "os.urandom": {
         "gateway.app": "ids are made here and given in",
         "gateway.server.mcp.seal": "a nonce that repeats would give the key away; nobody else may make it",
+        "gateway.upstream.oauth.vault": "the same, and the key itself",
     },
     "datetime.datetime.now": {},
     "datetime.datetime.utcnow": {},
@@ -172,6 +188,9 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.app", "gateway.identity"): "joserfc, where tokens are checked",
     ("gateway.identity", "gateway.giving"): "authlib, where tokens are given out",
     ("gateway.cli.token", "gateway.cli.client"): "the HTTP client, which printing a file does not need",
+    ("gateway.upstream.oauth.token_endpoint", "authlib.integrations.httpx_client"): "at the first token",
+    ("gateway.upstream.oauth.vault", "cryptography.exceptions"): "when there is a token to keep or to read",
+    ("gateway.upstream.oauth.vault", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
     ("gateway.cli.grammar", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
 }
 

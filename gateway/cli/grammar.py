@@ -163,6 +163,12 @@ def program() -> Parser:
     approve = tools.command("approve", "Show what waits for approval, and let it out of quarantine.", "tools:approve")
     approve.add_argument("name", metavar="SERVER[/TOOL]", help="One tool, or all that waits at a server.")
     approve.add_argument("--yes", action="store_true", help="Approve it; without this it is only shown.")
+    login = tools.command(
+        "login", "Authorize the gateway at a server that asks for OAuth, in a browser.", "toollogin:login"
+    )
+    logout = tools.command("logout", "Forget the authorization at a server.", "toollogin:logout")
+    for verb in (login, logout):
+        verb.add_argument("server", metavar="SERVER", help="The server's name, as `gateway tools list` shows it.")
     tools.command("reload", "Have the gateway read tools, mounts and grants of its file again.", "tools:reload")
     tools.command("lock", "Print the hashes of all tools that are offered, for a file in Git.", "tools:lock")
     verify = tools.command("verify", "Compare the tools with a lock file.", "tools:verify")

@@ -24,7 +24,7 @@ from gateway.config.sections import (
     ToolsAgent,
 )
 from gateway.config.settings import Flags, Settings, config_path, data_folder, is_loopback, settle
-from gateway.config.tools import GrantEntry, MountEntry, ToolServerEntry, Value
+from gateway.config.tools import GrantEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED, Origin
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Issuer",
     "LocalAgent",
     "MountEntry",
+    "OAuthEntry",
     "Origin",
     "Problem",
     "RemoteAgent",

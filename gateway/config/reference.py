@@ -22,7 +22,7 @@ from gateway.config.sections import (
     Store,
     Tls,
 )
-from gateway.config.tools import GrantEntry, MountEntry, ToolServerEntry, Value
+from gateway.config.tools import GrantEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED
 
 _HEAD = f"""\
@@ -46,7 +46,7 @@ environment over the file, the file over the default. Names are RFC 1123 labels 
 _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "server": (Server, Tls),
     "agents": tuple(KINDS.values()),
-    "tools": (ToolServerEntry, Value),
+    "tools": (ToolServerEntry, OAuthEntry, Value),
     "mounts": (MountEntry,),
     "grants": (GrantEntry,),
     "auth": (Auth, Issuer, Introspection, AuthorizationServer),
@@ -60,6 +60,8 @@ _INSIDE: Mapping[type[BaseModel], str] = {
     Issuer: "each of `auth.issuers`",
     AuthorizationServer: "`auth.authorization_server`",
     Introspection: "`introspection` of an issuer",
+    OAuthEntry: "`oauth` of a tool server",
+    Value: "a value of `headers` and `env`",
 }
 
 
@@ -106,12 +108,10 @@ def _type(shape: Mapping[str, Any]) -> str:
         return " or ".join(f"`{word}`" for word in shape["enum"])
     if "anyOf" in shape:
         return " or ".join(_type(choice) for choice in shape["anyOf"] if choice.get("type") != "null")
-    if "const" in shape:
-        return f"`{shape['const']}`"
-    if "enum" in shape:
-        return " or ".join(f"`{word}`" for word in shape["enum"])
     if "$ref" in shape:
         return "object"
+    if "const" in shape:
+        return f"`{shape['const']}`"
     if "items" in shape:
         return f"list of {_type(shape['items'])}"
     words = {"uri": "URL", "path": "path"}

@@ -28,6 +28,7 @@ _PRINCIPAL = re.compile(
 )
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 _PERMISSION = re.compile(r"[!-~]{1,128}")
 
 
@@ -65,12 +66,58 @@ class _OrText:
 AnyValue = Annotated[Value, BeforeValidator(_value), _OrText]
 
 
+class OAuthEntry(_Section):
+    """How the gateway gets the tokens for a tool server; the server itself says where."""
+
+    grant: Literal["authorization_code", "client_credentials"] = Field(
+        "authorization_code", description="A person authorizes it (gateway tools login), or it is known by itself."
+    )
+    registration: Literal["preregistered", "cimd", "dynamic"] | None = Field(
+        None, description="How the authorization server knows the gateway; follows from the other settings if not set."
+    )
+    client_id: str | None = Field(None, description="The gateway's id there, if it was registered by hand.")
+    client_secret: Value | None = Field(None, description="The secret that belongs to it: file or variable.")
+    client_metadata: Url | None = Field(None, description="https URL of the gateway's client ID metadata document.")
+    issuer: Url | None = Field(None, description="The one authorization server to go to; else the server names it.")
+    scopes: Items[str] = Field((), description="Scopes to ask for; those that the server names if not set.")
+
+    @model_validator(mode="after")
+    def _checked(self) -> OAuthEntry:
+        if self.client_secret is not None and (self.client_secret.text is not None or self.client_secret.before):
+            raise refuse("client_secret must have file or variable", "a secret never stands in this file")
+        if self.client_secret is not None and self.client_id is None:
+            raise refuse("client_secret belongs to a client_id")
+        if self.client_metadata is not None and not re.fullmatch(r"https://[^/]+/.+", self.client_metadata):
+            raise refuse("client_metadata must be an https URL with a path", "it is the client id itself")
+        if self.registration not in (None, self.implied):
+            raise refuse(f"registration: {self.registration} does not fit", _FITTING[str(self.registration)])
+        if self.grant == "client_credentials" and self.client_id is not None and self.client_secret is None:
+            raise refuse("client_credentials need a client_secret")
+        _check(self.scopes, _SCOPE, "is no scope")
+        return self
+
+    @property
+    def implied(self) -> str:
+        """The order is MCP's: registered by hand, then a metadata document, then dynamic registration."""
+        if self.client_id is not None:
+            return "preregistered"
+        return "cimd" if self.client_metadata is not None else "dynamic"
+
+
+_FITTING = {
+    "preregistered": "it needs a client_id",
+    "cimd": "it needs client_metadata, and no client_id",
+    "dynamic": "leave out client_id and client_metadata",
+}
+
+
 class ToolServerEntry(_Section):
     """One MCP server, of any revision: at a URL, or as a command that runs on this machine."""
 
     url: Url | None = Field(None, description="URL of a server that is reached over HTTP.")
     command: Items[str] | None = Field(None, description="Program (absolute path) and its arguments; no shell.")
     headers: dict[str, AnyValue] = Field(default_factory=dict, description="Headers for the URL: credentials, mostly.")
+    oauth: OAuthEntry | None = Field(None, description="Tokens for the URL, got by OAuth.")
     env: dict[str, AnyValue] = Field(
         default_factory=dict, description="Variables for the command, beside PATH and HOME."
     )
@@ -101,8 +148,12 @@ class ToolServerEntry(_Section):
                 raise refuse("sandbox must begin with an absolute path", "for example /usr/bin/bwrap")
             if self.headers:
                 raise refuse("headers are for a url", "a command takes env")
+            if self.oauth is not None:
+                raise refuse("oauth is for a url", "a command takes env")
         elif self.env or self.folder is not None or self.sandbox or self.shared:
             raise refuse("env, folder, sandbox and shared are for a command", "a url takes headers")
+        if self.oauth is not None and any(name.lower() == "authorization" for name in self.headers):
+            raise refuse("oauth and an Authorization header exclude each other")
         _check(self.headers, _HEADER, "is no name of a header")
         _check(self.env, _VARIABLE, "is no name of a variable")
         for names in self.requires.values():
@@ -185,6 +236,8 @@ ENTRIES: Mapping[str, type[BaseModel]] = {"tools": ToolServerEntry, "mounts": Mo
 
 def owner(loc: Loc) -> type[BaseModel]:
     """The section that a key in one of ENTRIES belongs to."""
+    if loc[2:3] == ("oauth",) and len(loc) == 4:
+        return OAuthEntry
     return Value if len(loc) > 4 else ENTRIES[str(loc[0])]
 
 

@@ -249,6 +249,22 @@ class Caller(Protocol):
         ...
 
 
+class Login(Protocol):
+    """A server's authorization by a person (OAuth). Every method raises GatewayError and nothing else."""
+
+    async def begin(self, redirect_uri: str) -> str:
+        """The URL where a person says yes; the answer goes to `redirect_uri`, on the gateway's own machine."""
+        ...
+
+    async def finish(self, url: str) -> None:
+        """Take the answer: the redirect URI as it was called. Each answer counts once."""
+        ...
+
+    async def forget(self) -> bool:
+        """Forget the authorization; whether there was one."""
+        ...
+
+
 class ToolServer(Protocol):
     """One MCP server behind us, whatever its era and transport. Connects at first use, and again when it must.
 

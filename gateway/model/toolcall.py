@@ -103,9 +103,38 @@ class ReloadTools:
     verb: ClassVar[str] = "ReloadTools"
 
 
-ToolCall: TypeAlias = (
-    Discover | ListDefinitions | UseServer | UseTask | Listen | ListServers | ApproveTools | ReloadTools
-)
+@value
+class BeginLogin:
+    """A person is about to authorize the gateway at a server; the answer will come to `redirect_uri`, on loopback."""
+
+    verb: ClassVar[str] = "BeginLogin"
+    server: str
+    redirect_uri: str
+
+
+@value
+class FinishLogin:
+    """The answer: `response` is the redirect URI as the browser called it, with a code in it."""
+
+    verb: ClassVar[str] = "FinishLogin"
+    server: str
+    response: str
+
+    def __repr__(self) -> str:
+        return f"FinishLogin({self.server!r})"
+
+
+@value
+class ForgetLogin:
+    """Forget what a person has authorized at a server."""
+
+    verb: ClassVar[str] = "ForgetLogin"
+    server: str
+
+
+LoginCall: TypeAlias = BeginLogin | FinishLogin | ForgetLogin
+OperatorCall: TypeAlias = ListServers | ApproveTools | ReloadTools | LoginCall
+ToolCall: TypeAlias = Discover | ListDefinitions | UseServer | UseTask | Listen | OperatorCall
 
 
 @value

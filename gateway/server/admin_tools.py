@@ -15,7 +15,10 @@ from gateway.model.principal import Principal
 from gateway.model.tool import Definition
 from gateway.model.toolcall import (
     ApproveTools,
+    BeginLogin,
     Collision,
+    FinishLogin,
+    ForgetLogin,
     Health,
     Inventory,
     ListServers,
@@ -46,6 +49,21 @@ class AdminTools:
         """The operator's file once more. Nothing in the request says what it holds: no call can add a command."""
         changed: list[str] = await self._gateway.handle(ReloadTools(), who)
         return json_answer({"changed": changed})
+
+    async def login(self, request: Request, who: Principal) -> Response:
+        """Where a person authorizes the gateway at a server. What comes back goes to `authorized`."""
+        body = await json_object(request)
+        call = BeginLogin(text(body, "server"), text(body, "redirectUri"))
+        return json_answer({"authorizationUrl": await self._gateway.handle(call, who)})
+
+    async def authorized(self, request: Request, who: Principal) -> Response:
+        body = await json_object(request)
+        call = FinishLogin(text(body, "server"), text(body, "response"))
+        return json_answer({"up": await self._gateway.handle(call, who)})
+
+    async def logout(self, request: Request, who: Principal) -> Response:
+        call = ForgetLogin(text(await json_object(request), "server"))
+        return json_answer({"forgotten": await self._gateway.handle(call, who)})
 
     async def call(self, request: Request, who: Principal) -> Response:
         """The result as its server gave it. Nobody can be asked here: a tool that asks is told so."""

@@ -22,7 +22,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache, partial
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from gateway.model.errors import GatewayError, Reason
 from gateway.upstream.address import BadUrl, EgressRules, Origin, locate
@@ -31,7 +31,7 @@ from gateway.upstream.exchange import Exchange, Failed
 from gateway.upstream.head import Unsendable, request_head
 from gateway.upstream.pool import CONNECTIONS_PER_HOST, Pool, Refused
 
-__all__ = ["ANSWER_LIMIT", "CONNECT_TIMEOUT", "Answer", "Egress", "StreamAnswer"]
+__all__ = ["ANSWER_LIMIT", "CONNECT_TIMEOUT", "Answer", "Egress", "Outbound", "StreamAnswer"]
 
 # A SYN that got no answer in this time gets none; the user should hear of a dead host before their own
 # timeout.
@@ -45,6 +45,45 @@ class _Target(NamedTuple):
     origin: Origin
     authority: str
     named: bool
+
+
+class Outbound(Protocol):
+    """What `Egress` does for those who call; see there."""
+
+    async def post(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        timeout: float,
+        limit: int = ANSWER_LIMIT,
+        trusted: bool = False,
+    ) -> Answer: ...
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        timeout: float,
+        limit: int = ANSWER_LIMIT,
+        trusted: bool = False,
+    ) -> Answer: ...
+
+    def stream(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        idle_timeout: float,
+        trusted: bool = False,
+    ) -> AbstractAsyncContextManager[StreamAnswer]: ...
 
 
 class Egress:

@@ -52,7 +52,9 @@ class Breaker:
 
     def heard(self, error: GatewayError, now: int) -> None:
         """An answer that refuses is an answer: only silence and nonsense count."""
-        if isinstance(error, PeerError) or error.reason not in _FAILURES:
+        if "login" in error.metadata:
+            self.unknown()  # it waits for a person, and its own sentence says so better than a pause would
+        elif isinstance(error, PeerError) or error.reason not in _FAILURES:
             self.worked()
         else:
             self.failed(now)

@@ -23,7 +23,7 @@ from gateway.core.tools.hygiene import CheckSchema, objection
 from gateway.core.tools.news import Board, News
 from gateway.core.tools.pins import Pins, Quarantine
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.tool import ACKNOWLEDGED, Catalog, Change, Definition, Kind, ToolServer, Tree
+from gateway.model.tool import ACKNOWLEDGED, Catalog, Change, Definition, Kind, Login, ToolServer, Tree
 from gateway.model.toolcall import Health, Waiting
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Served:
     quarantine: Quarantine = Quarantine.CHANGED
     requires: tuple[tuple[str, frozenset[str]], ...] = ()
     judged: Callable[[str], tuple[str, Target]] | None = None  # verb and target, where tools stand for something else
+    login: Login | None = None  # how a person authorizes it, where one has to
     catalog: Catalog | None = None
     offered: dict[Kind, tuple[Definition, ...]] = field(default_factory=dict)
     waiting: tuple[Waiting, ...] = ()

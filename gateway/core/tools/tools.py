@@ -10,6 +10,7 @@ from gateway.core.audit import Recorder, Ticket
 from gateway.core.policy import Policy, Target
 from gateway.core.tools.hygiene import CheckSchema
 from gateway.core.tools.listening import Listening
+from gateway.core.tools.logins import Logins
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.news import Board
 from gateway.core.tools.pins import Pins
@@ -34,8 +35,9 @@ from gateway.model.toolcall import (
     ListDefinitions,
     Listen,
     ListServers,
+    LoginCall,
     Offer,
-    ReloadTools,
+    OperatorCall,
     ToolCall,
     UseServer,
     UseTask,
@@ -82,6 +84,7 @@ class Tools:
         )
         self._followed = Followed()
         self._search = Search()
+        self._logins = Logins(self.servers)
         self.reload: Reload | None = None  # how the operator's file is read again; None: there is none
         self._policy = policy
         self._recorder = recorder
@@ -104,7 +107,7 @@ class Tools:
             return await self._use(call, who)
         if isinstance(call, UseTask):
             return await self.tasks.use(call, who)
-        if isinstance(call, ListServers | ApproveTools | ReloadTools):
+        if isinstance(call, OperatorCall):
             return await self._operate(call, who)
         assert not isinstance(call, Listen), "a subscription is opened"
         mount = self.views.mount(call.mount)
@@ -163,8 +166,8 @@ class Tools:
         catalog = served.catalog if served is not None else None
         return Offer(CAPABILITIES, catalog.face.instructions if catalog is not None else None)
 
-    async def _operate(self, call: ListServers | ApproveTools | ReloadTools, who: Principal) -> Any:
-        target = Target(call.address) if isinstance(call, ApproveTools) else _GATEWAY
+    async def _operate(self, call: OperatorCall, who: Principal) -> Any:
+        target = _operated(call)
         ticket = Ticket(who, call.verb, target.id, self._policy.decide(who, call.verb, target), self._new_id())
         if not ticket.decision.allowed:
             self._recorder.note(ticket, Reason.PERMISSION_DENIED)
@@ -177,7 +180,10 @@ class Tools:
                 {mount.id: self.views.collisions(mount) for mount in self.views.mounts.values()},
             )
         try:
-            done = await (self.servers.approve(call.address) if isinstance(call, ApproveTools) else self._reload())
+            if isinstance(call, LoginCall):
+                done: Any = await self._logins.handle(call)
+            else:
+                done = await (self.servers.approve(call.address) if isinstance(call, ApproveTools) else self._reload())
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
@@ -188,3 +194,10 @@ class Tools:
         if self.reload is None:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This gateway was started without a file to read again")
         return await self.reload()
+
+
+def _operated(call: OperatorCall) -> Target:
+    """What an operator's call is about, for policy and record."""
+    if isinstance(call, ApproveTools):
+        return Target(call.address)
+    return Target(call.server) if isinstance(call, LoginCall) else _GATEWAY

@@ -17,7 +17,7 @@ from gateway.dialects.sse import Event, Reader
 from gateway.dialects.strict_json import JSON, read
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import PeerError, Tree
-from gateway.upstream.egress import CONNECT_TIMEOUT, Answer, Egress, StreamAnswer
+from gateway.upstream.egress import CONNECT_TIMEOUT, Answer, Outbound, StreamAnswer
 from gateway.upstream.mcp.clock import Clock
 from gateway.upstream.mcp.exchange import Exchange
 from gateway.upstream.mcp.limits import Limits
@@ -81,7 +81,7 @@ class Endpoint:
     def __init__(
         self,
         url: str,
-        egress: Egress,
+        egress: Outbound,
         limits: Limits,
         *,
         headers: Mapping[str, str | Secret],

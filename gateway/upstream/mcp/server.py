@@ -19,7 +19,7 @@ from gateway.dialects.mcp import headers
 from gateway.dialects.mcp.errors import Code
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Caller, Change, Era, Face, Kind, Listing, PeerError, Tree
-from gateway.upstream.egress import Egress
+from gateway.upstream.egress import Outbound
 from gateway.upstream.mcp.backend import Backend, Stale
 from gateway.upstream.mcp.http import Endpoint, Refused, Unexpected
 from gateway.upstream.mcp.http_sse import open_channel
@@ -183,7 +183,7 @@ class HttpServer(McpServer):
         self,
         id: str,
         url: str,
-        egress: Egress,
+        egress: Outbound,
         *,
         info: Tree,
         limits: Limits | None = None,

@@ -1,0 +1,144 @@
+"""What one upstream's file in the vault holds, as values: who we are at each issuer, and the token of one of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.model.tool import Tree
+from gateway.model.value import value
+from gateway.upstream.oauth.client import Client
+from gateway.upstream.oauth.token_endpoint import Token
+from gateway.upstream.oauth.vault import SHARED, Vault
+
+# Seconds before its end in which a token is renewed; of a short life, a tenth.
+AHEAD = 60.0
+# However short a server says that a token lives, it is used so long: else every call would fetch one.
+SHORTEST_LIFE = 10.0
+
+_PLAIN = ("issuer", "resource", "access", "refresh", "since", "expires")
+
+
+@value
+class Held:
+    """A token and where it came from. `asked` are the scopes that were asked for; times are epoch milliseconds,
+    `expires` None when nobody said."""
+
+    issuer: str
+    resource: str
+    client: Client
+    access: str
+    refresh: str | None
+    asked: tuple[str, ...]
+    since: int
+    expires: int | None
+
+    def __repr__(self) -> str:
+        return f"Held({self.issuer})"
+
+    @property
+    def renew_at(self) -> float:
+        """When it should be renewed."""
+        if self.expires is None:
+            return float("inf")
+        life = (self.expires - self.since) / 1000
+        return self.since + 1000 * max(life - min(AHEAD, life / 10), SHORTEST_LIFE)
+
+    def renewed(self, token: Token, now: int) -> Held:
+        """A refresh token that is not replaced stays (RFC 6749 §6)."""
+        return held(self.issuer, self.resource, self.client, token, self.asked, now, self.refresh)
+
+
+def held(
+    issuer: str,
+    resource: str,
+    client: Client,
+    token: Token,
+    asked: tuple[str, ...],
+    now: int,
+    refresh: str | None = None,
+) -> Held:
+    expires = None if token.life is None else now + 1000 * token.life
+    return Held(issuer, resource, client, token.access, token.refresh or refresh, asked, now, expires)
+
+
+class Grants:
+    """The file of one upstream, read at first use. What changes is on disk before it is used."""
+
+    def __init__(self, upstream: str, vault: Vault, owner: str = SHARED) -> None:
+        self._upstream = upstream
+        self._vault = vault
+        self._owner = owner
+        self._tree: Tree | None = None
+
+    @property
+    def held(self) -> Held | None:
+        return _held(self._loaded().get("held"))
+
+    def hold(self, token: Held | None) -> None:
+        tree: Tree | None = None
+        if token is not None:
+            tree = {name: getattr(token, name) for name in _PLAIN}
+            tree |= {"client": token.client.tree(), "asked": list(token.asked)}
+        self._keep({**self._loaded(), "held": tree})
+
+    def client(self, issuer: str) -> Client | None:
+        """As whom we are registered there; never an answer for another issuer."""
+        return _client(self._clients().get(issuer))
+
+    def register(self, issuer: str, client: Client) -> None:
+        self._keep({**self._loaded(), "clients": {**self._clients(), issuer: client.tree()}})
+
+    def bound(self, client_id: str) -> str | None:
+        """The issuer that a client id of the operator's belongs to: the first it was used with."""
+        found = self._bindings().get(client_id)
+        return found if isinstance(found, str) else None
+
+    def bind(self, client_id: str, issuer: str) -> None:
+        if self.bound(client_id) is None:
+            self._keep({**self._loaded(), "bindings": {**self._bindings(), client_id: issuer}})
+
+    def forget(self) -> bool:
+        """Everything; whether there was a token."""
+        had = self.held is not None
+        self._vault.forget(self._upstream, self._owner)
+        self._tree = {}
+        return had
+
+    def _loaded(self) -> Tree:
+        if self._tree is None:
+            self._tree = self._vault.load(self._upstream, self._owner)
+        return self._tree
+
+    def _keep(self, tree: Tree) -> None:
+        self._vault.keep(self._upstream, tree, self._owner)
+        self._tree = tree
+
+    def _clients(self) -> Tree:
+        return _object(self._loaded().get("clients"))
+
+    def _bindings(self) -> Tree:
+        return _object(self._loaded().get("bindings"))
+
+
+def _object(found: Any) -> Tree:
+    return found if isinstance(found, dict) else {}
+
+
+def _client(tree: Any) -> Client | None:
+    return Client(tree["id"], tree["secret"], tree["method"], tree["redirect_uri"]) if isinstance(tree, dict) else None
+
+
+def _held(tree: Any) -> Held | None:
+    client = _client(tree.get("client")) if isinstance(tree, dict) else None
+    if client is None:
+        return None
+    return Held(
+        tree["issuer"],
+        tree["resource"],
+        client,
+        tree["access"],
+        tree["refresh"],
+        tuple(tree["asked"]),
+        tree["since"],
+        tree["expires"],
+    )
