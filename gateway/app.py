@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import hashlib
-import importlib.metadata
 import logging
 import os
 import signal
@@ -24,19 +23,15 @@ import uvicorn
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
-from gateway import logs
+from gateway import logs, tooling
 from gateway.config import (
     Config,
     ConfigError,
-    GrantEntry,
     LocalAgent,
-    OAuthEntry,
     RemoteAgent,
     Settings,
     TasksAgent,
     ToolsAgent,
-    ToolServerEntry,
-    Value,
     demo_base,
     is_loopback,
 )
@@ -48,28 +43,23 @@ from gateway.core.gate import Gate
 from gateway.core.gateway import Gateway
 from gateway.core.keys import KeyRing, make_secret
 from gateway.core.live import Live
-from gateway.core.policy import RULES, Policy, Target
+from gateway.core.policy import RULES, Policy
 from gateway.core.push import PushWorker
 from gateway.core.recovery import Recovery
 from gateway.core.registry import Registered, Registry
 from gateway.core.tools.agents import AgentTools
-from gateway.core.tools.grants import RULE, Grant
+from gateway.core.tools.grants import RULE
 from gateway.core.tools.grants import Grants as ToolGrants
-from gateway.core.tools.naming import Mount, Naming
-from gateway.core.tools.pins import Quarantine
-from gateway.core.tools.servers import Served
 from gateway.core.tools.tools import Tools
 from gateway.core.tools.toolset import Toolset
 from gateway.core.turn import Services
 from gateway.dialects.mcp import headers
 from gateway.dialects.strict_json import read
-from gateway.model.call import SendMessage
 from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Kind
 from gateway.model.problems import Problem, StartError
-from gateway.model.tool import ToolServer
 from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits
 from gateway.server.http import application
@@ -83,17 +73,6 @@ from gateway.upstream.directory import RemoteDirectory
 from gateway.upstream.egress import Egress
 from gateway.upstream.httpx2_transport import control_client
 from gateway.upstream.local import LoadError, load
-from gateway.upstream.mcp.limits import Limits
-from gateway.upstream.mcp.server import HttpServer, StdioServer
-from gateway.upstream.oauth.authorized import AuthorizedEgress
-from gateway.upstream.oauth.client import ClientSettings
-from gateway.upstream.oauth.client import Grant as OAuthGrant
-from gateway.upstream.oauth.discovery import Discovery
-from gateway.upstream.oauth.grants import Grants
-from gateway.upstream.oauth.source import TokenSource
-from gateway.upstream.oauth.vault import Vault
-from gateway.upstream.process import Command
-from gateway.upstream.secret import Secret
 from gateway.upstream.tasks import TasksAgent as TasksUpstream
 from gateway.upstream.webhook import WebhookNotifier
 
@@ -148,7 +127,7 @@ class App:
         self.keys = KeyRing(store, now, token)
         self.trust = _trust(settings, self.egress, store, now)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
-        grants = self._grants = ToolGrants(_grants(config))
+        grants = self._grants = ToolGrants(tooling.grants(config))
         policy = self._policy = Policy((*RULES, grants.rule), {RULE: grants.judge})
         self.tools = Tools(
             store,
@@ -159,12 +138,12 @@ class App:
             now,
             _new_id,
             headers.parameters,
-            _mounts(config),
+            tooling.mounts(config),
         )
         for id, entry in config.tools.items():
-            self.tools.servers.put(_served(config, settings, id, entry, self.egress, now))
+            self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, now))
         bridge = AgentTools(self.registry, _new_id)
-        self.tools.servers.put(_bridged(bridge, self.registry))
+        self.tools.servers.put(tooling.bridged(bridge, self.registry))
         self.gateway = Gateway(
             self.services, self.registry, self.engine, policy, self.keys, cursors, self._judge_webhook, self.tools,
             None if self.trust is None else self.trust.clients,
@@ -188,7 +167,7 @@ class App:
             new_id=_new_id,
             now=now,
             cursors=cursors,
-            version=_version(),
+            version=tooling.version(),
             identity=None if self.trust is None else self.trust.identity,
             proxies=config.server.trusted_proxies,
         )
@@ -249,7 +228,7 @@ class App:
             before, after = self.settings.config.tools, config.tools
             changed = [id for id in {**before, **after} if before.get(id) != after.get(id)]
             fresh = [
-                _served(config, settings, id, after[id], self.egress, self.services.now)
+                tooling.served(config, settings, id, after[id], self.egress, self.services.now)
                 for id in changed
                 if id in after
             ]
@@ -259,9 +238,9 @@ class App:
             await self.tools.servers.remove(id)
         for served in fresh:
             await self.tools.servers.add(served)
-        self._grants.replace(_grants(config))
+        self._grants.replace(tooling.grants(config))
         self._policy.forget()
-        self.tools.views.mounts = _mounts(config)
+        self.tools.views.mounts = tooling.mounts(config)
         self.tools.servers.changed()
         self.settings = replace(self.settings, config=self.settings.config.model_copy(update={"tools": after}))
         return changed
@@ -464,123 +443,6 @@ def _registered(
         entry.card = _plain_card(id) if agent.card is None else _card(config, id, "card", agent.card)
         entry.agent = TasksUpstream(id, agent.tasks_url, egress)
     return entry
-
-
-def _served(
-    config: Config, settings: Settings, id: str, entry: ToolServerEntry, egress: Egress, now: Callable[[], int]
-) -> Served:
-    """One MCP server of the configuration file. Raises ConfigError at the line that is to blame."""
-    limits = Limits(call_seconds=entry.timeout, concurrency=entry.concurrency)
-    info = {"name": "gateway", "version": _version()}
-    server: ToolServer
-    source: TokenSource | None = None
-    if entry.url is not None:
-        values = {name: _secret(each) for name, each in entry.headers.items()}
-        source = None if entry.oauth is None else _source(settings, id, entry.url, entry.oauth, egress, now)
-        server = HttpServer(
-            id,
-            entry.url,
-            egress if source is None else AuthorizedEgress(egress, source),
-            info=info,
-            limits=limits,
-            headers=values,
-            ours=os.environ,
-            trusted=True,
-            chance=_chance,
-        )
-    else:
-        folder = entry.folder or settings.data / "tools" / id
-        command = Command(
-            entry.command or (),
-            {name: _secret(each) for name, each in entry.env.items()},
-            str(folder.absolute()),
-            entry.sandbox,
-        )
-        if (reason := command.problem()) is not None:
-            raise ConfigError([config.problem(("tools", id, "command"), reason, "gateway tools add finds programs")])
-        if entry.folder is None:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server = StdioServer(
-            id, command, info=info, ours=os.environ, limits=limits, shared=entry.shared, chance=_chance
-        )
-    requires = tuple((f"*/{pattern}", frozenset(needs)) for pattern, needs in entry.requires.items())
-    gate = Gate(entry.concurrency, entry.queue)
-    return Served(id, server, gate, Quarantine(entry.quarantine), requires, login=source)
-
-
-def _source(
-    settings: Settings, id: str, url: str, entry: OAuthEntry, egress: Egress, now: Callable[[], int]
-) -> TokenSource:
-    """How one server's tokens are got, and where they are kept."""
-    client = ClientSettings(
-        OAuthGrant(entry.grant),
-        entry.client_id,
-        None if entry.client_secret is None else Secret(entry.client_secret.file, entry.client_secret.variable),
-        entry.client_metadata,
-        entry.issuer,
-        tuple(entry.scopes),
-    )
-    return TokenSource(
-        id,
-        client,
-        Discovery(url, entry.issuer, egress),
-        Grants(id, Vault(settings.data / "oauth")),
-        egress,
-        ours=os.environ,
-        now=now,
-        random=os.urandom,
-    )
-
-
-def _bridged(bridge: AgentTools, registry: Registry) -> Served:
-    """The agents as one more server. Whoever may send a message to an agent may call it as a tool, and nobody else."""
-
-    def judged(agent: str) -> tuple[str, Target]:
-        entry = registry.get(agent)
-        return SendMessage.verb, Target(agent) if entry is None else entry.target
-
-    # The agents have gates of their own.
-    return Served(bridge.id, bridge, Gate(10_000, 0), Quarantine.OFF, judged=judged)
-
-
-def _secret(value: Value) -> str | Secret:
-    return value.text if value.text is not None else Secret(value.file, value.variable, value.before)
-
-
-def _chance() -> float:
-    return int.from_bytes(os.urandom(4), "big") / 2**32
-
-
-def _mounts(config: Config) -> dict[str, Mount]:
-    named = {
-        id: Mount(id, tuple(entry.tools), Naming(entry.naming), dict(entry.aliases), entry.search)
-        for id, entry in config.mounts.items()
-    }
-    return {"": Mount(""), **named}
-
-
-def _grants(config: Config) -> list[Grant]:
-    """Those of the file; and a set of tools as an agent may use these tools and no others."""
-    toolsets = {id: agent for id, agent in config.agents.items() if isinstance(agent, ToolsAgent)}
-    return [
-        *map(_grant, config.grants),
-        *(Grant(f"{Kind.AGENT}:{id}", tuple(agent.tools)) for id, agent in toolsets.items()),
-    ]
-
-
-def _grant(entry: GrantEntry) -> Grant:
-    return Grant(
-        entry.principal,
-        tuple(entry.tools),
-        tuple(entry.prompts),
-        tuple(entry.resources),
-        frozenset(entry.permissions),
-        {name: tuple(values) for name, values in entry.arguments.items()},
-    )
-
-
-def _version() -> str:
-    return importlib.metadata.version("gateway")
 
 
 def _modified(path: Path) -> int:

@@ -37,10 +37,14 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.giving": frozenset(
         {f"gateway.{name}" for name in ("config", "model", "core", "dialects", "stores", "server")}
     ),
+    "gateway.tooling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "upstream")}),
     "gateway.app": frozenset(
         {
             f"gateway.{name}"
-            for name in ("model", "config", "logs", "dialects", "core", "stores", "upstream", "server", "identity")
+            for name in (
+                *("model", "config", "logs", "dialects", "core", "stores", "upstream", "server"),
+                *("identity", "tooling"),
+            )
         }
     ),
     "gateway.cli": frozenset({"gateway.app", "gateway.config", "gateway.model"}),
@@ -85,7 +89,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "pickle": frozenset(),
     "marshal": frozenset(),
     "ctypes": frozenset({"gateway.upstream.watchdog"}),
-    "importlib": frozenset({"gateway.upstream.local", "gateway.cli", "gateway.app"}),  # the last: our own version
+    "importlib": frozenset({"gateway.upstream.local", "gateway.cli", "gateway.tooling"}),  # the last: our own version
     # Secrets.
     "cryptography": frozenset({"gateway.server.mcp.seal", "gateway.upstream.oauth.vault"}),
     # Formats and data.
@@ -149,6 +153,7 @@ USES: dict[str, dict[str, str]] = {
     ".model_validate_json": JSON_IN,
     "os.urandom": {
         "gateway.app": "ids are made here and given in",
+        "gateway.tooling": "states and pauses of tool servers, given in",
         "gateway.server.mcp.seal": "a nonce that repeats would give the key away; nobody else may make it",
         "gateway.upstream.oauth.vault": "the same, and the key itself",
     },
@@ -161,7 +166,7 @@ USES: dict[str, dict[str, str]] = {
     ".subprocess_exec": {"gateway.upstream.process": "commands of the operator's configuration, and no others"},
     ".subprocess_shell": {},
     "gateway.upstream.process.Command": {
-        "gateway.app": "made from the operator's file, and nowhere else: what a network call says reaches no command",
+        "gateway.tooling": "made from the operator's file, and nowhere else: what a network call says reaches no command",
         "gateway.upstream.mcp.server": "handed on",
         "gateway.upstream.mcp.stdio": "handed on",
     },

@@ -1,0 +1,152 @@
+"""The tools of the configuration: its servers, mounts and grants, made into what the core works with.
+
+A part of app.py, in a room of its own. No other file makes a command that is started.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Callable
+
+from gateway.config import Config, ConfigError, GrantEntry, OAuthEntry, Settings, ToolsAgent, ToolServerEntry, Value
+from gateway.core.gate import Gate
+from gateway.core.policy import Target
+from gateway.core.registry import Registry
+from gateway.core.tools.agents import AgentTools
+from gateway.core.tools.grants import Grant
+from gateway.core.tools.naming import Mount, Naming
+from gateway.core.tools.pins import Quarantine
+from gateway.core.tools.servers import Served
+from gateway.model.call import SendMessage
+from gateway.model.principal import Kind
+from gateway.model.tool import ToolServer
+from gateway.upstream.egress import Egress
+from gateway.upstream.mcp.limits import Limits
+from gateway.upstream.mcp.server import HttpServer, StdioServer
+from gateway.upstream.oauth.authorized import AuthorizedEgress
+from gateway.upstream.oauth.client import ClientSettings
+from gateway.upstream.oauth.client import Grant as OAuthGrant
+from gateway.upstream.oauth.discovery import Discovery
+from gateway.upstream.oauth.grants import Grants
+from gateway.upstream.oauth.source import TokenSource
+from gateway.upstream.oauth.vault import Vault
+from gateway.upstream.process import Command
+from gateway.upstream.secret import Secret
+
+
+def served(
+    config: Config, settings: Settings, id: str, entry: ToolServerEntry, egress: Egress, now: Callable[[], int]
+) -> Served:
+    """One MCP server of the configuration file. Raises ConfigError at the line that is to blame."""
+    limits = Limits(call_seconds=entry.timeout, concurrency=entry.concurrency)
+    info = {"name": "gateway", "version": version()}
+    server: ToolServer
+    source: TokenSource | None = None
+    if entry.url is not None:
+        values = {name: _secret(each) for name, each in entry.headers.items()}
+        source = None if entry.oauth is None else _source(settings, id, entry.url, entry.oauth, egress, now)
+        server = HttpServer(
+            id,
+            entry.url,
+            egress if source is None else AuthorizedEgress(egress, source),
+            info=info,
+            limits=limits,
+            headers=values,
+            ours=os.environ,
+            trusted=True,
+            chance=_chance,
+        )
+    else:
+        folder = entry.folder or settings.data / "tools" / id
+        command = Command(
+            entry.command or (),
+            {name: _secret(each) for name, each in entry.env.items()},
+            str(folder.absolute()),
+            entry.sandbox,
+        )
+        if (reason := command.problem()) is not None:
+            raise ConfigError([config.problem(("tools", id, "command"), reason, "gateway tools add finds programs")])
+        if entry.folder is None:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        server = StdioServer(
+            id, command, info=info, ours=os.environ, limits=limits, shared=entry.shared, chance=_chance
+        )
+    requires = tuple((f"*/{pattern}", frozenset(needs)) for pattern, needs in entry.requires.items())
+    gate = Gate(entry.concurrency, entry.queue)
+    return Served(id, server, gate, Quarantine(entry.quarantine), requires, login=source)
+
+
+def _source(
+    settings: Settings, id: str, url: str, entry: OAuthEntry, egress: Egress, now: Callable[[], int]
+) -> TokenSource:
+    """How one server's tokens are got, and where they are kept."""
+    client = ClientSettings(
+        OAuthGrant(entry.grant),
+        entry.client_id,
+        None if entry.client_secret is None else Secret(entry.client_secret.file, entry.client_secret.variable),
+        entry.client_metadata,
+        entry.issuer,
+        tuple(entry.scopes),
+    )
+    return TokenSource(
+        id,
+        client,
+        Discovery(url, entry.issuer, egress),
+        Grants(id, Vault(settings.data / "oauth")),
+        egress,
+        ours=os.environ,
+        now=now,
+        random=os.urandom,
+    )
+
+
+def bridged(bridge: AgentTools, registry: Registry) -> Served:
+    """The agents as one more server. Whoever may send a message to an agent may call it as a tool, and nobody else."""
+
+    def judged(agent: str) -> tuple[str, Target]:
+        entry = registry.get(agent)
+        return SendMessage.verb, Target(agent) if entry is None else entry.target
+
+    # The agents have gates of their own.
+    return Served(bridge.id, bridge, Gate(10_000, 0), Quarantine.OFF, judged=judged)
+
+
+def mounts(config: Config) -> dict[str, Mount]:
+    named = {
+        id: Mount(id, tuple(entry.tools), Naming(entry.naming), dict(entry.aliases), entry.search)
+        for id, entry in config.mounts.items()
+    }
+    return {"": Mount(""), **named}
+
+
+def grants(config: Config) -> list[Grant]:
+    """Those of the file; and a set of tools as an agent may use these tools and no others."""
+    toolsets = {id: agent for id, agent in config.agents.items() if isinstance(agent, ToolsAgent)}
+    return [
+        *map(_grant, config.grants),
+        *(Grant(f"{Kind.AGENT}:{id}", tuple(agent.tools)) for id, agent in toolsets.items()),
+    ]
+
+
+def _grant(entry: GrantEntry) -> Grant:
+    return Grant(
+        entry.principal,
+        tuple(entry.tools),
+        tuple(entry.prompts),
+        tuple(entry.resources),
+        frozenset(entry.permissions),
+        {name: tuple(values) for name, values in entry.arguments.items()},
+    )
+
+
+def _secret(value: Value) -> str | Secret:
+    return value.text if value.text is not None else Secret(value.file, value.variable, value.before)
+
+
+def _chance() -> float:
+    return int.from_bytes(os.urandom(4), "big") / 2**32
+
+
+def version() -> str:
+    return importlib.metadata.version("gateway")
