@@ -166,7 +166,7 @@ USES: dict[str, dict[str, str]] = {
     ".subprocess_exec": {"gateway.upstream.process": "commands of the operator's configuration, and no others"},
     ".subprocess_shell": {},
     "gateway.upstream.process.Command": {
-        "gateway.tooling": "made from the operator's file, and nowhere else: what a network call says reaches no command",
+        "gateway.tooling": "made from the operator's file, and nowhere else: no network call reaches a command",
         "gateway.upstream.mcp.server": "handed on",
         "gateway.upstream.mcp.stdio": "handed on",
     },
