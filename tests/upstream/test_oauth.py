@@ -554,6 +554,57 @@ async def test_a_sealed_file_opens_for_its_own_server_only_and_not_when_it_was_c
         assert isinstance(await refusal(again.call()), LoginRequired)
 
 
+@pytest.mark.security
+async def test_another_address_under_the_same_name_gets_none_of_the_tokens(world: World) -> None:
+    await world.client.login()
+    await world.client.call()
+    async with guarded(world.authority) as other, client(other.url, world.data) as moved:
+        assert isinstance(await refusal(moved.call()), LoginRequired)
+        assert all("authorization" not in sent for sent in other.sent)
+        await moved.login()
+        await moved.call()
+
+
+@pytest.mark.security
+async def test_an_issuer_pinned_later_gets_nothing_from_before_and_the_server_neither(world: World) -> None:
+    await world.client.login()
+    seen = len(world.server.sent)
+    pinned = ClientSettings(Grant.AUTHORIZATION_CODE, issuer="https://as.example")
+    async with client(world.server.url, world.data, pinned) as other:
+        assert "pins" in (await refusal(other.call())).message
+    assert all("authorization" not in sent for sent in world.server.sent[seen:])
+
+
+@pytest.mark.security
+async def test_the_operators_secret_is_read_at_each_use_and_never_kept(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("first-canary")
+    settings = ClientSettings(Grant.AUTHORIZATION_CODE, "gw", Secret(file=secret))
+    async with authority() as by, guarded(by) as server, client(server.url, tmp_path, settings) as one:
+        await one.login()
+        await one.call()
+        assert "first-canary" not in str(Vault(tmp_path / "oauth").load("docs"))
+        by.instead["/token"] = said({"error": "invalid_client"}, "401 Unauthorized")
+        one.later(3601)
+        assert not isinstance(await refusal(one.call()), LoginRequired), "the person's part still stands"
+        del by.instead["/token"]
+        secret.write_text("second-canary")
+        await one.call()
+        assert [basic(each)[1] for each in by.authorizations] == ["first-canary", "second-canary"]
+
+
+async def test_a_registration_that_was_forgotten_there_is_made_anew(tmp_path: Path) -> None:
+    settings = ClientSettings(Grant.CLIENT_CREDENTIALS)
+    async with authority() as by, guarded(by) as server, client(server.url, tmp_path, settings) as one:
+        await one.call()
+        by.instead["/token"] = said({"error": "invalid_client"}, "401 Unauthorized")
+        one.later(3601)
+        assert "invalid_client" in (await refusal(one.call())).message
+        del by.instead["/token"]
+        await one.call()
+        assert [basic(each)[0] for each in by.authorizations] == ["client-1", "client-2"]
+
+
 async def test_logging_out_forgets_everything(world: World) -> None:
     await world.client.login()
     assert await world.client.source.forget()

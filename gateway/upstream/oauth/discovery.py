@@ -13,6 +13,7 @@ from gateway.upstream.oauth.challenge import Challenge
 from gateway.upstream.oauth.metadata import (
     Resource,
     Server,
+    covers,
     refused,
     resource,
     resource_places,
@@ -65,6 +66,10 @@ class Discovery:
         if tree is None:
             raise refused("The authorization server has no metadata")
         return server(tree, issuer)
+
+    def reaches(self, resource: str) -> bool:
+        """Whether a token for this resource is one for our server."""
+        return covers(resource, self._url)
 
     def trusts(self, url: str) -> bool:
         """Whether the operator named the origin of this URL."""

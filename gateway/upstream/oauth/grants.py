@@ -88,6 +88,10 @@ class Grants:
     def register(self, issuer: str, client: Client) -> None:
         self._keep({**self._loaded(), "clients": {**self._clients(), issuer: client.tree()}})
 
+    def unregister(self, issuer: str) -> None:
+        clients = {name: tree for name, tree in self._clients().items() if name != issuer}
+        self._keep({**self._loaded(), "clients": clients})
+
     def bound(self, client_id: str) -> str | None:
         """The issuer that a client id of the operator's belongs to: the first it was used with."""
         found = self._bindings().get(client_id)

@@ -26,8 +26,8 @@ YOUNG_MS = 2_000
 REST_MS = 10_000
 # People who are asked at the same time; the oldest question is forgotten first.
 MOST_PENDING = 16
-# Errors that say that a grant is gone for good (RFC 6749 §5.2).
-_GONE = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})
+# Errors that say that a server does not know its client, any more or in this role (RFC 6749 §5.2).
+_UNKNOWN = frozenset({"invalid_client", "unauthorized_client"})
 
 
 class LoginRequired(GatewayError):
@@ -76,13 +76,13 @@ class TokenSource:
 
     async def token(self) -> str | None:
         """The access token to send, renewed ahead of its end; None as long as there is none."""
-        now = self._grants.held
+        now = self._held
         if now is None:
             return None
         if self._now() < max(now.renew_at, self._rest):
             return now.access
         async with self._one:
-            now = self._grants.held
+            now = self._held
             if now is not None and self._now() >= max(now.renew_at, self._rest):
                 now = await self._renewed(now)
             return None if now is None else now.access
@@ -94,7 +94,7 @@ class TokenSource:
         if status == 403 and (challenge.error != "insufficient_scope" or not challenge.scopes):
             return False
         async with self._one:
-            now = self._grants.held
+            now = self._held
             if now is not None and now.access != used:
                 return True  # somebody else has got a new one meanwhile
             if status == 403:
@@ -144,6 +144,16 @@ class TokenSource:
             self._challenge, self._more = NOTHING, ()
             return self._grants.forget()
 
+    @property
+    def _held(self) -> Held | None:
+        """The token, if it is one for what the operator's file says now: another address, issuer or client of the same
+        name gets nothing that was meant for the one before."""
+        held, settings = self._grants.held, self._settings
+        if held is None or not self._discovery.reaches(held.resource):
+            return None
+        same = settings.issuer in (None, held.issuer) and settings.client_id in (None, held.client.id)
+        return held if same else None
+
     # Getting another token, inside the lock.
 
     async def _renewed(self, old: Held) -> Held | None:
@@ -159,7 +169,8 @@ class TokenSource:
 
     async def _again(self, old: Held) -> Held | None:
         """The same grant once more, from the issuer that it came from and no other."""
-        if self._settings.grant is Grant.AUTHORIZATION_CODE and old.refresh is None:
+        person = self._settings.grant is Grant.AUTHORIZATION_CODE
+        if person and old.refresh is None:
             if old.expires is None or self._now() < old.expires:
                 return old
             self._grants.hold(None)
@@ -172,10 +183,8 @@ class TokenSource:
             else:
                 token = await endpoint.credentials(old.resource, old.asked)
         except Denied as error:
-            if error.error not in _GONE:
-                raise
-            self._grants.hold(None)
-            if self._settings.grant is Grant.AUTHORIZATION_CODE:
+            self._denied(error, old.issuer, old.client)
+            if person and self._held is None:
                 raise LoginRequired(self._upstream, "no longer accepts its authorization") from error
             raise
         return self._hold(old.renewed(token, self._now()))
@@ -196,7 +205,7 @@ class TokenSource:
         if old is not None and old.refresh is not None:
             await self._again(old)
             return True
-        if self._grants.held is not None:
+        if self._held is not None:
             self._grants.hold(None)
         raise LoginRequired(self._upstream, "needs an authorization")
 
@@ -214,14 +223,26 @@ class TokenSource:
             return True
         raise LoginRequired(self._upstream, f"needs an authorization for more ({' '.join(wanted)})")
 
+    def _denied(self, error: Denied, issuer: str, client: Client) -> None:
+        """Forget what is gone for good. An operator's client that is refused may merely have a secret to be changed."""
+        if error.error == "invalid_grant":
+            self._grants.hold(None)
+        elif error.error in _UNKNOWN and client.id != self._settings.client_id:
+            self._grants.unregister(issuer)
+            self._grants.hold(None)
+
     async def _own(self, found: Resource, server: Server, scopes: tuple[str, ...]) -> None:
         client = await self._client(server, None)
-        token = await self._endpoint(server, client).credentials(found.id, scopes)
+        try:
+            token = await self._endpoint(server, client).credentials(found.id, scopes)
+        except Denied as error:
+            self._denied(error, server.issuer, client)
+            raise
         self._hold(held(server.issuer, found.id, client, token, scopes, self._now()))
 
     async def _found(self, challenge: Challenge) -> tuple[Resource, Server]:
         found = await self._discovery.resource(challenge)
-        now = self._grants.held
+        now = self._held
         issuer = self._discovery.choose(found, now.issuer if now is not None else None)
         return found, await self._discovery.server(issuer)
 
@@ -233,9 +254,8 @@ class TokenSource:
             if settings.issuer is None and bound not in (None, server.issuer):
                 raise refused("The server names another authorization server than the one that client_id was used with")
             self._grants.bind(settings.client_id, server.issuer)
-            secret = settings.secret(self._ours)
-            method = method_for(server.methods, secret=secret is not None)
-            return Client(settings.client_id, secret, method, redirect_uri)
+            method = method_for(server.methods, secret=settings.client_secret is not None)
+            return Client(settings.client_id, None, method, redirect_uri)
         if settings.client_metadata is not None and server.takes_documents:
             return Client(settings.client_metadata, None, "none", redirect_uri)
         known = self._grants.client(server.issuer)
@@ -267,6 +287,9 @@ class TokenSource:
 
     def _endpoint(self, server: Server, client: Client) -> TokenEndpoint:
         url = server.token_endpoint
+        if client.id == self._settings.client_id:
+            # The operator's secret is read at each use and never kept.
+            client = Client(client.id, self._settings.secret(self._ours), client.method, client.redirect_uri)
         return TokenEndpoint(url, client, self._egress, trusted=self._discovery.trusts(url))
 
     def _hold(self, token: Held) -> Held:
