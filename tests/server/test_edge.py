@@ -110,10 +110,10 @@ class Running:
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    received = b""
+    received = bytearray()
     while piece := connection.recv(65536):
         received += piece
-    return received
+    return bytes(received)
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:
