@@ -241,3 +241,14 @@ async def test_a_task_outlives_the_gateway_that_made_it(tmp_path: Path) -> None:
         await ask(door, "update", waiting["taskId"], inputResponses=given)
         task = await in_status(door, waiting["taskId"], "completed")
         assert task["result"]["content"][0]["text"] == "still here"
+
+
+async def test_who_cannot_be_asked_is_told_what_the_question_needs_and_may_still_cancel(gateway: Gateway) -> None:
+    door = Door(gateway)
+    deaf: Tree = {"extensions": {TASKS: {}}}
+    id = (await door.call("agents__echo", deaf, message="ask"))["taskId"]
+    await in_status(door, id, "input_required")
+    error = await door.error("tasks/get", {"taskId": id}, capabilities=deaf)
+    assert (error["code"], error["data"]) == (-32021, {"requiredCapabilities": {"elicitation": {}}})
+    assert await door.result("tasks/cancel", {"taskId": id}, capabilities=deaf) == {"resultType": "complete"}
+    assert (await door.result("tasks/get", {"taskId": id}, capabilities=deaf))["status"] == "cancelled"
