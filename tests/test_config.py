@@ -778,3 +778,35 @@ def test_the_printer_prints_the_page_the_schema_and_its_usage() -> None:
     assert run("schema").stdout == schema_text()
     wrong = run("shcema")
     assert (wrong.returncode, wrong.stderr) == (2, "python -m gateway.config [page|schema]\n")
+
+
+# --- oauth of a tool server ---
+
+
+@pytest.mark.parametrize(
+    ("url", "oauth", "words"),
+    [
+        ("http://a.example", "{}", "oauth needs an https URL"),
+        ("http://127.0.0.1.evil.example", "{}", "oauth needs an https URL"),
+        ("https://a.example", "{client_id: a, client_secret: {text: b}}", "client_secret must have file or variable"),
+        ("https://a.example", "{client_secret: {variable: B}}", "client_secret belongs to a client_id"),
+        ("https://a.example", "{client_metadata: 'http://a.example/c.json'}", "client_metadata must be an https URL"),
+        ("https://a.example", "{client_metadata: 'https://a.example'}", "client_metadata must be an https URL"),
+        ("https://a.example", "{registration: preregistered}", "registration: preregistered does not fit"),
+        ("https://a.example", "{registration: cimd, client_id: a}", "registration: cimd does not fit"),
+        ("https://a.example", "{grant: client_credentials, client_id: a}", "client_credentials need a client_secret"),
+        ("https://a.example", "{scopes: ['a b']}", "'a b' is no scope"),
+        ("https://a.example", "{}, headers: {authorization: x}", "oauth and an Authorization header"),
+    ],
+)
+def test_the_oauth_of_a_tool_server_is_checked_for_sense(url: str, oauth: str, words: str) -> None:
+    assert words in "".join(said(f"tools: {{a: {{url: '{url}', oauth: {oauth}}}}}"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/mcp", "http://localhost/mcp", "http://[::1]:1", "HTTPS://a.example"]
+)
+def test_oauth_is_for_https_and_for_this_machine(url: str) -> None:
+    entry = accepted(f"tools: {{a: {{url: '{url}', oauth: {{}}}}}}").tools["a"]
+    assert entry.oauth is not None
+    assert (entry.oauth.implied, entry.oauth.grant) == ("dynamic", "authorization_code")

@@ -29,6 +29,7 @@ _PRINCIPAL = re.compile(
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
+_SECURE = re.compile(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)", re.IGNORECASE)
 _PERMISSION = re.compile(r"[!-~]{1,128}")
 
 
@@ -152,6 +153,8 @@ class ToolServerEntry(_Section):
                 raise refuse("oauth is for a url", "a command takes env")
         elif self.env or self.folder is not None or self.sandbox or self.shared:
             raise refuse("env, folder, sandbox and shared are for a command", "a url takes headers")
+        if self.oauth is not None and not _SECURE.match(self.url or ""):
+            raise refuse("oauth needs an https URL", "a token must not cross a network in clear text (RFC 6750 §5.2)")
         if self.oauth is not None and any(name.lower() == "authorization" for name in self.headers):
             raise refuse("oauth and an Authorization header exclude each other")
         _check(self.headers, _HEADER, "is no name of a header")

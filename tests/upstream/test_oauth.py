@@ -224,6 +224,15 @@ async def test_a_token_that_dies_before_its_time_is_replaced_and_the_call_repeat
     assert [form["grant_type"] for form in world.authority.forms] == ["authorization_code", "refresh_token"]
 
 
+async def test_a_token_that_dies_under_many_calls_is_replaced_once(world: World) -> None:
+    await world.client.login()
+    await world.client.call()
+    world.client.later(60)
+    world.authority.revoke()
+    await asyncio.gather(*(world.client.call() for _ in range(8)))
+    assert len(world.authority.forms) == 2
+
+
 async def test_a_server_that_refuses_every_token_is_not_asked_again_and_again(world: World) -> None:
     await world.client.login()
     await world.client.call()
@@ -603,6 +612,14 @@ async def test_a_registration_that_was_forgotten_there_is_made_anew(tmp_path: Pa
         del by.instead["/token"]
         await one.call()
         assert [basic(each)[0] for each in by.authorizations] == ["client-1", "client-2"]
+
+
+async def test_a_token_that_cannot_be_kept_is_said_and_not_used(world: World) -> None:
+    (world.data / "oauth").write_text("a file in the way")
+    error = await refusal(world.client.login())
+    assert error.reason is Reason.UNAVAILABLE
+    assert "cannot be kept" in error.message
+    assert isinstance(await refusal(world.client.call()), LoginRequired)
 
 
 async def test_logging_out_forgets_everything(world: World) -> None:

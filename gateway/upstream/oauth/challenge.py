@@ -8,6 +8,7 @@ from gateway.model.value import value
 
 # A challenge is a few hundred characters; what is longer is not read.
 LONGEST = 8192
+# A person is to read them all before saying yes.
 MOST_SCOPES = 100
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"

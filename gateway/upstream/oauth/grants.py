@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Tree
 from gateway.model.value import value
 from gateway.upstream.oauth.client import Client
@@ -62,17 +63,21 @@ def held(
 
 
 class Grants:
-    """The file of one upstream, read at first use. What changes is on disk before it is used."""
+    """The file of one upstream, read at first use. What changes is on disk before it is used; what cannot be kept there
+    is UNAVAILABLE."""
 
     def __init__(self, upstream: str, vault: Vault, owner: str = SHARED) -> None:
         self._upstream = upstream
         self._vault = vault
         self._owner = owner
         self._tree: Tree | None = None
+        self._held: Held | None = None
 
     @property
     def held(self) -> Held | None:
-        return _held(self._loaded().get("held"))
+        """The same object as long as nothing has changed: every request asks for it."""
+        self._loaded()
+        return self._held
 
     def hold(self, token: Held | None) -> None:
         tree: Tree | None = None
@@ -105,17 +110,24 @@ class Grants:
         """Everything; whether there was a token."""
         had = self.held is not None
         self._vault.forget(self._upstream, self._owner)
-        self._tree = {}
+        self._tree, self._held = {}, None
         return had
 
     def _loaded(self) -> Tree:
         if self._tree is None:
             self._tree = self._vault.load(self._upstream, self._owner)
+            self._held = _held(self._tree.get("held"))
         return self._tree
 
     def _keep(self, tree: Tree) -> None:
-        self._vault.keep(self._upstream, tree, self._owner)
+        try:
+            self._vault.keep(self._upstream, tree, self._owner)
+        except OSError as error:
+            # A refresh token that was rotated and is not on disk would be lost with the process: better to say so now.
+            what = f"The token for {self._upstream} cannot be kept: {error.strerror or error}"
+            raise GatewayError(Reason.UNAVAILABLE, what, metadata={"delivered": "no"}) from error
         self._tree = tree
+        self._held = _held(tree.get("held"))
 
     def _clients(self) -> Tree:
         return _object(self._loaded().get("clients"))

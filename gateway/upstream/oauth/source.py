@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.upstream.egress import Egress
 from gateway.upstream.oauth import response
-from gateway.upstream.oauth.challenge import NOTHING, Challenge
+from gateway.upstream.oauth.challenge import MOST_SCOPES, NOTHING, Challenge
 from gateway.upstream.oauth.client import METHODS, Client, ClientSettings, Grant, method_for
 from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.grants import Grants, Held, held
@@ -69,6 +69,7 @@ class TokenSource:
         self._one = asyncio.Lock()
         self._pending: dict[str, Pending] = {}
         self._challenge = NOTHING
+        self._judged: Held | None = None
         self._rest = 0  # until then what could not be renewed is not tried again
         self._more: tuple[str, ...] = ()  # scopes that a server has asked for since
 
@@ -149,10 +150,14 @@ class TokenSource:
         """The token, if it is one for what the operator's file says now: another address, issuer or client of the same
         name gets nothing that was meant for the one before."""
         held, settings = self._grants.held, self._settings
-        if held is None or not self._discovery.reaches(held.resource):
+        if held is None or held is self._judged:
+            return held  # every request asks, and the answer changes with the token only
+        if not self._discovery.reaches(held.resource):
             return None
-        same = settings.issuer in (None, held.issuer) and settings.client_id in (None, held.client.id)
-        return held if same else None
+        if settings.issuer not in (None, held.issuer) or settings.client_id not in (None, held.client.id):
+            return None
+        self._judged = held
+        return held
 
     # Getting another token, inside the lock.
 
@@ -216,12 +221,12 @@ class TokenSource:
         if set(wanted) <= set(asked):
             return False  # asked for and not given, or given and not enough: once more changes nothing
         self._challenge = challenge
-        self._more = _union(self._more, asked, wanted)
+        self._more = _union(self._more, asked, wanted)[:MOST_SCOPES]
         if self._settings.grant is Grant.CLIENT_CREDENTIALS:
             found, server = await self._found(challenge)
             await self._own(found, server, self._more)
             return True
-        raise LoginRequired(self._upstream, f"needs an authorization for more ({' '.join(wanted)})")
+        raise LoginRequired(self._upstream, f"needs an authorization for more ({' '.join(wanted)[:200]})")
 
     def _denied(self, error: Denied, issuer: str, client: Client) -> None:
         """Forget what is gone for good. An operator's client that is refused may merely have a secret to be changed."""
