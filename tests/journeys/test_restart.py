@@ -22,11 +22,13 @@ FRAGILE = f"""
 """
 CODE = """
 import asyncio
+import pathlib
 async def work(context, message):
     yield context.working("at it")
     await asyncio.sleep(60)
 async def reply(context, message):
-    await asyncio.sleep(0.3)
+    pathlib.Path(__file__).with_name("begun").touch()
+    await asyncio.sleep(60)
     return "done"
 """
 NOW = {"returnImmediately": True}
@@ -130,7 +132,8 @@ def test_a_message_accepted_and_unanswered_can_be_sent_again(tmp_path: Path) -> 
         ]
         for thread in threads:
             thread.start()
-        gateway.until(lambda: gateway.call("GET", "/admin/tasks").json()["totalSize"] == 1)
+        gateway.until(lambda: gateway.call("GET", "/admin/tasks").json()["totalSize"] >= 1)
+        gateway.until(tmp_path.joinpath("begun").exists)
         gateway.kill()
         for thread in threads:
             thread.join(BOUND)
