@@ -22,7 +22,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol, cast
 
 from gateway.model.errors import GatewayError, Reason
@@ -87,13 +87,19 @@ def bubblewrap(
     program: str, *, network: bool = False, writable: Sequence[str] = (), readable: Sequence[str] = ("/",)
 ) -> tuple[str, ...]:
     """Words that run a command in namespaces of its own (bubblewrap, bwrap(1)): `readable` folders read-only,
-    `writable` ones as they are, an empty /tmp, no network unless asked for, no other processes to be seen."""
+    `writable` ones as they are, in /tmp only what is named there, no network unless asked for, no other processes to be
+    seen."""
     words = [program, "--unshare-all", "--die-with-parent", "--new-session"]
     if network:
         words.append("--share-net")
-    for folder in readable:
+    # Later mounts lie on top of earlier ones: what is above /tmp comes before it is emptied, what is in it after.
+    above = [folder for folder in readable if PurePath("/tmp").is_relative_to(folder)]
+    for folder in above:
         words += ["--ro-bind", folder, folder]
     words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    for folder in readable:
+        if folder not in above:
+            words += ["--ro-bind", folder, folder]
     for folder in writable:
         words += ["--bind", folder, folder]
     return (*words, "--")

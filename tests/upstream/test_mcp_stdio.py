@@ -17,6 +17,7 @@ from gateway.model.tool import ACKNOWLEDGED, Era, PeerError, Tree
 from gateway.upstream.mcp.limits import Limits
 from gateway.upstream.mcp.server import StdioServer
 from gateway.upstream.process import Command, bubblewrap
+from tests.serving import ROOT
 from tests.upstream.mcp_servers import FULL, INFO, PATIENCE, Recorder, chance, run, texts
 
 BWRAP = Path("/usr/bin/bwrap")
@@ -79,7 +80,7 @@ async def test_a_process_serves_everybody_only_if_it_keeps_nothing_of_anybody(
 
 @pytest.mark.skipif(not BWRAP.exists(), reason="bubblewrap is not installed")
 async def test_a_server_in_a_sandbox_is_a_server_like_any_other() -> None:
-    inside = bubblewrap(str(BWRAP))
+    inside = bubblewrap(str(BWRAP), readable=("/", str(ROOT)))  # wherever the checkout is, even in /tmp
     probe = await asyncio.create_subprocess_exec(*inside, "/bin/true", stderr=asyncio.subprocess.DEVNULL)
     if await probe.wait():
         pytest.skip("namespaces are not available here")

@@ -17,6 +17,7 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.upstream import process as subject
 from gateway.upstream.process import Command, Lines, Process, bubblewrap, environment, start
 from gateway.upstream.secret import Secret
+from tests.serving import ROOT
 
 pytestmark = pytest.mark.security
 
@@ -327,7 +328,7 @@ async def test_in_a_sandbox_a_command_sees_no_other_process_no_network_and_canno
         except OSError as error:
             print('file', error.strerror)
     """
-    sandbox = bubblewrap(str(BWRAP))
+    sandbox = bubblewrap(str(BWRAP), readable=("/", str(ROOT)))  # wherever the checkout is, even in /tmp
     async with running(python(probe, sandbox=sandbox)) as (process, ear):
         first = await asyncio.wait_for(asyncio.shield(_either(ear)), PATIENCE)
         if first is None:
