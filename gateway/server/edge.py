@@ -129,8 +129,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # of the present head, in reads after the one that began it
         self._gathering: Cycle | None = None
         self._waiting: deque[Cycle] = deque()  # requests behind the one that is being answered
-        self._chunks: list[bytes] = []  # the present body as it came
-        self._body_bytes = 0
+        self._body = bytearray()  # the present one; not a list of pieces: two bytes of a chunk would weigh forty
         self._unanswered = 0  # whole requests whose answer is not complete
         self._offers_h2c = False
         self._refusal: Refused | None = None  # to be said when it is its turn
@@ -215,8 +214,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
-        self._chunks = []
-        self._body_bytes = 0
+        self._body = bytearray()
         self._reading = _HEAD
         self._since = self.loop.time()
         self._head_bytes = 0
@@ -278,10 +276,9 @@ class EdgeProtocol(HttpToolsProtocol):
         }
 
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        if self._body_bytes > self.limits.max_body:
+        if len(self._body) + len(body) > self.limits.max_body:
             raise too_large(self.limits)
-        self._chunks.append(body)
+        self._body += body
 
     def on_message_complete(self) -> None:
         if self._offers_h2c:
@@ -290,7 +287,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unanswered += 1
         cycle = self.cycle
         assert cycle is not None
-        cycle.body = b"".join(self._chunks)
+        cycle.body, self._body = bytes(self._body), bytearray()
         cycle.more_body = cycle.waiting_for_100_continue = False
         if self._gathering is not None:
             self._gathering = None
@@ -394,7 +391,7 @@ class EdgeProtocol(HttpToolsProtocol):
             )
 
     def _body_drips(self, waited: float) -> bool:
-        return self._body_bytes < self.limits.min_rate * (waited - self.limits.body_grace)
+        return len(self._body) < self.limits.min_rate * (waited - self.limits.body_grace)
 
     def _reader_stalls(self, now: float) -> bool:
         """True if the peer leaves a full write buffer, or the rest before a close, where it is."""

@@ -44,8 +44,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_parts", "asked_head", "connection", "ended", "enough", "failure", "headers", "length", "size", "status",
-        "until_close", "waiter",
+        "_first", "_rest", "asked_head", "connection", "ended", "enough", "failure", "headers", "length", "size",
+        "status", "until_close", "waiter",
     )  # fmt: skip
 
     def __init__(self, connection: Line, *, enough: int, asked_head: bool) -> None:
@@ -60,17 +60,22 @@ class Exchange:
         self.ended = False
         self.failure: Failed | None = None
         self.waiter: asyncio.Future[None] | None = None
-        self._parts: list[bytes] = []
+        # What waits. Not a list of pieces: of two bytes that come as a chunk it would keep forty.
+        self._first = b""
+        self._rest = bytearray()
 
     def put(self, data: bytes) -> None:
-        self._parts.append(data)
+        if self.size:
+            self._rest += data
+        else:
+            self._first = data
         self.size += len(data)
 
     def take(self) -> bytes:
         """All that has arrived and was not taken before; b"" when that is nothing."""
-        data = b"".join(self._parts)  # of one part: that part itself, not a copy
-        self._parts.clear()
-        self.size = 0
+        # Of one read: what it brought itself, not a copy.
+        data = self._first + self._rest if self._rest else self._first
+        self._first, self._rest, self.size = b"", bytearray(), 0
         self.connection.read_on(self)
         return data
 

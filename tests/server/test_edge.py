@@ -429,6 +429,12 @@ def test_a_body_arrives_whole(server: Running, request_bytes: bytes, drip: bool)
     assert echo(server, request_bytes, drip=drip)["body"] == "hello"
 
 
+def test_a_body_in_chunks_of_two_bytes_arrives_whole(server: Running) -> None:
+    wire = b"".join(b"2\r\n%02d\r\n" % (number % 100) for number in range(400)) + b"0\r\n\r\n"
+    request = post(b"Transfer-Encoding: chunked", b"Connection: close", body=wire)
+    assert echo(server, request)["body"] == "".join(f"{number % 100:02d}" for number in range(400))
+
+
 def test_a_body_of_exactly_the_cap_passes(server: Running) -> None:
     body = b"x" * 1048576
     seen = echo(server, post(b"Content-Length: 1048576", b"Connection: close", body=body))

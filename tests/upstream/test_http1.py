@@ -336,6 +336,23 @@ async def test_a_large_body_waits_for_its_reader_and_is_held_once(egress: Egress
     assert peak < 4 * MIB, "the body has 16 MiB"
 
 
+async def test_an_answer_in_chunks_of_two_bytes_weighs_no_more_than_the_bytes_it_brings(egress: Egress) -> None:
+    pieces = [bytes(divmod(number, 256)) for number in range(MIB // 32)]
+    wire = b"".join(b"2\r\n%b\r\n" % piece for piece in pieces) * 16 + b"0\r\n\r\n"
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CHUNKED + wire)
+
+    async with listening(handler) as url:
+        tracemalloc.start()
+        got = await egress.post(url, b"", {}, timeout=30, trusted=True)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert got.body == b"".join(pieces) * 16
+    assert peak < 8 * MIB, "as a list of pieces its 1 MiB would be 20"
+
+
 async def test_an_answer_before_the_end_of_a_large_body_is_taken_and_the_rest_kept_back(egress: Egress) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
