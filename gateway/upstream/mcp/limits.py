@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.model.tool import Tree
+from gateway.model.tool import CannotAsk, Tree
 from gateway.model.value import value
 
 MIB = 1024 * 1024
@@ -54,7 +54,7 @@ class Nobody:
         """Nobody listens."""
 
     async def ask(self, method: str, params: Tree) -> Tree:
-        raise NotImplementedError  # without capabilities nothing is asked
+        raise CannotAsk(method)
 
 
 NOBODY = Nobody()
