@@ -137,6 +137,12 @@ def through_the_model(tree: Any) -> Any:
 
 
 @pytest.mark.requirement("a2a.v03.there-and-back")
+def test_a_strangers_part_that_looks_like_a_stowed_one_keeps_what_stands_beside_it() -> None:
+    said = {"kind": "data", "data": {"part": {}}, "metadata": {"a2a_v1": {"part": True}}, "x": None}
+    assert parts.write(parts.read(said)) == said
+
+
+@pytest.mark.requirement("a2a.v03.there-and-back")
 @given(st.data())
 @pytest.mark.parametrize("form", FORMS, ids=["jsonrpc", "http"])
 def test_what_0_3_can_say_comes_back_as_it_was(form: Form, data: st.DataObject) -> None:

@@ -107,7 +107,7 @@ def _has_no_kind(part: Any) -> bool:
 def _read_data(data: Tree, rest: Tree) -> Tree:
     metadata = rest.get("metadata")
     if isinstance(metadata, dict):
-        if metadata == {KEY: {"part": True}} and data.keys() == {"part"} and _has_no_kind(data["part"]):
+        if rest == {"metadata": {KEY: {"part": True}}} and data.keys() == {"part"} and _has_no_kind(data["part"]):
             return dict(data["part"])
         if metadata.get(WRAPPED) is True and data.keys() == {"value"} and not isinstance(data["value"], dict):
             less = {name: value for name, value in metadata.items() if name != WRAPPED}
