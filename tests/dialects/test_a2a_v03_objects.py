@@ -138,7 +138,7 @@ def through_the_model(tree: Any) -> Any:
 
 @pytest.mark.requirement("a2a.v03.there-and-back")
 def test_a_strangers_part_that_looks_like_a_stowed_one_keeps_what_stands_beside_it() -> None:
-    said = {"kind": "data", "data": {"part": {}}, "metadata": {"a2a_v1": {"part": True}}, "x": None}
+    said: dict[str, Any] = {"kind": "data", "data": {"part": {}}, "metadata": {"a2a_v1": {"part": True}}, "x": None}
     assert parts.write(parts.read(said)) == said
 
 
