@@ -109,7 +109,7 @@ def any_of(*values: Any) -> tuple[Any, ...]:
 
 
 def header(name: str, value: Any, sentence: str) -> Case:
-    label = "left out" if value is ... else repr(value)[:40]
+    label = "left out" if value is ... else repr(value)[:30]
     return f"{name} {label}", lambda house: house.token(header={name: value}), sentence
 
 
