@@ -23,7 +23,7 @@ import uvicorn
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
-from gateway import logs, tooling
+from gateway import logs, policing, tooling
 from gateway.config import (
     Config,
     ConfigError,
@@ -41,14 +41,14 @@ from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.gate import Gate
 from gateway.core.gateway import Gateway
+from gateway.core.governance import Governance
 from gateway.core.keys import KeyRing, make_secret
 from gateway.core.live import Live
-from gateway.core.policy import RULES, Policy
+from gateway.core.policy import Policy, Situation
 from gateway.core.push import PushWorker
 from gateway.core.recovery import Recovery
 from gateway.core.registry import Registered, Registry
 from gateway.core.tools.agents import AgentTools
-from gateway.core.tools.grants import RULE
 from gateway.core.tools.grants import Grants as ToolGrants
 from gateway.core.tools.tools import Tools
 from gateway.core.tools.toolset import Toolset
@@ -128,7 +128,7 @@ class App:
         self.trust = _trust(settings, self.egress, store, now)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
         grants = self._grants = ToolGrants(tooling.grants(config))
-        policy = self._policy = Policy((*RULES, grants.rule), {RULE: grants.judge})
+        policy = Policy(situation=lambda: Situation(now()))
         self.tools = Tools(
             store,
             policy,
@@ -142,11 +142,15 @@ class App:
         )
         for id, entry in config.tools.items():
             self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, now))
+        self.policies = [policing.Keeper(policy, grants, config.policy.file, self.tools.servers.changed)]
+        if config.policy.shadow is not None:
+            self.policies.append(policing.shadowed(policy, grants, config.policy.shadow))
         bridge = AgentTools(self.registry, _new_id)
         self.tools.servers.put(tooling.bridged(bridge, self.registry))
         self.gateway = Gateway(
             self.services, self.registry, self.engine, policy, self.keys, cursors, self._judge_webhook, self.tools,
             None if self.trust is None else self.trust.clients,
+            Governance(policy, self.registry, self.tools.servers, self.policies),
         )  # fmt: skip
         bridge.doors = self.gateway
         self._not_ready: str | None = "starting"
@@ -181,6 +185,8 @@ class App:
         await self.tools.start()
         await self.recovery.start()
         self.push.start()
+        for keeper in self.policies:
+            keeper.start()
         self._not_ready = None
 
     def _check_identity(self) -> None:
@@ -197,6 +203,8 @@ class App:
         await self.gateway.drain(self.settings.config.server.drain_seconds)
 
     async def aclose(self) -> None:
+        for keeper in self.policies:
+            await keeper.aclose()
         await self.recovery.aclose()
         await self.engine.aclose()
         await self.push.aclose()
@@ -239,7 +247,8 @@ class App:
         for served in fresh:
             await self.tools.servers.add(served)
         self._grants.replace(tooling.grants(config))
-        self._policy.forget()
+        for keeper in self.policies:
+            keeper.regrant()
         self.tools.views.mounts = tooling.mounts(config)
         self.tools.servers.changed()
         self.settings = replace(self.settings, config=self.settings.config.model_copy(update={"tools": after}))

@@ -15,6 +15,8 @@ import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.config import policy_tables
+from gateway.core.policy.actions import GROUPS
 from gateway.dialects import tasks
 from gateway.dialects.a2a_v03 import paths as paths_v03
 from gateway.dialects.a2a_v03 import requests as requests_v03
@@ -52,8 +54,8 @@ WHAT_TO_DO: dict[Reason, str] = {
     Reason.INTERNAL_ERROR: "A fault of the gateway. The log has the whole story under the incident number.",
     Reason.UNAUTHENTICATED: "Send `Authorization: Bearer …` with a credential that this gateway gave out, or with "
     "an access token of an issuer that it trusts; the message says what is wrong with a token.",
-    Reason.PERMISSION_DENIED: "Your credential is good, but no rule allows this, or a token lacks the scopes in "
-    "the challenge.",
+    Reason.PERMISSION_DENIED: "Your credential is good, but no rule allows this, or one forbids it (`rule` and "
+    "`verdict` in the metadata name it), or a token lacks the scopes in the challenge.",
     Reason.NOT_FOUND: "No such agent, key or path for you. Hidden and missing are the same.",
     Reason.ALREADY_EXISTS: "An agent of this id is registered already; choose another id.",
     Reason.OVERLOADED: "The agent's queue is full, or a stream was read too slowly. Wait for `Retry-After`.",
@@ -164,6 +166,8 @@ ABOUT: dict[str, str] = {
     "gateway.upstream.documents": "Access tokens and the issuers behind them",
     "gateway.dialects.tasks": "The older agents/tasks messages",
     "gateway.core": "Calls and tasks",
+    "gateway.policing": "Policy",
+    "gateway.core.policy": "Policy",
     "gateway.core.turn": "What one task may write",
     "gateway.core.live": "Streams that go out",
     "gateway.core.push": "Push notifications",
@@ -430,7 +434,54 @@ def places(table: Table, name: str) -> str:
     )
 
 
-PAGES = {"errors.md": errors, "limits.md": limits, "states.md": states}
+# --- Policy. -----------------------------------------------------------------------------------------------
+
+GROUP_MEANS = {
+    "call": "send a message to an agent, call a tool",
+    "delegate": "the same, by an agent on somebody's behalf",
+    "use": "everything about an agent and one's own tasks there, and about tools, prompts and resources",
+    "work": "what the worker of an agent does",
+    "register": "add and remove agents",
+    "approve": "let tools out of quarantine",
+    "administer": "everything that is the operator's",
+}
+
+
+def policy() -> str:
+    groups = [
+        f"| `{name}` | {GROUP_MEANS[name]} | {', '.join(f'`{verb}`' for verb in sorted(verbs))} |"
+        for name, verbs in GROUPS.items()
+    ]
+    return f"""# The policy file
+
+{MADE}
+
+`policy.file` of the [configuration](configuration.md) names it; [write a policy](../how-to/write-a-policy.md) has
+examples. The first rule that holds decides; where none does, the answer is no. The rules that hold without a file, and
+the grants of the configuration, come after those of the file; `gateway policy show` prints them all.
+
+{policy_tables()}
+## Verdicts
+
+| verdict | what happens |
+|---|---|
+| `PASS` | The call goes on. |
+| `FLAG` | The call goes on and is marked in the record. |
+| `BLOCK` | This call is refused; the task that it belongs to may go on. |
+| `ESCALATE` | The call needs somebody's approval. As long as nobody can give one here, it is refused and says so. |
+| `HALT` | The call is refused. |
+
+## Actions
+
+`do` takes the names of actions (the last column has them all), patterns such as `tasks/*`, and these groups:
+
+| group | what | actions |
+|---|---|---|
+{chr(10).join(groups)}
+"""
+
+
+PAGES = {"errors.md": errors, "limits.md": limits, "policy.md": policy, "states.md": states}
 BEGIN, END = "<!-- operations: made by `python -m tests.make_docs` -->", "<!-- end -->"
 
 

@@ -31,10 +31,12 @@ from gateway.cli.grammar import ENVIRONMENT, parse
 from gateway.config import Config, LocalAgent, RemoteAgent, TasksAgent, schema
 from gateway.config import parse as parse_config
 from gateway.config.sections import KINDS
+from gateway.core.tools.grants import Grants
 from gateway.dialects.a2a_v1.errors import CODES
 from gateway.dialects.strict_json import read
 from gateway.model.errors import Reason
 from gateway.model.task import MOVES, TaskState
+from gateway.policing import book
 from gateway.server.dispatch import MAX_BATCH
 from tests import make_docs
 from tests.make_docs import PAGES, REFERENCE, ROOT, WHAT_TO_DO, all_limits, with_operations
@@ -278,6 +280,8 @@ def test_an_example_is_what_it_says_it_is(path: Path, block: Block) -> None:
         read(block.text.encode())
     elif block.language == "python":
         compile(block.text, f"{name_of(path)}:{block.line}", "exec")
+    elif block.name == "policy.yaml":
+        book(Grants(()), block.text)
     elif path != REFERENCE / "configuration.md":  # its demo is tested with the configuration
         base = ROOT / "examples" / "tutorial" if path.name == "tutorial.md" else ROOT
         parse_config(block.text, base=base)
@@ -401,7 +405,9 @@ class Terminal:
         """Without what depends on where this runs, and with one space between columns."""
         text = text.replace(str(self.home), "~")
         text = re.sub(
-            r"(?:GATEWAY_\w+=\S+ )*[\w./-]*\bgateway (?=send|tasks|agents|keys|clients|token|serve)", "gateway ", text
+            r"(?:GATEWAY_\w+=\S+ )*[\w./-]*\bgateway (?=send|tasks|agents|keys|clients|policy|token|serve)",
+            "gateway ",
+            text,
         )
         return "".join(re.sub(r" +", " ", line).strip() + "\n" for line in text.splitlines())
 

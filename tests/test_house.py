@@ -38,12 +38,13 @@ LAYERS: dict[str, frozenset[str]] = {
         {f"gateway.{name}" for name in ("config", "model", "core", "dialects", "stores", "server")}
     ),
     "gateway.tooling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "upstream")}),
+    "gateway.policing": frozenset({f"gateway.{name}" for name in ("config", "model", "core")}),
     "gateway.app": frozenset(
         {
             f"gateway.{name}"
             for name in (
                 *("model", "config", "logs", "dialects", "core", "stores", "upstream", "server"),
-                *("identity", "tooling"),
+                *("identity", "policing", "tooling"),
             )
         }
     ),
@@ -141,6 +142,7 @@ JSON_IN: dict[str, str] = {
     "gateway.stores.changes": "rows that we wrote",
     "gateway.core.registry": "a card as it stands in our own store; it came in through the one reader",
     "gateway.cli.client": "the gateway's own answers, on the caller's machine",
+    "gateway.cli.policy": "the value of --with, typed by the person who asks",
     "gateway.cli.send": "the value of --data, typed by the person who sends it",
     "gateway.cli.tools": "arguments typed by the person who calls, and that person's own lock file",
     "gateway.cli.toolfile": "an mcp.json of the person who imports it; what comes of it is checked as configuration",

@@ -203,7 +203,28 @@ def program() -> Parser:
     for verb in (made, all_of_them):
         _json(verb)
 
-    for noun in (tasks, agents, keys, tools, clients):
+    policy = top.command("policy", "See, explain and reload the rules of who may do what.")
+    rules = policy.command("show", "Print the rules that hold, as a policy file.", "policy:show")
+    why = policy.command("explain", "Say why somebody may or may not do something.", "policy:explain")
+    why.add_argument("--as", dest="principal", required=True, metavar="NAME", help="Who: a key's name, agent:NAME, …")
+    why.add_argument(
+        "--do", dest="action", required=True, metavar="CALL", help="What: call, or an action like tools/call."
+    )
+    why.add_argument(
+        "--on", dest="target", required=True, metavar="TARGET", help="On what: an agent, SERVER/TOOL, gateway."
+    )
+    why.add_argument("--with", dest="arguments", default="{}", metavar="JSON", help="The arguments, a JSON object.")
+    why.add_argument("--for", dest="behalf", metavar="NAME", help="On whose behalf an agent asks.")
+    why.add_argument("--role", action="append", default=[], metavar="ROLE", help="A role of its access token.")
+    why.add_argument("--at", metavar="TIME", help="When, like 2026-11-26T09:30:00Z. Default: now.")
+    policy.command("reload", "Have the gateway read its policy file now.", "policy:reload")
+    tried = policy.command(
+        "shadow", "List what the policy that is tried out would have decided otherwise.", "policy:shadow"
+    )
+    for verb in (rules, why, tried):
+        _json(verb)
+
+    for noun in (tasks, agents, keys, tools, clients, policy):
         for verb in noun.subcommands.values():
             _data_folder(verb)
     return top

@@ -6,8 +6,9 @@ Imports nothing else of ours.
 from __future__ import annotations
 
 from gateway.config.loading import demo_base, load, parse
-from gateway.config.problems import ConfigError, Problem
-from gateway.config.reference import markdown, schema
+from gateway.config.policyfile import PolicyFile, RuleEntry, parse_policy, policy_problem, read_policy, zone_of
+from gateway.config.problems import ConfigError, Problem, did_you_mean
+from gateway.config.reference import markdown, policy_tables, schema
 from gateway.config.sections import (
     AgentEntry,
     AnyAgent,
@@ -17,6 +18,7 @@ from gateway.config.sections import (
     Egress,
     Issuer,
     LocalAgent,
+    PolicySettings,
     RemoteAgent,
     Server,
     Store,
@@ -43,8 +45,11 @@ __all__ = [
     "MountEntry",
     "OAuthEntry",
     "Origin",
+    "PolicyFile",
+    "PolicySettings",
     "Problem",
     "RemoteAgent",
+    "RuleEntry",
     "Server",
     "Settings",
     "Store",
@@ -55,10 +60,16 @@ __all__ = [
     "config_path",
     "data_folder",
     "demo_base",
+    "did_you_mean",
     "is_loopback",
     "load",
     "markdown",
     "parse",
+    "parse_policy",
+    "policy_problem",
+    "policy_tables",
+    "read_policy",
     "schema",
     "settle",
+    "zone_of",
 ]

@@ -67,7 +67,7 @@ def load(path: Path | None, *, cwd: Path, data: Path | None = None) -> Config:
         return _demo(data)
     file = cwd / (path or DEFAULT_FILE)
     name = str(file.relative_to(cwd)) if file.is_relative_to(cwd) else str(file)
-    return parse(_text(file, name), name=name, base=file.absolute().parent)
+    return parse(text_of(file, name), name=name, base=file.absolute().parent)
 
 
 def _demo(data: Path | None) -> Config:
@@ -76,7 +76,7 @@ def _demo(data: Path | None) -> Config:
     demo = parse(DEMO, name="built-in demo", base=demo_base())
     if data is None or not _is_there(kept := data / DEFAULT_FILE):
         return demo
-    own = parse(_text(kept, str(kept)), name=str(kept), base=kept.absolute().parent)
+    own = parse(text_of(kept, str(kept)), name=str(kept), base=kept.absolute().parent)
     return own if own.agents else demo.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
 
 
@@ -110,7 +110,9 @@ def _is_there(file: Path) -> bool:
     return file.exists() or file.is_symlink()
 
 
-def _text(file: Path, name: str) -> str:
+def text_of(file: Path, name: str) -> str:
+    """The content of an operator's file. Raises ConfigError."""
+
     def refuse(reason: str, hint: str, line: int | None = None) -> NoReturn:
         raise ConfigError([Problem(name, line, "", reason, hint)])
 
@@ -232,6 +234,11 @@ def _words(kind: str, loc: Loc, context: Mapping[str, Any]) -> tuple[str, str]:
         return _unknown_key(str(loc[-1]), loc)
     if kind == "missing":
         return _REASONS[kind], f"{loc[-1]}: {_model(loc).model_fields[str(loc[-1])].description}"
+    return explained(kind, context)
+
+
+def explained(kind: str, context: Mapping[str, Any]) -> tuple[str, str]:
+    """Reason and hint for what pydantic found."""
     reason = _REASONS.get(kind, f"is not accepted ({kind})")
     return reason.format_map(context), _HINTS.get(kind, "").format_map(context)
 

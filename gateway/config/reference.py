@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config.loading import DEMO
+from gateway.config.policyfile import ArgumentEntry, HopsEntry, PolicyFile, RuleEntry, TimeEntry, WhenEntry
 from gateway.config.sections import (
     KINDS,
     Auth,
@@ -18,6 +19,7 @@ from gateway.config.sections import (
     Egress,
     Introspection,
     Issuer,
+    PolicySettings,
     Server,
     Store,
     Tls,
@@ -50,6 +52,7 @@ _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "mounts": (MountEntry,),
     "grants": (GrantEntry,),
     "auth": (Auth, Issuer, Introspection, AuthorizationServer),
+    "policy": (PolicySettings,),
     "store": (Store,),
     "egress": (Egress,),
 }
@@ -63,6 +66,18 @@ _INSIDE: Mapping[type[BaseModel], str] = {
     OAuthEntry: "`oauth` of a tool server",
     Value: "a value of `headers` and `env`",
 }
+
+
+_POLICY: Mapping[str, type[BaseModel]] = {
+    "The file": PolicyFile,
+    "Each of `rules`": RuleEntry,
+    "`when` of a rule": WhenEntry,
+    "Each of `when.arguments`": ArgumentEntry,
+    "`when.time`": TimeEntry,
+    "`when.hops`": HopsEntry,
+}
+
+_HEADS = ("| key | type | default | |", "|---|---|---|---|")
 
 
 def schema() -> dict[str, Any]:
@@ -80,6 +95,14 @@ def markdown() -> str:
     return "\n".join([_HEAD, *sections])
 
 
+def policy_tables() -> str:
+    """The keys of a policy file, model by model."""
+    return "\n".join(
+        "\n".join([f"## {title}", "", (model.__doc__ or "").strip(), "", *_HEADS, *_rows(model), ""])
+        for title, model in _POLICY.items()
+    )
+
+
 def _section(heading: str, models: tuple[type[BaseModel], ...]) -> str:
     about = Config.model_fields[heading].description or models[0].__doc__
     title = f"## {heading}\n\n{about}\n"
@@ -90,7 +113,7 @@ def _table(heading: str, model: type[BaseModel]) -> str:
     kind = next((kind for kind, of in KINDS.items() if of is model), None)
     name = f"{heading} with `{kind}`" if kind else _INSIDE.get(model)
     title = [f"### {name}", "", (model.__doc__ or "").strip(), ""] if name else []
-    rows = ["| key | type | default | |", "|---|---|---|---|", *_rows(model)]
+    rows = [*_HEADS, *_rows(model)]
     return "\n".join([*title, *rows, ""])
 
 
@@ -104,6 +127,8 @@ def _rows(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _type(shape: Mapping[str, Any]) -> str:
+    if not shape or set(shape) <= {"title", "description", "default"}:
+        return "any value"
     if "enum" in shape:
         return " or ".join(f"`{word}`" for word in shape["enum"])
     if "anyOf" in shape:

@@ -207,6 +207,15 @@ class Store(Section):
     url: StoreUrl | None = Field(None, description="sqlite:///PATH or memory:; DATA/gateway.db if not set.")
 
 
+class PolicySettings(Section):
+    """The file that says who may do what; it is read again when it changes."""
+
+    file: File | None = Field(None, description="The policy file; without one the default rules hold alone.")
+    shadow: File | None = Field(
+        None, description="A second one that decides nothing: where it would decide otherwise is written down."
+    )
+
+
 class Egress(Section):
     """What the gateway may connect to, beyond the origins that this file names."""
 
@@ -236,6 +245,7 @@ class Config(Section):
     )
     grants: Items[GrantEntry] = Field((), description="Who may use which tools, prompts and resources; a list.")
     auth: Auth = Field(default_factory=Auth)
+    policy: PolicySettings = Field(default_factory=PolicySettings)
     store: Store = Field(default_factory=Store)
     egress: Egress = Field(default_factory=Egress)
 

@@ -7,6 +7,7 @@ decode into calls before and encode results after; nothing in this package knows
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from gateway.core.administration import Administration
@@ -14,9 +15,13 @@ from gateway.core.audit import Recorder, Ticket
 from gateway.core.clients import Clients
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
+from gateway.core.governance import Governance
 from gateway.core.keys import KeyRing
 from gateway.core.messages import Messages
 from gateway.core.policy import Policy, Target
+from gateway.core.policy.refusals import refused
+from gateway.core.policy.rules import HOPEFUL
+from gateway.core.policy.spoken import skill, spoken
 from gateway.core.pushes import Pushes
 from gateway.core.registry import Registered, Registry
 from gateway.core.results import Results
@@ -27,11 +32,12 @@ from gateway.core.tools.tools import Tools
 from gateway.core.turn import Services
 from gateway.core.watch import Watch
 from gateway.model import call as verbs
+from gateway.model import governance as governing
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import Call, FetchResult, GetExtendedCard, SendMessage, SubmitResult, SubscribeToTask
 from gateway.model.errors import Fault, GatewayError, Reason
 from gateway.model.message import Message
-from gateway.model.principal import Kind, Principal
+from gateway.model.principal import Principal
 from gateway.model.task import Task
 from gateway.model.tool import PeerError, ToolRequest, ToolResult
 from gateway.model.toolcall import Listen, ToolCall, UseServer
@@ -56,6 +62,7 @@ class Gateway:
         judge_webhook: Callable[[str], None],
         tools: Tools,
         clients: Clients | None = None,
+        governance: Governance | None = None,
     ) -> None:
         self.registry = registry
         self.tools = tools
@@ -67,7 +74,14 @@ class Gateway:
         engine.front = self
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder)
         self._results = Results(services, engine, self.tasks, policy)
-        self._uses = _uses(self._messages, self.tasks, pushes, self._results, Administration(registry, keys, clients))
+        self._uses = _uses(
+            self._messages,
+            self.tasks,
+            pushes,
+            self._results,
+            Administration(registry, keys, clients),
+            governance or Governance(policy, registry, tools.servers),
+        )
 
     async def handle(self, call: Call | ToolCall, who: Principal) -> Any:
         """The result of one call; its type follows from the call's (see the use cases).
@@ -115,7 +129,11 @@ class Gateway:
         await self._messages.drain(seconds)
 
     def may_see(self, who: Principal, entry: Registered) -> bool:
-        return self._policy.decide(who, "GetAgentCard", entry.target).allowed
+        """Whoever may send a message to an agent may see it, unless a rule says otherwise of its card."""
+        policy, target = self._policy, entry.target
+        if policy.visible(who, "GetAgentCard", target):
+            return True
+        return policy.silent(who, "GetAgentCard", target) and policy.visible(who, SendMessage.verb, target)
 
     def find(self, agent: str, who: Principal) -> Registered:
         """An agent that the caller may see. Missing and hidden ones are the same to it."""
@@ -129,6 +147,10 @@ class Gateway:
         target = entry.target if entry is not None else Target(call.agent or "gateway")
         if call.agent is None and isinstance(call, FetchResult | SubmitResult):
             decision = _BY_TASK
+        elif isinstance(call, SendMessage):
+            if self._policy.skilled:
+                target = target._replace(skill=skill(call))
+            decision = self._policy.decide(who, call.verb, target, partial(spoken, call))
         else:
             decision = self._policy.decide(who, call.verb, target)
         digest = call.digest.hex() if isinstance(call, SendMessage) else None
@@ -142,7 +164,7 @@ class Gateway:
     def _refusal(self, call: Call, who: Principal, entry: Registered | None, decision: Decision) -> GatewayError | None:
         if who.hops > MAX_HOPS:
             return _too_deep()
-        if call.agent is not None and (entry is None or not (decision.allowed or self.may_see(who, entry))):
+        if call.agent is not None and (entry is None or not (decision.verdict in HOPEFUL or self.may_see(who, entry))):
             return _no_agent()
         if entry is not None:
             # Before the verdict: asking for a credential would be asking in vain, and the card says as much.
@@ -150,7 +172,7 @@ class Gateway:
                 return GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent has no extended card")
             if (isinstance(call, SubscribeToTask) or getattr(call, "stream", False)) and not entry.streaming:
                 return GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent offers no streams; see its card")
-        return None if decision.allowed else _denied(who, call.verb)
+        return None if decision.allowed else refused(decision, who, call.verb)
 
     # The ways out of local agents: through this same door, one hop deeper.
 
@@ -171,7 +193,12 @@ class Gateway:
 
 
 def _uses(
-    messages: Messages, tasks: Tasks, pushes: Pushes, results: Results, administration: Administration
+    messages: Messages,
+    tasks: Tasks,
+    pushes: Pushes,
+    results: Results,
+    administration: Administration,
+    governance: Governance,
 ) -> dict[type[Any], UseCase]:
     """Every verb and its use case."""
 
@@ -200,6 +227,10 @@ def _uses(
         verbs.AddClient: administration.add_client,
         verbs.ListClients: administration.list_clients,
         verbs.RevokeClient: administration.revoke_client,
+        governing.ShowPolicy: governance.show,
+        governing.ExplainPolicy: governance.explain,
+        governing.ReloadPolicy: governance.reload,
+        governing.ShadePolicy: governance.shade,
     }
 
 
@@ -209,9 +240,3 @@ def _too_deep() -> GatewayError:
 
 def _no_agent() -> GatewayError:
     return GatewayError(Reason.NOT_FOUND, "There is no such agent here")
-
-
-def _denied(who: Principal, verb: str) -> GatewayError:
-    if who.kind is Kind.ANONYMOUS:
-        return GatewayError(Reason.UNAUTHENTICATED, f"{verb} needs a credential")
-    return GatewayError(Reason.PERMISSION_DENIED, f"You may not use {verb} here")

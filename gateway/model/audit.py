@@ -17,12 +17,13 @@ class Verdict(StrEnum):
 
 @value
 class Decision:
-    """What policy said: a value that can be printed, tested and recorded."""
+    """What policy said: a value that can be printed, tested and recorded. `policy` is the hash of the rules."""
 
     verdict: Verdict
     rule: str
     reason: str
     obligations: tuple[str, ...] = ()
+    policy: str = ""
 
     @property
     def allowed(self) -> bool:

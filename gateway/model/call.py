@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any, ClassVar, TypeAlias
 
+from gateway.model.governance import ExplainPolicy, ReloadPolicy, ShadePolicy, ShowPolicy
 from gateway.model.message import Message
 from gateway.model.push import PushConfig
 from gateway.model.task import TaskState
@@ -235,6 +236,10 @@ Call: TypeAlias = (
     | AddClient
     | ListClients
     | RevokeClient
+    | ShowPolicy
+    | ExplainPolicy
+    | ReloadPolicy
+    | ShadePolicy
 )
 
 

@@ -39,6 +39,7 @@ from gateway.model.ports import KeyRecord, Record, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Task
 from gateway.server.admin_json import json_answer, json_object, text
+from gateway.server.admin_policy import AdminPolicy
 from gateway.server.admin_tools import AdminTools
 from gateway.server.auth import Authenticator
 from gateway.server.cards import Cards
@@ -54,6 +55,7 @@ class Admin:
         self._auth = auth
         self._cards = cards
         self._tools = AdminTools(gateway)
+        self._policy = AdminPolicy(gateway)
 
     def routes(self) -> list[Route]:
         return [
@@ -73,6 +75,10 @@ class Admin:
             Route("/admin/clients", self._guard(self._clients), methods=["GET"]),
             Route("/admin/clients", self._guard(self._add_client), methods=["POST"]),
             Route("/admin/clients/{id}", self._guard(self._revoke_client), methods=["DELETE"]),
+            Route("/admin/policy", self._guard(self._policy.show), methods=["GET"]),
+            Route("/admin/policy/shadow", self._guard(self._policy.shadow), methods=["GET"]),
+            Route("/admin/policy:explain", self._guard(self._policy.explain), methods=["POST"]),
+            Route("/admin/policy:reload", self._guard(self._policy.reload), methods=["POST"]),
             Route("/admin/tasks", self._guard(self._tasks), methods=["GET"]),
             Route("/admin/tasks/{id}:cancel", self._guard(self._cancel), methods=["POST"]),
             Route("/admin/tasks/{id}:watch", self._guard(self._watch), methods=["GET"]),

@@ -8,12 +8,11 @@ values, and carries the permissions that some tools require on top.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
-from fnmatch import fnmatchcase
 from typing import Any
 
-from gateway.core.policy import Rule, Target
+from gateway.core.policy import Question, Target, Weighed, matches
 from gateway.model.audit import Decision, Verdict
 from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
@@ -60,17 +59,13 @@ class Grant:
         )
 
 
-def matches(pattern: str, address: str) -> bool:
-    """`docs` and `docs/*` mean all of a server, `docs/read_*` some of it. A pattern never reaches into another
-    server's name: the part before the slash is compared by itself."""
-    server, _, name = pattern.partition("/")
-    their_server, _, their_name = address.partition("/")
-    return fnmatchcase(their_server, server) and fnmatchcase(their_name, name or "*")
-
-
 class Grants:
-    """All grants. `rule` is how they stand in the policy's table; `judge` looks at arguments, which the memo of
-    decisions cannot hold."""
+    """All grants, as one rule of the policy's table."""
+
+    name = RULE
+    hopeful = True
+    skilled = False
+    says = "a grant in the configuration gives this principal this tool, prompt or resource"
 
     def __init__(self, grants: Iterable[Grant]) -> None:
         self._grants = tuple(grants)
@@ -79,31 +74,77 @@ class Grants:
         """Other grants from now on. Whoever remembers decisions has to be told."""
         self._grants = tuple(grants)
 
-    @property
-    def rule(self) -> Rule:
-        return Rule(
-            RULE,
-            "a grant in the configuration gives this principal this tool, prompt or resource",
-            lambda who, verb, target: bool(self._covering(who, verb, target)),
-        )
+    def applies(self, who: Principal, verb: str, target: Target) -> bool:
+        return bool(self._covering(who, verb, target))
 
-    def judge(self, who: Principal, verb: str, target: Target, arguments: Mapping[str, Any]) -> Decision | None:
-        """None when some grant admits these arguments, else the refusal."""
-        covering = self._covering(who, verb, target)
-        if any(grant.admits(arguments) for grant in covering):
-            return None
+    def settled(self, who: Principal, verb: str, target: Target) -> Decision | None:
+        free = any(not grant.arguments for grant in self._covering(who, verb, target))
+        return Decision(Verdict.PASS, RULE, self.says) if free else None
+
+    def judge(self, question: Question) -> Decision | None:
+        """Whoever has a grant, and none for these arguments, is refused by it."""
+        covering = self._covering(question.who, question.verb, question.target)
+        if any(grant.admits(question.arguments) for grant in covering):
+            return Decision(Verdict.PASS, RULE, self.says)
         limits = "; ".join(sorted({_limits(grant) for grant in covering}))
         return Decision(Verdict.BLOCK, f"{RULE}-arguments", f"granted only with {limits}")
 
+    def weigh(self, question: Question) -> Iterator[Weighed]:
+        if question.verb in COVERED_BY:
+            for index, grant in enumerate(self._grants):
+                yield _weighed(index, grant, question, self._lacking(question.who, question.target))
+            if not self._grants:
+                yield _none_yet(question)
+
+    def shown(self) -> Iterator[Mapping[str, Any]]:
+        for grant in self._grants:
+            words = {name: list(getattr(grant, name)) for name in COVERED_BY.values() if getattr(grant, name)}
+            more: dict[str, Any] = {}
+            if grant.permissions:
+                more["permissions"] = sorted(grant.permissions)
+            if grant.arguments:
+                more["arguments"] = {name: list(values) for name, values in grant.arguments.items()}
+            yield {"grant": grant.to, **words, **more}
+
     def _covering(self, who: Principal, verb: str, target: Target) -> list[Grant]:
         """The grants that let `who` use `target`: by pattern, and only if what the target requires is held too."""
-        if verb not in COVERED_BY:
+        if verb not in COVERED_BY or self._lacking(who, target):
             return []
-        mine = [grant for grant in self._grants if grant.names(who)]
-        held = frozenset[str]().union(*(grant.permissions for grant in mine)) if mine else frozenset()
-        if not target.permissions <= held:
-            return []
-        return [grant for grant in mine if grant.covers(verb, target.id)]
+        return [grant for grant in self._grants if grant.names(who) and grant.covers(verb, target.id)]
+
+    def _lacking(self, who: Principal, target: Target) -> frozenset[str]:
+        """The permissions that the target requires and no grant of `who` gives."""
+        if not target.permissions:
+            return target.permissions
+        return target.permissions.difference(*(grant.permissions for grant in self._grants if grant.names(who)))
+
+
+def _weighed(index: int, grant: Grant, question: Question, lacking: frozenset[str]) -> Weighed:
+    kind, address = COVERED_BY[question.verb], question.target.id
+    missing: list[tuple[str, str]] = []
+    if not grant.names(question.who):
+        missing.append((f"to: {grant.to}", f"add {{to: {_to(question.who)}, {kind}: [{address}]}} to grants"))
+    if not grant.covers(question.verb, address):
+        covered = ", ".join(getattr(grant, kind)) or "none"
+        missing.append((f"{kind}: {covered}", f"add {address} to its {kind}"))
+    if lacking:
+        names = ", ".join(sorted(lacking))
+        missing.append((f"permissions: {names}", f"give {_to(question.who)} a grant with the permissions {names}"))
+    if not grant.admits(question.arguments):
+        missing.append((f"arguments: {_limits(grant)}", f"send {_limits(grant)}"))
+    return Weighed(
+        RULE, f"grants[{index}]", Verdict.PASS, tuple(each for each, _ in missing), tuple(each for _, each in missing)
+    )
+
+
+def _none_yet(question: Question) -> Weighed:
+    kind = COVERED_BY[question.verb]
+    mend = f"add {{to: {_to(question.who)}, {kind}: [{question.target.id}]}} to grants in the configuration"
+    return Weighed(RULE, "grants", Verdict.PASS, (f"to: {_to(question.who)}",), (mend,))
+
+
+def _to(who: Principal) -> str:
+    return who.name if who.kind in (Kind.KEY, Kind.ANONYMOUS) else who.id
 
 
 def _limits(grant: Grant) -> str:

@@ -67,7 +67,7 @@ class Listening:
         served = self._servers.get(where[0]) if where is not None else None
         if served is None or where is None or not self._mount.holds_server(served.id):
             return False
-        if not self._policy.decide(self._who, *served.question("resources/read", where[1])).allowed:
+        if not self._policy.visible(self._who, *served.question("resources/read", where[1])):
             return False
         if len(self._uris) >= MAX_URIS:
             raise GatewayError(Reason.OVERLOADED, f"One subscription takes at most {MAX_URIS} resources")

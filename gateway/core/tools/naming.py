@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 from enum import StrEnum
 
-from gateway.core.tools.grants import matches
+from gateway.core.policy import matches
 from gateway.model.tool import Definition, Kind
 from gateway.model.value import value
 

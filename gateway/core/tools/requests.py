@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.policy import DENIED, Policy
+from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.parking import ASKED_WITH, Parked, Parking
@@ -107,7 +108,7 @@ class Requests:
         verb, target = found.served.question(found.verb, found.key) if found is not None else ("", None)
         sent = call.params.get("arguments") if call.method == "tools/call" else None
         arguments = sent if isinstance(sent, dict) else {}
-        visible = target is not None and found is not None and self._policy.decide(who, verb, target).allowed
+        visible = target is not None and found is not None and self._policy.visible(who, verb, target)
         if target is None or found is None or not visible:
             named = target.id if target is not None else str(_name(call.method, call.params))[:200]
             self._note(who, call, named, DENIED, Reason.NOT_FOUND)
@@ -115,7 +116,7 @@ class Requests:
         decision = self._policy.decide(who, verb, target, arguments)
         if not decision.allowed:
             self._note(who, call, target.id, decision, Reason.PERMISSION_DENIED)
-            raise GatewayError(Reason.PERMISSION_DENIED, f"{target.id} is {decision.reason}")
+            raise refused(decision, who, call.verb, target.id)
         waiting = next((each for each in found.served.waiting if each.definition.key == found.key), None)
         if waiting is not None and found.verb != "resources/read":
             self._note(who, call, target.id, decision, "quarantined")

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gateway.core.gate import Gate
-from gateway.core.policy import Target
+from gateway.core.policy import Target, matches
 from gateway.core.tools.breaker import Breaker
-from gateway.core.tools.grants import matches
 from gateway.core.tools.hygiene import CheckSchema, objection
 from gateway.core.tools.news import Board, News
 from gateway.core.tools.pins import Pins, Quarantine

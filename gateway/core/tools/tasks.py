@@ -105,7 +105,7 @@ class McpTasks:
         served, place = self._servers.get(claims["s"]), self._views.mount(mount)
         if served is None or served not in self._views.served(place):
             return None
-        if not self._policy.decide(who, *served.question("tools/call", claims["k"])).allowed:
+        if not self._policy.visible(who, *served.question("tools/call", claims["k"])):
             return None
         return Held(served, claims["k"], claims["t"], _renaming(place, served))
 
@@ -148,7 +148,7 @@ class McpTasks:
             self._recorder.note(self._ticket(who, call, "task", DENIED), Reason.NOT_FOUND)
             raise _missing()
         verb, target = held.served.question("tools/call", held.key)
-        return held, self._ticket(who, call, target.id, self._policy.decide(who, verb, target))
+        return held, self._ticket(who, call, target.id, self._policy.presumed(who, verb, target))
 
     def _ticket(self, who: Principal, call: UseTask, target: str, decision: Decision) -> Ticket:
         return Ticket(who, call.verb, target, decision, self._new_id(), digest(call.params))

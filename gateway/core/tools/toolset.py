@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from gateway.core.tools.grants import matches
+from gateway.core.policy import matches
 from gateway.core.tools.servers import Servers
 from gateway.model.agent import Context
 from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill

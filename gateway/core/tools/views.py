@@ -73,7 +73,7 @@ class Views:
         served = self._servers.get(definition.server)
         if served is None:
             return False
-        return self._policy.decide(who, *served.question(USED_BY[definition.kind], definition.key)).allowed
+        return self._policy.visible(who, *served.question(USED_BY[definition.kind], definition.key))
 
     def _view(self, who: Principal, mount: Mount, kind: Kind) -> View:
         names = self.names(mount, kind)

@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 
-from gateway.core.policy import RULES, Policy, Target
-from gateway.core.tools.grants import RULE, Grant, Grants, matches
+from gateway.core.policy import RULES, Policy, Target, matches
+from gateway.core.tools.grants import Grant, Grants
 from gateway.model.principal import ANONYMOUS, LOCAL, Kind, Principal
 
 ANN = Principal(Kind.KEY, "ann")
 
 
 def policy(*grants: Grant) -> Policy:
-    made = Grants(grants)
-    return Policy((*RULES, made.rule), {RULE: made.judge})
+    return Policy((*RULES, Grants(grants)))
 
 
 @pytest.mark.security

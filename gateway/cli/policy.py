@@ -1,0 +1,143 @@
+"""`gateway policy`: which rules hold, and why somebody may or may not do something."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.cli.client import Gateway
+from gateway.cli.exits import Exit, Stop
+from gateway.cli.place import Place
+from gateway.cli.text import dump, line, note, say, table
+
+# What YAML takes for text without quotes; inside a list a comma would end it.
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9 ,.;'()/_-]*")
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9 ./_-]*")
+_NOT_TEXT = frozenset({"true", "false", "null"})
+
+
+def show(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        shown = gateway.get("admin", "policy")
+    if options.json:
+        dump(shown)
+    else:
+        _show(shown)
+    return Exit.DONE
+
+
+def reload(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        shown = gateway.post("admin", "policy", verb="reload")
+    note(f"Policy {shown.get('hash')} holds, from {line(shown.get('file'))}.")
+    return Exit.DONE
+
+
+def shadow(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        found = gateway.get("admin", "policy", "shadow")
+    if options.json:
+        dump(found)
+        return Exit.DONE
+    if found.get("problem"):
+        note(f"The shadow file is wrong, and what it said before is tried on:\n{found['problem']}")
+    if flips := found.get("flips"):
+        rows = (
+            (f["principal"], f["action"], f["target"], f"{f['verdict']} ({f['rule']})",
+             f"{f['wouldBe']} ({f['byRule']})", f["count"])
+            for f in flips
+        )  # fmt: skip
+        table(("PRINCIPAL", "ACTION", "TARGET", "IS", "WOULD BE", "TIMES"), rows)
+    else:
+        note(f"{line(found.get('file'))} has decided everything so far as the policy that holds.")
+    if found.get("leftOut"):
+        note(f"{found['leftOut']} more calls would be decided otherwise.")
+    return Exit.DONE
+
+
+def explain(options: argparse.Namespace) -> Exit:
+    asked = {
+        "principal": options.principal,
+        "action": options.action,
+        "target": options.target,
+        "arguments": _object(options.arguments),
+        "roles": options.role,
+        "for": options.behalf,
+        "at": options.at,
+    }
+    with Gateway(Place.of(options.data)) as gateway:
+        found = gateway.post("admin", "policy", body=asked, verb="explain")
+    if options.json:
+        dump(found)
+    else:
+        _explain(found)
+    return Exit.DONE
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Stop('--with must be a JSON object, for example \'{"folder": "public"}\'', Exit.USAGE)
+    return found
+
+
+def _show(shown: Mapping[str, Any]) -> None:
+    """As a policy file, so that a person can begin with it."""
+    origin = f"from {line(shown.get('file'))}" if shown.get("file") else "without a policy file"
+    say(f"# policy {shown.get('hash')}, {origin}")
+    if shown.get("problem"):
+        note(f"The policy file is wrong, and the rules below hold on:\n{shown['problem']}")
+    say("defaults: false")
+    say("rules:")
+    for rule in shown.get("rules") or ():
+        for text in _rule(rule):
+            say(f"  # {text}" if "grant" in rule else f"  {text}")
+
+
+def _explain(found: Mapping[str, Any]) -> None:
+    inputs = found.get("inputs") or {}
+    say(f"{found.get('verdict')}  {line(found.get('rule'))}: {line(found.get('reason'), 1000)}")
+    say()
+    for name in ("principal", "action", "target", "roles", "chain", "public", "permissions", "arguments", "at"):
+        value = inputs.get(name)
+        if value or name in ("principal", "action", "target"):
+            say(f"  {name:<12} {line(value if isinstance(value, str) else json.dumps(value), 1000)}")
+    say()
+    for each in found.get("lookedAt") or ():
+        missing = "; ".join(line(what) for what in each.get("missing") or ()) or "nothing"
+        say(f"  {line(each.get('rule'))} ({line(each.get('where'))}), {each.get('verdict')}: missing {missing}")
+    if found.get("change"):
+        say()
+        say(f"To allow it: {line(found['change'], 1000)}.")
+    if found.get("newRule"):
+        say("A rule that allows exactly this, to stand before all others:")
+        for text in _rule(found["newRule"]):
+            say(f"  {text}")
+
+
+def _rule(rule: Mapping[str, Any]) -> Iterator[str]:
+    mark = "- "
+    for name, value in rule.items():
+        yield f"{mark}{name}: {_plain(value) or _flow(value)}"
+        mark = "  "
+
+
+def _plain(value: Any) -> str | None:
+    fits = isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _NOT_TEXT
+    return value if fits and not value.endswith(" ") else None
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(name)}: {_flow(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _NOT_TEXT:
+        return value.strip()
+    return json.dumps(value, ensure_ascii=False)

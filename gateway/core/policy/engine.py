@@ -1,0 +1,154 @@
+"""May they? One table of rules for everything that can be done; the first rule that holds decides, none means BLOCK.
+
+Which rules can decide about a principal, a verb and a target is worked out once and remembered. Where the first of
+them depends on nothing else, so is the decision; what depends on arguments, time, labels and budgets is looked at each
+time. Lists ask the same table whether any arguments would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from gateway.core.policy.explanation import Explanation, explained
+from gateway.core.policy.question import Question, Situation, Target
+from gateway.core.policy.rules import DENIED, RULES, Ruling
+from gateway.core.policy.shadow import Shadow
+from gateway.model.audit import Decision, Verdict
+from gateway.model.principal import Principal
+from gateway.model.value import value
+
+# Decisions depend on nothing but these arguments, so they are remembered. The bound keeps a stranger who makes up
+# agent names from filling memory.
+MAX_MEMO = 4096
+
+Arguments = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""What is sent, or how to get it: of most calls nobody looks at it."""
+
+NOTHING: Mapping[str, Any] = {}
+
+
+@value
+class Plan:
+    """The rules that can decide one question, in order; or, where it needs no more looking, the decision."""
+
+    decision: Decision | None
+    rulings: tuple[Ruling, ...]
+    hopeful: bool  # some arguments, some day, would do
+
+
+class Policy:
+    """`hash` names the rules that hold; every decision carries it."""
+
+    def __init__(
+        self,
+        rules: Iterable[Ruling] = RULES,
+        hash: str = "",
+        situation: Callable[[], Situation] = Situation,
+    ) -> None:
+        self.situation = situation  # where things stand, unless the question says
+        self.shadow: Shadow | None = None  # what is asked beside this one
+        self._memo: dict[tuple[Principal, str, Target], Plan] = {}
+        self._stamped: dict[Decision, Decision] = {}
+        self.use(rules, hash)
+
+    def use(self, rules: Iterable[Ruling], hash: str) -> None:
+        """Other rules from now on."""
+        self.rules = tuple(rules)
+        self.hash = hash
+        self.skilled = any(ruling.skilled for ruling in self.rules)  # whether skills of agents matter at all
+        self.forget()
+
+    def forget(self) -> None:
+        """What the rules look at has changed."""
+        self._memo.clear()
+        self._stamped.clear()
+        self._denied = replace(DENIED, policy=self.hash)
+
+    def decide(
+        self,
+        who: Principal,
+        verb: str,
+        target: Target,
+        arguments: Arguments = NOTHING,
+        situation: Situation | None = None,
+    ) -> Decision:
+        decision = self._decide(who, verb, target, arguments, situation)
+        if self.shadow is not None:
+            self.shadow.compare(decision, who, verb, target, arguments, situation)
+        return decision
+
+    def _decide(
+        self, who: Principal, verb: str, target: Target, arguments: Arguments, situation: Situation | None
+    ) -> Decision:
+        plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
+        if plan.decision is not None:
+            return plan.decision
+        sent = arguments() if callable(arguments) else arguments
+        question = Question(who, verb, target, sent, situation or self.situation())
+        for ruling in plan.rulings:
+            decision = ruling.judge(question)
+            if decision is not None:
+                return self._stamp(decision)
+        return self._denied
+
+    def visible(self, who: Principal, verb: str, target: Target) -> bool:
+        """Whether some arguments, at some time, would do; lists show what is."""
+        plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
+        return plan.hopeful
+
+    def silent(self, who: Principal, verb: str, target: Target) -> bool:
+        """Whether no rule says anything about it, for or against."""
+        plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
+        return not plan.rulings
+
+    def presumed(self, who: Principal, verb: str, target: Target) -> Decision:
+        """The decision on what follows from a call that was let through: its arguments were right."""
+        plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
+        if plan.decision is not None:
+            return plan.decision
+        good = next((ruling for ruling in plan.rulings if ruling.hopeful), None)
+        if good is None:
+            return self._denied
+        return self._stamp(Decision(Verdict.PASS, good.name, "it belongs to a call that was allowed"))
+
+    def explain(
+        self,
+        who: Principal,
+        verb: str,
+        target: Target,
+        arguments: Mapping[str, Any] = NOTHING,
+        situation: Situation | None = None,
+    ) -> Explanation:
+        """The same decision, with what each rule on the way to it made of the question."""
+        question = Question(who, verb, target, arguments, situation or self.situation())
+        return explained(question, self._decide(who, verb, target, arguments, question.situation), self.rules)
+
+    def _plan(self, who: Principal, verb: str, target: Target) -> Plan:
+        rulings: list[Ruling] = []
+        settled: Decision | None = None
+        for ruling in self.rules:
+            if ruling.applies(who, verb, target):
+                rulings.append(ruling)
+                settled = ruling.settled(who, verb, target)
+                if settled is not None:
+                    break
+        only = len(rulings) == 1 and settled is not None
+        decision = self._stamp(settled) if only and settled is not None else None if rulings else self._denied
+        plan = Plan(decision, tuple(rulings), any(ruling.hopeful for ruling in rulings))
+        if len(self._memo) >= MAX_MEMO:
+            self._memo.clear()
+        self._memo[who, verb, target] = plan
+        return plan
+
+    def _stamp(self, decision: Decision) -> Decision:
+        """The decision with the hash of the rules that it follows from."""
+        if not self.hash:
+            return decision
+        stamped = self._stamped.get(decision)
+        if stamped is None:
+            if len(self._stamped) >= MAX_MEMO:
+                self._stamped.clear()
+            stamped = self._stamped[decision] = replace(decision, policy=self.hash)
+        return stamped

@@ -1,0 +1,64 @@
+"""Words for principals, as rules and grants write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from gateway.model.principal import Kind, Principal
+
+EVERYBODY = "*"
+ANYBODY = "anybody"
+ROLE = "role:"
+WORKER = "worker"
+
+Roles = Mapping[str, tuple[str, ...]]
+"""Role -> the words for those who have it, beside those whose access tokens say so."""
+
+
+def whole(word: str) -> str:
+    """`ann` is the key of that name, `client:robot` a client of the gateway's own authorization server."""
+    if word in (EVERYBODY, ANYBODY, WORKER) or word.startswith(("key:", "agent:", "oauth:", ROLE)):
+        return word
+    if word.startswith("client:"):
+        return f"{Kind.OAUTH}:gateway#{word.removeprefix('client:')}"
+    return f"{word}:{word}" if word in (Kind.LOCAL, Kind.ANONYMOUS) else f"{Kind.KEY}:{word}"
+
+
+def short(who: Principal) -> str:
+    """The shortest word for a principal."""
+    if who.id.startswith("oauth:gateway#"):
+        return "client:" + who.name.removeprefix("gateway#")
+    return who.name if who.kind in (Kind.KEY, Kind.LOCAL, Kind.ANONYMOUS) else who.id
+
+
+class People:
+    """Those whom any of `words` means."""
+
+    def __init__(self, words: Iterable[str], roles: Roles | None = None) -> None:
+        self.words = tuple(words)
+        meant = [whole(word) for word in self.words]
+        self.roles = frozenset(word.removeprefix(ROLE) for word in meant if word.startswith(ROLE))
+        meant += [whole(word) for role in sorted(self.roles) for word in (roles or {}).get(role, ())]
+        self._anybody = ANYBODY in meant
+        self._everybody = EVERYBODY in meant
+        self._ids = frozenset(meant)
+        self._patterns = tuple(_pattern(word) for word in meant if "*" in word and word != EVERYBODY)
+        self.worker = WORKER in meant
+
+    def include(self, who: Principal) -> bool:
+        return (
+            self._anybody
+            or who.id in self._ids
+            or (self._everybody and who.kind is not Kind.ANONYMOUS)
+            or not self.roles.isdisjoint(who.roles)
+            or any(fnmatchcase(who.id, pattern) for pattern in self._patterns)
+        )
+
+    def __str__(self) -> str:
+        return ", ".join(self.words)
+
+
+def _pattern(word: str) -> str:
+    """Only the star means something: brackets and question marks may stand in a subject."""
+    return word.replace("[", "[[]").replace("?", "[?]")

@@ -1,0 +1,27 @@
+"""A decision against a call, as its caller hears it."""
+
+from __future__ import annotations
+
+from gateway.core.policy.rules import DENIED
+from gateway.model.audit import Decision, Verdict
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.principal import Kind, Principal
+
+_SENTENCES: dict[Verdict, str] = {
+    Verdict.BLOCK: "{what} is refused: {reason}",
+    Verdict.ESCALATE: "{what} needs an approval, and there is nobody here yet who can give one: {reason}",
+    Verdict.HALT: "{what} is refused: {reason}",
+}
+
+
+def refused(decision: Decision, who: Principal, verb: str, tool: str = "") -> GatewayError:
+    """`tool` is the address of what was called, where that says more than the verb."""
+    if decision.rule == "grant-arguments":
+        return GatewayError(Reason.PERMISSION_DENIED, f"{tool} is {decision.reason}")
+    if decision.rule == DENIED.rule:
+        if who.kind is Kind.ANONYMOUS:
+            return GatewayError(Reason.UNAUTHENTICATED, f"{verb} needs a credential")
+        return GatewayError(Reason.PERMISSION_DENIED, f"You may not use {tool or verb} here")
+    sentence = _SENTENCES[decision.verdict].format(what=tool or verb, reason=decision.reason)
+    metadata = {"rule": decision.rule, "verdict": decision.verdict.value}
+    return GatewayError(Reason.PERMISSION_DENIED, sentence, metadata=metadata)

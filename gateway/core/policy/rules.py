@@ -1,0 +1,169 @@
+"""Rules: whoever, doing whatever, to whatever, gets a verdict. The first rule that holds decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from typing import Any, Protocol
+
+from gateway.core.policy.actions import WORK
+from gateway.core.policy.checks import Check, Do, On, Who
+from gateway.core.policy.people import ANYBODY, EVERYBODY, WORKER, People
+from gateway.core.policy.question import Question, Situation, Target
+from gateway.model.audit import Decision, Verdict
+from gateway.model.principal import Kind, Principal
+from gateway.model.value import value
+
+DENIED = Decision(Verdict.BLOCK, "default-deny", "no rule allows this")
+DEFAULT = "default"
+FREEZE = "freeze"
+"""The obligation of a HALT that also freezes whoever asked."""
+
+# Verdicts with which the call can go on, now or once somebody has agreed.
+HOPEFUL = frozenset({Verdict.PASS, Verdict.FLAG, Verdict.ESCALATE})
+
+
+@value
+class Weighed:
+    """What one rule made of a question: nothing `missing` means that it holds. `mend` says for each missing thing what
+    would have to change, and `where` what there is to change."""
+
+    rule: str
+    where: str
+    verdict: Verdict
+    missing: tuple[str, ...]
+    mend: tuple[str, ...]
+
+
+class Ruling(Protocol):
+    """One rule of the table."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether it can be the reason that a call goes on."""
+        ...
+
+    @property
+    def skilled(self) -> bool:
+        """Whether it tells one skill of an agent from another."""
+        ...
+
+    def applies(self, who: Principal, verb: str, target: Target) -> bool:
+        """Whether it could decide, for some arguments at some time."""
+        ...
+
+    def settled(self, who: Principal, verb: str, target: Target) -> Decision | None:
+        """Its decision where it applies, if nothing else matters."""
+        ...
+
+    def judge(self, question: Question) -> Decision | None:
+        """Its decision where it applies; None when it does not hold."""
+        ...
+
+    def weigh(self, question: Question) -> Iterator[Weighed]:
+        """What is missing for it to hold; of a rule that stands for several, each."""
+        ...
+
+    def shown(self) -> Iterator[Mapping[str, Any]]:
+        """As the file has it."""
+        ...
+
+
+@value
+class Rule:
+    """`where` is file and line."""
+
+    name: str
+    says: str
+    checks: tuple[Check, ...] = field(hash=False)
+    verdict: Verdict = Verdict.PASS
+    obligations: tuple[str, ...] = ()
+    where: str = DEFAULT
+    source: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def hopeful(self) -> bool:
+        return self.verdict in HOPEFUL
+
+    @property
+    def skilled(self) -> bool:
+        return any(isinstance(check, On) and check.skilled for check in self.checks)
+
+    @property
+    def decision(self) -> Decision:
+        return Decision(self.verdict, self.name, self.says, self.obligations)
+
+    def applies(self, who: Principal, verb: str, target: Target) -> bool:
+        question = Question(who, verb, target, {}, _NOWHERE)
+        return all(check.holds(question) for check in self.checks if check.fixed)
+
+    def settled(self, who: Principal, verb: str, target: Target) -> Decision | None:
+        return self.decision if all(check.fixed for check in self.checks) else None
+
+    def judge(self, question: Question) -> Decision | None:
+        return self.decision if all(check.holds(question) for check in self.checks if not check.fixed) else None
+
+    def weigh(self, question: Question) -> Iterator[Weighed]:
+        missing = [check for check in self.checks if not check.holds(question)]
+        yield Weighed(
+            self.name,
+            self.where,
+            self.verdict,
+            tuple(check.wants() for check in missing),
+            tuple(self._mend(check, question) for check in missing),
+        )
+
+    def _mend(self, check: Check, question: Question) -> str:
+        """The default rules are nobody's to change, but what they look at is."""
+        return "" if self.where == DEFAULT and check.field != "on" else check.mend(question)
+
+    def shown(self) -> Iterator[Mapping[str, Any]]:
+        yield self.source
+
+
+_NOWHERE = Situation()
+
+
+def simple(name: str, says: str, who: str, do: tuple[str, ...] = (), on: str = "") -> Rule:
+    """A rule that lets those of `who` do `do` on `on`; empty means whatever."""
+    checks: list[Check] = [Who(People([who]))]
+    source: dict[str, Any] = {"rule": name, "who": [who]}
+    if do:
+        checks.append(Do(do))
+        source["do"] = list(do)
+    if on:
+        checks.append(On([on]))
+        source["on"] = [on]
+    return Rule(name, says, tuple(checks), source={**source, "verdict": Verdict.PASS.value, "because": says})
+
+
+USE_BUT_EXTENDED = (
+    "GetAgentCard", "SendMessage", "GetTask", "ListTasks", "CancelTask", "SubscribeToTask",
+    "CreateTaskPushNotificationConfig", "GetTaskPushNotificationConfig", "ListTaskPushNotificationConfigs",
+    "DeleteTaskPushNotificationConfig",
+)  # fmt: skip
+
+# They hold while no policy file is configured, and behind the rules of one unless it says `defaults: false`.
+RULES: tuple[Rule, ...] = (
+    simple("local-operator", "the machine's own credential may do everything", Kind.LOCAL),
+    simple(
+        "worker", "the worker of an agent may take that agent's tasks and report on them", WORKER, tuple(sorted(WORK))
+    ),
+    simple(
+        "extended-card-needs-identity",
+        "any authenticated principal may read the extended card of a public agent",
+        EVERYBODY,
+        ("GetExtendedAgentCard",),
+        "public",
+    ),
+    simple(
+        "public-agents",
+        "any principal may see and use the agents marked public",
+        ANYBODY,
+        USE_BUT_EXTENDED,
+        "public",
+    ),
+)

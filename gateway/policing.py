@@ -1,0 +1,205 @@
+"""The policy of the configuration: its file and the grants, made into the rules that the core decides by.
+
+A part of app.py, in a room of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from gateway.config import (
+    ConfigError,
+    Origin,
+    PolicyFile,
+    Problem,
+    RuleEntry,
+    did_you_mean,
+    parse_policy,
+    policy_problem,
+    read_policy,
+    zone_of,
+)
+from gateway.core.policy import RULES, Policy, Rule, Ruling
+from gateway.core.policy.actions import GROUPS, VERBS
+from gateway.core.policy.book import Book
+from gateway.core.policy.checks import Arguments, Behalf, Check, Do, Hops, On, Time, Via, Wanted, Who
+from gateway.core.policy.people import People, Roles
+from gateway.core.policy.shadow import Shadow
+from gateway.core.tools.grants import Grants
+from gateway.model.audit import Verdict
+from gateway.model.errors import GatewayError, Reason
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0  # how often it is looked whether the policy file has changed; a look is one system call
+
+_MISSING = object()
+
+
+def book(grants: Grants, text: str | None = None, name: str = "policy") -> Book:
+    """The rules that hold with this policy file (None: without one). Raises ConfigError with its problems."""
+    mark = hashlib.sha256(repr(list(grants.shown())).encode())
+    defaults: tuple[Ruling, ...] = (*RULES, grants)
+    if text is None:
+        return Book(defaults, mark.hexdigest()[:32])
+    file, origin = parse_policy(text, name)
+    problems = [problem for index, entry in enumerate(file.rules) for problem in _unknown_actions(index, entry, origin)]
+    if problems:
+        raise ConfigError(problems)
+    rules: tuple[Ruling, ...] = tuple(_rules(file, origin))
+    mark.update(text.encode())
+    return Book((*rules, *(defaults if file.defaults else (grants,))), mark.hexdigest()[:32], name)
+
+
+def _rules(file: PolicyFile, origin: Origin) -> Iterator[Rule]:
+    for index, entry in enumerate(file.rules):
+        line = origin.line(("rules", index))
+        yield Rule(
+            entry.rule,
+            entry.because or f"the rule {entry.rule} says so",
+            tuple(_checks(entry, file.roles)),
+            Verdict(entry.verdict),
+            where=origin.name if line is None else f"{origin.name}:{line}",
+            source=entry.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        )
+
+
+def _checks(entry: RuleEntry, roles: Roles) -> Iterator[Check]:
+    yield Who(People(entry.who, roles))
+    if "*" not in entry.do:
+        yield Do(tuple(_actions(entry.do)))
+    if "*" not in entry.on:
+        yield On(entry.on)
+    when = entry.when
+    if when is None:
+        return
+    if when.behalf is not None:
+        yield Behalf(People(when.behalf, roles))
+    if when.via is not None:
+        yield Via(People(when.via, roles))
+    if when.hops is not None:
+        yield Hops(when.hops.at_least, when.hops.at_most)
+    if when.arguments:
+        yield Arguments({name: Wanted(**dict(each)) for name, each in when.arguments.items()})
+    if when.time is not None:
+        time = when.time
+        yield Time(time.days, _minutes(time.since), _minutes(time.until), zone_of(time.zone), time.zone)
+
+
+def _actions(words: Iterable[str]) -> Iterator[str]:
+    """A pattern stands for the actions that it matches."""
+    for word in words:
+        yield from sorted(verb for verb in VERBS if fnmatchcase(verb, word)) if "*" in word else (word,)
+
+
+def _unknown_actions(index: int, entry: RuleEntry, origin: Origin) -> Iterator[Problem]:
+    known: Mapping[str, Any] = {**GROUPS, **dict.fromkeys(VERBS)}
+    for place, word in enumerate(entry.do):
+        if word != "*" and not any(fnmatchcase(name, word) for name in known):
+            loc = ("rules", index, "do", place)
+            yield policy_problem(origin, loc, f"there is no action '{word[:80]}'", did_you_mean(word, known))
+
+
+def _minutes(clock: str) -> int:
+    hours, _, minutes = clock.partition(":")
+    return int(hours) * 60 + int(minutes)
+
+
+class Keeper:
+    """Holds a policy to its file: read at the start, and again whenever it changes. A file that is wrong changes
+    nothing, and says so until it is right."""
+
+    def __init__(self, policy: Policy, grants: Grants, file: Path | None, changed: Callable[[], None]) -> None:
+        self.problem: str | None = None
+        self._policy = policy
+        self._grants = grants
+        self._file = file
+        self._changed = changed
+        self._seen: object = None
+        self._good: tuple[str, ...] = ()  # text and name of the file as it was when it was right
+        self._watching: asyncio.Task[None] | None = None
+        self._use(self._read())
+
+    @property
+    def file(self) -> str | None:
+        return None if self._file is None else str(self._file)
+
+    def start(self) -> None:
+        if self._file is not None:
+            self._watching = asyncio.create_task(self._watch(), name="policy-file")
+
+    async def aclose(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+
+    def reload(self) -> None:
+        """Read it now. Raises INVALID_REQUEST with every problem of the file, and then the old rules hold on."""
+        try:
+            self._use(self._read())
+        except ConfigError as error:
+            self._complain(error)
+            raise GatewayError(Reason.INVALID_REQUEST, str(error)) from error
+        self._changed()
+
+    def regrant(self) -> None:
+        """The grants have changed; the file is as it was."""
+        problem = self.problem
+        self._use(book(self._grants, *self._good))
+        self.problem = problem
+
+    def _read(self) -> Book:
+        if self._file is None:
+            return book(self._grants)
+        self._seen = _stamp(self._file)
+        text, name = read_policy(self._file)
+        found = book(self._grants, text, name)
+        self._good = (text, name)
+        return found
+
+    def _use(self, book: Book) -> None:
+        if self.problem is not None or book.hash != self._policy.hash:
+            log.info("policy %s holds%s", book.hash, f", from {book.name}" if book.name else "")
+        self.problem = None
+        self._policy.use(book.rules, book.hash)
+
+    async def _watch(self) -> None:
+        assert self._file is not None
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            stamp = await asyncio.to_thread(_stamp, self._file)
+            if stamp == self._seen:
+                continue
+            if stamp is None and self._seen != _MISSING:
+                self._seen = _MISSING  # an editor puts the new file in the old one's place: look once more
+                continue
+            try:
+                self.reload()
+            except GatewayError:
+                self._seen = stamp
+
+    def _complain(self, error: ConfigError) -> None:
+        self.problem = str(error)
+        log.error("the policy file is wrong, policy %s holds on:\n%s", self._policy.hash, error)
+
+
+def shadowed(policy: Policy, grants: Grants, file: Path) -> Keeper:
+    """A second file, whose policy is asked beside `policy` and decides nothing."""
+    candidate = Policy(situation=policy.situation)
+    policy.shadow = shadow = Shadow(candidate.decide)
+    return Keeper(candidate, grants, file, shadow.forget)
+
+
+def _stamp(file: Path) -> object:
+    """Changes with the file; None while there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino)

@@ -1,0 +1,107 @@
+"""The admin API about policy: what holds, why, and reading its file again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.core.gateway import Gateway
+from gateway.core.governance import Shaded, Shown
+from gateway.core.policy import Explanation, Weighed
+from gateway.model.base import timestamp
+from gateway.model.errors import invalid
+from gateway.model.governance import ExplainPolicy, ReloadPolicy, ShadePolicy, ShowPolicy
+from gateway.model.principal import Principal
+from gateway.server.admin_json import json_answer, json_object, text
+
+
+class AdminPolicy:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def show(self, request: Request, who: Principal) -> Response:
+        return json_answer(_shown(await self._gateway.handle(ShowPolicy(), who)))
+
+    async def reload(self, request: Request, who: Principal) -> Response:
+        return json_answer(_shown(await self._gateway.handle(ReloadPolicy(), who)))
+
+    async def shadow(self, request: Request, who: Principal) -> Response:
+        """What the policy that is tried out would have decided otherwise, and how often."""
+        return json_answer(_shaded(await self._gateway.handle(ShadePolicy(), who)))
+
+    async def explain(self, request: Request, who: Principal) -> Response:
+        body = await json_object(request)
+        arguments, roles = body.get("arguments", {}), body.get("roles", [])
+        if not isinstance(arguments, dict):
+            raise invalid("arguments", "must be an object")
+        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+            raise invalid("roles", "must be a list of texts")
+        call = ExplainPolicy(
+            text(body, "principal"),
+            text(body, "action"),
+            text(body, "target"),
+            arguments,
+            tuple(roles),
+            text(body, "for", required=False),
+            _moment(text(body, "at", required=False)),
+        )
+        return json_answer(_explained(await self._gateway.handle(call, who)))
+
+
+def _moment(said: str | None) -> int | None:
+    if said is None:
+        return None
+    try:
+        found = datetime.fromisoformat(said)
+    except ValueError:
+        raise invalid("at", "must be a time like 2026-11-26T09:30:00Z") from None
+    if found.tzinfo is None:
+        raise invalid("at", "must say its time zone, like 2026-11-26T09:30:00Z")
+    return int(found.timestamp() * 1000)
+
+
+def _shown(shown: Shown) -> dict[str, Any]:
+    return {"hash": shown.hash, "file": shown.file, "problem": shown.problem, "rules": [*shown.rules]}
+
+
+def _shaded(shaded: Shaded) -> dict[str, Any]:
+    flips = [
+        {
+            "principal": flip.principal,
+            "action": flip.verb,
+            "target": flip.target,
+            "verdict": flip.verdict,
+            "rule": flip.rule,
+            "wouldBe": flip.would_be,
+            "byRule": flip.by_rule,
+            "count": count,
+        }
+        for flip, count in shaded.flips.seen.items()
+    ]
+    return {"file": shaded.file, "problem": shaded.problem, "flips": flips, "leftOut": shaded.flips.left_out}
+
+
+def _explained(explanation: Explanation) -> dict[str, Any]:
+    decision = explanation.decision
+    return {
+        "verdict": decision.verdict,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "policy": decision.policy,
+        "inputs": {**explanation.inputs, "at": timestamp(explanation.inputs["at"])},
+        "lookedAt": [_weighed(each) for each in explanation.looked_at],
+        "change": explanation.change,
+        "newRule": explanation.new_rule,
+    }
+
+
+def _weighed(weighed: Weighed) -> dict[str, Any]:
+    return {
+        "rule": weighed.rule,
+        "where": weighed.where,
+        "verdict": weighed.verdict,
+        "missing": [*weighed.missing],
+    }
