@@ -9,7 +9,17 @@ import importlib.metadata
 import os
 from collections.abc import Callable
 
-from gateway.config import Config, ConfigError, GrantEntry, OAuthEntry, Settings, ToolsAgent, ToolServerEntry, Value
+from gateway.config import (
+    Config,
+    ConfigError,
+    GrantEntry,
+    LimitsEntry,
+    OAuthEntry,
+    Settings,
+    ToolsAgent,
+    ToolServerEntry,
+    Value,
+)
 from gateway.core.gate import Gate
 from gateway.core.policy import Target
 from gateway.core.registry import Registry
@@ -22,7 +32,7 @@ from gateway.model.call import SendMessage
 from gateway.model.principal import Kind
 from gateway.model.tool import ToolServer
 from gateway.upstream.egress import Egress
-from gateway.upstream.mcp.limits import Limits
+from gateway.upstream.mcp.limits import MIB, Limits
 from gateway.upstream.mcp.server import HttpServer, StdioServer
 from gateway.upstream.oauth.authorized import AuthorizedEgress
 from gateway.upstream.oauth.client import ClientSettings
@@ -31,7 +41,7 @@ from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.grants import Grants
 from gateway.upstream.oauth.source import TokenSource
 from gateway.upstream.oauth.vault import Vault
-from gateway.upstream.process import Command
+from gateway.upstream.process import Bounds, Command
 from gateway.upstream.secret import Secret
 
 
@@ -64,6 +74,7 @@ def served(
             {name: _secret(each) for name, each in entry.env.items()},
             str(folder.absolute()),
             entry.sandbox,
+            _bounds(entry.limits),
         )
         if (reason := command.problem()) is not None:
             raise ConfigError([config.problem(("tools", id, "command"), reason, "gateway tools add finds programs")])
@@ -75,6 +86,13 @@ def served(
     requires = tuple((f"*/{pattern}", frozenset(needs)) for pattern, needs in entry.requires.items())
     gate = Gate(entry.concurrency, entry.queue)
     return Served(id, server, gate, Quarantine(entry.quarantine), requires, login=source)
+
+
+def _bounds(entry: LimitsEntry | None) -> Bounds:
+    if entry is None:
+        return Bounds()
+    memory, file_size = (None if each is None else each * MIB for each in (entry.memory, entry.file_size))
+    return Bounds(memory, entry.files, entry.processes, file_size)
 
 
 def _source(

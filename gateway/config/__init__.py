@@ -26,7 +26,7 @@ from gateway.config.sections import (
     ToolsAgent,
 )
 from gateway.config.settings import Flags, Settings, config_path, data_folder, is_loopback, settle
-from gateway.config.tools import GrantEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
+from gateway.config.tools import GrantEntry, LimitsEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED, Origin
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Egress",
     "Flags",
     "GrantEntry",
+    "LimitsEntry",
     "Issuer",
     "LocalAgent",
     "MountEntry",

@@ -24,7 +24,7 @@ from gateway.config.sections import (
     Store,
     Tls,
 )
-from gateway.config.tools import GrantEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
+from gateway.config.tools import GrantEntry, LimitsEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED
 
 _HEAD = f"""\
@@ -48,7 +48,7 @@ environment over the file, the file over the default. Names are RFC 1123 labels 
 _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "server": (Server, Tls),
     "agents": tuple(KINDS.values()),
-    "tools": (ToolServerEntry, OAuthEntry, Value),
+    "tools": (ToolServerEntry, OAuthEntry, LimitsEntry, Value),
     "mounts": (MountEntry,),
     "grants": (GrantEntry,),
     "auth": (Auth, Issuer, Introspection, AuthorizationServer),
@@ -64,6 +64,7 @@ _INSIDE: Mapping[type[BaseModel], str] = {
     AuthorizationServer: "`auth.authorization_server`",
     Introspection: "`introspection` of an issuer",
     OAuthEntry: "`oauth` of a tool server",
+    LimitsEntry: "`limits` of a tool server",
     Value: "a value of `headers` and `env`",
 }
 

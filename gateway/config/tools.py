@@ -112,6 +112,15 @@ _FITTING = {
 }
 
 
+class LimitsEntry(_Section):
+    """The most that a command may take of this machine; null: no limit."""
+
+    memory: int | None = Field(512, ge=16, le=1_048_576, description="MiB that each of its processes may have written.")
+    files: int | None = Field(1024, ge=16, le=1_048_576, description="Files that each of its processes may have open.")
+    processes: int | None = Field(64, ge=1, le=65_536, description="Processes, those it starts included.")
+    file_size: int | None = Field(1024, ge=1, le=1_048_576, description="MiB that a file may have which it writes.")
+
+
 class ToolServerEntry(_Section):
     """One MCP server, of any revision: at a URL, or as a command that runs on this machine."""
 
@@ -124,6 +133,7 @@ class ToolServerEntry(_Section):
     )
     folder: File | None = Field(None, description="Folder that the command starts in; DATA/tools/NAME if not set.")
     sandbox: Items[str] = Field((), description="Words in front of the command: bwrap (absolute path) and its options.")
+    limits: LimitsEntry | None = Field(None, description="What the command may take; these defaults if not set.")
     shared: bool = Field(False, description="Whether all callers share one process of the command.")
     # A server works on some requests at once; more of them only wait inside it.
     concurrency: int = Field(32, ge=1, le=256, description="Requests at the same time.")
@@ -151,8 +161,8 @@ class ToolServerEntry(_Section):
                 raise refuse("headers are for a url", "a command takes env")
             if self.oauth is not None:
                 raise refuse("oauth is for a url", "a command takes env")
-        elif self.env or self.folder is not None or self.sandbox or self.shared:
-            raise refuse("env, folder, sandbox and shared are for a command", "a url takes headers")
+        elif self.env or self.folder is not None or self.sandbox or self.shared or self.limits is not None:
+            raise refuse("env, folder, sandbox, limits and shared are for a command", "a url takes headers")
         if self.oauth is not None and not _SECURE.match(self.url or ""):
             raise refuse("oauth needs an https URL", "a token must not cross a network in clear text (RFC 6750 §5.2)")
         if self.oauth is not None and any(name.lower() == "authorization" for name in self.headers):
@@ -237,10 +247,13 @@ Mounts = dict[Name, MountEntry]
 ENTRIES: Mapping[str, type[BaseModel]] = {"tools": ToolServerEntry, "mounts": MountEntry, "grants": GrantEntry}
 
 
+_PARTS: Mapping[str, type[BaseModel]] = {"oauth": OAuthEntry, "limits": LimitsEntry}
+
+
 def owner(loc: Loc) -> type[BaseModel]:
     """The section that a key in one of ENTRIES belongs to."""
-    if loc[2:3] == ("oauth",) and len(loc) == 4:
-        return OAuthEntry
+    if len(loc) == 4 and loc[2] in _PARTS:
+        return _PARTS[str(loc[2])]
     return Value if len(loc) > 4 else ENTRIES[str(loc[0])]
 
 

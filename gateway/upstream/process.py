@@ -7,6 +7,7 @@ What holds for each of them, whoever it is for:
   or from our own environment, so that the configuration holds no secret.
 * **It never outlives us.** `watchdog.py` stands between: it ends the command and everything that descends from it when
   we ask for it, when the command ends by itself, and when we are killed.
+* **What it takes** of the machine is bounded: memory, open files, sizes of files, processes (`Bounds`).
 * **What it says** is bounded: a line of stdout has a size, what waits in stdin has one, of stderr the last part is
   kept and a few lines a second reach the log.
 """
@@ -52,7 +53,32 @@ _OURS = (128 + signal.SIGTERM, 128 + signal.SIGKILL)
 # The head and the tail of a line that was too long, for whoever wants to know whose it was.
 _ENDS = 4096
 
+# What a program that was killed for a limit cannot say itself.
+_KILLED_FOR = {128 + signal.SIGXFSZ: " (it wrote a file larger than limits.file_size)"}
+
 _WATCHDOG = str(Path(__file__).with_name("watchdog.py"))
+
+
+@value
+class Bounds:
+    """The most that a command may take; None: no limit. `memory` and `file_size` are bytes, of each process and each
+    file; `files` what one process may have open; `processes` what descends from the command, itself included."""
+
+    # Servers in Python or JavaScript take 50 to 150 MiB, with a package runner in front. Memory that several have
+    # leaked is what takes a machine down.
+    memory: int | None = 512 * 1024 * 1024
+    # What programs were written for since select(2); a leak shows before it is the machine's.
+    files: int | None = 1024
+    # npx, a shell, node and a browser's dozen; not a fork bomb.
+    processes: int | None = 64
+    # A log that nobody rotates fills a disk that the gateway needs.
+    file_size: int | None = 1024 * 1024 * 1024
+
+    @property
+    def word(self) -> str:
+        """For watchdog.py."""
+        pairs = {name: getattr(self, name) for name in ("memory", "files", "processes", "file_size")}
+        return ",".join(f"{name}={number}" for name, number in pairs.items() if number is not None)
 
 
 @value
@@ -64,6 +90,7 @@ class Command:
     environ: Mapping[str, str | Secret] = field(default_factory=dict, hash=False)
     folder: str | None = None
     sandbox: tuple[str, ...] = ()
+    bounds: Bounds = Bounds()
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -283,6 +310,13 @@ class Process:
             self._told = True
             self._listener.ended(why)
 
+    def _mute_for_good(self) -> None:
+        self._tell(f"closed its output{self._said}")
+
+    @property
+    def _said(self) -> str:
+        return f": {self.stderr.tail}" if self.stderr.tail else ""
+
     # What the protocol below reports.
 
     def started(self, transport: asyncio.SubprocessTransport, lifeline: int) -> None:
@@ -301,7 +335,7 @@ class Process:
             self._mute = True
             self._cut()  # a server that can no longer answer is of no use, alive or not
             # Mostly it has ended, and in a moment its code and its last words will be known.
-            asyncio.get_running_loop().call_later(EXIT_SECONDS, self._tell, "closed its output")
+            asyncio.get_running_loop().call_later(EXIT_SECONDS, self._mute_for_good)
 
     def exited(self) -> None:
         self._cut()
@@ -310,10 +344,9 @@ class Process:
         if code is None or code < 0:
             _sweep(self.pid)
         if self._mute and code in _OURS:
-            self._tell("closed its output")  # that is why the watchdog ended it
+            self._mute_for_good()  # that is why the watchdog ended it
         else:
-            said = f": {self.stderr.tail}" if self.stderr.tail else ""
-            self._tell(f"ended with code {code}{said}")
+            self._tell(f"ended with code {code}{_KILLED_FOR.get(code or 0, '')}{self._said}")
         self._gone.set()
         self._transport.close()
 
@@ -354,7 +387,8 @@ async def start(name: str, command: Command, listener: Listener, ours: Mapping[s
     process = Process(name, listener)
     watched, lifeline = os.pipe()
     try:
-        words = (sys.executable, "-I", "-S", _WATCHDOG, str(watched), str(GRACE_SECONDS), *command.words)
+        private = (str(watched), str(GRACE_SECONDS), command.bounds.word)
+        words = (sys.executable, "-I", "-S", _WATCHDOG, *private, *command.words)
         transport, _ = await asyncio.get_running_loop().subprocess_exec(
             lambda: _Pipes(process),
             *words,

@@ -1,6 +1,6 @@
 """Stands between the gateway and a command it started, so that nothing of the command ever outlives the gateway.
 
-    python -I -S watchdog.py LIFELINE GRACE PROGRAM [ARGUMENT…]
+    python -I -S watchdog.py LIFELINE GRACE LIMITS PROGRAM [ARGUMENT…]
 
 Run as a program of its own, never imported: standard library only, no threads, so that forking is safe. The command
 gets stdin, stdout, stderr and the environment as they are; no byte of it passes through here. LIFELINE is the reading
@@ -11,6 +11,10 @@ from it SIGKILL. The same happens when the command ends by itself and leaves chi
 On Linux descendants cannot hide: whoever loses its parent becomes a child of this process (PR_SET_CHILD_SUBREAPER,
 prctl(2)), also after setsid() and a double fork. Elsewhere only the process group is reached. If this process is
 killed itself, the kernel kills the command (PR_SET_PDEATHSIG) and the gateway whoever is left of its session.
+
+LIMITS are `name=number` with commas between: memory, files and file_size hold for each process and are the kernel's
+(getrlimit(2)); processes is how many there may be of the command's whole family, which is counted here, since the
+kernel's own limit counts whatever the user runs and does not hold for root. More of them end the command.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import sys
@@ -28,10 +33,20 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 # After SIGKILL nothing waits for anybody; this only gives the kernel time to say so.
 LAST_SECONDS = 2.0
+# Between two counts of the family. A fork bomb makes some thousand in that time, which a machine survives.
+COUNT_SECONDS = 0.25
+
+RESOURCES = {
+    # Private memory that may be written. RLIMIT_AS would count addresses that are only reserved, of which a JavaScript
+    # engine takes gigabytes at its start.
+    "memory": resource.RLIMIT_DATA,
+    "files": resource.RLIMIT_NOFILE,
+    "file_size": resource.RLIMIT_FSIZE,
+}
 
 
 def main(words: list[str]) -> int:
-    lifeline, grace, argv = int(words[0]), float(words[1]), words[2:]
+    lifeline, grace, limits, argv = int(words[0]), float(words[1]), _limits(words[2]), words[3:]
     prctl = _prctl()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     awake, wake = os.pipe()
@@ -40,11 +55,11 @@ def main(words: list[str]) -> int:
     signal.set_wakeup_fd(wake)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    child = Child(_start(argv, prctl, (lifeline, awake, wake)))
+    child = Child(_start(argv, prctl, limits, (lifeline, awake, wake)))
     for end in (0, 1):
         os.close(end)  # or the gateway would never see the command close its own
     try:
-        _watch(child, lifeline, awake)
+        _watch(child, lifeline, awake, limits.get("processes"))
     finally:
         _end(child, grace)
     return child.code
@@ -76,6 +91,21 @@ class Child:
                 self.status = status
 
 
+def _limits(words: str) -> dict[str, int]:
+    pairs = (word.partition("=") for word in words.split(",") if word)
+    return {name: int(number) for name, _, number in pairs}
+
+
+def _limit(limits: dict[str, int]) -> None:
+    """Of this process and whatever it starts; nobody can raise them again. What is lower already stays."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # memory that holds secrets belongs in no file
+    for name, which in RESOURCES.items():
+        if name in limits:
+            hard = resource.getrlimit(which)[1]
+            most = limits[name] if hard == resource.RLIM_INFINITY else min(hard, limits[name])
+            resource.setrlimit(which, (most, most))
+
+
 def _prctl() -> Callable[..., int]:
     if sys.platform != "linux":
         return lambda *_: 0
@@ -83,7 +113,7 @@ def _prctl() -> Callable[..., int]:
     return prctl
 
 
-def _start(argv: list[str], prctl: Callable[..., int], private: tuple[int, ...]) -> int:
+def _start(argv: list[str], prctl: Callable[..., int], limits: dict[str, int], private: tuple[int, ...]) -> int:
     before = os.getpid()
     child = os.fork()
     if child:
@@ -96,10 +126,11 @@ def _start(argv: list[str], prctl: Callable[..., int], private: tuple[int, ...])
         if os.getppid() != before:
             os._exit(127)  # it died before the line above could have told us
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         for end in private:
             os.close(end)
+        _limit(limits)
         os.execv(argv[0], argv)
     except OSError as error:
         os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
@@ -107,19 +138,23 @@ def _start(argv: list[str], prctl: Callable[..., int], private: tuple[int, ...])
         os._exit(127)
 
 
-def _watch(child: Child, lifeline: int, awake: int) -> None:
-    """Until the command has ended or the gateway wants it to."""
+def _watch(child: Child, lifeline: int, awake: int, most: int | None) -> None:
+    """Until the command has ended, the gateway wants it to, or its family is larger than it may be."""
+    pause = COUNT_SECONDS * 1000 if most is not None and os.path.isdir("/proc/self") else None
     poll = select.poll()
     poll.register(lifeline, select.POLLIN)
     poll.register(awake, select.POLLIN)
     while child.status is None:
-        ready = [fd for fd, _ in poll.poll()]
+        ready = [fd for fd, _ in poll.poll(pause)]
         if awake in ready:
             told = os.read(awake, 512)
             child.reap()
             if any(number != signal.SIGCHLD for number in told):
                 return
         if lifeline in ready:
+            return
+        if not ready and most is not None and (found := _family(most)) > most:
+            os.write(2, f"{found} processes at the same time, where {most} are allowed (limits.processes)\n".encode())
             return
 
 
@@ -153,7 +188,23 @@ def _wait_for_all(child: Child, seconds: float) -> bool:
 
 def _children() -> list[int]:
     """Our children, orphans that became ours included. Linux only; elsewhere the process group is all there is."""
-    found = []
+    return _parents().get(os.getpid(), [])
+
+
+def _family(most: int) -> int:
+    """How many descend from us; counting stops beyond `most`."""
+    children = _parents()
+    found, left = 0, [os.getpid()]
+    while left and found <= most:
+        mine = children.get(left.pop(), ())
+        found += len(mine)
+        left += mine
+    return found
+
+
+def _parents() -> dict[int, list[int]]:
+    """Who has which children, of all processes that can be seen."""
+    found: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         if name.isdigit():
             try:
@@ -161,8 +212,7 @@ def _children() -> list[int]:
                     parent = int(file.read().rpartition(")")[2].split()[1])  # proc(5): the name may hold anything
             except (OSError, IndexError, ValueError):
                 continue
-            if parent == os.getpid():
-                found.append(int(name))
+            found.setdefault(parent, []).append(int(name))
     return found
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.model.errors import GatewayError, Reason
 from gateway.upstream import process as subject
-from gateway.upstream.process import Command, Lines, Process, bubblewrap, environment, start
+from gateway.upstream.mcp.limits import MIB
+from gateway.upstream.process import Bounds, Command, Lines, Process, bubblewrap, environment, start
 from gateway.upstream.secret import Secret
 from tests.serving import ROOT
 
@@ -346,3 +349,75 @@ async def _either(ear: Ear) -> str | None:
         return line.result().decode()
     line.cancel()
     return None
+
+
+# What it may take.
+
+
+SMALL = Bounds(memory=160 * MIB, files=32, processes=8, file_size=MIB)
+TAKES = {
+    "memory": ("x = bytearray(600 * 2**20)", "MemoryError"),
+    "files": ("kept = [open('/dev/null') for _ in range(200)]", "Too many open files"),
+    "file_size": ("open('large', 'wb').write(b'x' * 2**21)", "File too large"),
+    "core": ("import os; os.abort()", "code 134"),
+}
+
+
+@pytest.mark.requirement("stdio.limits")
+@pytest.mark.parametrize("what", TAKES)
+async def test_a_command_takes_no_more_of_the_machine_than_it_may(what: str, tmp_path: Path) -> None:
+    code, end = TAKES[what]
+    async with running(python(code, bounds=SMALL, folder=str(tmp_path))) as (_, ear):
+        assert end in await ear.last()
+    assert [each.stat().st_size for each in tmp_path.iterdir() if each.name != "large"] == [], "a core"
+
+
+@pytest.mark.requirement("stdio.limits")
+async def test_a_program_that_does_not_hear_why_it_was_killed_is_explained(tmp_path: Path) -> None:
+    code = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL); open('large', 'wb').write(b'x' * 2**21)"
+    async with running(python(code, bounds=SMALL, folder=str(tmp_path))) as (_, ear):
+        assert "larger than limits.file_size" in await ear.last()
+
+
+@pytest.mark.requirement("stdio.limits")
+async def test_a_command_that_starts_too_many_processes_is_ended_with_all_of_them() -> None:
+    code = """
+        import os, signal, time
+        for _ in range(200):
+            if not os.fork():
+                os.setsid()
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                print(os.getpid())
+                time.sleep(600)
+        time.sleep(600)
+    """
+    async with running(python(code, bounds=SMALL)) as (_, ear):
+        pids = [int(await ear.hear())]
+        assert "where 8 are allowed (limits.processes)" in await ear.last()
+        pids += [int(each) for each in ear.lines._queue]  # type: ignore[attr-defined]
+    assert len(pids) > 8
+    for pid in pids:
+        await until(lambda pid=pid: gone(pid))  # type: ignore[misc]
+
+
+async def test_as_many_processes_as_it_may_have_are_no_reason() -> None:
+    code = """
+        import os, sys, time
+        for _ in range(7):
+            if not os.fork():
+                time.sleep(600)
+        time.sleep(0.8)
+        print("there")
+        sys.stdin.read()
+    """
+    async with running(python(code, bounds=SMALL)) as (_, ear):
+        assert await ear.hear() == "there"
+
+
+async def test_what_is_not_limited_stays_as_it_is() -> None:
+    show = python("import resource as r; print(r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_CORE))")
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with running(replace(show, bounds=Bounds(None, None, None, None))) as (_, ear):
+        assert await ear.hear() == f"{ours} (0, 0)"
+    async with running(replace(show, bounds=Bounds(files=2**40))) as (_, ear):
+        assert await ear.hear() == f"{(ours[1], ours[1])} (0, 0)"
