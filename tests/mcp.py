@@ -22,7 +22,7 @@ from starlette.routing import Route
 from gateway.app import listen
 from gateway.dialects.mcp import headers
 from gateway.dialects.mcp.message import CLIENT_CAPABILITIES, CLIENT_INFO, META, PROTOCOL_VERSION
-from gateway.dialects.sse import Reader
+from gateway.dialects.sse import Event, Reader
 from gateway.dialects.strict_json import read
 from tests.serving import BOUND, Gateway
 
@@ -159,12 +159,19 @@ class Session:
     @asynccontextmanager
     async def stream(self, body: Tree | None) -> AsyncIterator[AsyncIterator[Tree]]:
         """The answer to a request as a stream; of the session's own (GET) without one."""
+        async with self.events(body) as events:
+            yield (read(each.data) async for each in events if each.data)  # type: ignore[misc]
+
+    @asynccontextmanager
+    async def events(self, body: Tree | None, after: str | None = None) -> AsyncIterator[AsyncIterator[Event]]:
+        """The same with ids, and from an event on."""
         sent = {"Accept": "application/json, text/event-stream", **self.door.gateway.bearer(self.door.who)}
+        last = {} if after is None else {"Last-Event-ID": after}
         async with self.door.gateway.client.stream(
-            "GET" if body is None else "POST", self.door.path, headers={**sent, **self.headers}, json=body
+            "GET" if body is None else "POST", self.door.path, headers={**sent, **self.headers, **last}, json=body
         ) as answer:
             assert answer.headers.get("content-type", "").startswith("text/event-stream"), await answer.aread()
-            yield messages(answer)
+            yield events_of(answer)
 
 
 def request(method: str, params: Tree, id: Any = None) -> Tree:
@@ -174,7 +181,7 @@ def request(method: str, params: Tree, id: Any = None) -> Tree:
 def message_of(answer: httpx2.Response) -> Tree:
     """The answer in a body: the document, or the last message of a stream."""
     if answer.headers.get("content-type", "").startswith("text/event-stream"):
-        trees = [read(event.data) for event in Reader().feed(answer.content)]
+        trees = [read(event.data) for event in Reader().feed(answer.content) if event.data]
         tree: Any = trees[-1]
     else:
         tree = read(answer.content)
@@ -182,12 +189,17 @@ def message_of(answer: httpx2.Response) -> Tree:
     return tree
 
 
-async def messages(answer: httpx2.Response) -> AsyncIterator[Tree]:
+async def events_of(answer: httpx2.Response) -> AsyncIterator[Event]:
     reader = Reader()
     async for chunk in answer.aiter_raw():
         for event in reader.feed(chunk):
-            tree: Any = read(event.data)
-            yield tree
+            yield event
+
+
+async def messages(answer: httpx2.Response) -> AsyncIterator[Tree]:
+    async for event in events_of(answer):
+        tree: Any = read(event.data)
+        yield tree
 
 
 async def soon(what: Callable[[], Awaitable[Any]]) -> Any:

@@ -51,6 +51,11 @@ def frame(data: bytes, event: str | None = None, id: str | None = None) -> bytes
     return head + b"data: " + data + b"\n\n"
 
 
+def primer(id: str, retry_ms: int) -> bytes:
+    """An event with nothing but an id to come back with, and how long to wait before (2025-11-25, basic/transports)."""
+    return _field("id", id) + b"retry: %d\ndata: \n\n" % retry_ms
+
+
 @lru_cache(maxsize=256)  # event names are a handful; ids pass through and are short
 def _field(name: str, value: str) -> bytes:
     if not _TOKEN.fullmatch(value):
@@ -143,4 +148,4 @@ class Reader:
         return GatewayError(Reason.UPSTREAM_TOO_LARGE, f"The upstream sent an event of more than {self._max} bytes.")
 
 
-__all__ = ["COMMENT", "MAX_EVENT_BYTES", "Event", "Reader", "frame"]
+__all__ = ["COMMENT", "MAX_EVENT_BYTES", "Event", "Reader", "frame", "primer"]

@@ -8,7 +8,6 @@ us.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -16,11 +15,13 @@ from starlette.types import Send
 
 from gateway.dialects.mcp import message
 from gateway.dialects.mcp.message import Id
-from gateway.dialects.sse import COMMENT, frame
+from gateway.dialects.sse import COMMENT
 from gateway.model.tool import TASKS, CannotAsk, Tree
+from gateway.server.mcp.track import Outbox, Queue, Track
 from gateway.server.request import STREAM_HEADERS, Headers, Reply, Request
 
 KEEPALIVE_SECONDS = 15  # silence after which a stream says that it is alive; proxies cut after 30 to 60
+RETURN_SECONDS = 30  # a client in a session that lost its stream has so long to come back for the rest of it
 MAX_QUEUED = 256  # notifications that wait for a slow client; after them its server waits too
 
 PROGRESS = "notifications/progress"
@@ -42,7 +43,7 @@ class Asker(Protocol):
 class Exchange:
     """The caller of one request, as servers behind us see it (`model.tool.Caller`), and its answer to it.
 
-    `streams` says that the client takes an event stream. `asker` is there for clients with a session.
+    `streams` says that the client takes an event stream. `asker` and `track` are there for clients with a session.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Exchange:
         log_level: str | None,
         streams: bool,
         asker: Asker | None = None,
+        track: Track | None = None,
     ) -> None:
         self.principal = principal
         self.capabilities = bridged(capabilities) if asker is None else _of_session(bridged(capabilities))
@@ -72,7 +74,11 @@ class Exchange:
         self._request = request
         self._streams = streams
         self._asker = asker
-        self._out: deque[bytes] = deque()
+        self._track = track
+        self._out: Outbox = Queue() if track is None else track
+        self._answered = False
+        self._reader: object = None
+        self._patience: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -112,7 +118,7 @@ class Exchange:
         self._put(body)
 
     def _put(self, body: bytes) -> None:
-        self._out.append(frame(body))
+        self._out.put(body)
         self._news.set()
         if len(self._out) >= MAX_QUEUED:
             self._room.clear()
@@ -124,24 +130,63 @@ class Exchange:
         if self._working is not None:
             self._working.cancel()
 
-    async def run(self, send: Send, work: Callable[[], Awaitable[Reply]], headers: Headers = ()) -> None:
-        """Do the work and write its answer; cancel the one when nobody waits for the other any more."""
-        working = self._working = asyncio.ensure_future(_await(work))
-        leaving = asyncio.ensure_future(self._request.left())
-        stream = _Stream(send, headers)
+    @property
+    def resumable(self) -> bool:
+        """Whether the client knows how to come back for the rest."""
+        return self._track is not None and self._track.known
+
+    @property
+    def over(self) -> bool:
+        return self._working is not None and self._working.done()
+
+    async def run(
+        self,
+        send: Send,
+        work: Callable[[], Awaitable[Reply]],
+        headers: Headers = (),
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Do the work and write its answer; cancel the one when nobody waits for the other any more. `ended` is called
+        when the work is over, which may be later than this: a client that can come back is given RETURN_SECONDS."""
+        self._working = asyncio.ensure_future(_await(work))
+        self._working.add_done_callback(lambda _: self._over(ended))
+        await self._attend(self._request, _Stream(send, headers))
+
+    async def resume(self, request: Request, send: Send) -> None:
+        """Write the rest of the stream, whose track stands where the client is, to a new request for it."""
+        stream = _Stream(send, ())
+        self._reader = None
+        self._news.set()  # whoever read before, on a connection that may be dead, looks up and goes
+        await stream.write(self._taken() or COMMENT)
+        await self._attend(request, stream)
+
+    async def _attend(self, request: Request, stream: _Stream) -> None:
+        working, me = self._working, object()
+        assert working is not None
+        self._reader = me
+        self._wait(None)
+        leaving = asyncio.ensure_future(request.left())
+        returns = False
         try:
-            await self._meanwhile(working, leaving, stream)
-            if leaving.done() and not working.done():
-                return
-            await self._finish(working, stream)
+            await self._meanwhile(working, leaving, stream, me)
+            if self._reader is not me:
+                returns = True
+                await stream.end(b"")
+            elif working.done():
+                await self._finish(working, stream)
+            elif self.resumable:
+                returns = True
+                self._wait(RETURN_SECONDS)
         finally:
             leaving.cancel()
-            if not working.done():
+            if not working.done() and not returns:
                 working.cancel()
                 await asyncio.wait((working,))
 
-    async def _meanwhile(self, working: asyncio.Future[Reply], leaving: asyncio.Future[None], stream: _Stream) -> None:
-        while not working.done() and not leaving.done():
+    async def _meanwhile(
+        self, working: asyncio.Future[Reply], leaving: asyncio.Future[None], stream: _Stream, me: object
+    ) -> None:
+        while not working.done() and not leaving.done() and self._reader is me:
             telling = asyncio.ensure_future(self._news.wait())
             try:
                 done, _ = await asyncio.wait(
@@ -149,23 +194,39 @@ class Exchange:
                 )
             finally:
                 telling.cancel()
-            if self._streams and (self._out or not done):
+            if self._reader is not me or leaving.done():
+                return
+            if self._streams and (len(self._out) or not done):
                 await stream.write(self._taken() or COMMENT)
+            elif telling in done:
+                self._news.clear()
 
     async def _finish(self, working: asyncio.Future[Reply], stream: _Stream) -> None:
         if working.cancelled():
             # Canceled by the client: no answer is expected, and none is given (2025-11-25, basic/utilities).
-            await (stream.end(b"") if self._streams else Reply(202, b"", ())(stream.send))
+            await (stream.end(self._taken() if stream.begun else b"") if self._streams else Reply(202, b"", ())(stream.send))
             return
         reply = working.result()
-        if not stream.begun and not self._out:
+        if not stream.begun and not len(self._out):
             await Reply(reply.status, reply.body, (*reply.headers, *stream.headers))(stream.send)
             return
-        await stream.end(self._taken() + frame(reply.body))
+        if not self._answered:
+            self._answered = True
+            self._out.put(reply.body)
+        await stream.end(self._taken())
+
+    def _wait(self, seconds: float | None) -> None:
+        """For a client that left, before its request is canceled; None: it is back."""
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.cancel)
+
+    def _over(self, ended: Callable[[], None]) -> None:
+        self._wait(None)
+        ended()
 
     def _taken(self) -> bytes:
-        frames = b"".join(self._out)
-        self._out.clear()
+        frames = self._out.take()
         self._news.clear()
         self._room.set()
         return frames

@@ -1,7 +1,7 @@
 """Sessions: requests of the revisions 2025-11-25, 2025-06-18 and 2025-03-26.
 
-Source: 2025-11-25, basic/transports (streamable HTTP) and basic/lifecycle. There is no replay of streams: events have
-no ids, so a client that lost a stream asks again.
+Source: 2025-11-25, basic/transports (streamable HTTP) and basic/lifecycle. Streams have event ids (track.py): a client
+that lost one gets the rest of it with GET and `Last-Event-ID`, whether it began with a GET or with a request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from starlette.types import Send
 from gateway.dialects.mcp import errors, message
 from gateway.dialects.mcp.headers import SESSION_HEADER
 from gateway.dialects.mcp.versions import BATCHES, negotiate
-from gateway.dialects.sse import COMMENT, frame
+from gateway.dialects.sse import COMMENT
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
 from gateway.model.tool import Change, Era, Kind, Tree
@@ -23,6 +23,7 @@ from gateway.server.mcp.calls import LISTS, USES, Calls
 from gateway.server.mcp.exchange import KEEPALIVE_SECONDS, Exchange
 from gateway.server.mcp.modern import owner
 from gateway.server.mcp.sessions import MAX_IN_FLIGHT, Session, Sessions
+from gateway.server.mcp.track import Track
 from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Reply, Request, retry_after
 
 ACCEPTED = Reply(202, b"", ())
@@ -70,17 +71,30 @@ class Legacy:
         await self._run(request, asked, session, send, streams=streams)
 
     async def listen(self, request: Request, session: Session, send: Send) -> None:
-        """The session's own stream (GET): changes, and what belongs to no request. A new one takes the place of one
-        whose connection may be dead without anybody knowing."""
+        """GET: the session's own stream, with changes and what belongs to no request; or the rest of a stream that the
+        client lost. A new reader takes the place of one whose connection may be dead without anybody knowing."""
+        last = request.header(b"last-event-id")
+        found = session.track() if last is None else session.rewound(last)
+        if isinstance(found, Exchange):
+            await found.resume(request, send)
+        elif found is None:
+            await _forgotten()(send)
+        else:
+            await self._own(request, session, found, send)
+
+    async def _own(self, request: Request, session: Session, track: Track, send: Send) -> None:
         if session.stream is not None:
             session.stream.set()
             session.news.set()
         over = session.stream = asyncio.Event()
+        session.listened(track)
         leaving = asyncio.ensure_future(request.left())
         hearing: asyncio.Future[list[Change] | None] | None = None
         try:
             await self._listening(session)
             await send({"type": "http.response.start", "status": 200, "headers": list(STREAM_HEADERS)})
+            if first := track.take():
+                await send({"type": "http.response.body", "body": first, "more_body": True})
             while not leaving.done() and not over.is_set():
                 if hearing is None and session.listening is not None:
                     hearing = asyncio.ensure_future(session.listening.next())
@@ -88,16 +102,15 @@ class Legacy:
                 waiting = {leaving, telling, *({hearing} if hearing is not None else ())}
                 await asyncio.wait(waiting, timeout=KEEPALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 telling.cancel()
-                body = b"".join(map(frame, session.backlog))
-                session.backlog.clear()
                 session.news.clear()
                 if hearing is not None and hearing.done():
                     if (changes := hearing.result()) is None:
                         break
                     hearing = None
-                    body += b"".join(frame(message.notification(each.method, each.params)) for each in changes)
+                    for each in changes:
+                        track.put(message.notification(each.method, each.params))
                 if not leaving.done() and not over.is_set():
-                    await send({"type": "http.response.body", "body": body or COMMENT, "more_body": True})
+                    await send({"type": "http.response.body", "body": track.take() or COMMENT, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
             leaving.cancel()
@@ -109,18 +122,24 @@ class Legacy:
     async def _run(
         self, request: Request, asked: message.Request, session: Session, send: Send, *, streams: bool
     ) -> None:
-        exchange = self._exchange(request, asked, session, streams=streams)
+        track = session.track() if streams else None
+        exchange = self._exchange(request, asked, session, track)
         session.in_flight[asked.id] = exchange
+        if track is not None:
+            session.remember(track, exchange)
 
         async def work() -> Reply:
             return await self._reply(asked, session, exchange)
 
         try:
-            await exchange.run(send, work)
+            await exchange.run(send, work, ended=lambda: session.in_flight.pop(asked.id))
         finally:
-            session.in_flight.pop(asked.id, None)
+            if track is not None:
+                session.settle(track, exchange)
 
-    def _exchange(self, request: Request, asked: message.Request, session: Session, *, streams: bool) -> Exchange:
+    def _exchange(
+        self, request: Request, asked: message.Request, session: Session, track: Track | None = None
+    ) -> Exchange:
         return Exchange(
             request,
             owner(session.who),
@@ -128,8 +147,9 @@ class Legacy:
             capabilities=session.capabilities,
             client=session.client,
             log_level=session.level,
-            streams=streams,
+            streams=track is not None,
             asker=session,
+            track=track,
         )
 
     async def _reply(self, asked: message.Request, session: Session, exchange: Exchange) -> Reply:
@@ -202,7 +222,7 @@ class Legacy:
         if not isinstance(asked, message.Request):
             self._take(asked, session)
             return None
-        return await self._reply(asked, session, self._exchange(request, asked, session, streams=False))
+        return await self._reply(asked, session, self._exchange(request, asked, session))
 
 
 def _set_level(session: Session, params: Tree) -> bytes:
@@ -211,6 +231,11 @@ def _set_level(session: Session, params: Tree) -> bytes:
         raise invalid("level", f"must be one of {', '.join(message.LEVELS)}")
     session.level = level
     return b"{}"
+
+
+def _forgotten() -> Reply:
+    error = GatewayError(Reason.INVALID_REQUEST, "What came after this event is not kept any more; make the request anew")
+    return Reply(400, message.error(None, errors.body(error)))
 
 
 def failure(id: message.Id | None, method: str, error: GatewayError) -> Reply:

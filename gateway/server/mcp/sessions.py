@@ -7,17 +7,19 @@ brings its own, and a session of somebody else's does not exist.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.tools.listening import Listening
 from gateway.dialects.mcp.message import Id, Response
+from gateway.dialects.mcp.versions import PRIMED
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Principal
 from gateway.model.tool import PeerError, Tree
 from gateway.server.mcp.exchange import Exchange
+from gateway.server.mcp.track import Memory, Track, place
 
 IDLE_MS = 1_800_000  # a client that asked nothing and listened to nothing for half an hour has gone
 SWEEP_MS = 60_000  # how often it is looked for such ones; a look at 10 000 takes a millisecond
@@ -25,6 +27,7 @@ MAX_SESSIONS = 10_000  # in all, some 2 kB each
 MAX_SESSIONS_EACH = 256  # of one principal; the one that was idle longest makes room
 MAX_IN_FLIGHT = 64  # requests of one session at the same time
 MAX_BACKLOG = 64  # messages that wait for the session's own stream
+MAX_STREAMS = 16  # streams of one session that are over and may be asked for again; the oldest makes room
 
 DEFAULT_LEVEL = "info"  # until logging/setLevel says otherwise: servers of that time send unasked
 
@@ -38,14 +41,57 @@ class Session:
     capabilities: Tree
     client: Tree | None
     seen: int
+    memory: Memory
     level: str = DEFAULT_LEVEL
     in_flight: dict[Id, Exchange] = field(default_factory=dict)
     listening: Listening | None = None
-    stream: asyncio.Event | None = None  # set when the stream that reads `backlog` has to end
-    backlog: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_BACKLOG))
+    stream: asyncio.Event | None = None  # set when whoever reads the session's own stream has to end
+    own: Track | None = None  # what is said on it
+    streams: dict[int, tuple[Track, Exchange]] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     _asked: dict[Id, asyncio.Future[Tree]] = field(default_factory=dict)
     _count: int = 0
+    _tracks: int = 0
+
+    # Streams.
+
+    def track(self) -> Track:
+        """For one more stream."""
+        self._tracks += 1
+        return Track(self._tracks, self.memory, primes=self.version in PRIMED)
+
+    def listened(self, track: Track) -> None:
+        """The session's own stream is this one from here on."""
+        if self.own is not None and self.own is not track:
+            self.own.close()
+        self.own = track
+
+    def remember(self, track: Track, exchange: Exchange) -> None:
+        """A request's stream, which its client may ask for again."""
+        self.streams[track.number] = (track, exchange)
+
+    def settle(self, track: Track, exchange: Exchange) -> None:
+        """The request is over, or left to itself: forget a stream that never was, and the oldest of those that are."""
+        if not exchange.resumable:
+            self._forget(track.number)
+        over = [number for number, (_, each) in self.streams.items() if each.over]
+        for number in over[: max(0, len(over) - MAX_STREAMS)]:
+            self._forget(number)
+
+    def rewound(self, event: str) -> Track | Exchange | None:
+        """What goes on after `event`: the session's own stream or a request's; None when that is not known any more."""
+        where = place(event)
+        if where is None:
+            return None
+        number, after = where
+        if self.own is not None and self.own.number == number:
+            return self.own if self.own.rewind(after) else None
+        track, exchange = self.streams.get(number, (None, None))
+        return exchange if track is not None and track.rewind(after) else None
+
+    def _forget(self, number: int) -> None:
+        track, _ = self.streams.pop(number)
+        track.close()
 
     # Asker.
 
@@ -59,9 +105,9 @@ class Session:
         self._asked.pop(id, None)
 
     def push(self, body: bytes) -> bool:
-        if self.stream is None:
+        if self.stream is None or self.own is None or len(self.own) >= MAX_BACKLOG:
             return False
-        self.backlog.append(body)
+        self.own.put(body)
         self.news.set()
         return True
 
@@ -79,6 +125,10 @@ class Session:
     async def aclose(self) -> None:
         for exchange in list(self.in_flight.values()):
             exchange.cancel()
+        for number in tuple(self.streams):
+            self._forget(number)
+        if self.own is not None:
+            self.own.close()
         if self.stream is not None:
             self.stream.set()
             self.news.set()
@@ -94,6 +144,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._each: Counter[Principal] = Counter()
         self._swept = now()
+        self._memory = Memory()
 
     async def open(self, who: Principal, mount: str, version: str, capabilities: Tree, client: Tree | None) -> Session:
         """Raises OVERLOADED when there are too many and none is idle."""
@@ -102,7 +153,7 @@ class Sessions:
             await self._evict([each for each in self._sessions.values() if each.who == who])
         if len(self._sessions) >= MAX_SESSIONS:
             await self._evict(list(self._sessions.values()))
-        session = Session(self._new_id(), who, mount, version, capabilities, client, self._now())
+        session = Session(self._new_id(), who, mount, version, capabilities, client, self._now(), self._memory)
         self._sessions[session.id] = session
         self._each[who] += 1
         return session
