@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import field
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
@@ -300,6 +300,11 @@ class ToolServer(Protocol):
         is `ACKNOWLEDGED`, as soon as nothing can be missed any more. Ends or raises when the connection does: whoever
         reads it opens it again, and looks at what may have changed meanwhile. Raises UNSUPPORTED_OPERATION for a
         server that sends none; it has to be asked from time to time."""
+        ...
+
+    def overhear(self, told: Callable[[Change], None]) -> None:
+        """From here on `told` is called with changes that the server says where `changes` does not listen: in a session
+        of a caller's. It must neither wait nor raise."""
         ...
 
     async def aclose(self) -> None:

@@ -13,6 +13,7 @@ from gateway.core.tools import breaker, servers
 from tests.mcp import Door, configured, says, scripted, soon, tool
 from tests.serving import BOUND, Gateway, running
 from tests.upstream import loopback
+from tests.upstream.mcp_raw import OK, Call, legacy, raw
 
 
 async def admin(gateway: Gateway, id: str) -> Any:
@@ -258,3 +259,30 @@ async def test_changes_reach_clients_of_both_eras(tmp_path: Path) -> None:
                     change = await asyncio.wait_for(anext(told), BOUND)
                     assert change["method"] == "notifications/tools/list_changed"
             assert await door.names() == ["docs__new", "docs__search"]
+
+
+@pytest.mark.requirement("mcp.client.session-changes")
+async def test_a_change_that_a_server_says_only_to_the_session_that_caused_it_reaches_everybody(tmp_path: Path) -> None:
+    tools = [tool("grow")]
+
+    async def grow(call: Call) -> None:
+        tools.append(tool("new"))
+        call.open()
+        call.notice("notifications/tools/list_changed")
+        call.done(OK)
+
+    handlers = legacy(tools_list=lambda call: call.result({"tools": tools}), tools_call=grow)
+    async with raw(**handlers) as server:
+        config = configured(docs=server.url).replace(f"'{server.url}'", f"'{server.url}', quarantine: off")
+        async with running(tmp_path, config) as gateway:
+            door = Door(gateway)
+            await listed(door, "docs__grow")
+            session = await door.session({"roots": {}})
+            filter = {"notifications": {"toolsListChanged": True}}
+            async with door.stream("subscriptions/listen", filter) as modern, session.stream(None) as own:
+                await anext(modern)
+                assert (await session.result("tools/call", {"name": "docs__grow"}))["content"]
+                for told in (modern, own):
+                    change = await asyncio.wait_for(anext(told), BOUND)
+                    assert change["method"] == "notifications/tools/list_changed"
+            assert await door.names() == ["docs__grow", "docs__new"]

@@ -70,7 +70,7 @@ async def test_signs_of_life_do_not_lengthen_the_whole() -> None:
 
 
 async def test_whoever_listens_too_slowly_is_told_that_something_was_missed() -> None:
-    fanout = Fanout()
+    fanout = Fanout(lambda _: None)
 
     async def subscribe(uri: str, wanted: bool) -> None: ...
 
@@ -135,7 +135,7 @@ def test_whatever_lines_come_calls_end_one_way_or_the_other(lines: list[bytes], 
 
         async def close() -> None: ...
 
-        duplex = Duplex(send, close, lambda: None, Limits(call_seconds=PATIENCE), INFO)
+        duplex = Duplex(send, close, lambda: None, Limits(call_seconds=PATIENCE), INFO, lambda _: None)
         duplex.face = Face(Era.MODERN if modern else Era.LEGACY, "x", {}, {})
         caller = Recorder(capabilities=FULL, progress=True, log_level="debug", answers={"roots/list": {"roots": []}})
         calls = [asyncio.ensure_future(duplex.request("tools/call", {"name": "t"}, caller)) for _ in range(3)]
@@ -159,7 +159,7 @@ async def test_answers_to_nothing_are_borne_for_a_while_and_then_no_more() -> No
 
     async def close() -> None: ...
 
-    duplex = Duplex(send, close, lambda: gave_up.append(1), Limits(), INFO)
+    duplex = Duplex(send, close, lambda: gave_up.append(1), Limits(), INFO, lambda _: None)
     for _ in range(GARBAGE):
         duplex.receive(b'{"jsonrpc":"2.0","id":1,"result":{}}')
     assert duplex.alive

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.tool import ACKNOWLEDGED, Kind, PeerError, Tree
-from gateway.upstream.mcp.limits import Limits
+from gateway.model.tool import ACKNOWLEDGED, Change, Kind, PeerError, Tree
+from gateway.upstream.mcp.limits import NOBODY, Limits
 from gateway.upstream.mcp.server import HttpServer
 from tests.upstream.loopback import answer, canary
 from tests.upstream.mcp_raw import ACCEPTED, CALL, INITIALIZED, OK, SSE_HEAD, Call, Raw, legacy, raw
 from tests.upstream.mcp_servers import FULL, INFO, PATIENCE, Recorder, at
 
+LISTED = "notifications/tools/list_changed"
 CONTENT = {"content": OK["content"]}
 DONE = {"resultType": "complete", **CONTENT}
 
@@ -435,6 +436,71 @@ async def test_a_stream_that_breaks_again_and_again_without_news_is_given_up() -
         assert len(it.seen("tools/call")) == 1
 
 
+@pytest.mark.requirement("mcp.client.resume")
+async def test_a_stream_is_gone_on_with_however_its_connection_broke() -> None:
+    away = asyncio.Event()
+
+    async def called(call: Call) -> None:
+        call.open()
+        call.raw("id: e1\nretry: 10\ndata:\n\n")
+        await call.writer.drain()
+        call.writer.transport.abort()
+
+    async def resumed(call: Call) -> None:
+        if not away.is_set():
+            away.set()
+            call.writer.transport.abort()  # as while a server starts anew
+            return
+        assert call.headers["last-event-id"] == "e1"
+        call.open()
+        call.event({"jsonrpc": "2.0", "id": it.seen("tools/call")[0].id, "result": CONTENT})
+        call.done()
+
+    async with sessions(tools_call=called, GET=resumed) as (it, server, _):
+        call = server.request("tools/call", CALL, Recorder(progress=True))
+        assert await asyncio.wait_for(call, PATIENCE) == DONE
+        assert len(it.seen("tools/call")) == 1
+
+
+@pytest.mark.requirement("mcp.client.resume")
+async def test_a_caller_that_wants_to_hear_nothing_meanwhile_gets_its_answer_too() -> None:
+    async def called(call: Call) -> None:
+        call.open()
+        call.raw("id: e1\nretry: 10\ndata:\n\n")
+        call.done()
+
+    async def resumed(call: Call) -> None:
+        call.open()
+        call.event({"jsonrpc": "2.0", "id": it.seen("tools/call")[0].id, "result": CONTENT})
+        call.done()
+
+    async with sessions(tools_call=called, GET=resumed) as (it, server, _):
+        assert await asyncio.wait_for(server.request("tools/call", CALL, NOBODY), PATIENCE) == DONE
+
+
+@pytest.mark.requirement("mcp.client.cancel")
+async def test_a_call_is_canceled_at_its_server_also_while_its_stream_is_broken() -> None:
+    async def called(call: Call) -> None:
+        call.open()
+        call.raw("id: e1\nretry: 20000\ndata:\n\n")
+        call.done()
+        broken.set()
+
+    broken, told = asyncio.Event(), asyncio.Event()
+
+    def canceled(call: Call) -> bytes:
+        told.set()
+        return ACCEPTED
+
+    async with sessions(tools_call=called, notifications_cancelled=canceled) as (it, server, _):
+        calling = asyncio.ensure_future(server.request("tools/call", CALL, Recorder(log_level="info")))
+        await asyncio.wait_for(broken.wait(), PATIENCE)
+        await asyncio.sleep(0)
+        calling.cancel()
+        await asyncio.wait_for(told.wait(), PATIENCE)
+        assert it.seen("notifications/cancelled")[0].params["requestId"] == it.seen("tools/call")[0].id
+
+
 # The stream of the session.
 
 
@@ -480,6 +546,55 @@ async def test_a_server_that_opens_no_stream_sends_no_changes() -> None:
         with pytest.raises(GatewayError) as caught:
             await anext(server.changes(frozenset()))
         assert caught.value.reason is Reason.UNSUPPORTED_OPERATION
+
+
+@pytest.mark.requirement("mcp.client.resume")
+async def test_the_stream_of_a_session_is_gone_on_with_and_its_listeners_notice_nothing() -> None:
+    lasts: list[str | None] = []
+    listens = asyncio.Event()
+
+    async def streaming(call: Call) -> None:
+        lasts.append(call.headers.get("last-event-id"))
+        call.open()
+        if len(lasts) == 1:
+            call.raw("id: e0\nretry: 10\ndata:\n\n")
+            await listens.wait()
+        call.event({"jsonrpc": "2.0", "method": LISTED, "params": {"n": len(lasts)}}, id=f"e{len(lasts)}")
+        if len(lasts) == 1:
+            call.done()
+        else:
+            await call.reader.read()
+
+    async with sessions(GET=streaming) as (_, server, _):
+        stream = server.changes(frozenset())
+        news = [await asyncio.wait_for(anext(stream), PATIENCE)]
+        listens.set()
+        news += [await asyncio.wait_for(anext(stream), PATIENCE) for _ in range(2)]
+        assert [each.params.get("n") for each in news] == [None, 1, 2]
+        assert lasts == [None, "e1"]
+
+
+@pytest.mark.requirement("mcp.client.session-changes")
+@pytest.mark.parametrize("listens", [False, True])
+async def test_what_is_said_of_the_lists_in_a_callers_session_is_overheard(*, listens: bool) -> None:
+    async def called(call: Call) -> None:
+        call.open()
+        call.notice(LISTED)
+        call.done(CONTENT)
+
+    async def streaming(call: Call) -> None:
+        call.open()
+        await call.reader.read()
+
+    heard: list[Change] = []
+    get = {"GET": streaming} if listens else {}
+    async with sessions(tools_call=called, **get) as (_, server, _):
+        server.overhear(heard.append)
+        if listens:
+            stream = server.changes(frozenset())
+            await asyncio.wait_for(anext(stream), PATIENCE)
+        assert await server.request("tools/call", CALL, Recorder(log_level="info")) == DONE
+        assert [each.method for each in heard] == [LISTED]
 
 
 async def test_whoever_listens_hears_when_the_stream_ends() -> None:

@@ -86,6 +86,9 @@ class AgentTools:
     async def request(self, method: str, params: Tree, caller: Caller) -> Tree:
         raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents are only asked by somebody")
 
+    def overhear(self, told: Callable[[Change], None]) -> None:
+        """Nothing of it is said elsewhere."""
+
     async def changes(self, uris: frozenset[str]) -> AsyncIterator[Change]:
         yield Change(ACKNOWLEDGED, {})
         before = list(self._trees())

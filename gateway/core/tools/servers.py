@@ -33,6 +33,7 @@ RETRY_SECONDS = (1, 2, 5, 15, 30, 60)  # after so many failures in a row
 POLL_SECONDS = 60  # between looks at a server that sends no changes and says no `ttlMs`
 MIN_POLL_SECONDS = 5  # however short a `ttlMs` is: lists are shared, and a server that says 0 means "ask me"
 GRACE_MS = 600_000  # the last good list of a server that fails is kept so long: a deployment takes minutes
+RUMOUR_SECONDS = 0.1  # what is said in a caller's session is mostly said on the gateway's own stream too: that first
 WATCH_SECONDS = 5  # a subscriber waits at most so long for the server to confirm
 MAX_DEFINITIONS = 5_000  # of one kind of one server; 300 tools are many
 MAX_WATCHED = 1_000  # resources of one server that are subscribed to
@@ -67,6 +68,8 @@ class Served:
     watched: Counter[str] = field(default_factory=Counter)
     rewatch: asyncio.Event = field(default_factory=asyncio.Event)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
+    rumours: set[str] = field(default_factory=set)  # changes that were said in a caller's session
+    rumour: asyncio.Event = field(default_factory=asyncio.Event)
     breaker: Breaker = field(init=False)
 
     def __post_init__(self) -> None:
@@ -127,6 +130,7 @@ class Servers:
 
     def put(self, served: Served) -> None:
         self._served[served.id] = served
+        served.server.overhear(lambda change: _overheard(served, change))
 
     async def start(self) -> None:
         if not self._served:
@@ -231,16 +235,28 @@ class Servers:
         while True:
             served.rewatch.clear()
             reading = asyncio.ensure_future(self._read(served, frozenset(served.watched)))
+            overhearing = asyncio.ensure_future(self._overhear(served))
             turning = asyncio.ensure_future(served.rewatch.wait())
+            tasks = (reading, overhearing, turning)
             try:
-                await asyncio.wait((reading, turning), return_when=asyncio.FIRST_COMPLETED)
-                if reading.done():
-                    reading.result()
-                    return
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in (reading, overhearing):
+                    if task.done():
+                        task.result()
+                        return
             finally:
-                turning.cancel()
-                reading.cancel()
-                await asyncio.wait((reading, turning))
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+
+    async def _overhear(self, served: Served) -> None:
+        """Look again for each rumour that has not been looked into since."""
+        while True:
+            await served.rumour.wait()
+            await asyncio.sleep(RUMOUR_SECONDS)
+            served.rumour.clear()
+            while served.rumours:
+                await self._heard(served, Change(served.rumours.pop(), {}))
 
     async def _read(self, served: Served, uris: frozenset[str]) -> None:
         try:
@@ -278,6 +294,7 @@ class Servers:
 
     async def refresh(self, served: Served) -> bool:
         """Read the whole catalogue again. A failure keeps what was known, for a while."""
+        served.rumours.clear()
         try:
             async with asyncio.timeout(READ_SECONDS):
                 catalog = await self._catalog(served)
@@ -369,6 +386,12 @@ def _definitions(server: str, kind: Kind, trees: Iterable[Tree]) -> Iterable[Def
     for key in twice:
         log.warning("MCP server %s lists %r twice among its %s; neither is offered", server, key, kind)
     return [definition for key, definition in found.items() if key not in twice]
+
+
+def _overheard(served: Served, change: Change) -> None:
+    if change.method in _LIST_CHANGED:
+        served.rumours.add(change.method)
+        served.rumour.set()
 
 
 def _hashes(definitions: tuple[Definition, ...] | None) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from gateway.model.tool import Caller, Change, Era, Face, PeerError, Tree
 from gateway.upstream.mcp.backend import Stale
 from gateway.upstream.mcp.clock import Clock
 from gateway.upstream.mcp.exchange import Exchange, put
-from gateway.upstream.mcp.fanout import Fanout
+from gateway.upstream.mcp.fanout import Fanout, Overheard
 from gateway.upstream.mcp.http import in_time
 from gateway.upstream.mcp.limits import NOBODY, Limits
 from gateway.upstream.mcp.modern import change, listened, ordered, subscription
@@ -54,6 +54,7 @@ class Duplex:
         give_up: Callable[[], None],
         limits: Limits,
         info: Tree,
+        overheard: Overheard,
     ) -> None:
         self.face: Face = Face(Era.LEGACY, wire.OLDEST, {}, {})
         self._send = send
@@ -65,7 +66,7 @@ class Duplex:
         self._calls: dict[int, tuple[Exchange, Inbox]] = {}
         self._listeners: dict[int, Inbox] = {}
         self._levels: Levels | None = None
-        self._fanout = Fanout()
+        self._fanout = Fanout(overheard)
         self._chores = Chores()
         self._answering = 0
         self._garbage = 0

@@ -24,10 +24,15 @@ CHANGES = frozenset(
 WAITING = 1024
 
 
+Overheard = Callable[[Change], None]
+"""Takes what is said in a session where nobody listens for it. Must neither wait nor raise."""
+
+
 class Fanout:
     """`subscribe` and `unsubscribe` tell the server which resources are wanted; each is asked for once."""
 
-    def __init__(self) -> None:
+    def __init__(self, overheard: Overheard) -> None:
+        self._overheard = overheard
         self._listeners: dict[asyncio.Queue[Change | GatewayError], frozenset[str]] = {}
         self._wanted: Counter[str] = Counter()
 
@@ -37,6 +42,9 @@ class Fanout:
 
     def publish(self, notification: Notification) -> None:
         if notification.method not in CHANGES:
+            return
+        if not self._listeners:
+            self._overheard(Change(notification.method, notification.params))
             return
         uri = notification.params.get("uri")
         uri = uri if isinstance(uri, str) else ""  # whatever else it is, nobody wants it

@@ -153,9 +153,10 @@ class Endpoint:
         if answer.status == 200 and is_stream(answer):
             self.streams = True
             reader = Reader(self.limits.answer_bytes)
-            if (result := await self._heard(reader.feed(answer.body), exchange)) is not None:
+            events = reader.feed(answer.body)
+            if (result := await self._heard(events, exchange)) is not None:
                 return result
-            raise broken(reader, "")
+            raise broken(reader, events[-1].id if events else "")
         return self._judged(answer.status, answer.headers, answer.body, exchange)
 
     async def resume(self, headers: Tree, exchange: Exchange, last: str) -> Tree:
@@ -170,7 +171,8 @@ class Endpoint:
     async def follow(self, answer: StreamAnswer, exchange: Exchange) -> Tree:
         """Read a stream until the answer is there. What belongs to the request goes to its caller on the way."""
         reader, last = Reader(self.limits.answer_bytes), ""
-        async for chunk in answer.chunks:
+        chunks = aiter(answer.chunks)
+        while (chunk := await _next(chunks, last)) is not None:
             if exchange.clock is not None:
                 exchange.clock.heard()
             events = reader.feed(chunk)
@@ -210,18 +212,22 @@ class Endpoint:
 
     @asynccontextmanager
     async def listening(
-        self, headers: Tree, idle: float, *, body: bytes | None = None
-    ) -> AsyncIterator[tuple[StreamAnswer, AsyncIterator[Event]]]:
-        """A stream of its own: a GET, or the POST of `body`. Raises Unexpected when the server opens none."""
+        self, headers: Tree, idle: float, *, body: bytes | None = None, last: str = ""
+    ) -> AsyncIterator[tuple[Reader, AsyncIterator[Event]]]:
+        """A stream of its own: a GET, after event `last` of one that broke off, or the POST of `body`. Raises
+        Unexpected when the server opens none."""
         method = "GET" if body is None else "POST"
         sent = self._headers(headers)
         if body is None:
             sent["accept"] = _EVENTS
             del sent["content-type"]
+        if last:
+            sent["last-event-id"] = last
         async with self._stream(method, body, sent, idle) as answer:
             if answer.status != 200 or not is_stream(answer):
                 self._refuse(answer.status, answer.headers, await answer.read(64 * 1024))
-            yield answer, events_of(answer, self.limits.answer_bytes)
+            reader = Reader(self.limits.answer_bytes)
+            yield reader, _events(reader, answer)
 
     def _stream(
         self, method: str, body: bytes | None, headers: dict[str, str], idle: float
@@ -306,11 +312,20 @@ def is_stream(answer: Answer | StreamAnswer) -> bool:
     return answer.headers.get("content-type", "").lower().startswith(_EVENTS)
 
 
-async def events_of(answer: StreamAnswer, limit: int) -> AsyncIterator[Event]:
-    reader = Reader(limit)
+async def _events(reader: Reader, answer: StreamAnswer) -> AsyncIterator[Event]:
     async for chunk in answer.chunks:
         for event in reader.feed(chunk):
             yield event
+
+
+async def _next(chunks: AsyncIterator[bytes], last: str) -> bytes | None:
+    """None at the end. A stream that can be gone on with may end in any way."""
+    try:
+        return await anext(chunks, None)
+    except GatewayError as error:
+        if not last or error.reason is not Reason.UPSTREAM_FAILED:
+            raise
+        return None
 
 
 def tree_of(data: bytes) -> JSON:

@@ -14,14 +14,15 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Caller, Tree
 from gateway.upstream.address import BadUrl, origin_of
 from gateway.upstream.mcp.duplex import Duplex
+from gateway.upstream.mcp.fanout import Overheard
 from gateway.upstream.mcp.http import Endpoint, late
 
 
 class EventChannel:
     """One stream, and the endpoint that it named."""
 
-    def __init__(self, endpoint: Endpoint, info: Tree) -> None:
-        self.duplex = Duplex(self._send, self._close, self._give_up, endpoint.limits, info)
+    def __init__(self, endpoint: Endpoint, info: Tree, overheard: Overheard) -> None:
+        self.duplex = Duplex(self._send, self._close, self._give_up, endpoint.limits, info, overheard)
         self._endpoint = endpoint
         loop = asyncio.get_running_loop()
         self._posts: asyncio.Future[Endpoint] = loop.create_future()
@@ -78,9 +79,9 @@ class EventChannel:
         self._reading.cancel()
 
 
-async def open_channel(endpoint: Endpoint, owner: Caller, info: Tree) -> Duplex:
+async def open_channel(endpoint: Endpoint, owner: Caller, info: Tree, overheard: Overheard) -> Duplex:
     """A session over the old transport. Raises GatewayError; Unexpected when there is no such thing."""
-    channel = EventChannel(endpoint, info)
+    channel = EventChannel(endpoint, info, overheard)
     try:
         await channel.opened()
         await channel.duplex.initialize(owner)

@@ -22,7 +22,7 @@ from gateway.model.tool import Caller, Change, Era, Face, PeerError, Tree
 from gateway.upstream.mcp.backend import Stale
 from gateway.upstream.mcp.clock import Clock
 from gateway.upstream.mcp.exchange import Exchange, put
-from gateway.upstream.mcp.fanout import Fanout
+from gateway.upstream.mcp.fanout import Fanout, Overheard
 from gateway.upstream.mcp.http import Broken, Endpoint, Refused, Unexpected, tree_of
 from gateway.upstream.mcp.limits import NOBODY
 from gateway.upstream.mcp.session import FAREWELL_SECONDS, Chores, Levels, Lost, canceled, listen
@@ -35,12 +35,16 @@ OPEN_SECONDS = 2.0
 RETRY_SECONDS = 30.0
 # Statuses that say: not here, not so. What a changed server says to an old session.
 _FOREIGN = frozenset({400, 405, 406, 415})
+# Answers, and not failures to get one.
+_ANSWERS = (PeerError, Unexpected)
 
 
 class HttpSession:
     """Made by `open_session`."""
 
-    def __init__(self, endpoint: Endpoint, face: Face, id: str | None, ids: itertools.count[int]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, face: Face, id: str | None, ids: itertools.count[int], overheard: Overheard
+    ) -> None:
         self.face = face
         self._endpoint = endpoint
         self._limits = endpoint.limits
@@ -50,7 +54,7 @@ class HttpSession:
         if face.version in wire.VERSION_HEADER_SINCE:
             self._headers[VERSION_HEADER] = face.version
         self._levels = Levels(face)
-        self._fanout = Fanout()
+        self._fanout = Fanout(overheard)
         self._chores = Chores()
         self._in_flight: dict[int, Exchange] = {}
         self._streaming: asyncio.Task[None] | None = None
@@ -107,9 +111,7 @@ class HttpSession:
         body = request(id, method, wire.session_params(params, caller, id))
         self._in_flight[id] = exchange
         try:
-            return await self._endpoint.call(body, self._headers, exchange, quiet=quiet)
-        except Broken as error:
-            return await self._resumed(error, exchange)
+            return await self._called(body, exchange, quiet=quiet)
         except (Refused, Unexpected) as error:
             raise self._judged(error) from error
         except asyncio.CancelledError:
@@ -123,8 +125,15 @@ class HttpSession:
             del self._in_flight[id]
             exchange.close()
 
+    async def _called(self, body: bytes, exchange: Exchange, *, quiet: bool) -> Tree:
+        try:
+            return await self._endpoint.call(body, self._headers, exchange, quiet=quiet)
+        except Broken as error:
+            broken = error
+        return await self._resumed(broken, exchange)
+
     async def _resumed(self, error: Broken, exchange: Exchange) -> Tree:
-        """The server let go of the connection, not of the request (2025-11-25, transports: polling)."""
+        """The server let go of the connection, or the network did, not of the request (2025-11-25, transports)."""
         tries = 0
         while error.last and tries < RESUMES:
             await asyncio.sleep(min(error.retry, RETRY_SECONDS))
@@ -134,8 +143,14 @@ class HttpSession:
             except Broken as again:
                 tries = 0 if again.last and again.last != error.last else tries + 1
                 error = again if again.last else Broken(error.last, again.retry)
+            except PeerError:
+                raise
             except Unexpected as refused:
                 raise error from refused
+            except GatewayError as away:
+                if away.reason is not Reason.UPSTREAM_FAILED:
+                    raise
+                tries += 1  # it could not be reached just now
         raise error
 
     def _judged(self, error: Refused | Unexpected) -> Exception:
@@ -181,14 +196,28 @@ class HttpSession:
         return self._stream_open.is_set()
 
     async def _stream(self) -> None:
+        """Read it to its end, and from where it broke off if it has ids: what the server says meanwhile is not lost."""
+        last, tries = "", 0
         try:
-            opened = self._endpoint.listening(self._headers, self._limits.quiet_seconds)
-            async with opened as (_, events):
-                self._stream_open.set()
-                self._deaf = False
-                async for event in events:
-                    for message in wire.messages(tree_of(event.data)) if event.data else ():
-                        await self._unbound(message)
+            while True:
+                before, pause = last, 1.0
+                try:
+                    opened = self._endpoint.listening(self._headers, self._limits.quiet_seconds, last=last)
+                    async with opened as (reader, events):
+                        self._stream_open.set()
+                        self._deaf = False
+                        async for event in events:
+                            last = event.id or last
+                            pause = pause if reader.retry is None else reader.retry / 1000
+                            for message in wire.messages(tree_of(event.data)) if event.data else ():
+                                await self._unbound(message)
+                except GatewayError as error:
+                    if not last or error.reason is not Reason.UPSTREAM_FAILED or isinstance(error, _ANSWERS):
+                        raise
+                tries = 0 if last != before else tries + 1
+                if not last or tries > RESUMES:
+                    return
+                await asyncio.sleep(min(pause, RETRY_SECONDS))
         finally:
             if self._stream_open.is_set():
                 self._stream_open.clear()
@@ -216,7 +245,9 @@ class HttpSession:
             self._fanout.publish(message)
 
 
-async def open_session(endpoint: Endpoint, owner: Caller, info: Tree, ids: itertools.count[int]) -> HttpSession:
+async def open_session(
+    endpoint: Endpoint, owner: Caller, info: Tree, ids: itertools.count[int], overheard: Overheard
+) -> HttpSession:
     """`initialize`, and the server's word that it is so. Raises PeerError, Refused, Unexpected, GatewayError."""
     id = next(ids)
     clock = Clock(endpoint.limits.handshake_seconds, endpoint.limits.handshake_seconds)
@@ -224,6 +255,6 @@ async def open_session(endpoint: Endpoint, owner: Caller, info: Tree, ids: itert
     body = request(id, "initialize", wire.initialize_params(owner.capabilities, owner.client or info))
     result, session_id = await endpoint.begin(body, exchange)
     face = wire.initialized(result)
-    session = HttpSession(endpoint, face, session_id, ids)
+    session = HttpSession(endpoint, face, session_id, ids, overheard)
     await session.started()
     return session

@@ -21,6 +21,7 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Caller, Change, Era, Face, Kind, Listing, PeerError, Tree
 from gateway.upstream.egress import Outbound
 from gateway.upstream.mcp.backend import Backend, Stale
+from gateway.upstream.mcp.fanout import Overheard
 from gateway.upstream.mcp.http import Endpoint, Refused, Unexpected
 from gateway.upstream.mcp.http_sse import open_channel
 from gateway.upstream.mcp.legacy_http import open_session
@@ -53,6 +54,14 @@ class McpServer:
         self._retired: list[Backend] = []
         self._looked = -LOOK_SECONDS  # when last it had not changed
         self._closed = False
+        self._told: Overheard | None = None
+
+    def overhear(self, told: Callable[[Change], None]) -> None:
+        self._told = told
+
+    def overheard(self, change: Change) -> None:
+        if self._told is not None:
+            self._told(change)
 
     async def face(self) -> Face:
         return (await self._found()).face
@@ -257,10 +266,10 @@ class HttpServer(McpServer):
         self._listed = True
 
     async def _session(self, owner: Caller) -> Session:
-        return await open_session(self._endpoint, owner, self._info, self._ids)
+        return await open_session(self._endpoint, owner, self._info, self._ids, self.overheard)
 
     async def _channel(self, owner: Caller) -> Session:
-        return await open_channel(self._endpoint, owner, self._info)
+        return await open_channel(self._endpoint, owner, self._info, self.overheard)
 
     async def _sessions(self, own: Session, open: Callable[[Caller], Awaitable[Session]]) -> Sessions:
         pool: Pool[Session] = Pool(
@@ -307,6 +316,7 @@ class StdioServer(McpServer):
                 ours=self._ours,
                 shared=self._shared,
                 chance=self._chance,
+                overheard=self.overheard,
             )
         await self._stdio.connect()
         return self._stdio

@@ -17,6 +17,7 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Caller, Change, Era, Face, PeerError, Tree
 from gateway.upstream.mcp.backend import Stale
 from gateway.upstream.mcp.duplex import Duplex
+from gateway.upstream.mcp.fanout import Overheard
 from gateway.upstream.mcp.limits import NOBODY, Limits
 from gateway.upstream.mcp.pool import OWN, Pool, key_of
 from gateway.upstream.process import Command, Process, start
@@ -28,8 +29,8 @@ STEADY_SECONDS = 60.0
 class Pipe:
     """A process and what is said over its pipes (`process.Listener`)."""
 
-    def __init__(self, name: str, limits: Limits, info: Tree) -> None:
-        self.duplex = Duplex(self._send, self._close, self._give_up, limits, info)
+    def __init__(self, name: str, limits: Limits, info: Tree, overheard: Overheard) -> None:
+        self.duplex = Duplex(self._send, self._close, self._give_up, limits, info, overheard)
         self._name = name
         self._process: Process | None = None
 
@@ -71,6 +72,7 @@ class StdioBackend:
         ours: Mapping[str, str],
         shared: bool,
         chance: Callable[[], float],
+        overheard: Overheard,
     ) -> None:
         self._name = name
         self._command = command
@@ -78,6 +80,7 @@ class StdioBackend:
         self._info = info
         self._ours = ours
         self._shared = shared
+        self._overheard = overheard
         self._era: Era | None = None
         self.face = Face(Era.LEGACY, wire.OLDEST, {}, {})
         self._pool: Pool[Duplex] = Pool(
@@ -149,7 +152,7 @@ class StdioBackend:
             raise
 
     async def _started(self) -> Pipe:
-        pipe = Pipe(self._name, self._limits, self._info)
+        pipe = Pipe(self._name, self._limits, self._info, self._overheard)
         await pipe.start(self._command, self._ours)
         return pipe
 
