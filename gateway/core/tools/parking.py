@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, field
 
+from gateway.model.asking import ASKED_WITH, lacking, visits_url
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.tool import Caller, CannotAsk, Tree
 
@@ -24,14 +25,9 @@ KEY = "gateway/inputKey"
 """The entry of a question's `_meta` with which a session server may name it, as servers of 2026-07-28 name theirs:
 a client that knows the name can answer without a person. Without it they are `ask-1`, `ask-2` and so on."""
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_OVER = "is over (it waited too long, or the gateway was restarted)"
 
-# Which capability of the caller a question needs, and what may be asked at all.
-ASKED_WITH: dict[str, str] = {
-    "elicitation/create": "elicitation",
-    "sampling/createMessage": "sampling",
-    "roots/list": "roots",
-}
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(slots=True)
@@ -77,8 +73,11 @@ class _ParkedCaller:
         await self._parked.caller.notify(method, params)
 
     async def ask(self, method: str, params: Tree) -> Tree:
-        if ASKED_WITH.get(method) not in self.capabilities:
+        if method not in ASKED_WITH or lacking(method, params, self.capabilities):
             raise CannotAsk(method)
+        if visits_url(method, params):
+            # Of a session: whoever comes back has nothing that it could belong to (changelog, elicitationId).
+            params = {name: each for name, each in params.items() if name != "elicitationId"}
         parked = self._parked
         parked.count += 1
         key, params = _key(params, f"ask-{parked.count}", parked.asks)
@@ -111,7 +110,7 @@ class Parking:
         """The caller is back. What it did not answer is asked again; what was not asked is ignored."""
         parked = self._parked.get(id)
         if parked is None or parked.owner != caller.principal:
-            raise invalid("requestState", "the request it belongs to is over; make it anew, without requestState")
+            raise invalid("requestState", f"the request it belongs to {_OVER}; make it anew, without requestState")
         if parked.busy:
             raise invalid("requestState", "the request it belongs to is being gone on with already")
         if parked.timer is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.tools.parking import ASKED_WITH
+from gateway.model.asking import ASKED_WITH, ELICIT, lacking
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Caller, CannotAsk, PeerError, Tree
 
@@ -25,9 +25,11 @@ def questions(result: Tree) -> dict[str, Tree]:
 
 def check_asked(result: Tree, caller: Caller) -> None:
     """Nothing is asked of a caller that did not say that it can answer."""
-    needed = {ASKED_WITH[each["method"]] for each in questions(result).values()} - caller.capabilities.keys()
-    if needed:
-        required: Tree = {name: {} for name in sorted(needed)}
+    required: Tree = {}
+    for each in questions(result).values():
+        for name, parts in lacking(each["method"], each.get("params", {}), caller.capabilities).items():
+            required[name] = {**required.get(name, {}), **parts}
+    if required:
         raise PeerError(
             MISSING_CAPABILITY,
             f"This needs a client with the capability {', '.join(required)}",
@@ -38,12 +40,13 @@ def check_asked(result: Tree, caller: Caller) -> None:
 async def answer(question: Tree, caller: Caller) -> Tree:
     """What a caller with a session says. A refusal to be asked is an answer where the protocol has one for it."""
     method: str = question["method"]
+    params: Tree = question.get("params", {})
     try:
-        if ASKED_WITH[method] not in caller.capabilities:
+        if lacking(method, params, caller.capabilities):
             raise CannotAsk(method)
-        return await caller.ask(method, question.get("params", {}))
+        return await caller.ask(method, params)
     except PeerError:
-        if method == "elicitation/create":
+        if method == ELICIT:
             return {"action": "cancel"}
         raise
 
@@ -52,13 +55,12 @@ def visits(error: PeerError, caller: Caller) -> Tree | None:
     """-32042 of a session server as questions with a URL, if the caller takes those."""
     if error.code != _URL_ELICITATION or not isinstance(error.data, dict):
         return None
-    elicitation = caller.capabilities.get("elicitation")
     asked_for = error.data.get("elicitations")
-    if not isinstance(elicitation, dict) or "url" not in elicitation or not isinstance(asked_for, list):
+    if lacking(ELICIT, {"mode": "url"}, caller.capabilities) or not isinstance(asked_for, list):
         return None
     found = {
         f"visit-{number}": {
-            "method": "elicitation/create",
+            "method": ELICIT,
             "params": {"mode": "url", "message": str(each.get("message", "")), "url": each["url"]},
         }
         for number, each in enumerate(asked_for, start=1)

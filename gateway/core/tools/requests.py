@@ -15,12 +15,13 @@ from gateway.core.policy import DENIED, Policy
 from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
 from gateway.core.tools.naming import Mount
-from gateway.core.tools.parking import ASKED_WITH, Parked, Parking
+from gateway.core.tools.parking import Parked, Parking
 from gateway.core.tools.reach import Reach
 from gateway.core.tools.servers import Served, Servers
 from gateway.core.tools.state import States, asked
 from gateway.core.tools.tasks import McpTasks
 from gateway.core.tools.views import Views
+from gateway.model.asking import ASKED_WITH
 from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store

@@ -240,10 +240,11 @@ class Servers:
             tasks = (reading, overhearing, turning)
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in (reading, overhearing):
-                    if task.done():
-                        task.result()
-                        return
+                if overhearing.done():
+                    overhearing.result()
+                if reading.done():
+                    reading.result()
+                    return
             finally:
                 for task in tasks:
                     task.cancel()

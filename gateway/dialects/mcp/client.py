@@ -38,7 +38,6 @@ MODERN_CODES = frozenset({Code.HEADER_MISMATCH, Code.MISSING_CAPABILITY, Code.UN
 MAY_NEED_INPUT = frozenset({"tools/call", "prompts/get", "resources/read"})
 
 # What a session's server may ask of its client, and the capability without which it may not.
-ASKED = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
 
 
 def modern_params(params: Tree, caller: Caller, version: str, token: Id, info: Tree) -> Tree:

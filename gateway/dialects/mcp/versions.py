@@ -24,7 +24,8 @@ BATCHES = frozenset({"2025-03-26"})
 """Where a body may be an array of messages (2025-03-26, basic; removed in 2025-06-18)."""
 
 PRIMED = frozenset({"2025-11-25"})
-"""Where a stream begins with an event that has an id and no message (basic/transports; before, clients would read one)."""
+"""Where a stream begins with an event that has an id and no message (basic/transports). Older clients would read
+one."""
 
 # What a revision does not know of a result, and must therefore not be sent. Content types and fields were only ever
 # added, and clients of that time ignore unknown fields; unknown content types they refuse.

@@ -16,6 +16,7 @@ from starlette.types import Send
 from gateway.dialects.mcp import message
 from gateway.dialects.mcp.message import Id
 from gateway.dialects.sse import COMMENT
+from gateway.model.asking import ELICITED, visits_url
 from gateway.model.tool import TASKS, CannotAsk, Tree
 from gateway.server.mcp.track import Outbox, Queue, Track
 from gateway.server.request import STREAM_HEADERS, Headers, Reply, Request
@@ -34,6 +35,8 @@ class Asker(Protocol):
     def begin(self) -> tuple[Id, asyncio.Future[Tree]]: ...
 
     def end(self, id: Id) -> None: ...
+
+    def new_id(self) -> str: ...
 
     def push(self, body: bytes) -> bool:
         """Say something on the session's own stream. False when it has none."""
@@ -92,11 +95,18 @@ class Exchange:
             level = message.least(params.get("level"))
             if level is not None and level >= self._least:
                 await self._say(message.notification(method, params))
+        elif method == ELICITED and self._asker is not None:
+            # Mostly the request that sent the person there is long over.
+            body = message.notification(method, params)
+            if not self._asker.push(body) and not self.over:
+                await self._say(body)
 
     async def ask(self, method: str, params: Tree) -> Tree:
         asker = self._asker
         if asker is None:
             raise CannotAsk(method)
+        if visits_url(method, params) and "elicitationId" not in params:
+            params = {**params, "elicitationId": asker.new_id()}  # 2025-11-25, client/elicitation: required
         id, answer = asker.begin()
         try:
             body = message.request(id, method, params)
@@ -204,7 +214,11 @@ class Exchange:
     async def _finish(self, working: asyncio.Future[Reply], stream: _Stream) -> None:
         if working.cancelled():
             # Canceled by the client: no answer is expected, and none is given (2025-11-25, basic/utilities).
-            await (stream.end(self._taken() if stream.begun else b"") if self._streams else Reply(202, b"", ())(stream.send))
+            await (
+                stream.end(self._taken() if stream.begun else b"")
+                if self._streams
+                else Reply(202, b"", ())(stream.send)
+            )
             return
         reply = working.result()
         if not stream.begun and not len(self._out):

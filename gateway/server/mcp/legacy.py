@@ -131,8 +131,11 @@ class Legacy:
         async def work() -> Reply:
             return await self._reply(asked, session, exchange)
 
+        def ended() -> None:
+            del session.in_flight[asked.id]
+
         try:
-            await exchange.run(send, work, ended=lambda: session.in_flight.pop(asked.id))
+            await exchange.run(send, work, ended=ended)
         finally:
             if track is not None:
                 session.settle(track, exchange)
@@ -234,7 +237,7 @@ def _set_level(session: Session, params: Tree) -> bytes:
 
 
 def _forgotten() -> Reply:
-    error = GatewayError(Reason.INVALID_REQUEST, "What came after this event is not kept any more; make the request anew")
+    error = GatewayError(Reason.INVALID_REQUEST, "What came after this event is not kept; make the request anew")
     return Reply(400, message.error(None, errors.body(error)))
 
 

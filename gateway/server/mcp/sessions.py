@@ -42,6 +42,7 @@ class Session:
     client: Tree | None
     seen: int
     memory: Memory
+    new_id: Callable[[], str]
     level: str = DEFAULT_LEVEL
     in_flight: dict[Id, Exchange] = field(default_factory=dict)
     listening: Listening | None = None
@@ -153,7 +154,9 @@ class Sessions:
             await self._evict([each for each in self._sessions.values() if each.who == who])
         if len(self._sessions) >= MAX_SESSIONS:
             await self._evict(list(self._sessions.values()))
-        session = Session(self._new_id(), who, mount, version, capabilities, client, self._now(), self._memory)
+        session = Session(
+            self._new_id(), who, mount, version, capabilities, client, self._now(), self._memory, self._new_id
+        )
         self._sessions[session.id] = session
         self._each[who] += 1
         return session

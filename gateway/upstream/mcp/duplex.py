@@ -17,6 +17,7 @@ from gateway.dialects.mcp.errors import Code
 from gateway.dialects.mcp.message import Message, Notification, Request, Response, notification, request
 from gateway.dialects.mcp.versions import NEWEST
 from gateway.dialects.strict_json import read
+from gateway.model.asking import ASKED_WITH, ELICITED
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Caller, Change, Era, Face, PeerError, Tree
 from gateway.upstream.mcp.backend import Stale
@@ -27,6 +28,7 @@ from gateway.upstream.mcp.http import in_time
 from gateway.upstream.mcp.limits import NOBODY, Limits
 from gateway.upstream.mcp.modern import change, listened, ordered, subscription
 from gateway.upstream.mcp.session import FAREWELL_SECONDS, Chores, Levels, canceled, listen
+from gateway.upstream.mcp.visits import Visits
 
 Send: TypeAlias = Callable[[bytes], Awaitable[None]]
 Inbox: TypeAlias = "asyncio.Queue[Message | Tree | GatewayError]"
@@ -68,6 +70,7 @@ class Duplex:
         self._levels: Levels | None = None
         self._fanout = Fanout(overheard)
         self._chores = Chores()
+        self._visits = Visits()
         self._answering = 0
         self._garbage = 0
         self._error: GatewayError | None = None
@@ -196,7 +199,8 @@ class Duplex:
             self.face.era,
             clock=clock,
             reply=None if modern else self._send,
-            elsewhere=self._fanout.publish,
+            elsewhere=self._elsewhere,
+            visits=self._visits,
         )
         made = (
             wire.modern_params(params, caller, self.face.version, id, self._info)
@@ -314,7 +318,7 @@ class Duplex:
         if self.face.era is Era.MODERN:
             self._wasted()
             return
-        asked = wire.ASKED.get(message.method)
+        asked = ASKED_WITH.get(message.method)
         able = [inbox for exchange, inbox in self._calls.values() if asked in exchange.caller.capabilities]
         if able:
             able[-1].put_nowait(message)
@@ -331,11 +335,17 @@ class Duplex:
     def _notice(self, message: Notification) -> None:
         inbox = self._addressee(message)
         if inbox is None:
-            self._fanout.publish(message)
+            self._elsewhere(message)
         elif inbox.qsize() < WAITING:
             inbox.put_nowait(message)
         elif inbox in self._listeners.values():
             inbox.put_nowait(wire.failed("sends changes faster than they can be told"))
+
+    def _elsewhere(self, message: Notification) -> None:
+        if message.method == ELICITED:
+            self._chores.add(self._visits.over(message))
+        else:
+            self._fanout.publish(message)
 
     def _addressee(self, message: Notification) -> Inbox | None:
         token: object

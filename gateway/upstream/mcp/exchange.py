@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 
-from gateway.dialects.mcp.client import ASKED, answer, checked, completed, failed
+from gateway.dialects.mcp.client import answer, checked, completed, failed
 from gateway.dialects.mcp.errors import Code
-from gateway.dialects.mcp.message import Message, Notification, Request, is_id, least
+from gateway.dialects.mcp.message import Message, Notification, Request, Response, is_id, least
+from gateway.model.asking import ASKED_WITH, lacking
 from gateway.model.errors import GatewayError
 from gateway.model.tool import Caller, CannotAsk, Era, PeerError, Tree
 from gateway.upstream.mcp.clock import Clock
+from gateway.upstream.mcp.visits import Visits
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,8 @@ Elsewhere = Callable[[Notification], None]
 
 class Exchange:
     """`id` is the request's id at this server and its progress token there. `reply` sends a message of ours (sessions
-    only); `elsewhere` takes what belongs to no request, such as changed lists."""
+    only); `elsewhere` takes what belongs to no request, such as changed lists; `visits` remembers whom the server sends
+    to a URL."""
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Exchange:
         clock: Clock | None = None,
         reply: Reply | None = None,
         elsewhere: Elsewhere | None = None,
+        visits: Visits | None = None,
     ) -> None:
         self.id = id
         self.method = method
@@ -47,6 +51,7 @@ class Exchange:
         self._era = era
         self._reply = reply
         self._elsewhere = elsewhere
+        self._visits = visits
         self._asks: dict[object, asyncio.Task[None]] = {}
 
     async def take(self, message: Message) -> Tree | None:
@@ -58,7 +63,15 @@ class Exchange:
         if isinstance(message, Request):
             await self.asked(message)
             return None
-        return self.judged(answer(message, self.id))
+        return self.answered(message)
+
+    def answered(self, message: Response) -> Tree:
+        try:
+            return self.judged(answer(message, self.id))
+        except PeerError as error:
+            if self._visits is not None:
+                self._visits.refused(error, self.caller)
+            raise
 
     def judged(self, result: Tree) -> Tree:
         return checked(result, self.method, self.caller) if self._era is Era.MODERN else completed(result)
@@ -95,6 +108,8 @@ class Exchange:
         if request.id in self._asks or len(self._asks) >= MAX_ASKS:
             await self._reply(refusal(request, Code.INVALID_REQUEST, "Too many requests at the same time"))
             return
+        if self._visits is not None:
+            self._visits.asked(request.params, self.caller)
         task = asyncio.get_running_loop().create_task(self._ask(request, self._reply))
         self._asks[request.id] = task
         task.add_done_callback(lambda _: self._asks.pop(request.id, None))
@@ -115,7 +130,7 @@ async def put(request: Request, caller: Caller) -> bytes:
     """What to answer to a server's own request. Whatever goes wrong, the server is told, and not why inside us."""
     if request.method == "ping":
         return success(request, {})
-    if ASKED.get(request.method) not in caller.capabilities:
+    if request.method not in ASKED_WITH or lacking(request.method, request.params, caller.capabilities):
         return refusal(request, Code.METHOD_NOT_FOUND, f"This client takes no {request.method}")
     try:
         return success(request, await caller.ask(request.method, request.params))

@@ -252,7 +252,7 @@ class Endpoint:
         for message in wire.messages(tree):
             if not isinstance(message, Response):
                 continue  # an array may hold notifications too; without a stream they come too late for anybody
-            return exchange.judged(wire.answer(message, exchange.id))
+            return exchange.answered(message)
         raise wire.failed("answered without an answer")
 
     def _refuse(self, status: int, headers: Mapping[str, str], body: bytes) -> NoReturn:

@@ -15,8 +15,9 @@ from typing import Any
 from gateway.dialects.mcp import client as wire
 from gateway.dialects.mcp.errors import Code
 from gateway.dialects.mcp.headers import SESSION_HEADER, VERSION_HEADER
-from gateway.dialects.mcp.message import Message, Request, notification, request
+from gateway.dialects.mcp.message import Message, Notification, Request, notification, request
 from gateway.dialects.mcp.message import Response as Answered
+from gateway.model.asking import ASKED_WITH, ELICITED
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Caller, Change, Era, Face, PeerError, Tree
 from gateway.upstream.mcp.backend import Stale
@@ -26,6 +27,7 @@ from gateway.upstream.mcp.fanout import Fanout, Overheard
 from gateway.upstream.mcp.http import Broken, Endpoint, Refused, Unexpected, tree_of
 from gateway.upstream.mcp.limits import NOBODY
 from gateway.upstream.mcp.session import FAREWELL_SECONDS, Chores, Levels, Lost, canceled, listen
+from gateway.upstream.mcp.visits import Visits
 
 # A stream that breaks off is gone on with so often in a row without having brought anything new.
 RESUMES = 5
@@ -56,6 +58,7 @@ class HttpSession:
         self._levels = Levels(face)
         self._fanout = Fanout(overheard)
         self._chores = Chores()
+        self._visits = Visits()
         self._in_flight: dict[int, Exchange] = {}
         self._streaming: asyncio.Task[None] | None = None
         self._stream_open = asyncio.Event()
@@ -106,7 +109,14 @@ class HttpSession:
         quiet = not (caller.progress or caller.log_level is not None or caller.capabilities)
         clock = None if quiet and not self._endpoint.streams else self._clock()
         exchange = Exchange(
-            id, method, caller, Era.LEGACY, clock=clock, reply=self._reply, elsewhere=self._fanout.publish
+            id,
+            method,
+            caller,
+            Era.LEGACY,
+            clock=clock,
+            reply=self._reply,
+            elsewhere=self._elsewhere,
+            visits=self._visits,
         )
         body = request(id, method, wire.session_params(params, caller, id))
         self._in_flight[id] = exchange
@@ -228,7 +238,7 @@ class HttpSession:
         if isinstance(message, Answered):
             return  # of a stream that was resumed, or of nobody
         if isinstance(message, Request):
-            asked = wire.ASKED.get(message.method)
+            asked = ASKED_WITH.get(message.method)
             able = [each for each in self._in_flight.values() if asked in each.caller.capabilities]
             if able:
                 await able[-1].asked(message)
@@ -241,8 +251,16 @@ class HttpSession:
         elif message.method == "notifications/message":
             for exchange in tuple(self._in_flight.values())[:1]:
                 await exchange.take(message)
+        elif message.method == ELICITED:
+            await self._visits.over(message)
         else:
             self._fanout.publish(message)
+
+    def _elsewhere(self, notification: Notification) -> None:
+        if notification.method == ELICITED:
+            self._chores.add(self._visits.over(notification))
+        else:
+            self._fanout.publish(notification)
 
 
 async def open_session(
