@@ -1,8 +1,10 @@
 """One scenario of the official MCP suite's client mode: `python -m conformance.mcp_driver URL`, as the suite starts it.
 
-It assembles a gateway whose only tool server is URL, then lists and calls what is there the way an agent's calls go:
-through the connector of the configured server, with a caller that can be asked. Where the server wants an
-authorization, it does what `gateway tools login` and a browser do: opens the URL and hands the redirect back.
+It starts a gateway whose only tool server is URL and whose only agent (caller.py) has a grant for it. The gateway lists
+what is there by itself; then the agent is sent the calls in a message and makes them with `context.call_tool`, so each
+is decided, recorded and limited like any agent's. Prompts and resources, which agents have no way to, are read in the
+operator's name. Where the server wants an authorization, it does what `gateway tools login` and a browser do: opens the
+URL and hands the redirect back.
 """
 
 import asyncio
@@ -10,17 +12,20 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import httpx2
 
-from gateway.app import assemble
+from conformance.caller import example
+from gateway.app import App, assemble
 from gateway.config import Flags, parse, settle
-from gateway.core.tools.servers import Served
+from gateway.core.tools.silent import Silent
+from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError
-from gateway.model.tool import Kind, Tree
+from gateway.model.message import Message, Part, Role
+from gateway.model.principal import LOCAL
+from gateway.model.tool import Definition, Kind, Tree
+from gateway.model.toolcall import BeginLogin, FinishLogin, UseServer
 from gateway.stores.memory import MemoryStore
 
 # What the suite serves nowhere and expects to see (auth/basic-cimd).
@@ -28,103 +33,73 @@ DOCUMENT = "https://conformance-test.local/client-metadata.json"
 # It wants to see what has become of the first tool's schema on its way (json-schema-2020-12-preservation).
 ECHO = "json_schema_echo"
 REDIRECT = "http://127.0.0.1:7777/callback"
+CARD = Path(__file__).parent / "cards" / "caller.json"
 # A person would stop too.
 MOST_LOGINS = 4
-MOST_ROUNDS = 6
-_EXAMPLES: dict[str, Any] = {"number": 5, "integer": 5, "boolean": True, "array": [], "object": {}}
-
-T = TypeVar("T")
-
-
-class Agent:
-    """A caller that says yes to everything, with defaults where there are some."""
-
-    def __init__(self) -> None:
-        self.principal = "agent:conformance"
-        self.capabilities: Tree = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
-        self.client: Tree | None = None
-        self.log_level: str | None = None
-        self.progress = True
-        self.meta: Tree = {}
-
-    async def notify(self, method: str, params: Tree) -> None:
-        """What happens on the way is of no interest here."""
-
-    async def ask(self, method: str, params: Tree) -> Tree:
-        if method == "roots/list":
-            return {"roots": []}
-        if method == "sampling/createMessage":
-            return {"role": "assistant", "model": "none", "content": {"type": "text", "text": "x"}}
-        properties = (params.get("requestedSchema") or {}).get("properties", {})
-        return {"action": "accept", "content": {name: _example(schema) for name, schema in properties.items()}}
+LISTED_SECONDS = 60.0
 
 
 class Scenario:
-    def __init__(self, served: Served, context: Tree) -> None:
+    def __init__(self, app: App, context: Tree) -> None:
+        self._app = app
+        served = app.tools.servers.get("suite")
+        assert served is not None
         self._served = served
         self._context = context
-        self._agent = Agent()
         self._logins = 0
 
     async def run(self) -> None:
-        tools = await self._authorized(lambda: self._served.server.list(Kind.TOOL))
+        await self._listed()
         await self._read()
-        for call in self._context.get("toolCalls") or [_call(tree, tools.trees) for tree in tools.trees]:
-            try:
-                await self._authorized(lambda call=call: self._called(call))  # type: ignore[misc]
-            except GatewayError as error:
-                _note(f"{call['name']}: {error.message}")
+        tools = self._served.offered.get(Kind.TOOL, ())
+        calls = self._context.get("toolCalls") or [_call(each, tools) for each in tools]
+        while calls:
+            done = await self._told(calls)
+            if not done["login"] or not await self._log_in():
+                break
+            calls = calls[done["made"] :]
+
+    async def _listed(self) -> None:
+        """Until the gateway knows what there is, with a person's help if it takes one."""
+        async with asyncio.timeout(LISTED_SECONDS):
+            while self._served.catalog is None:
+                problem = self._served.problem
+                if problem is not None:
+                    _note(problem)
+                    if "gateway tools login" not in problem or not await self._log_in():
+                        raise SystemExit(problem)
+                await asyncio.sleep(0.02)
 
     async def _read(self) -> None:
-        server = self._served.server
-        for prompt in await self._listed(Kind.PROMPT):
-            await server.request("prompts/get", {"name": prompt["name"], "arguments": {}}, self._agent)
-        for resource in await self._listed(Kind.RESOURCE):
-            await server.request("resources/read", {"uri": resource["uri"]}, self._agent)
+        for prompt in self._served.offered.get(Kind.PROMPT, ()):
+            await self._use("prompts/get", {"name": f"suite/{prompt.key}", "arguments": {}})
+        for resource in self._served.offered.get(Kind.RESOURCE, ()):
+            await self._use("resources/read", {"uri": f"suite/{resource.key}"})
 
-    async def _listed(self, kind: Kind) -> tuple[Tree, ...]:
-        try:
-            return (await self._served.server.list(kind)).trees
-        except GatewayError as error:
-            _note(f"{kind}: {error.message}")
-            return ()
+    async def _use(self, method: str, params: Tree) -> None:
+        await self._app.gateway.handle(UseServer(None, method, params, Silent.of(LOCAL)), LOCAL)
 
-    async def _called(self, call: Tree) -> Tree:
-        """A tool's result, after as many rounds of questions as it wants."""
-        params = {"name": call["name"], "arguments": call.get("arguments", {})}
-        server = self._served.server
-        result = await server.request("tools/call", params, self._agent)
-        for _ in range(MOST_ROUNDS):
-            if result.get("resultType") != "input_required":
-                break
-            result = await server.request("tools/call", {**params, **await self._answered(result)}, self._agent)
-        return result
+    async def _told(self, calls: list[Tree]) -> Tree:
+        """What the agent says that it did."""
+        message = Message.of(role=Role.USER, message_id=f"calls-{len(calls)}", parts=(Part(data={"calls": calls}),))
+        task = await self._app.gateway.handle(SendMessage("caller", message, digest=b""), LOCAL)
+        if not task.artifacts:
+            raise SystemExit(f"The agent did not do it: {task.status}")
+        done: Tree = task.artifacts[0].parts[0].data
+        for note in done["notes"]:
+            _note(note)
+        return done
 
-    async def _answered(self, result: Tree) -> Tree:
-        asked = result.get("inputRequests") or {}
-        answers = {id: await self._agent.ask(one["method"], one.get("params", {})) for id, one in asked.items()}
-        state = {"requestState": result["requestState"]} if "requestState" in result else {}
-        return {**({"inputResponses": answers} if asked else {}), **state}
-
-    async def _authorized(self, use: Callable[[], Awaitable[T]]) -> T:
-        """Whatever was refused for want of a person is tried again after the person has been there."""
-        while True:
-            try:
-                return await use()
-            except GatewayError as error:
-                _note(error.message)
-                if "login" not in error.metadata or self._logins >= MOST_LOGINS:
-                    raise
-            self._logins += 1
-            await self._log_in()
-
-    async def _log_in(self) -> None:
-        login = self._served.login
-        assert login is not None
-        url = await login.begin(REDIRECT)
+    async def _log_in(self) -> bool:
+        """Whether a person would still go there."""
+        self._logins += 1
+        if self._logins > MOST_LOGINS:
+            return False
+        url = await self._app.gateway.handle(BeginLogin("suite", REDIRECT), LOCAL)
         async with httpx2.AsyncClient(follow_redirects=False, trust_env=False) as browser:
             answer = await browser.get(url)
-        await login.finish(answer.headers["location"])
+        await self._app.gateway.handle(FinishLogin("suite", answer.headers["location"]), LOCAL)
+        return True
 
 
 def configuration(url: str, context: Tree) -> Tree:
@@ -137,8 +112,12 @@ def configuration(url: str, context: Tree) -> Tree:
         oauth["issuer"] = context["issuer"]
     if "client-credentials" in os.environ.get("MCP_CONFORMANCE_SCENARIO", ""):
         oauth["grant"] = "client_credentials"
-    tools = {"suite": {"url": url, "oauth": oauth, "quarantine": "off"}}
-    return {"tools": tools, "egress": {"allow_loopback": True}}
+    return {
+        "tools": {"suite": {"url": url, "oauth": oauth, "quarantine": "off"}},
+        "agents": {"caller": {"run": "conformance.caller:Caller", "card": str(CARD)}},
+        "grants": [{"to": "agent:caller", "tools": ["suite"]}],
+        "egress": {"allow_loopback": True},
+    }
 
 
 async def main(url: str) -> None:
@@ -148,24 +127,20 @@ async def main(url: str) -> None:
         config = parse(json.dumps(configuration(url, context)), base=Path(folder))
         settings = settle(config, Flags(data=Path(folder)), {}, cwd=Path(folder))
         app = await assemble(settings, store=MemoryStore())
-        served = app.tools.servers.get("suite")
-        assert served is not None
+        await app.start()
         try:
-            await Scenario(served, context).run()
+            await Scenario(app, context).run()
         finally:
+            await app.drain()
             await app.aclose()
 
 
-def _call(tool: Tree, all: tuple[Tree, ...]) -> Tree:
-    if tool["name"] == ECHO:
-        return {"name": ECHO, "arguments": {"schema": all[0].get("inputSchema")}}
-    properties = (tool.get("inputSchema") or {}).get("properties", {})
-    arguments = {name: _example(schema) for name, schema in properties.items() if isinstance(schema, dict)}
-    return {"name": tool["name"], "arguments": arguments}
-
-
-def _example(schema: Tree) -> Any:
-    return schema["default"] if "default" in schema else _EXAMPLES.get(str(schema.get("type")), "x")
+def _call(tool: Definition, all: tuple[Definition, ...]) -> Tree:
+    if tool.key == ECHO:
+        return {"name": ECHO, "arguments": {"schema": all[0].tree.get("inputSchema")}}
+    properties = (tool.tree.get("inputSchema") or {}).get("properties", {})
+    arguments = {name: example(schema) for name, schema in properties.items() if isinstance(schema, dict)}
+    return {"name": tool.key, "arguments": arguments}
 
 
 def _note(sentence: str) -> None:

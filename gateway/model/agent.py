@@ -27,6 +27,9 @@ from gateway.model.value import value
 Content: TypeAlias = str | Part | Sequence[Part]
 Ask: TypeAlias = Callable[[str, Message], Awaitable[Task | Message]]
 UseTool: TypeAlias = Callable[[str, ToolRequest], Awaitable[ToolResult]]
+Answer: TypeAlias = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+MAX_ROUNDS = 8  # questions of one tool call, one after the other; a wizard has five steps
 
 
 @value
@@ -94,12 +97,27 @@ class Context:
         message = content if isinstance(content, Message) else self.message(content, role=Role.USER)
         return await self.ask_agent(agent, message)
 
-    async def call_tool(self, name: str, arguments: dict[str, Any] | None = None) -> ToolResult:
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any] | None = None, *, answer: Answer | None = None
+    ) -> ToolResult:
         """Call a tool of an MCP server, `server/tool`, as this agent and on behalf of its caller.
 
         The agent needs a grant (`to: agent:NAME`). Raises GatewayError when it has none, when the arguments are not
-        granted, and when the server cannot be reached or refuses; a tool that ran and failed says so in the result."""
-        return await self.use_tool(name, ToolRequest(arguments or {}))
+        granted, and when the server cannot be reached or refuses; a tool that ran and failed says so in the result.
+
+        A tool may ask before it goes on. `answer` is given each question, `{"method": "elicitation/create", "params":
+        {"message": …, "requestedSchema": …}}`, and gives its result, `{"action": "accept", "content": {…}}` or
+        `{"action": "decline"}`. Without it a tool that asks is told that nobody can answer."""
+        sent = arguments or {}
+        if answer is None:
+            return await self.use_tool(name, ToolRequest(sent))
+        result = await self.use_tool(name, ToolRequest(sent, asks=True))
+        for _ in range(MAX_ROUNDS):
+            if not result.unfinished:
+                return result
+            answers = {key: await answer(each) for key, each in result.questions.items()}
+            result = await self.use_tool(name, ToolRequest(sent, True, answers, result.tree.get("requestState")))
+        raise GatewayError(Reason.UPSTREAM_FAILED, f"{name} asked more than {MAX_ROUNDS} times")
 
     # Events. Each carries this task's ids, a new message id and the time.
 

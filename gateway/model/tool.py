@@ -155,6 +155,11 @@ class ToolResult:
         return asked if isinstance(asked, dict) else {}
 
     @property
+    def unfinished(self) -> bool:
+        """The tool goes on only when it is called again, with answers if it has asked."""
+        return self.tree.get("resultType") == "input_required"
+
+    @property
     def failed(self) -> bool:
         """The tool ran and says that it did not succeed; `text` says why."""
         return self.tree.get("isError") is True

@@ -21,6 +21,7 @@ from gateway.core.tools.servers import Served, Servers
 from gateway.core.tools.state import States, asked
 from gateway.core.tools.tasks import McpTasks
 from gateway.core.tools.views import Views
+from gateway.model.agent import MAX_ROUNDS
 from gateway.model.asking import ASKED_WITH
 from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason, invalid
@@ -29,8 +30,6 @@ from gateway.model.principal import Principal
 from gateway.model.tool import Caller, Definition, Kind, PeerError, Tree, digest
 from gateway.model.toolcall import UseServer
 from gateway.model.value import value
-
-MAX_ROUNDS = 8  # questions of one request, one after the other; a wizard has five steps
 
 _INVALID_PARAMS = -32602  # 2026-07-28: also for a resource that is not there
 _URLS = "urls"  # the claim of a state that stands for nothing but such a visit
