@@ -76,3 +76,15 @@ async def tooled(context: Context, message: Message) -> Part:
     data: Any = next((part.data for part in message.parts if part.data is not None), {})
     result = await context.call_tool(message.text, data)
     return Part(data={"text": result.text, "structured": result.structured, "failed": result.failed})
+
+
+async def answering(context: Context, message: Message) -> Part:
+    """Calls a tool as `tooled` does, and answers what it asks with the message of the question."""
+    asked: list[Any] = []
+
+    async def answer(question: dict[str, Any]) -> dict[str, Any]:
+        asked.append(question["params"]["message"])
+        return {"action": "accept", "content": {"said": asked[-1]}}
+
+    result = await context.call_tool(message.text, {}, answer=answer)
+    return Part(data={"text": result.text, "asked": asked})

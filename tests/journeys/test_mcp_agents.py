@@ -17,7 +17,9 @@ AGENTS = f"""
 agents:
   helper: {{run: "tests.actors:tooled", card: {ROOT}/agent_cards/echo.json, public: true}}
   admin-helper: {{run: "tests.actors:tooled", card: {ROOT}/agent_cards/echo.json, public: true}}
+  asker: {{run: "tests.actors:answering", card: {ROOT}/agent_cards/echo.json, public: true}}
 grants:
+  - {{to: "agent:asker", tools: [docs/wizard, docs/endless]}}
   - {{to: "agent:helper", tools: [docs/search, docs/ask, docs/gone], arguments: {{folder: [public]}}}}
   - {{to: ann, tools: [docs]}}
 """
@@ -31,9 +33,25 @@ async def asks(params: Any) -> dict[str, Any]:
     return {"error": {"code": -32021, "message": "needs elicitation", "data": {"requiredCapabilities": {}}}}
 
 
+async def wizard(params: Any) -> dict[str, Any]:
+    """Asks twice, and knows where it is by its state."""
+    step = int(params.get("requestState", 0))
+    if step == 2:
+        return says(params["inputResponses"]["q"]["content"]["said"])
+    question = {"method": "elicitation/create", "params": {"message": f"step {step + 1}?", "requestedSchema": {}}}
+    return {"resultType": "input_required", "inputRequests": {"q": question}, "requestState": str(step + 1)}
+
+
+async def endless(params: Any) -> dict[str, Any]:
+    return {"resultType": "input_required", "requestState": "more"}
+
+
+ANSWERS = {"ask": asks, "wizard": wizard, "endless": endless}
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def docs() -> AsyncIterator[Scripted]:
-    async with scripted(tool("search"), tool("send"), tool("ask"), answers={"ask": asks}) as script:
+    async with scripted(tool("search"), tool("send"), tool("ask"), tool("wizard"), tool("endless"), answers=ANSWERS) as script:
         yield script
 
 
@@ -91,3 +109,10 @@ async def test_an_agent_gets_no_tool_beyond_its_own_grants_whoever_asks(
         assert sentence in error["message"]
         assert error["data"][0]["reason"] == "UPSTREAM_FAILED"
     assert [each for each in docs.asked("tools/call") if each["name"] != "ask"] == before
+
+
+async def test_an_agent_can_answer_what_a_tool_asks_before_it_goes_on(gateway: Gateway) -> None:
+    answer = await sent(gateway, "asker", "docs/wizard", {})
+    assert answer["message"]["parts"][0]["data"] == {"text": "step 2?", "asked": ["step 1?", "step 2?"]}
+    error = await gateway.error("SendMessage", asking("docs/endless", {}), agent="asker")
+    assert "asked more than 8 times" in error["message"]
