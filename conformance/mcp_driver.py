@@ -61,7 +61,7 @@ class Scenario:
             calls = calls[done["made"] :]
 
     async def _listed(self) -> None:
-        """Until the gateway knows what there is, with a person's help if it takes one. Else it tries again by itself."""
+        """Until the gateway knows what there is: with a person's help, or because it tries again by itself."""
         async with asyncio.timeout(LISTED_SECONDS):
             while self._served.catalog is None:
                 problem = self._served.problem

@@ -176,6 +176,7 @@ ABOUT: dict[str, str] = {
     "gateway.core.recovery": "The restart",
     "gateway.core.registry": "Cards of remote agents",
     "gateway.upstream.cards": "Cards of remote agents",
+    "gateway.model.agent": "MCP",
     "gateway.dialects.mcp": "MCP",
     "gateway.core.tools": "MCP",
     "gateway.server.mcp": "MCP",

@@ -51,7 +51,9 @@ ANSWERS = {"ask": asks, "wizard": wizard, "endless": endless}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def docs() -> AsyncIterator[Scripted]:
-    async with scripted(tool("search"), tool("send"), tool("ask"), tool("wizard"), tool("endless"), answers=ANSWERS) as script:
+    async with scripted(
+        tool("search"), tool("send"), tool("ask"), tool("wizard"), tool("endless"), answers=ANSWERS
+    ) as script:
         yield script
 
 

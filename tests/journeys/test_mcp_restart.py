@@ -1,4 +1,4 @@
-"""Questions that are open while the gateway is restarted: which of them can still be answered, and what the others say."""
+"""Questions that are open while the gateway is restarted: which can still be answered, and what the others say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.serving import BOUND, running
 from tests.upstream.mcp_raw import ACCEPTED, OK, Call, legacy, raw
 
 QUESTION = {"method": "elicitation/create", "params": {"message": "Name?", "requestedSchema": {"type": "object"}}}
-CAN = {"elicitation": {}}
+CAN: Tree = {"elicitation": {}}
 ANSWER = {"action": "accept", "content": {"name": "Ann"}}
 
 

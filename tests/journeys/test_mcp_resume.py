@@ -80,7 +80,8 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory, server: Raw) -> Asyn
 
 
 def steps(events: list[Any]) -> list[int]:
-    return [read(each.data)["params"]["progress"] for each in events]  # type: ignore[index,call-overload]
+    trees: list[Any] = [read(each.data) for each in events]
+    return [tree["params"]["progress"] for tree in trees]
 
 
 async def some(events: AsyncIterator[Any], count: int) -> list[Any]:

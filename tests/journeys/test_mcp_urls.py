@@ -76,9 +76,7 @@ async def modern() -> AsyncIterator[Scripted]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(
-    tmp_path_factory: pytest.TempPathFactory, modern: Scripted, bank: Bank
-) -> AsyncIterator[Gateway]:
+async def gateway(tmp_path_factory: pytest.TempPathFactory, modern: Scripted, bank: Bank) -> AsyncIterator[Gateway]:
     numbers = iter(range(1000))
     handlers = legacy(
         initialize=lambda call: call.result(INITIALIZED, mcp_session_id=f"s-{next(numbers)}"),

@@ -587,7 +587,7 @@ async def test_what_is_said_of_the_lists_in_a_callers_session_is_overheard(*, li
         await call.reader.read()
 
     heard: list[Change] = []
-    get = {"GET": streaming} if listens else {}
+    get: dict[str, Any] = {"GET": streaming} if listens else {}
     async with sessions(tools_call=called, **get) as (_, server, _):
         server.overhear(heard.append)
         if listens:

@@ -13,7 +13,7 @@ from typing import Protocol
 from gateway.dialects.sse import frame, primer
 
 MAX_EVENTS = 256  # of one stream that were sent and may be asked for again; a client that is further behind has left
-MAX_KEPT = 64 * 1024 * 1024  # bytes of all streams together; the stream that was begun first forgets first
+MAX_KEPT_BYTES = 64 * 1024 * 1024  # bytes of all streams together; the stream that was begun first forgets first
 RETRY_MS = 1_000  # what a client is told to wait before it comes back: a network that changes takes that long
 
 _ID = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
@@ -113,7 +113,7 @@ class Track:
 class Memory:
     """How much all tracks together may keep."""
 
-    def __init__(self, most: int = MAX_KEPT) -> None:
+    def __init__(self, most: int = MAX_KEPT_BYTES) -> None:
         self._most = most
         self._size = 0
         self._tracks: OrderedDict[Track, None] = OrderedDict()
