@@ -45,7 +45,9 @@ from gateway.core.governance import Governance
 from gateway.core.keys import KeyRing, make_secret
 from gateway.core.live import Live
 from gateway.core.policy import Policy, Situation
-from gateway.core.push import PushWorker
+from gateway.core.push.bells import Bells
+from gateway.core.push.letters import Letters
+from gateway.core.push.worker import PushWorker
 from gateway.core.recovery import Recovery
 from gateway.core.registry import Registered, Registry
 from gateway.core.tools.agents import AgentTools
@@ -64,10 +66,12 @@ from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits
 from gateway.server.http import application
 from gateway.server.mcp.seal import Seal
+from gateway.server.webhooks import RING
+from gateway.server.webhooks import routes as webhook_routes
 from gateway.stores.memory import MemoryStore
 from gateway.stores.problems import StoreProblem
 from gateway.stores.sqlite import open_sqlite
-from gateway.upstream.address import EgressRules
+from gateway.upstream.address import EgressRules, on_this_machine
 from gateway.upstream.cards import CardFetcher
 from gateway.upstream.directory import RemoteDirectory
 from gateway.upstream.egress import Egress
@@ -75,6 +79,7 @@ from gateway.upstream.httpx2_transport import control_client
 from gateway.upstream.local import LoadError, load
 from gateway.upstream.tasks import TasksAgent as TasksUpstream
 from gateway.upstream.webhook import WebhookNotifier
+from gateway.webhookkeys import WebhookKeys
 
 if TYPE_CHECKING:
     from gateway.identity import Trust
@@ -99,6 +104,11 @@ def _ids() -> Iterator[str]:
 _new_id = _ids().__next__
 
 
+def _chance() -> float:
+    """A number from 0 to 1, which nobody can tell."""
+    return int.from_bytes(os.urandom(4)) / 2**32
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """What a started gateway tells the person who started it."""
@@ -118,10 +128,19 @@ class App:
         self.settings = settings
         self.store = store
         self.egress = Egress(EgressRules(**config.egress.model_dump()))
-        self.push = PushWorker(store, WebhookNotifier(self.egress, store.task), now)
+        signing = WebhookKeys(settings.data, now)
+        notifier = WebhookNotifier(self.egress, store.task, signing.sign, now)
+        give_up_ms = round(config.push.give_up_seconds * 1000)
+        self.push = PushWorker(store, notifier, now, _new_id, _chance, give_up_ms)
+        bells = Bells(
+            hashlib.sha256(b"bell\0" + token.encode()).digest(),
+            settings.public_url.rstrip("/") + RING,
+            local=on_this_machine(settings.public_url),
+        )
         self.services = Services(store, Live(), now, _new_id, node, self.push.wake)
         fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
-        self.registry = Registry(store, RemoteDirectory(self.egress, fetcher), now)
+        updates = {id: agent.updates for id, agent in config.agents.items() if isinstance(agent, RemoteAgent)}
+        self.registry = Registry(store, RemoteDirectory(self.egress, fetcher, bells, updates), now)
         self.engine = Engine(self.services)
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.keys = KeyRing(store, now, token)
@@ -149,8 +168,10 @@ class App:
         self.tools.servers.put(tooling.bridged(bridge, self.registry))
         self.gateway = Gateway(
             self.services, self.registry, self.engine, policy, self.keys, cursors, self._judge_webhook, self.tools,
+            Letters(store, self.push.hosts, self.push.wake),
             None if self.trust is None else self.trust.clients,
             Governance(policy, self.registry, self.tools.servers, self.policies),
+            notifier.challenge if config.push.challenge else None,
         )  # fmt: skip
         bridge.doors = self.gateway
         self._not_ready: str | None = "starting"
@@ -172,6 +193,7 @@ class App:
             now=now,
             cursors=cursors,
             version=tooling.version(),
+            webhooks=webhook_routes(signing.published, bells),
             identity=None if self.trust is None else self.trust.identity,
             proxies=config.server.trusted_proxies,
         )

@@ -37,6 +37,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.giving": frozenset(
         {f"gateway.{name}" for name in ("config", "model", "core", "dialects", "stores", "server")}
     ),
+    "gateway.webhookkeys": frozenset({"gateway.stores", "gateway.server"}),
     "gateway.tooling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "upstream")}),
     "gateway.policing": frozenset({f"gateway.{name}" for name in ("config", "model", "core")}),
     "gateway.app": frozenset(
@@ -44,7 +45,7 @@ LAYERS: dict[str, frozenset[str]] = {
             f"gateway.{name}"
             for name in (
                 *("model", "config", "logs", "dialects", "core", "stores", "upstream", "server"),
-                *("identity", "policing", "tooling"),
+                *("identity", "policing", "tooling", "webhookkeys"),
             )
         }
     ),
@@ -138,6 +139,7 @@ JSON_IN: dict[str, str] = {
     "gateway.dialects.tasks": "reads back what a model of ours has just written, to get a plain tree",
     "gateway.stores.auditlog": "rows that we wrote",
     "gateway.stores.rows": "rows that we wrote",
+    "gateway.stores.outbox": "rows that we wrote",
     "gateway.stores.pins": "rows that we wrote",
     "gateway.stores.changes": "rows that we wrote",
     "gateway.core.registry": "a card as it stands in our own store; it came in through the one reader",
@@ -193,6 +195,7 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.server.mcp.seal", "cryptography.exceptions"): "only when something sealed comes or goes",
     ("gateway.server.mcp.seal", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
     ("gateway.app", "gateway.identity"): "joserfc, where tokens are checked",
+    ("gateway.webhookkeys", "gateway.server.oauth.signing"): "joserfc, once there is a push to sign",
     ("gateway.identity", "gateway.giving"): "authlib, where tokens are given out",
     ("gateway.cli.token", "gateway.cli.client"): "the HTTP client, which printing a file does not need",
     ("gateway.upstream.oauth.token_endpoint", "authlib.integrations.httpx_client"): "at the first token",

@@ -224,7 +224,19 @@ def program() -> Parser:
     for verb in (rules, why, tried):
         _json(verb)
 
-    for noun in (tasks, agents, keys, tools, clients, policy):
+    push = top.command("push", "See what waits for webhooks, and try again what was given up.")
+    waiting = push.command("show", "Show what waits for webhooks, and why.", "push:show")
+    dead = push.command("dead", "List the push notifications that were given up.", "push:dead")
+    dead.add_argument("--after", type=int, default=0, metavar="ID", help="Only those after this one.")
+    replay = push.command("replay", "Try again what was given up.", "push:replay")
+    replay.add_argument("id", nargs="?", type=int, metavar="ID", help="The one, as `gateway push dead` shows it.")
+    replay.add_argument("--all", action="store_true", help="All of them.")
+    for verb in (waiting, dead):
+        verb.add_argument("--limit", type=_count, default=100, metavar="N", help="At most so many. Default: 100.")
+    for verb in (waiting, dead, replay):
+        _json(verb)
+
+    for noun in (tasks, agents, keys, tools, clients, policy, push):
         for verb in noun.subcommands.values():
             _data_folder(verb)
     return top

@@ -93,6 +93,9 @@ class RemoteAgent(AgentEntry):
     """An agent behind another A2A server."""
 
     card_url: Url = Field(description="URL of the agent's card, any version and binding.")
+    updates: Literal["stream", "push", "poll"] = Field(
+        "stream", description="How it tells of its tasks; where it cannot, the next of stream, push, poll."
+    )
 
 
 class TasksAgent(AgentEntry):
@@ -201,6 +204,14 @@ class Auth(Section):
     )
 
 
+class Push(Section):
+    """How webhooks of callers are told about their tasks."""
+
+    challenge: bool = Field(False, description="Whether a webhook must first give a token back, to show its owner.")
+    # A night and a day: whoever comes to work in the morning finds nothing lost.
+    give_up_seconds: float = Field(DAY, ge=1, le=7 * DAY, description="Seconds after which an event is given up.")
+
+
 class Store(Section):
     """Where tasks, events and the audit log are kept."""
 
@@ -246,6 +257,7 @@ class Config(Section):
     grants: Items[GrantEntry] = Field((), description="Who may use which tools, prompts and resources; a list.")
     auth: Auth = Field(default_factory=Auth)
     policy: PolicySettings = Field(default_factory=PolicySettings)
+    push: Push = Field(default_factory=Push)
     store: Store = Field(default_factory=Store)
     egress: Egress = Field(default_factory=Egress)
 

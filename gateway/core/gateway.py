@@ -22,7 +22,8 @@ from gateway.core.policy import Policy, Target
 from gateway.core.policy.refusals import refused
 from gateway.core.policy.rules import HOPEFUL
 from gateway.core.policy.spoken import skill, spoken
-from gateway.core.pushes import Pushes
+from gateway.core.push.configs import Proof, Pushes
+from gateway.core.push.letters import Letters
 from gateway.core.registry import Registered, Registry
 from gateway.core.results import Results
 from gateway.core.tasks import Tasks
@@ -61,8 +62,10 @@ class Gateway:
         cursors: Cursors,
         judge_webhook: Callable[[str], None],
         tools: Tools,
+        letters: Letters,
         clients: Clients | None = None,
         governance: Governance | None = None,
+        prove_webhook: Proof | None = None,
     ) -> None:
         self.registry = registry
         self.tools = tools
@@ -70,7 +73,7 @@ class Gateway:
         self._new_id = services.new_id
         self._policy = policy
         self._recorder = Recorder(services.store, services.now)
-        pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook)
+        pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook, prove_webhook)
         engine.front = self
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder)
         self._results = Results(services, engine, self.tasks, policy)
@@ -78,6 +81,7 @@ class Gateway:
             self._messages,
             self.tasks,
             pushes,
+            letters,
             self._results,
             Administration(registry, keys, clients),
             governance or Governance(policy, registry, tools.servers),
@@ -196,6 +200,7 @@ def _uses(
     messages: Messages,
     tasks: Tasks,
     pushes: Pushes,
+    letters: Letters,
     results: Results,
     administration: Administration,
     governance: Governance,
@@ -214,6 +219,9 @@ def _uses(
         verbs.GetPushConfig: pushes.get,
         verbs.ListPushConfigs: pushes.list,
         verbs.DeletePushConfig: pushes.delete,
+        verbs.ShowPushes: letters.show,
+        verbs.ListDeadPushes: letters.dead,
+        verbs.ReplayPushes: letters.replay,
         verbs.GetExtendedCard: extended_card,
         verbs.FetchResult: results.fetch,
         verbs.SubmitResult: results.submit,

@@ -10,7 +10,7 @@ from gateway.core.audit import Recorder, Ticket
 from gateway.core.engine import Engine
 from gateway.core.latch import Latch
 from gateway.core.media import check_input_modes
-from gateway.core.pushes import Pushes
+from gateway.core.push.configs import Pushes
 from gateway.core.registry import Registered
 from gateway.core.tasks import Tasks, whole
 from gateway.core.turn import Answer, Services, Turn
@@ -82,6 +82,7 @@ class Messages:
         try:
             self._check(call, entry)
             if call.push is not None:
+                await self._pushes.prove(call.push.url, ticket)
                 call = replace(call, push=self._pushes.named(call.push))
             answer = await self._engine.send(call, ticket, entry)
         except GatewayError as error:

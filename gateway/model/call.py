@@ -213,6 +213,34 @@ class RevokeClient:
     agent: None = None
 
 
+@value
+class ShowPushes:
+    """What waits for webhooks, at most `limit` queues."""
+
+    verb: ClassVar[str] = "ShowPushes"
+    limit: int = 100
+    agent: None = None
+
+
+@value
+class ListDeadPushes:
+    """What was given up, after the number `after`."""
+
+    verb: ClassVar[str] = "ListDeadPushes"
+    after: int = 0
+    limit: int = 100
+    agent: None = None
+
+
+@value
+class ReplayPushes:
+    """Try again what was given up: the one with this number, or all."""
+
+    verb: ClassVar[str] = "ReplayPushes"
+    id: int | None = None
+    agent: None = None
+
+
 Call: TypeAlias = (
     SendMessage
     | GetTask
@@ -240,6 +268,9 @@ Call: TypeAlias = (
     | ExplainPolicy
     | ReloadPolicy
     | ShadePolicy
+    | ShowPushes
+    | ListDeadPushes
+    | ReplayPushes
 )
 
 

@@ -12,7 +12,8 @@ Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABL
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from gateway.model.agent import Agent, Upstream
@@ -146,7 +147,8 @@ class PinRecord:
 
 @value
 class Delivery:
-    """One push that is due: event `seq` of a task for one configuration. `body` is a StreamResponse."""
+    """One push that is due: event `seq` of a task for one configuration. `body` is a StreamResponse, `attempts` counts
+    this one, `queued` is when the event happened (milliseconds since the epoch)."""
 
     tenant: str
     task_id: str
@@ -154,6 +156,47 @@ class Delivery:
     seq: int
     body: bytes
     attempts: int
+    queued: int
+
+
+@value
+class DeadDelivery:
+    """A push that was given up, under the number that the store gave it. Its body is event `seq` of the task."""
+
+    id: int
+    tenant: str
+    task_id: str
+    config_id: str
+    seq: int
+    host: str
+    attempts: int
+    problem: str  # what the last attempt met, as a sentence
+    queued: int
+    died: int
+
+
+@value
+class PushQueue:
+    """What waits for one webhook of one task. All but `waiting` is about the first of it: it is tried (again) at `due`,
+    after `attempts` that failed, the last one because of `problem`."""
+
+    tenant: str
+    task_id: str
+    config_id: str
+    host: str
+    waiting: int
+    attempts: int
+    queued: int
+    due: int
+    problem: str | None
+
+
+@value
+class Told:
+    """What a webhook answered: a status, and the seconds that it asked to be left alone."""
+
+    status: int
+    retry_after: float | None = None
 
 
 # Changes: what a commit can do.
@@ -212,7 +255,8 @@ class PutPushConfig:
 
 @value
 class DropPushConfig:
-    """Deletes one configuration and what is still queued for it. Deleting a missing one is no error (§3.1.10)."""
+    """Deletes one configuration, what is still queued for it and what was given up. Deleting a missing one is no error
+    (§3.1.10)."""
 
     tenant: str
     task_id: str
@@ -232,13 +276,33 @@ class PutUpstreamContext:
 
 @value
 class SettleDelivery:
-    """A push attempt ended: done (`retry_at` None) or to be tried again then."""
+    """A push attempt ended: done (`retry_at` None), or to be tried again then because of `problem`."""
 
     tenant: str
     task_id: str
     config_id: str
     seq: int
     retry_at: int | None = None
+    problem: str | None = None
+
+
+@value
+class BuryDelivery:
+    """The last push attempt ended and the event is given up: kept as a DeadDelivery, so that the next has its turn."""
+
+    tenant: str
+    task_id: str
+    config_id: str
+    seq: int
+    problem: str
+    at: int
+
+
+@value
+class ReplayDelivery:
+    """What was given up is queued again as if it had just happened. Nothing, if there is none of this number."""
+
+    id: int
 
 
 @value
@@ -278,12 +342,17 @@ Change: TypeAlias = (
     | DropPushConfig
     | PutUpstreamContext
     | SettleDelivery
+    | BuryDelivery
+    | ReplayDelivery
     | PutAgent
     | DropAgent
     | PutKey
     | PutPin
     | DropPin
 )
+
+
+NOBODY: Mapping[str, int] = MappingProxyType({})
 
 
 class Store(Protocol):
@@ -344,9 +413,21 @@ class Store(Protocol):
         """Reservations from before `before` that have neither reply nor task: work a dead process began."""
         ...
 
-    async def due(self, now: int, limit: int, lease_ms: int) -> list[Delivery]:
-        """Deliveries due at `now`, oldest first; each is hidden from the next `due` for `lease_ms`
-        and its `attempts` counts this one."""
+    async def due(
+        self, now: int, limit: int, lease_ms: int, *, per_host: int = 2**31, busy: Mapping[str, int] = NOBODY
+    ) -> list[Delivery]:
+        """Deliveries due at `now`, oldest first; each is hidden from the next `due` for `lease_ms`. No more than
+        `per_host` for one host, of which `busy` are taken already. Of each webhook and task the first that waits."""
+        ...
+
+    async def queues(self, limit: int, *, tenant: str | None = None, owner: str | None = None) -> list[PushQueue]:
+        """What waits in the outbox, what is due first before the rest; None as filter means any."""
+        ...
+
+    async def dead(
+        self, after: int, limit: int, *, tenant: str | None = None, owner: str | None = None, id: int | None = None
+    ) -> list[DeadDelivery]:
+        """What was given up after number `after`, in order; None as filter means any."""
         ...
 
     async def agents(self) -> list[AgentRecord]: ...
@@ -386,6 +467,33 @@ class Directory(Protocol):
 
 
 class Notifier(Protocol):
-    async def deliver(self, delivery: Delivery) -> None:
-        """POST the body to the webhook. Returns on 2xx, raises GatewayError otherwise."""
+    async def deliver(self, delivery: Delivery) -> Told:
+        """POST the body to the webhook. Raises GatewayError when no answer comes."""
         ...
+
+    async def challenge(self, url: str, token: str) -> bool:
+        """Whether whoever answers at the webhook gives this token back. Raises GatewayError when no answer comes."""
+        ...
+
+
+class Bell(Protocol):
+    """A webhook of ours for one task of a remote agent. `rang` says whether it ever did."""
+
+    url: str
+    secret: str
+    rang: bool
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether it rings, or has rung since the last time, before so many seconds are over."""
+        ...
+
+    def take_down(self) -> None: ...
+
+
+class Bells(Protocol):
+    """Where remote agents can say that there is news of a task. What the news is they are asked. `local` when nobody
+    beyond this machine can reach it."""
+
+    local: bool
+
+    def hang(self, agent: str, task_id: str) -> Bell: ...

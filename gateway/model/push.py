@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import StringConstraints
 
@@ -29,3 +30,8 @@ class PushConfig(Model):
     token: str | None = None
     authentication: PushAuthentication | None = None
     protocol_version: str | None = None
+
+    @property
+    def host(self) -> str:
+        """Who answers for the webhook, with the port if it is named: what fails there fails for all its webhooks."""
+        return urlsplit(self.url).netloc.rpartition("@")[2].lower()

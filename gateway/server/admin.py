@@ -40,6 +40,7 @@ from gateway.model.principal import Principal
 from gateway.model.task import Task
 from gateway.server.admin_json import json_answer, json_object, text
 from gateway.server.admin_policy import AdminPolicy
+from gateway.server.admin_push import AdminPush
 from gateway.server.admin_tools import AdminTools
 from gateway.server.auth import Authenticator
 from gateway.server.cards import Cards
@@ -56,6 +57,7 @@ class Admin:
         self._cards = cards
         self._tools = AdminTools(gateway)
         self._policy = AdminPolicy(gateway)
+        self._push = AdminPush(gateway)
 
     def routes(self) -> list[Route]:
         return [
@@ -79,6 +81,10 @@ class Admin:
             Route("/admin/policy/shadow", self._guard(self._policy.shadow), methods=["GET"]),
             Route("/admin/policy:explain", self._guard(self._policy.explain), methods=["POST"]),
             Route("/admin/policy:reload", self._guard(self._policy.reload), methods=["POST"]),
+            Route("/admin/push", self._guard(self._push.show), methods=["GET"]),
+            Route("/admin/push/dead", self._guard(self._push.dead), methods=["GET"]),
+            Route("/admin/push/dead:replay", self._guard(self._push.replay), methods=["POST"]),
+            Route("/admin/push/dead/{id:int}:replay", self._guard(self._push.replay), methods=["POST"]),
             Route("/admin/tasks", self._guard(self._tasks), methods=["GET"]),
             Route("/admin/tasks/{id}:cancel", self._guard(self._cancel), methods=["POST"]),
             Route("/admin/tasks/{id}:watch", self._guard(self._watch), methods=["GET"]),

@@ -57,6 +57,7 @@ def application(
     now: Callable[[], int],
     cursors: Cursors,
     version: str,
+    webhooks: Sequence[Route] = (),
     identity: Identity | None = None,
     proxies: Iterable[str] = (),
 ) -> ASGIApp:
@@ -65,7 +66,7 @@ def application(
     cards = Cards(gateway, auth, public_url=public_url, default_agent=default_agent, anonymous=anonymous)
     admin = Admin(gateway, auth, cards)
     rest = Starlette(
-        routes=[*cards.routes(), *admin.routes(), *ops.routes(not_ready), *_identity(identity, public_url)],
+        routes=[*cards.routes(), *admin.routes(), *ops.routes(not_ready), *webhooks, *_identity(identity, public_url)],
         exception_handlers={HTTPException: _no_such_route, GatewayError: _failure, Exception: _failure},
     )
     # A path is what it is: no redirect from one spelling to another, least of all to what the Host header says.

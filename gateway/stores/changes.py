@@ -17,6 +17,7 @@ from gateway.model.audit import AuditEntry
 from gateway.model.message import Message
 from gateway.model.ports import (
     AdvanceTask,
+    BuryDelivery,
     Change,
     CreateTask,
     DropAgent,
@@ -31,6 +32,7 @@ from gateway.model.ports import (
     PutUpstreamContext,
     Record,
     Release,
+    ReplayDelivery,
     Reserve,
     SaveReply,
     SettleDelivery,
@@ -64,6 +66,10 @@ class Transaction:
 
     def run(self, name: str, *values: object) -> int:
         """Run a named statement; how many rows it touched."""
+        return self.cursor.execute(SQL[name], values).rowcount
+
+    def named(self, name: str, **values: object) -> int:
+        """The same for a statement that names its values."""
         return self.cursor.execute(SQL[name], values).rowcount
 
     def finish(self, cursor: sqlite3.Cursor) -> None:
@@ -196,7 +202,7 @@ def join_bodies(bodies: list[bytes]) -> bytes:
 def _queue(tx: Transaction, row: TaskRow, records: tuple[Record, ...]) -> None:
     for record in records:
         if not isinstance(record.event, Message):  # history, which callers said themselves
-            tx.run("queue_delivery", record.seq, tx.now(), row.tenant, row.id)
+            tx.named("queue_delivery", seq=record.seq, now=tx.now(), tenant=row.tenant, task_id=row.id)
 
 
 def _upstream(upstream: Upstream | None) -> bytes | None:
@@ -214,13 +220,15 @@ def _put_config(tx: Transaction, tenant: str, task_id: str, config: PushConfig) 
         raise BadChange("a push configuration needs its id")
     if config.task_id != task_id:
         config = config.model_copy(update={"task_id": task_id})
-    tx.run("put_push_config", tenant, task_id, config.id, config.wire())
+    tx.run("put_push_config", tenant, task_id, config.id, config.host, config.wire())
+    tx.run("move_deliveries", config.host, tenant, task_id, config.id)
 
 
 def _drop_push_config(tx: Transaction, change: DropPushConfig) -> None:
     key = (change.tenant, change.task_id, change.id)
     tx.run("drop_push_config", *key)
     tx.run("drop_deliveries", *key)
+    tx.run("drop_dead_of_config", *key)
 
 
 def _put_upstream_context(tx: Transaction, change: PutUpstreamContext) -> None:
@@ -229,13 +237,29 @@ def _put_upstream_context(tx: Transaction, change: PutUpstreamContext) -> None:
 
 
 def _settle_delivery(tx: Transaction, change: SettleDelivery) -> None:
-    queue = (change.tenant, change.task_id, change.config_id)
-    if change.retry_at is not None:
-        tx.run("retry_delivery", change.retry_at, *queue, change.seq)
-        return
-    tx.run("drop_delivery", *queue, change.seq)
-    values = dict(zip(("tenant", "task_id", "config_id"), queue, strict=True))
-    tx.cursor.execute(SQL["next_delivery"], {**values, "now": tx.now()})
+    if change.retry_at is None:
+        _next_delivery(tx, change)
+    else:
+        key = (change.tenant, change.task_id, change.config_id, change.seq)
+        tx.run("retry_delivery", change.retry_at, change.problem, *key)
+
+
+def _bury_delivery(tx: Transaction, change: BuryDelivery) -> None:
+    key = (change.tenant, change.task_id, change.config_id, change.seq)
+    tx.run("bury_delivery", change.problem, change.at, *key)
+    _next_delivery(tx, change)
+
+
+def _next_delivery(tx: Transaction, done: SettleDelivery | BuryDelivery) -> None:
+    """Only what was there makes way: one that is settled twice must not let two of its queue go at once."""
+    if tx.run("drop_delivery", done.tenant, done.task_id, done.config_id, done.seq):
+        queue = {"tenant": done.tenant, "task_id": done.task_id, "config_id": done.config_id}
+        tx.named("next_delivery", now=tx.now(), **queue)
+
+
+def _replay_delivery(tx: Transaction, change: ReplayDelivery) -> None:
+    tx.named("replay_delivery", id=change.id, now=tx.now())
+    tx.run("drop_dead", change.id)
 
 
 def _put_agent(tx: Transaction, change: PutAgent) -> None:
@@ -262,6 +286,8 @@ _APPLY: dict[type[Any], Callable[[Transaction, Any], None]] = {
     DropPushConfig: _drop_push_config,
     PutUpstreamContext: _put_upstream_context,
     SettleDelivery: _settle_delivery,
+    BuryDelivery: _bury_delivery,
+    ReplayDelivery: _replay_delivery,
     PutAgent: _put_agent,
     DropAgent: _drop_agent,
     PutKey: _put_key,

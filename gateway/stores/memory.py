@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Any, TypeVar
 
 from gateway.model.audit import AuditEntry
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.ports import (
+    NOBODY,
     AdvanceTask,
     AgentRecord,
+    BuryDelivery,
     Change,
     CreateTask,
+    DeadDelivery,
     Delivery,
     DropAgent,
     DropPin,
@@ -29,6 +31,7 @@ from gateway.model.ports import (
     Key,
     KeyRecord,
     PinRecord,
+    PushQueue,
     PutAgent,
     PutKey,
     PutPin,
@@ -36,6 +39,7 @@ from gateway.model.ports import (
     PutUpstreamContext,
     Record,
     Release,
+    ReplayDelivery,
     Reservation,
     Reserve,
     SaveReply,
@@ -64,10 +68,17 @@ class _Held:
     node: str
 
 
+_Queue = tuple[str, str, str]  # tenant, task, configuration
+
+
 @dataclass(frozen=True, slots=True)
 class _Queued:
-    due: int
+    """An event that a webhook has not taken; `due` is None while an earlier one waits for the same webhook."""
+
+    queued: int
+    due: int | None
     attempts: int = 0
+    problem: str | None = None
 
 
 @dataclass(slots=True)
@@ -76,7 +87,9 @@ class _Tables:
     tasks: dict[tuple[str, str], _Held] = field(default_factory=dict)
     logs: dict[tuple[str, str], list[Record]] = field(default_factory=dict)
     configs: dict[tuple[str, str, str], PushConfig] = field(default_factory=dict)
-    outbox: dict[tuple[str, str, str, int], _Queued] = field(default_factory=dict)
+    outbox: dict[_Queue, dict[int, _Queued]] = field(default_factory=dict)
+    dead: dict[int, DeadDelivery] = field(default_factory=dict)
+    last_dead: int = 0
     contexts: dict[tuple[str, str, str, str], str] = field(default_factory=dict)
     agents: dict[str, AgentRecord] = field(default_factory=dict)
     keys: dict[tuple[str, str], KeyRecord] = field(default_factory=dict)
@@ -175,9 +188,15 @@ def _advance_task(tx: _Transaction, change: AdvanceTask) -> None:
 
 def _queue(tx: _Transaction, row: TaskRow, records: tuple[Record, ...]) -> None:
     told = [record for record in records if not isinstance(record.event, Message)]
-    for tenant, task_id, id in [key for key in tx.tables.configs if key[:2] == (row.tenant, row.id)]:
+    for key in [key for key in tx.tables.configs if key[:2] == (row.tenant, row.id)]:
         for record in told:
-            tx.put(tx.tables.outbox, (tenant, task_id, id, record.seq), _Queued(tx.now))
+            _enqueue(tx, key, record.seq)
+
+
+def _enqueue(tx: _Transaction, key: _Queue, seq: int) -> None:
+    """A webhook hears of one task in order: only the first of a queue has a time."""
+    queue = tx.tables.outbox.get(key, {})
+    tx.put(tx.tables.outbox, key, {**queue, seq: _Queued(tx.now, None if queue else tx.now)})
 
 
 def _put_push_config(tx: _Transaction, change: PutPushConfig) -> None:
@@ -190,8 +209,9 @@ def _put_push_config(tx: _Transaction, change: PutPushConfig) -> None:
 def _drop_push_config(tx: _Transaction, change: DropPushConfig) -> None:
     key = (change.tenant, change.task_id, change.id)
     tx.drop(tx.tables.configs, key)
-    for queued in [queued for queued in tx.tables.outbox if queued[:3] == key]:
-        tx.drop(tx.tables.outbox, queued)
+    tx.drop(tx.tables.outbox, key)
+    for id in [id for id, letter in tx.tables.dead.items() if (letter.tenant, letter.task_id, letter.config_id) == key]:
+        tx.drop(tx.tables.dead, id)
 
 
 def _put_upstream_context(tx: _Transaction, change: PutUpstreamContext) -> None:
@@ -200,14 +220,47 @@ def _put_upstream_context(tx: _Transaction, change: PutUpstreamContext) -> None:
 
 
 def _settle_delivery(tx: _Transaction, change: SettleDelivery) -> None:
-    key = (change.tenant, change.task_id, change.config_id, change.seq)
-    queued = tx.tables.outbox.get(key)
-    if queued is None:
-        return
     if change.retry_at is None:
+        _take_out(tx, change)
+        return
+    key = (change.tenant, change.task_id, change.config_id)
+    queue = tx.tables.outbox.get(key, {})
+    if (held := queue.get(change.seq)) is not None:
+        later = replace(held, due=change.retry_at, attempts=held.attempts + 1, problem=change.problem)
+        tx.put(tx.tables.outbox, key, {**queue, change.seq: later})
+
+
+def _take_out(tx: _Transaction, done: SettleDelivery | BuryDelivery) -> _Queued | None:
+    """The event, out of its queue; the next one has its turn."""
+    key = (done.tenant, done.task_id, done.config_id)
+    queue = dict(tx.tables.outbox.get(key, {}))
+    held = queue.pop(done.seq, None)
+    if held is None:
+        return None
+    if not queue:
         tx.drop(tx.tables.outbox, key)
-    else:
-        tx.put(tx.tables.outbox, key, replace(queued, due=change.retry_at, attempts=queued.attempts + 1))
+        return held
+    first = min(queue)
+    queue[first] = replace(queue[first], due=tx.now)
+    tx.put(tx.tables.outbox, key, queue)
+    return held
+
+
+def _bury_delivery(tx: _Transaction, change: BuryDelivery) -> None:
+    held = _take_out(tx, change)
+    if held is None:
+        return
+    key = (change.tenant, change.task_id, change.config_id)
+    tx.tables.last_dead += 1  # a number that was given is not given again, whatever becomes of this commit
+    id, host = tx.tables.last_dead, tx.tables.configs[key].host
+    letter = DeadDelivery(id, *key, change.seq, host, held.attempts + 1, change.problem, held.queued, change.at)
+    tx.put(tx.tables.dead, id, letter)
+
+
+def _replay_delivery(tx: _Transaction, change: ReplayDelivery) -> None:
+    if (letter := tx.tables.dead.get(change.id)) is not None:
+        tx.drop(tx.tables.dead, change.id)
+        _enqueue(tx, (letter.tenant, letter.task_id, letter.config_id), letter.seq)
 
 
 def _put_agent(tx: _Transaction, change: PutAgent) -> None:
@@ -240,6 +293,8 @@ _APPLY: dict[type[Any], Callable[[_Transaction, Any], None]] = {
     DropPushConfig: _drop_push_config,
     PutUpstreamContext: _put_upstream_context,
     SettleDelivery: _settle_delivery,
+    BuryDelivery: _bury_delivery,
+    ReplayDelivery: _replay_delivery,
     PutAgent: _put_agent,
     DropAgent: _drop_agent,
     PutKey: _put_key,
@@ -360,21 +415,63 @@ class MemoryStore(Store):
         held = self._tables.reservations.values()
         return sorted((r for r in held if r.at < before and not r.settled and r.reply is None), key=lambda r: r.at)
 
-    async def due(self, now: int, limit: int, lease_ms: int) -> list[Delivery]:
-        outbox = self._tables.outbox
-        # A webhook hears of one task in order: only the first of a queue can be due.
-        first = [next(queue) for _, queue in groupby(sorted(outbox), key=lambda key: key[:3])]
-        ready = sorted((outbox[key].due, key) for key in first if outbox[key].due <= now)
-        keys = [key for _, key in ready[:limit]]
-        for key in keys:
-            outbox[key] = _Queued(now + lease_ms, outbox[key].attempts)
-        return [self._delivery(*key) for key in keys]
+    async def due(
+        self, now: int, limit: int, lease_ms: int, *, per_host: int = 2**31, busy: Mapping[str, int] = NOBODY
+    ) -> list[Delivery]:
+        tables, room, taken = self._tables, dict[str, int](), list[Delivery]()
+        for key, seq, held in self._waiting():
+            if held.due is None or held.due > now or len(taken) == limit:
+                break
+            host = tables.configs[key].host
+            left = room.setdefault(host, per_host - busy.get(host, 0))
+            if left > 0:
+                room[host] = left - 1
+                tables.outbox[key][seq] = replace(held, due=now + lease_ms)
+                taken.append(self._delivery(key, seq, held))
+        return taken
 
-    def _delivery(self, tenant: str, task_id: str, config_id: str, seq: int) -> Delivery:
-        tables = self._tables
-        body = next(record.body for record in tables.logs[tenant, task_id] if record.seq == seq)
-        attempts = tables.outbox[tenant, task_id, config_id, seq].attempts + 1
-        return Delivery(tenant, task_id, tables.configs[tenant, task_id, config_id], seq, body, attempts)
+    def _waiting(self) -> list[tuple[_Queue, int, _Queued]]:
+        """Of each queue the one that has its turn, what is due first before the rest."""
+        turns = [
+            (key, seq, held)
+            for key, queue in self._tables.outbox.items()
+            for seq, held in queue.items()
+            if held.due is not None
+        ]
+        return sorted(turns, key=lambda turn: (turn[2].due, *turn[0]))
+
+    def _delivery(self, key: _Queue, seq: int, held: _Queued) -> Delivery:
+        tenant, task_id, _ = key
+        body = next(record.body for record in self._tables.logs[tenant, task_id] if record.seq == seq)
+        return Delivery(tenant, task_id, self._tables.configs[key], seq, body, held.attempts + 1, held.queued)
+
+    async def queues(self, limit: int, *, tenant: str | None = None, owner: str | None = None) -> list[PushQueue]:
+        return [
+            PushQueue(
+                *key,
+                self._tables.configs[key].host,
+                len(self._tables.outbox[key]),
+                held.attempts,
+                held.queued,
+                held.due or 0,
+                held.problem,
+            )
+            for key, _, held in self._waiting()
+            if self._of(key[0], key[1], tenant, owner)
+        ][:limit]
+
+    async def dead(
+        self, after: int, limit: int, *, tenant: str | None = None, owner: str | None = None, id: int | None = None
+    ) -> list[DeadDelivery]:
+        return [
+            letter
+            for letter in self._tables.dead.values()
+            if letter.id > after and id in (None, letter.id) and self._of(letter.tenant, letter.task_id, tenant, owner)
+        ][:limit]
+
+    def _of(self, found: str, task_id: str, tenant: str | None, owner: str | None) -> bool:
+        held = self._tables.tasks.get((found, task_id))
+        return tenant in (None, found) and (owner is None or (held is not None and held.row.owner == owner))
 
     async def agents(self) -> list[AgentRecord]:
         return sorted(self._tables.agents.values(), key=lambda record: record.id)

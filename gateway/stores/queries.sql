@@ -130,8 +130,12 @@ UPDATE task SET fence = fence + 1, node = ? WHERE tenant = ? AND id = ?;
 
 -- name: put_push_config
 -- A configuration, new or changed; what is queued for it stays queued.
-INSERT INTO push_config (tenant, task_id, id, doc) VALUES (?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET doc = excluded.doc;
+INSERT INTO push_config (tenant, task_id, id, host, doc) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET host = excluded.host, doc = excluded.doc;
+
+-- name: move_deliveries
+-- What is queued for it goes to where it points now.
+UPDATE outbox SET host = ? WHERE tenant = ? AND task_id = ? AND config_id = ?;
 
 -- name: push_config
 -- One configuration.
@@ -149,16 +153,20 @@ DELETE FROM push_config WHERE tenant = ? AND task_id = ? AND id = ?;
 -- What is still queued for a configuration.
 DELETE FROM outbox WHERE tenant = ? AND task_id = ? AND config_id = ?;
 
+-- name: drop_dead_of_config
+-- And what was given up.
+DELETE FROM dead_letter WHERE tenant = ? AND task_id = ? AND config_id = ?;
+
 -- name: queue_delivery
 -- One event for each configuration of its task. A webhook hears of one task in order, so only the first event
 -- of a queue has a time; the others wait behind it with none.
-INSERT INTO outbox (tenant, task_id, config_id, seq, attempts, due)
-SELECT tenant, task_id, id, ?, 0, CASE WHEN EXISTS (
+INSERT INTO outbox (tenant, task_id, config_id, seq, attempts, host, queued, due)
+SELECT tenant, task_id, id, :seq, 0, host, :now, CASE WHEN EXISTS (
     SELECT 1 FROM outbox AS before
     WHERE before.tenant = push_config.tenant AND before.task_id = push_config.task_id
       AND before.config_id = push_config.id
-) THEN NULL ELSE ? END
-FROM push_config WHERE tenant = ? AND task_id = ?;
+) THEN NULL ELSE :now END
+FROM push_config WHERE tenant = :tenant AND task_id = :task_id;
 
 -- name: next_delivery
 -- The first of a queue is gone: it is the next one's turn.
@@ -169,9 +177,9 @@ AND seq = (
 );
 
 -- name: due
--- What to deliver now, oldest first.
-SELECT tenant, task_id, config_id, seq, attempts + 1 FROM outbox
-WHERE due <= ? ORDER BY due, tenant, task_id, config_id LIMIT ?;
+-- What to deliver now, oldest first. {full} leaves out the hosts that take no more.
+SELECT tenant, task_id, config_id, seq, attempts + 1, queued, host FROM outbox
+WHERE due <= ? {full} ORDER BY due, tenant, task_id, config_id LIMIT ?;
 
 -- name: lease_delivery
 -- Hide it while it is being delivered.
@@ -179,7 +187,8 @@ UPDATE outbox SET due = ? WHERE tenant = ? AND task_id = ? AND config_id = ? AND
 
 -- name: retry_delivery
 -- An attempt failed; the next one comes then. (Counted here: one that a kill cut short is not the webhook's fault.)
-UPDATE outbox SET due = ?, attempts = attempts + 1 WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
+UPDATE outbox SET due = ?, problem = ?, attempts = attempts + 1
+WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
 
 -- name: free_deliveries
 -- What an earlier life of the process had in hand is due again.
@@ -188,6 +197,45 @@ UPDATE outbox SET due = :now WHERE due > :now;
 -- name: drop_delivery
 -- Delivered, or given up.
 DELETE FROM outbox WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
+
+-- name: bury_delivery
+-- Given up: what is known about it is kept.
+INSERT INTO dead_letter (tenant, task_id, config_id, seq, host, attempts, problem, queued, died)
+SELECT tenant, task_id, config_id, seq, host, attempts + 1, ?, queued, ? FROM outbox
+WHERE tenant = ? AND task_id = ? AND config_id = ? AND seq = ?;
+
+-- name: replay_delivery
+-- Queued again as if it had just happened; behind one that is in hand, before those that wait.
+INSERT OR IGNORE INTO outbox (tenant, task_id, config_id, seq, attempts, host, queued, due)
+SELECT tenant, task_id, config_id, seq, 0, host, :now, CASE WHEN EXISTS (
+    SELECT 1 FROM outbox AS before
+    WHERE before.tenant = dead_letter.tenant AND before.task_id = dead_letter.task_id
+      AND before.config_id = dead_letter.config_id
+) THEN NULL ELSE :now END
+FROM dead_letter WHERE id = :id;
+
+-- name: drop_dead
+-- It is queued again.
+DELETE FROM dead_letter WHERE id = ?;
+
+-- name: dead
+-- What was given up, in the order in which it was.
+SELECT id, tenant, task_id, config_id, seq, host, attempts, problem, queued, died FROM dead_letter
+WHERE id > :after AND (:id IS NULL OR id = :id) AND (:tenant IS NULL OR tenant = :tenant)
+AND (:owner IS NULL OR EXISTS (
+    SELECT 1 FROM task WHERE task.tenant = dead_letter.tenant AND task.id = dead_letter.task_id AND task.owner = :owner
+)) ORDER BY id LIMIT :limit;
+
+-- name: queues
+-- The first of each queue that waits for a webhook, and how long the queue is.
+SELECT tenant, task_id, config_id, host, (
+    SELECT count(*) FROM outbox AS queue
+    WHERE queue.tenant = outbox.tenant AND queue.task_id = outbox.task_id AND queue.config_id = outbox.config_id
+), attempts, queued, due, problem FROM outbox
+WHERE due IS NOT NULL AND (:tenant IS NULL OR tenant = :tenant)
+AND (:owner IS NULL OR EXISTS (
+    SELECT 1 FROM task WHERE task.tenant = outbox.tenant AND task.id = outbox.task_id AND task.owner = :owner
+)) ORDER BY due, tenant, task_id, config_id LIMIT :limit;
 
 -- name: put_upstream_context
 -- The remote agent's id for one of our contexts; the newest counts.

@@ -14,7 +14,6 @@ from gateway.model.agent import Upstream
 from gateway.model.message import Message
 from gateway.model.ports import (
     AgentRecord,
-    Delivery,
     Key,
     KeyRecord,
     Record,
@@ -23,7 +22,6 @@ from gateway.model.ports import (
     TaskRow,
     TaskRows,
 )
-from gateway.model.push import PushConfig
 from gateway.model.task import IllegalMove, Task, TaskState, open_envelope
 from gateway.stores.named_sql import SQL
 
@@ -172,38 +170,6 @@ def reservation(row: Row) -> Reservation:
 
 def unsettled(db: sqlite3.Connection, before: int) -> list[Reservation]:
     return [reservation(row) for row in db.execute(SQL["unsettled"], (before,))]
-
-
-# Pushes.
-
-
-def push_config(db: sqlite3.Connection, tenant: str, task_id: str, id: str) -> PushConfig | None:
-    row = db.execute(SQL["push_config"], (tenant, task_id, id)).fetchone()
-    return None if row is None else _push_config(row)
-
-
-def push_configs(db: sqlite3.Connection, tenant: str, task_id: str, after: str, limit: int) -> list[PushConfig]:
-    return [_push_config(row) for row in db.execute(SQL["push_configs"], (tenant, task_id, after, limit))]
-
-
-def _push_config(row: Row) -> PushConfig:
-    return PushConfig.model_validate(orjson.loads(row[0]))
-
-
-def deliveries(db: sqlite3.Connection, leased: list[Row]) -> list[Delivery]:
-    """What the leased outbox rows stand for; rows whose configuration has just been deleted are left out."""
-    found = (_delivery(db, *row) for row in leased)
-    return [delivery for delivery in found if delivery is not None]
-
-
-def _delivery(
-    db: sqlite3.Connection, tenant: str, task_id: str, config_id: str, seq: int, attempts: int
-) -> Delivery | None:
-    config = push_config(db, tenant, task_id, config_id)
-    group = db.execute(SQL["event_group"], (tenant, task_id, seq)).fetchone()
-    if config is None or group is None:
-        return None
-    return Delivery(tenant, task_id, config, seq, dict(split_bodies(*group))[seq], attempts)
 
 
 # The rest.

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway.model.audit import AuditEntry
 from gateway.model.ports import (
+    NOBODY,
     AgentRecord,
     Change,
+    DeadDelivery,
     Delivery,
     KeyRecord,
     PinRecord,
+    PushQueue,
     Record,
     Reservation,
     Store,
@@ -28,7 +31,7 @@ from gateway.model.ports import (
     TaskRows,
 )
 from gateway.model.push import PushConfig
-from gateway.stores import auditlog, rows, schema
+from gateway.stores import auditlog, outbox, rows, schema
 from gateway.stores.changes import Transaction, apply
 from gateway.stores.clients import SqliteClients
 from gateway.stores.datafolder import FolderLock, prepare
@@ -128,10 +131,10 @@ class SqliteStore(Store):
         return await self._read(rows.upstream_context, tenant, owner, agent, context_id)
 
     async def push_config(self, tenant: str, task_id: str, id: str) -> PushConfig | None:
-        return await self._read(rows.push_config, tenant, task_id, id)
+        return await self._read(outbox.push_config, tenant, task_id, id)
 
     async def push_configs(self, tenant: str, task_id: str, *, limit: int, after: str = "") -> list[PushConfig]:
-        return await self._read(rows.push_configs, tenant, task_id, after, limit)
+        return await self._read(outbox.push_configs, tenant, task_id, after, limit)
 
     async def claim(self, node: str, now: int, lease_until: int, limit: int) -> list[TaskRow]:
         # The lock on the folder is the lease: a task of another node was left behind by an earlier life, and
@@ -142,9 +145,20 @@ class SqliteStore(Store):
     async def unsettled(self, before: int) -> list[Reservation]:
         return await self._read(rows.unsettled, before)
 
-    async def due(self, now: int, limit: int, lease_ms: int) -> list[Delivery]:
-        leased = await self._writer.submit(partial(_lease_deliveries, self._transaction.cursor, now, limit, lease_ms))
-        return await self._read(rows.deliveries, leased) if leased else []
+    async def due(
+        self, now: int, limit: int, lease_ms: int, *, per_host: int = 2**31, busy: Mapping[str, int] = NOBODY
+    ) -> list[Delivery]:
+        taking = outbox.Taking(now, limit, lease_ms, per_host, busy)
+        leased = await self._writer.submit(partial(taking.lease, self._transaction.cursor))
+        return await self._read(outbox.deliveries, leased) if leased else []
+
+    async def queues(self, limit: int, *, tenant: str | None = None, owner: str | None = None) -> list[PushQueue]:
+        return await self._read(outbox.queues, limit, tenant, owner)
+
+    async def dead(
+        self, after: int, limit: int, *, tenant: str | None = None, owner: str | None = None, id: int | None = None
+    ) -> list[DeadDelivery]:
+        return await self._read(outbox.dead, after, limit, tenant, owner, id)
 
     async def agents(self) -> list[AgentRecord]:
         return await self._read(rows.agents)
@@ -172,11 +186,4 @@ class SqliteStore(Store):
 def _claim(cursor: sqlite3.Cursor, node: str, limit: int) -> list[rows.Row]:
     found = cursor.execute(SQL["claimable"], {"node": node, "limit": limit}).fetchall()
     cursor.executemany(SQL["claim"], [(node, *key) for key in found])
-    return found
-
-
-def _lease_deliveries(cursor: sqlite3.Cursor, now: int, limit: int, lease_ms: int) -> list[rows.Row]:
-    found = cursor.execute(SQL["due"], (now, limit)).fetchall()
-    leases = [(now + lease_ms, *key) for *key, _ in found]
-    cursor.executemany(SQL["lease_delivery"], leases)
     return found

@@ -7,12 +7,12 @@ again; what may be repeated without harm (Subscribe, Get) is, so a broken stream
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from gateway.dialects.a2a_v1 import upstream as shared
 from gateway.dialects.a2a_v1.upstream import Outgoing, Wire
@@ -22,15 +22,15 @@ from gateway.model.agent import Context, Upstream
 from gateway.model.card import AgentCard, AgentInterface
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
+from gateway.model.ports import Bell, Bells
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
+from gateway.upstream.doze import Doze
 from gateway.upstream.egress import Egress, StreamAnswer
 
 log = logging.getLogger(__name__)
 
 # A stream without a byte for this long is dead: servers send comments every 15 to 30 s (a2a-sdk: 15).
 IDLE_SECONDS = 120.0
-# Between looks at a task whose agent has no streams, or whose stream broke.
-POLL_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 # So many looks in a row may fail (27 s in all) before the task fails: a restart of the agent is survived.
 MAX_FAILURES = 8
 # The reason of a task of which nobody can say whether the work was done.
@@ -38,18 +38,28 @@ UNKNOWN = "unknown-outcome"
 
 
 class RemoteAgent:
-    """`trusted` when the interface is at the very origin that the operator named for this agent."""
+    """`trusted` when the interface is at the very origin that the operator named for this agent. `streams` and `bells`
+    are what may be used of what its card declares."""
 
     resumable = False
 
     def __init__(
-        self, card: AgentCard, interface: AgentInterface, wire: Wire, egress: Egress, *, trusted: bool
+        self,
+        card: AgentCard,
+        interface: AgentInterface,
+        wire: Wire,
+        egress: Egress,
+        *,
+        trusted: bool,
+        streams: bool = True,
+        bells: Bells | None = None,
     ) -> None:
         self._interface = interface
         self._wire = wire
         self._egress = egress
         self._trusted = trusted
-        self._streams = bool(card.capabilities.streaming)
+        self._streams = streams and bool(card.capabilities.streaming)
+        self._bells = bells if card.capabilities.push_notifications else None
 
     async def run(self, context: Context, message: Message) -> AsyncGenerator[Event, None]:
         theirs = context.upstream
@@ -101,7 +111,17 @@ class RemoteAgent:
     async def follow(self, context: Context) -> AsyncGenerator[Event, None]:
         if not _known(context):
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "The agent's own task id is not known")
-        failures, looks = 0, 0
+        bell = None if self._bells is None else self._bells.hang(context.agent, context.task_id)
+        try:
+            async with aclosing(self._followed(context, Doze(bell, partial(self._show_bell, context)))) as events:
+                async for event in events:
+                    yield event
+        finally:
+            if bell is not None:
+                bell.take_down()
+
+    async def _followed(self, context: Context, doze: Doze) -> AsyncGenerator[Event, None]:
+        failures = 0
         while True:
             news = 0
             if self._streams:
@@ -125,8 +145,16 @@ class RemoteAgent:
                 if task.at_rest:
                     return
             # The first event of a stream only says how things stand: it is no progress.
-            looks = 0 if news > 1 else looks + 1
-            await asyncio.sleep(POLL_SECONDS[min(looks, len(POLL_SECONDS) - 1)])
+            await doze.wait(progress=news > 1)
+
+    async def _show_bell(self, context: Context, bell: Bell) -> None:
+        """Tell the agent where to ring for this task."""
+        assert context.upstream is not None
+        assert context.upstream.task_id is not None
+        theirs = context.upstream.task_id
+        params = shared.push_params(theirs, bell.url, bell.secret)
+        out = self._wire.outgoing(self._interface, "CreateTaskPushNotificationConfig", params, theirs)
+        await self._unary(context, out, 30.0)
 
     async def cancel(self, context: Context) -> Event | None:
         if context.upstream is None or context.upstream.task_id is None:

@@ -215,6 +215,13 @@ def public(addr: str) -> bool:
     return address is not None and _kind(address) is None
 
 
+def on_this_machine(url: str) -> bool:
+    """Whether the URL's own text says loopback."""
+    host = origin_of(url).host
+    address = _read(host)
+    return host == "localhost" if address is None else _kind(address) == _LOOPBACK
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """One line of `egress.allow` or `egress.deny`: a name or a network, on one port or on all."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import ValidationError
 
 import gateway.dialects.a2a_v03.upstream as wire_v03
@@ -11,9 +13,9 @@ from gateway.dialects.a2a_v1.upstream import Wire
 from gateway.model.agent import Agent
 from gateway.model.card import VERSIONS, AgentCard
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Fetched
+from gateway.model.ports import Bells, Fetched
 from gateway.upstream.a2a import RemoteAgent
-from gateway.upstream.address import BadUrl, origin_of
+from gateway.upstream.address import BadUrl, on_this_machine, origin_of
 from gateway.upstream.cards import CardFetcher
 from gateway.upstream.egress import Egress
 
@@ -22,9 +24,15 @@ WIRES: dict[str, Wire] = {"1.0": wire_v1, "0.3": wire_v03}
 
 
 class RemoteDirectory:
-    def __init__(self, egress: Egress, fetcher: CardFetcher) -> None:
+    """`bells` are where agents can ring; `updates` says of agents of the file how they tell of their tasks."""
+
+    def __init__(
+        self, egress: Egress, fetcher: CardFetcher, bells: Bells | None = None, updates: Mapping[str, str] | None = None
+    ) -> None:
         self._egress = egress
         self._fetcher = fetcher
+        self._bells = bells
+        self._updates = updates or {}
 
     async def fetch(self, url: str, *, etag: str | None, trusted: bool) -> Fetched:
         found = await self._fetcher.fetch(url, etag=etag, trusted=trusted)
@@ -61,4 +69,13 @@ class RemoteDirectory:
         if refused is not None:
             raise GatewayError(Reason.EGRESS_REFUSED, refused)
         wire = WIRES[interface.version]
-        return RemoteAgent(card, interface, wire, self._egress, trusted=trusted and same)
+        updates = self._updates.get(id, "stream")
+        return RemoteAgent(
+            card, interface, wire, self._egress, trusted=trusted and same,
+            streams=updates == "stream",
+            bells=self._bells if updates != "poll" and self._reaches_us(interface.url) else None,
+        )  # fmt: skip
+
+    def _reaches_us(self, url: str) -> bool:
+        """A gateway that only this machine can call is out of reach for whoever is elsewhere."""
+        return self._bells is not None and (not self._bells.local or on_this_machine(url))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core import push
+from gateway.core.push import worker
 from gateway.upstream import webhook
 from tests.actors import Cue
 from tests.bindings import BINDINGS, Caller, state
@@ -237,8 +237,8 @@ async def test_a_deleted_webhook_hears_nothing_more(caller: Caller) -> None:
 async def test_a_failed_delivery_is_tried_three_times_more_with_growing_pauses(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push, "RETRY_MS", (50, 150, 450))
-    monkeypatch.setattr(push, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "FIRST_RETRY_MS", 50)
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.01)
     async with receiving(500, 503, 302, 400) as receiver, receiving() as fine:
         task = await caller.task("ask")
         await caller.call(CREATE, taskId=task["id"], url=receiver.url)
@@ -255,8 +255,8 @@ async def test_a_failed_delivery_is_tried_three_times_more_with_growing_pauses(
 async def test_after_the_last_try_the_next_event_has_its_turn_and_no_secret_is_logged(
     caller: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(push, "RETRY_MS", (1, 1, 1))
-    monkeypatch.setattr(push, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "FIRST_RETRY_MS", 1)
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.01)
     async with receiving(*[500] * 4) as receiver:
         wanted = {"url": receiver.url + "?key=k3y", "token": "t0ken",
                    "authentication": {"scheme": "Bearer", "credentials": "cr3d"}}  # fmt: skip
@@ -280,8 +280,8 @@ async def test_a_webhook_that_does_not_answer_is_given_up_and_tried_again(
 ) -> None:
     assert 10 <= webhook.TIMEOUT_SECONDS <= 30
     monkeypatch.setattr(webhook, "TIMEOUT_SECONDS", 0.1)
-    monkeypatch.setattr(push, "RETRY_MS", (1, 1, 1))
-    monkeypatch.setattr(push, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "FIRST_RETRY_MS", 1)
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.01)
     async with receiving() as receiver:
         receiver.hold = asyncio.Event()
         await caller.task("ask", configuration=hooked({"url": receiver.url}))

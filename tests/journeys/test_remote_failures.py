@@ -308,7 +308,7 @@ async def test_an_agent_that_restarts_in_mid_stream_is_waited_for(tmp_path: Path
 async def test_an_agent_that_stays_away_fails_the_task_with_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.upstream.a2a.POLL_SECONDS", (0.02,))
+    monkeypatch.setattr("gateway.upstream.doze.POLL_SECONDS", (0.02,))
     async with behind(tmp_path) as (gateway, agent):
 
         @agent.on("SendStreamingMessage")

@@ -20,7 +20,9 @@ from gateway.model.message import Artifact, Message, Part, Role
 from gateway.model.ports import (
     AdvanceTask,
     AgentRecord,
+    BuryDelivery,
     CreateTask,
+    DeadDelivery,
     Delivery,
     DropAgent,
     DropPin,
@@ -29,6 +31,7 @@ from gateway.model.ports import (
     Key,
     KeyRecord,
     PinRecord,
+    PushQueue,
     PutAgent,
     PutKey,
     PutPin,
@@ -36,6 +39,7 @@ from gateway.model.ports import (
     PutUpstreamContext,
     Record,
     Release,
+    ReplayDelivery,
     Reservation,
     Reserve,
     SaveReply,
@@ -130,9 +134,13 @@ def advance(row: TaskRow, *events: StatusUpdate | ArtifactUpdate | Message | Tas
     return AdvanceTask(after, records(row.seq + 1, events), **options)
 
 
-def webhook(id: str = "hook", task_id: str = "task-1") -> PushConfig:
+def webhook(id: str = "hook", task_id: str = "task-1", url: str = "https://hooks.example/1") -> PushConfig:
     authentication = PushAuthentication(scheme="Bearer", credentials="secret")
-    return PushConfig(url="https://hooks.example/1", id=id, task_id=task_id, authentication=authentication)
+    return PushConfig(url=url, id=id, task_id=task_id, authentication=authentication)
+
+
+def bury(seq: int = 1, id: str = "hook", task_id: str = "task-1", at: int = NOW + 9) -> BuryDelivery:
+    return BuryDelivery("t", task_id, id, seq, "the webhook answered with status 500", at)
 
 
 def query(**fields: Any) -> TaskQuery:
@@ -525,6 +533,84 @@ class StoreContract:
         # Settling the first once more (a worker that was slow) does not hurry the second.
         await store.commit(SettleDelivery("t", "task-1", "hook", 1))
         assert await store.due(NOW, 10, 1000) == []
+
+    async def test_a_delivery_knows_when_its_event_happened_however_often_it_is_tried(self, store: Store) -> None:
+        await store.commit(new_task(push=(webhook(),)))
+        await store.due(NOW, 10, 1000)
+        await store.commit(SettleDelivery("t", "task-1", "hook", 1, NOW + 5000, "no"))
+        assert [d.queued for d in await store.due(NOW + 5000, 10, 1000)] == [NOW]
+
+    async def test_a_host_gets_no_more_than_it_has_room_for(self, store: Store) -> None:
+        tasks = [new_task(f"task-{n}", push=(webhook(task_id=f"task-{n}"),)) for n in range(5)]
+        other = webhook(task_id="task-9", url="https://Elsewhere.example:8443/x?y")
+        await store.commit(*tasks, new_task("task-9", push=(other,)))
+        due = await store.due(NOW, 10, 1000, per_host=3, busy={"hooks.example": 1, "idle.example": 3})
+        assert [d.task_id for d in due] == ["task-0", "task-1", "task-9"]
+        busy = {"hooks.example": 3, "elsewhere.example:8443": 1}
+        assert await store.due(NOW, 10, 1000, per_host=3, busy=busy) == []
+        assert [d.task_id for d in await store.due(NOW, 2, 1000, per_host=3)] == ["task-2", "task-3"]
+
+    async def test_a_queue_that_waits_can_be_seen_with_its_reason(self, store: Store) -> None:
+        await store.commit(new_task(push=(webhook(),)))
+        await store.commit(advance(await fetched(store), status(TaskState.COMPLETED), push=True))
+        await store.due(NOW, 10, 1000)
+        await store.commit(SettleDelivery("t", "task-1", "hook", 1, NOW + 5000, "status 500"))
+        expected = PushQueue("t", "task-1", "hook", "hooks.example", 2, 1, NOW, NOW + 5000, "status 500")
+        assert await store.queues(10) == [expected]
+        assert await store.queues(10, tenant="t", owner="key:ann") == [expected]
+        assert await store.queues(10, tenant="t", owner="key:bob") == await store.queues(10, tenant="u") == []
+
+    async def test_what_is_given_up_is_kept_and_makes_way_for_the_next(self, store: Store) -> None:
+        await store.commit(new_task(push=(webhook(),)))
+        await store.commit(advance(await fetched(store), status(TaskState.COMPLETED), push=True))
+        await store.due(NOW, 10, 1000)
+        await store.commit(bury())
+        (letter,) = await store.dead(0, 10)
+        problem = "the webhook answered with status 500"
+        assert letter == DeadDelivery(letter.id, "t", "task-1", "hook", 1, "hooks.example", 1, problem, NOW, NOW + 9)
+        assert [d.seq for d in await store.due(NOW, 10, 1000)] == [2]
+        await store.commit(bury())  # once is enough
+        assert await store.dead(0, 10) == [letter]
+        assert await store.dead(0, 10, tenant="t", owner="key:ann", id=letter.id) == [letter]
+        assert await store.dead(0, 10, tenant="t", owner="key:bob") == await store.dead(letter.id, 10) == []
+
+    async def test_a_replayed_push_comes_after_what_is_in_hand_and_before_what_waits(self, store: Store) -> None:
+        await store.commit(new_task(push=(webhook(),)))
+        row = await fetched(store)
+        later = advance(row, chunk("x", append=False), status(TaskState.COMPLETED), push=True)
+        await store.commit(later)
+        await store.due(NOW, 10, 1000)
+        await store.commit(bury())
+        assert [d.seq for d in await store.due(NOW, 10, 1000)] == [2]
+        (letter,) = await store.dead(0, 10)
+        await store.commit(ReplayDelivery(letter.id))
+        assert await store.dead(0, 10) == []
+        assert await store.due(NOW, 10, 1000) == []
+        await store.commit(SettleDelivery("t", "task-1", "hook", 2))
+        assert [(d.seq, d.attempts, d.body) for d in await delivered(store)] == [
+            (1, 1, new_task().records[0].body), (3, 1, later.records[1].body),
+        ]  # fmt: skip
+
+    async def test_replaying_what_is_not_there_is_no_error_and_numbers_are_not_used_again(self, store: Store) -> None:
+        await store.commit(new_task(push=(webhook(),)))
+        await store.commit(bury())
+        (first,) = await store.dead(0, 10)
+        await store.commit(ReplayDelivery(first.id), ReplayDelivery(first.id), ReplayDelivery(first.id + 100))
+        assert [d.seq for d in await store.due(NOW, 10, 1000)] == [1]
+        await store.commit(bury())
+        (second,) = await store.dead(0, 10)
+        assert second.id > first.id
+
+    async def test_a_changed_webhook_takes_its_queue_along(self, store: Store) -> None:
+        await store.commit(new_task(push=(webhook(),)))
+        await store.commit(PutPushConfig("t", webhook(url="https://new.example/1")))
+        assert await store.due(NOW, 10, 1000, per_host=1, busy={"new.example": 1}) == []
+        assert [d.config.url for d in await store.due(NOW, 10, 1000)] == ["https://new.example/1"]
+
+    async def test_deleting_a_configuration_deletes_what_was_given_up_for_it(self, store: Store) -> None:
+        await store.commit(new_task(push=(webhook("h1"), webhook("h2"))))
+        await store.commit(bury(id="h1"), bury(id="h2"), DropPushConfig("t", "task-1", "h1"))
+        assert [letter.config_id for letter in await store.dead(0, 10)] == ["h2"]
 
     async def test_deleting_a_configuration_deletes_what_is_queued_for_it(self, store: Store) -> None:
         await store.commit(new_task(push=(webhook("h1"), webhook("h2"))))

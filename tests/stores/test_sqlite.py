@@ -342,7 +342,7 @@ _WHOLE = {"agents", "keys", "clients", "revoked_tokens", "audit_end", "tasks", "
 
 @pytest.mark.parametrize("name", sorted(SQL.keys() - _WHOLE))
 async def test_no_statement_scans_a_table(store: SqliteStore, db: sqlite3.Connection, name: str) -> None:
-    statement = SQL[name]
+    statement = SQL[name].replace("{full}", "AND host NOT IN ('a', 'b')")
     named = set(re.findall(r":(\w+)", statement))
     values: Any = dict.fromkeys(named, 1) if named else (1,) * statement.count("?")
     for step in plan(db, statement, values):

@@ -55,3 +55,8 @@ def resource(tree: Tree) -> Tree:
     """And as HTTP+JSON has it: with a resource name."""
     name = f"tasks/{tree['taskId']}/pushNotificationConfigs/{tree['id']}"
     return {"name": name, "pushNotificationConfig": write_config(tree)}
+
+
+def request(tree: Tree) -> Tree:
+    """CreateTaskPushNotificationConfigRequest, whole: a2a-sdk takes no `config` alone, as the proto has it."""
+    return {"parent": f"tasks/{tree['taskId']}", "configId": tree["id"], "config": resource(tree)}

@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 import orjson
 
-from gateway.dialects.a2a_v03 import errors, objects
+from gateway.dialects.a2a_v03 import errors, objects, pushes
 from gateway.dialects.a2a_v03.objects import JSON, PROTO
 from gateway.dialects.a2a_v03.requests import METHODS, VERSION
 from gateway.dialects.a2a_v03.stowed import Tree
 from gateway.dialects.a2a_v1 import upstream as newer
-from gateway.dialects.a2a_v1.upstream import TASKS, Outgoing, carried
+from gateway.dialects.a2a_v1.upstream import PLAIN, TASKS, Outgoing, carried
 from gateway.model.card import JSONRPC, AgentInterface
 
 HEADERS: Mapping[str, str] = {**newer.HEADERS, "a2a-version": VERSION, "accept": "application/json"}
@@ -28,8 +28,9 @@ _HTTP: dict[str, tuple[str, str]] = {
     "GetTask": ("GET", "/tasks/{id}"),
     "CancelTask": ("POST", "/tasks/{id}:cancel"),
     "SubscribeToTask": ("POST", "/tasks/{id}:subscribe"),
+    "CreateTaskPushNotificationConfig": ("POST", "/tasks/{id}/pushNotificationConfigs"),
 }
-_BY_ID = frozenset({"GetTask", "CancelTask", "SubscribeToTask"})
+_BY_ID = frozenset({"GetTask", "CancelTask", "SubscribeToTask", *PLAIN})
 
 
 def outgoing(
@@ -41,14 +42,17 @@ def outgoing(
         headers = {**headers, "x-a2a-extensions": ", ".join(extensions)}
     tree: Tree = orjson.loads(params)
     if interface.protocol_binding == JSONRPC:
-        said = {**_written(JSON, tree), **({"id": id} if id else {})}
+        said = pushes.nested({**tree, "id": id}) if operation in PLAIN else _written(JSON, tree)
+        if id and operation not in PLAIN:
+            said["id"] = id
         body = orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": _NAMES[operation], "params": said})
         return Outgoing("POST", interface.url, body, headers, operation)
     method, path = _HTTP[operation]
     # Cards give the address with and without the version in it.
     base = interface.url.rstrip("/").removesuffix("/v1") + "/v1"
     url = base + path.replace("{id}", quote(id or "", safe=""))
-    content = orjson.dumps(_written(PROTO, tree)) if method == "POST" else None
+    said = pushes.request({**tree, "id": id}) if operation in PLAIN else _written(PROTO, tree)
+    content = orjson.dumps(said) if method == "POST" else None
     # The text says POST, the proto (and a2a-sdk 0.3) GET.
     return Outgoing(method, url, content, headers, operation, "GET" if operation == "SubscribeToTask" else None)
 
@@ -68,8 +72,10 @@ def result(interface: AgentInterface, operation: str, status: int, tree: Any, na
     """The answer as 1.0's StreamResponse. Raises GatewayError for an error or for what is neither."""
     if interface.protocol_binding == JSONRPC:
         plain = newer.unwrapped(interface, status, tree, names)
-        return objects.read_event(JSON, plain)
+        return plain if operation in PLAIN else objects.read_event(JSON, plain)
     if (error := errors.found(status, tree, task=operation in _BY_ID)) is not None:
         raise carried(error, names)
     plain = newer.unwrapped(interface, status, tree, names)
+    if operation in PLAIN:
+        return plain
     return {"task": objects.read_task(PROTO, plain)} if operation in TASKS else objects.read_event(PROTO, plain)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import orjson
 from pydantic import BeforeValidator, Field, ValidationError
 
+from gateway.dialects.standard_webhooks import MAX_SECRET_BYTES, MIN_SECRET_BYTES, BadSecret, secret
 from gateway.model.base import Model, milliseconds
 from gateway.model.call import (
     Call,
@@ -305,6 +306,11 @@ def _check_push(config: PushConfig, where: str = "") -> None:
         config.__dict__["protocol_version"] = None
     if config.token and not _FIELD_VALUE.fullmatch(config.token):
         raise invalid(f"{where}token", "must be visible ASCII characters")
+    try:
+        secret(config.token)
+    except BadSecret as error:
+        what = f"{error}; after whsec_ come {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes in base64"
+        raise invalid(f"{where}token", what) from None
     if (authentication := config.authentication) is None:
         return
     _tidy(authentication, f"{where}authentication")

@@ -55,6 +55,7 @@ _HTTP: dict[str, tuple[str, str]] = {
     "GetTask": ("GET", "/tasks/{id}"),
     "CancelTask": ("POST", "/tasks/{id}:cancel"),
     "SubscribeToTask": ("POST", "/tasks/{id}:subscribe"),
+    "CreateTaskPushNotificationConfig": ("POST", "/tasks/{id}/pushNotificationConfigs"),
 }
 
 
@@ -135,6 +136,15 @@ def message_params(
     return body + b"}"
 
 
+def push_params(task_id: str, url: str, secret: str) -> bytes:
+    """Parameters of CreateTaskPushNotificationConfig, where `task_id` (the agent's) is the configuration's id too: to
+    make it twice leaves one. The secret comes back in whichever of the two ways the agent knows."""
+    bearer = {"scheme": "Bearer", "credentials": secret}
+    return orjson.dumps({"taskId": task_id, "url": url, "token": secret, "authentication": bearer})
+
+
+# Their result is no event, and nobody looks at it.
+PLAIN = frozenset({"CreateTaskPushNotificationConfig"})
 # Their result is a bare task.
 TASKS = frozenset({"GetTask", "CancelTask"})
 

@@ -113,7 +113,11 @@ class SignKey:
         """A compact JWS (RFC 7515 §3.1)."""
         header = {"alg": self.alg, "kid": self.kid, "typ": typ}
         signed = b".".join(map(_b64, (orjson.dumps(header), orjson.dumps(claims))))
-        return b".".join((signed, _b64(JWSRegistry.algorithms[self.alg].sign(signed, self._jose)))).decode()
+        return b".".join((signed, _b64(self.signature(signed)))).decode()
+
+    def signature(self, message: bytes) -> bytes:
+        """The bare signature over a message."""
+        return bytes(JWSRegistry.algorithms[self.alg].sign(message, self._jose))
 
 
 _MAKERS: Mapping[str, Callable[[], Any]] = {

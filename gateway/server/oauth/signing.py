@@ -54,6 +54,11 @@ class SigningKeys:
         self._rotate()
         return self._signer().key.sign(typ, claims)
 
+    def signature(self, message: bytes) -> bytes:
+        """A bare signature by the key whose turn it is."""
+        self._rotate()
+        return self._signer().key.signature(message)
+
     def find(self, kid: str | None, alg: str) -> VerifyKey | None:
         dated = next((each for each in self._keys if each.key.kid == kid and each.key.alg == alg), None)
         return None if dated is None else dated.key.verifier()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from gateway.core.audit import Ticket
 from gateway.core.cursor import Cursors
@@ -11,25 +12,39 @@ from gateway.core.registry import Registered
 from gateway.core.tasks import Tasks
 from gateway.core.turn import Services
 from gateway.model.call import CreatePushConfig, DeletePushConfig, GetPushConfig, ListPushConfigs, PushConfigPage
-from gateway.model.errors import GatewayError, Reason, task_not_found
+from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.ports import DropPushConfig, PutPushConfig
 from gateway.model.principal import Kind
 from gateway.model.push import PushConfig
 
 MAX_CONFIGS = 16  # per task: each multiplies the outbox
+# A webhook that has shown once that it is its maker's is believed so long, and so many of them are remembered.
+PROVEN_MS = 3_600_000
+MAX_PROVEN = 4096
+
+Proof: TypeAlias = Callable[[str, str], Awaitable[bool]]
 
 
 class Pushes:
-    """`judge` raises INVALID_PARAMS for a webhook URL that its text alone rules out."""
+    """`judge` raises INVALID_PARAMS for a webhook URL that its text alone rules out. `challenge` (where the operator
+    asks for it) says whether whoever answers at a URL gives a token back."""
 
     def __init__(
-        self, services: Services, engine: Engine, tasks: Tasks, cursors: Cursors, judge: Callable[[str], None]
+        self,
+        services: Services,
+        engine: Engine,
+        tasks: Tasks,
+        cursors: Cursors,
+        judge: Callable[[str], None],
+        challenge: Proof | None = None,
     ) -> None:
         self._services = services
         self._engine = engine
         self._tasks = tasks
         self._cursors = cursors
         self._judge = judge
+        self._challenge = challenge
+        self._proven: dict[tuple[str, str, str], int] = {}
 
     def check(self, entry: Registered, config: PushConfig | None = None) -> None:
         if not entry.pushes:
@@ -38,6 +53,24 @@ class Pushes:
             )
         if config is not None:
             self._judge(config.url)
+
+    async def prove(self, url: str, ticket: Ticket) -> None:
+        """Where the operator asks for it: no event goes to a URL whose owner did not agree. Raises INVALID_PARAMS."""
+        if self._challenge is None:
+            return
+        now, key = self._services.now(), (ticket.principal.tenant, ticket.principal.owner, url)
+        if now - self._proven.get(key, -PROVEN_MS) < PROVEN_MS:
+            return
+        try:
+            agreed = await self._challenge(url, self._services.new_id())
+        except GatewayError as error:
+            raise invalid("url", f"did not answer the ownership challenge: {error.message}") from error
+        if not agreed:
+            raise invalid("url", "did not give the validationToken of the ownership challenge back as its whole answer")
+        self._proven.pop(key, None)
+        self._proven[key] = now
+        if len(self._proven) > MAX_PROVEN:
+            del self._proven[next(iter(self._proven))]
 
     def named(self, config: PushConfig) -> PushConfig:
         """With an id: the caller's, or one of ours."""
@@ -53,6 +86,7 @@ class Pushes:
             raise GatewayError(
                 Reason.INVALID_PARAMS, f"A task has at most {MAX_CONFIGS} push configurations; delete one first"
             )
+        await self.prove(config.url, ticket)
         await self._services.store.commit(PutPushConfig(row.tenant, config))
         turn = self._engine.turn(row.tenant, row.id)
         if turn is not None:
