@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import httpx2
 import uvicorn
 from a2a.compat.v0_3.conversions import to_compat_agent_card
@@ -22,7 +23,12 @@ from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes, create_rest_routes
-from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
+from a2a.server.tasks import (
+    BasePushNotificationSender,
+    InMemoryPushNotificationConfigStore,
+    InMemoryTaskStore,
+    TaskUpdater,
+)
 from a2a.types.a2a_pb2 import (
     AgentCapabilities,
     AgentCard,
@@ -276,10 +282,13 @@ class Player(AgentExecutor):
 class Sdk:
     url: str
     player: Player
+    webhooks: InMemoryPushNotificationConfigStore
 
 
 @asynccontextmanager
-async def sdk(binding: str = "JSONRPC", version: str = "1.0", *, streaming: bool = True) -> AsyncIterator[Sdk]:
+async def sdk(
+    binding: str = "JSONRPC", version: str = "1.0", *, streaming: bool = True, pushes: bool = False
+) -> AsyncIterator[Sdk]:
     """a2a-sdk's own server with `binding` alone on its card; in 0.3, with a card of 0.3 and nothing else in it."""
     listener = listen("127.0.0.1", 0)
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -288,13 +297,21 @@ async def sdk(binding: str = "JSONRPC", version: str = "1.0", *, streaming: bool
         description="An agent on a2a-sdk.",
         version="1.0.0",
         supported_interfaces=[AgentInterface(url=f"{base}/", protocol_binding=binding, protocol_version=version)],
-        capabilities=AgentCapabilities(streaming=streaming),
+        capabilities=AgentCapabilities(streaming=streaming, push_notifications=pushes),
         default_input_modes=["text/plain"],
         default_output_modes=["text/plain"],
         skills=[AgentSkill(id="play", name="Play", description="Plays.", tags=["test"])],
     )
     player = Player()
-    handler = DefaultRequestHandler(agent_executor=player, task_store=InMemoryTaskStore(), agent_card=described)
+    configs, caller = InMemoryPushNotificationConfigStore(), httpx.AsyncClient(trust_env=False)
+    sender = BasePushNotificationSender(caller, configs)
+    handler = DefaultRequestHandler(
+        agent_executor=player,
+        task_store=InMemoryTaskStore(),
+        agent_card=described,
+        push_config_store=configs if pushes else None,
+        push_sender=sender if pushes else None,
+    )
     older = version == "0.3"
     routes: list[BaseRoute] = [_older_card(described)] if older else [*create_agent_card_routes(described)]
     if binding == "JSONRPC":
@@ -313,10 +330,11 @@ async def sdk(binding: str = "JSONRPC", version: str = "1.0", *, streaming: bool
             return server.started
 
         await until(started)
-        yield Sdk(base, player)
+        yield Sdk(base, player, configs)
     finally:
         player.go.set()
         await handler.aclose()
+        await caller.aclose()
         server.should_exit = True
         await asyncio.wait_for(serving, BOUND)
         listener.close()

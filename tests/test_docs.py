@@ -233,13 +233,15 @@ def _rest() -> Starlette:
     from gateway.server.cards import Cards
     from gateway.server.oauth.endpoints import Endpoints
     from gateway.server.protected_resources import ProtectedResources
+    from gateway.server.webhooks import routes as webhooks
 
     unused = object()
     cards = Cards(unused, unused, public_url="http://x", default_agent=None, anonymous=False)  # type: ignore[arg-type]
     admin = Admin(unused, unused, cards)  # type: ignore[arg-type]
     resources = ProtectedResources("http://x", (), ())
     oauth = Endpoints(unused, unused, unused)  # type: ignore[arg-type]
-    parts = (cards.routes(), admin.routes(), ops.routes(lambda: None), resources.routes(), oauth.routes())
+    outside = (*webhooks(lambda: b"", unused), *ops.routes(lambda: None))  # type: ignore[arg-type]
+    parts = (cards.routes(), admin.routes(), outside, resources.routes(), oauth.routes())
     return Starlette(routes=[route for routes in parts for route in routes])
 
 

@@ -20,6 +20,7 @@ from gateway.config.sections import (
     Introspection,
     Issuer,
     PolicySettings,
+    Push,
     Server,
     Store,
     Tls,
@@ -53,6 +54,7 @@ _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "grants": (GrantEntry,),
     "auth": (Auth, Issuer, Introspection, AuthorizationServer),
     "policy": (PolicySettings,),
+    "push": (Push,),
     "store": (Store,),
     "egress": (Egress,),
 }

@@ -18,9 +18,8 @@ from gateway.model.principal import Kind
 from gateway.model.push import PushConfig
 
 MAX_CONFIGS = 16  # per task: each multiplies the outbox
-# A webhook that has shown once that it is its maker's is believed so long, and so many of them are remembered.
-PROVEN_MS = 3_600_000
-MAX_PROVEN = 4096
+PROVEN_MS = 3_600_000  # how long a webhook is believed that has shown once that it is its maker's
+MAX_PROVEN = 4096  # such webhooks that are remembered; the others are asked once more
 
 Proof: TypeAlias = Callable[[str, str], Awaitable[bool]]
 

@@ -67,7 +67,8 @@ class Hosts:
         elif alive is False:
             known.failures += 1
             if known.failing:
-                known.until = self._now() + 1000 * PAUSES[min(known.failures - MAX_FAILURES, len(PAUSES) - 1)]
+                pause = PAUSES[min(known.failures - MAX_FAILURES, len(PAUSES) - 1)]
+                known.until = self._now() + round(1000 * pause)
         if not known.in_hand and not known.failures:
             del self._hosts[host]
         elif len(self._hosts) > MAX_HOSTS:
