@@ -128,7 +128,10 @@ def _said(id: str) -> Message:
 
 def _entry(phase: str, outcome: str, task_id: str | None = None) -> AuditEntry:
     who, what, id, allowed = OWNER, "SendMessage", "0" * 32, Verdict.PASS
-    return AuditEntry(AT, "ab" * 32, None, outcome, phase, who, id, "allow", AGENT, task_id, TENANT, what, allowed)
+    return AuditEntry(
+        AT, outcome, phase, who, id, "allow", AGENT, TENANT, what, allowed, task_id, "ab" * 32, 120,
+        correlation=id, upstream_hash="cd" * 32,
+    )  # fmt: skip
 
 
 def _task(message_id: str, task_id: str) -> Task:

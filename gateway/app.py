@@ -69,8 +69,9 @@ from gateway.server.mcp.seal import Seal
 from gateway.server.webhooks import RING
 from gateway.server.webhooks import routes as webhook_routes
 from gateway.stores.memory import MemoryStore
+from gateway.stores.notary import Notary
 from gateway.stores.problems import StoreProblem
-from gateway.stores.sqlite import open_sqlite
+from gateway.stores.sqlite import SqliteStore, open_sqlite
 from gateway.upstream.address import EgressRules, on_this_machine
 from gateway.upstream.cards import CardFetcher
 from gateway.upstream.directory import RemoteDirectory
@@ -143,6 +144,7 @@ class App:
         self.registry = Registry(store, RemoteDirectory(self.egress, fetcher, bells, updates), now)
         self.engine = Engine(self.services)
         self.recovery = Recovery(self.services, self.registry, self.engine)
+        self.notary = _notary(settings, store, now)
         self.keys = KeyRing(store, now, token)
         self.trust = _trust(settings, self.egress, store, now)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
@@ -199,6 +201,8 @@ class App:
         )
 
     async def start(self) -> None:
+        if self.notary is not None:
+            await self.notary.start()
         await self.keys.start()
         if self.trust is not None and self.trust.clients is not None:
             await self.trust.clients.start()
@@ -232,6 +236,8 @@ class App:
         await self.push.aclose()
         await self.tools.aclose()
         await self.registry.aclose()
+        if self.notary is not None:
+            await self.notary.aclose()
         await self.store.aclose()
         if self.trust is not None:
             await self.trust.tokens.aclose()
@@ -393,6 +399,13 @@ async def _store(settings: Settings, node: str) -> Store:
     if settings.store == "memory:":
         return MemoryStore(now=_now, node=node)
     return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=node)
+
+
+def _notary(settings: Settings, store: Store, now: Callable[[], int]) -> Notary | None:
+    """Who signs the audit log, where it is kept."""
+    if not isinstance(store, SqliteStore):
+        return None
+    return Notary(store, settings.data / "audit", urlsplit(settings.public_url).hostname or "gateway", now)
 
 
 def _trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], int]) -> Trust | None:

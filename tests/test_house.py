@@ -28,7 +28,8 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.logs": frozenset(),
     "gateway.dialects": frozenset({"gateway.model"}),
     "gateway.core": frozenset({"gateway.model"}),
-    "gateway.stores": frozenset({"gateway.model"}),
+    "gateway.verifier": frozenset(),  # one file, for people who have nothing else of ours
+    "gateway.stores": frozenset({"gateway.model", "gateway.verifier"}),
     "gateway.upstream": frozenset({"gateway.model", "gateway.dialects"}),
     "gateway.server": frozenset({"gateway.model", "gateway.dialects", "gateway.core"}),
     "gateway.identity": frozenset(
@@ -49,7 +50,7 @@ LAYERS: dict[str, frozenset[str]] = {
             )
         }
     ),
-    "gateway.cli": frozenset({"gateway.app", "gateway.config", "gateway.model"}),
+    "gateway.cli": frozenset({"gateway.app", "gateway.config", "gateway.model", "gateway.verifier"}),
     "gateway.__main__": frozenset({"gateway.cli"}),
     "gateway": frozenset(),
     "agents": frozenset({"gateway.model"}),
@@ -93,12 +94,19 @@ ROOMS: dict[str, frozenset[str]] = {
     "ctypes": frozenset({"gateway.upstream.watchdog"}),
     "importlib": frozenset({"gateway.upstream.local", "gateway.cli", "gateway.tooling"}),  # the last: our own version
     # Secrets.
-    "cryptography": frozenset({"gateway.server.mcp.seal", "gateway.upstream.oauth.vault"}),
+    "cryptography": frozenset(
+        {
+            "gateway.server.mcp.seal",
+            "gateway.upstream.oauth.vault",
+            "gateway.stores.signingkeys",
+            "gateway.verifier",
+        }
+    ),
     # Formats and data.
     "orjson": frozenset({"gateway.dialects", "gateway.server", "gateway.stores", "gateway.upstream"}),
-    "json": frozenset({"gateway.cli", "gateway.config.reference", "gateway.model.tool"}),
+    "json": frozenset({"gateway.cli", "gateway.config.reference", "gateway.model.tool", "gateway.verifier"}),
     "yaml": frozenset({"gateway.config.source"}),
-    "sqlite3": frozenset({"gateway.stores", "agents.librarian"}),
+    "sqlite3": frozenset({"gateway.stores", "gateway.verifier", "gateway.cli.auditfile", "agents.librarian"}),
     "authlib": frozenset(
         {
             "gateway.server.oauth.authorization_server",
@@ -121,6 +129,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "gateway.cli.follow",
             "gateway.cli.redirect",
             "gateway.upstream.watchdog",
+            "gateway.verifier",
             "agents.librarian",
         }
     ),
@@ -143,6 +152,8 @@ JSON_IN: dict[str, str] = {
     "gateway.stores.pins": "rows that we wrote",
     "gateway.stores.changes": "rows that we wrote",
     "gateway.core.registry": "a card as it stands in our own store; it came in through the one reader",
+    "gateway.verifier": "what a log, an export or a proof claims; hashes and signatures decide whether it counts",
+    "gateway.cli.auditformats": "rows that we wrote",
     "gateway.cli.client": "the gateway's own answers, on the caller's machine",
     "gateway.cli.policy": "the value of --with, typed by the person who asks",
     "gateway.cli.send": "the value of --data, typed by the person who sends it",
@@ -160,6 +171,8 @@ USES: dict[str, dict[str, str]] = {
         "gateway.tooling": "states and pauses of tool servers, given in",
         "gateway.server.mcp.seal": "a nonce that repeats would give the key away; nobody else may make it",
         "gateway.upstream.oauth.vault": "the same, and the key itself",
+        "gateway.stores.signingkeys": "the keys that sign the audit log",
+        "gateway.stores.sealing": "a log's name, once",
     },
     "datetime.datetime.now": {},
     "datetime.datetime.utcnow": {},
@@ -201,6 +214,7 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.upstream.oauth.token_endpoint", "authlib.integrations.httpx_client"): "at the first token",
     ("gateway.upstream.oauth.vault", "cryptography.exceptions"): "when there is a token to keep or to read",
     ("gateway.upstream.oauth.vault", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
+    ("gateway.stores.notary", "gateway.stores.sealing"): "cryptography, at the first checkpoint",
     ("gateway.cli.grammar", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
 }
 

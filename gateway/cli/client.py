@@ -79,6 +79,11 @@ class Gateway:
         """The events of a task, whoever owns it; the first one is the task as it stands."""
         return self._stream("GET", _path(("admin", "tasks", task_id), "watch"))
 
+    def audit(self, **query: str | int | None) -> Events:
+        """The newest entries of the audit log, then each as it is written."""
+        path = _path(("admin", "audit"), "watch")
+        return self._stream("GET", path, params={k: v for k, v in query.items() if v is not None})
+
     # A2A
 
     def call(self, agent: str, method: str, params: Json) -> Json:

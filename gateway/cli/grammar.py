@@ -14,6 +14,8 @@ STATES = (
     "submitted", "working", "input-required", "auth-required", "completed", "failed", "canceled", "rejected",
 )  # fmt: skip
 
+EXPORTS = ("jsonl", "ocsf", "cloudevents", "otlp")
+
 CLIENTS = ("claude-code", "cursor", "vscode", "inspector")
 
 ENVIRONMENT = {
@@ -236,10 +238,57 @@ def program() -> Parser:
     for verb in (waiting, dead, replay):
         _json(verb)
 
-    for noun in (tasks, agents, keys, tools, clients, policy, push):
+    audit = _audit_commands(top)
+    for noun in (tasks, agents, keys, tools, clients, policy, push, audit):
         for verb in noun.subcommands.values():
             _data_folder(verb)
     return top
+
+
+def _audit_commands(top: Parser) -> Parser:
+    audit = top.command("audit", "Read, verify and export the audit log.")
+    tail = audit.command("tail", "Show the newest entries, and follow what comes.", "audit:tail")
+    tail.add_argument("-n", dest="limit", type=_count, default=20, metavar="N", help="So many first. Default: 20.")
+    tail.add_argument("--follow", action="store_true", help="Go on until Ctrl-C.")
+    search = audit.command("search", "Find entries, the newest first.", "audit:search")
+    search.add_argument("--limit", type=_count, default=50, metavar="N", help="At most so many. Default: 50.")
+    search.add_argument("--before", metavar="INDEX", help="Only entries before this one.")
+    search.add_argument("--since", metavar="TIME", help="Only entries from then on, as 2026-11-21T08:00:00Z.")
+    search.add_argument("--until", metavar="TIME", help="Only entries from before then.")
+    for verb in (tail, search):
+        verb.add_argument("--actor", metavar="ID", help="Who asked, or on whose behalf: key:ann, agent:echo.")
+        verb.add_argument("--action", metavar="VERB", help="What was asked for: SendMessage, tools/call, AddKey.")
+        verb.add_argument("--object", metavar="ID", help="On what: an agent's id, SERVER/TOOL, gateway.")
+        verb.add_argument("--outcome", metavar="WORD", help="How it ended: ok, COMPLETED, FAILED, NOT_FOUND.")
+        verb.add_argument("--effect", metavar="VERDICT", help="The decision: PASS, FLAG, BLOCK, ESCALATE, HALT.")
+        verb.add_argument("--rule", metavar="NAME", help="By which rule.")
+        verb.add_argument("--task", metavar="ID", help="About this task.")
+        verb.add_argument("--request", metavar="ID", help="Of this request.")
+        verb.add_argument("--correlation", metavar="ID", help="What came of this request, however far.")
+    one = audit.command("show", "Show an entry, or all entries of a request, in full.", "audit:show_entry")
+    one.add_argument("id", metavar="ID", help="An entry's index or a request's id, as the lists show them.")
+    verify = audit.command("verify", "Prove that the log is as it was written, without a gateway.", "auditfile:verify")
+    verify.add_argument("file", nargs="?", type=Path, metavar="FILE", help="A database, an export or a proof file.")
+    verify.add_argument("--since", type=Path, metavar="FILE", help="Checkpoints that were seen before.")
+    prove = audit.command("prove", "Write a file that proves one entry to anybody.", "auditfile:prove")
+    prove.add_argument("index", type=int, metavar="INDEX", help="The entry.")
+    prove.add_argument("--out", type=Path, metavar="FILE", help="Where to. Default: entry-INDEX.tlog-proof here.")
+    export = audit.command("export", "Write the log to standard output, for others to keep.", "auditfile:export")
+    export.add_argument(
+        "--format",
+        choices=EXPORTS,
+        default="jsonl",
+        metavar="NAME",
+        help="One of " + ", ".join(EXPORTS) + ". Default: jsonl, which can be verified.",
+    )
+    export.add_argument("--after", type=int, metavar="INDEX", help="Only entries after this one; not for jsonl.")
+    for verb in (prove, export):
+        verb.add_argument("--file", type=Path, metavar="FILE", help="The database. Default: DATA/gateway.db.")
+    for verb in (verify, prove):
+        verb.add_argument("--keys", type=Path, metavar="FILE", help="Keys or a policy. Default: DATA/audit/keys.")
+    for verb in (tail, search, one, verify):
+        _json(verb)
+    return audit
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

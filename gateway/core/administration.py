@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.core.audit import Ticket
 from gateway.core.clients import Clients, NewClient
@@ -13,6 +14,7 @@ from gateway.model.call import (
     AddAgent,
     AddClient,
     AddKey,
+    Call,
     ListAgents,
     ListClients,
     ListKeys,
@@ -68,8 +70,45 @@ class Administration:
     async def revoke_client(self, call: RevokeClient, ticket: Ticket, entry: None) -> None:
         await self._server().revoke(call.id)
 
+    def standing(self, call: Call) -> list[dict[str, Any]] | None:
+        """What a call is about, as it stands: for the audit log, without secrets. None for calls of other kinds."""
+        look = _STANDING.get(type(call))
+        return None if look is None else look(self, call)
+
+    def keys_of(self, wanted: Callable[[KeyRecord], bool]) -> list[dict[str, Any]]:
+        return [
+            {"created": key.created, "id": key.id, "name": key.name, "revoked": key.revoked}
+            for key in self._keys.all()
+            if wanted(key)
+        ]
+
+    def agents_of(self, wanted: Callable[[Registered], bool]) -> list[dict[str, Any]]:
+        return [
+            {"card": entry.card_hash, "cardUrl": entry.card_url, "id": entry.id, "trusted": entry.trusted}
+            for entry in self._registry.all()
+            if wanted(entry)
+        ]
+
+    def clients_of(self, id: str) -> list[dict[str, Any]]:
+        every = () if self._clients is None else self._clients.all()
+        return [
+            {"created": client.created, "id": client.id, "revoked": client.revoked, "scopes": list(client.scopes)}
+            for client in every
+            if client.id == id
+        ]
+
     def _server(self) -> Clients:
         if self._clients is None:
             message = "This gateway gives out no tokens; auth.authorization_server in its file would let it"
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, message)
         return self._clients
+
+
+_STANDING: dict[type[Any], Callable[[Administration, Any], list[dict[str, Any]]]] = {
+    AddAgent: lambda all, call: all.agents_of(lambda entry: entry.card_url == call.card_url),
+    RemoveAgent: lambda all, call: all.agents_of(lambda entry: entry.id == call.id),
+    AddKey: lambda all, call: all.keys_of(lambda key: key.name == call.name),
+    RevokeKey: lambda all, call: all.keys_of(lambda key: key.id == call.id),
+    AddClient: lambda all, call: all.clients_of(call.id),
+    RevokeClient: lambda all, call: all.clients_of(call.id),
+}

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import field
+from typing import Any, NamedTuple
 
 from gateway.model.audit import AuditEntry, Decision
+from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import Store
 from gateway.model.principal import Principal
 from gateway.model.value import value
 
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+
+class Cause(NamedTuple):
+    """The request that a call comes from, and the one at the outer end of that chain."""
+
+    correlation: str
+    request_id: str
+
+
+# They follow the work into the tasks that it starts, which no argument could without going through every signature.
+_cause: ContextVar[Cause | None] = ContextVar("cause", default=None)
+_trace: ContextVar[str | None] = ContextVar("trace", default=None)
+
+
+def traced(traceparent: bytes | None) -> None:
+    """What is done from here on belongs to the caller's trace (W3C Trace Context), if the header is one."""
+    found = None if traceparent is None else _TRACEPARENT.fullmatch(traceparent)
+    _trace.set(None if found is None else found[1].decode())
+
 
 @value
 class Ticket:
-    """One admitted (or refused) call on its way through the core: who, what, on what, and what policy said."""
+    """One admitted (or refused) call on its way through the core: who, what, on what, and what policy said.
+
+    `digest` and `length` are of what was asked; `upstream_hash` of the card or definition that the caller relied on.
+    """
 
     principal: Principal
     verb: str
@@ -20,32 +49,62 @@ class Ticket:
     decision: Decision
     request_id: str
     digest: str | None = None
+    length: int | None = None
+    upstream_hash: str | None = None
+    cause: Cause | None = field(default_factory=_cause.get)
+    trace: str | None = field(default_factory=_trace.get)
 
     def intent(self, at: int, task_id: str | None = None) -> AuditEntry:
         """Written before anything leaves the gateway on behalf of this call."""
-        return self._entry(at, "intent", "begun", task_id)
+        return self._entry(at, "begun", "intent", task_id)
 
-    def outcome(self, at: int, outcome: str, task_id: str | None = None) -> AuditEntry:
-        """How it ended: a task state, `reply`, `ok`, or the reason of an error."""
-        return self._entry(at, "outcome", outcome, task_id)
+    def outcome(
+        self, at: int, outcome: str, task_id: str | None = None, *, change: dict[str, Any] | None = None
+    ) -> AuditEntry:
+        """How it ended: a task state, `reply`, `ok`, or the reason of an error. `change`: what an operator changed."""
+        return self._entry(at, outcome, "outcome", task_id, change)
 
-    def _entry(self, at: int, phase: str, outcome: str, task_id: str | None) -> AuditEntry:
-        who = self.principal
+    @contextmanager
+    def causing(self) -> Iterator[None]:
+        """Calls that are made inside come from this one."""
+        correlation = self.cause.correlation if self.cause is not None else self.request_id
+        token = _cause.set(Cause(correlation, self.request_id))
+        try:
+            yield
+        finally:
+            _cause.reset(token)
+
+    def _entry(
+        self, at: int, outcome: str, phase: str, task_id: str | None, change: dict[str, Any] | None = None
+    ) -> AuditEntry:
+        who, decision, cause = self.principal, self.decision, self.cause
         return AuditEntry(
             at,
-            self.digest,
-            who.on_behalf_of.id if who.on_behalf_of else None,
             outcome,
             phase,
             who.id,
             self.request_id,
-            self.decision.rule,
+            decision.rule,
             self.target,
-            task_id,
             who.tenant,
             self.verb,
-            self.decision.verdict,
+            decision.verdict,
+            task_id,
+            self.digest,
+            self.length,
+            () if who.on_behalf_of is None else _chain(who.on_behalf_of),
+            self.request_id if cause is None else cause.correlation,
+            None if cause is None else cause.request_id,
+            self.trace,
+            decision.policy or None,
+            None if decision.allowed else decision.reason,
+            self.upstream_hash,
+            change,
         )
+
+
+def _chain(who: Principal) -> tuple[str, ...]:
+    return (who.id,) if who.on_behalf_of is None else (who.id, *_chain(who.on_behalf_of))
 
 
 class Recorder:
@@ -55,5 +114,16 @@ class Recorder:
         self._store = store
         self._now = now
 
+    async def begin(self, ticket: Ticket) -> None:
+        """Returns when the intent is durable."""
+        await self._store.commit(records=(ticket.intent(self._now()),))
+
+    async def end(self, ticket: Ticket, outcome: str, before: Any = None, after: Any = None) -> None:
+        """How it ended, and what was changed thereby."""
+        change = None if before == after else {"after": after, "before": before}
+        await self._store.commit(records=(ticket.outcome(self._now(), outcome, change=change),))
+
     def note(self, ticket: Ticket, outcome: str) -> None:
-        self._store.later(records=(ticket.outcome(self._now(), outcome),))
+        """Raises UNAVAILABLE when the entry cannot be written: what is not recorded does not happen."""
+        if not self._store.later(records=(ticket.outcome(self._now(), outcome),)):
+            raise GatewayError(Reason.UNAVAILABLE, "The audit log cannot be written now", retry_after=1.0)

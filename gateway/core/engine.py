@@ -346,7 +346,8 @@ class Engine:
         if turn.accept is not None:
             await turn.accept.made()
         try:
-            return await way(turn.ticket.principal.delegate(turn.entry.id), name, what)
+            with turn.ticket.causing():
+                return await way(turn.ticket.principal.delegate(turn.entry.id), name, what)
         except GatewayError:
             if self._refusing:
                 # Turned away because the gateway stops: that is not how this agent's work ends. It stops here too,

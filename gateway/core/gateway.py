@@ -6,6 +6,7 @@ decode into calls before and encode results after; nothing in this package knows
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -34,7 +35,7 @@ from gateway.core.turn import Services
 from gateway.core.watch import Watch
 from gateway.model import call as verbs
 from gateway.model import governance as governing
-from gateway.model.audit import Decision, Verdict
+from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Decision, Verdict
 from gateway.model.call import Call, FetchResult, GetExtendedCard, SendMessage, SubmitResult, SubscribeToTask
 from gateway.model.errors import Fault, GatewayError, Reason
 from gateway.model.message import Message
@@ -46,6 +47,8 @@ from gateway.model.toolcall import Listen, ToolCall, UseServer
 # Calls that name a task and no agent are judged by that task, once it is found.
 _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of the task")
 _INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
+# Verbs of calls that change what was set, and are recorded before they do.
+CHANGING = ("Add", "Approve", "Create", "Delete", "Invite", "Put", "Remove", "Revoke", "Rotate", "Set")
 MAX_HOPS = 8  # agents that ask agents: deeper than this is a loop in all likelihood
 
 UseCase = Callable[[Any, Ticket, Any], Awaitable[Any]]
@@ -71,21 +74,25 @@ class Gateway:
         self.tools = tools
         self.tasks = Tasks(services, registry, engine, cursors)
         self._new_id = services.new_id
+        self._store = services.store
+        self.draining = asyncio.Event()
         self._policy = policy
         self._recorder = Recorder(services.store, services.now)
         pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook, prove_webhook)
         engine.front = self
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder)
         self._results = Results(services, engine, self.tasks, policy)
+        self._administration = Administration(registry, keys, clients)
         self._uses = _uses(
             self._messages,
             self.tasks,
             pushes,
             letters,
             self._results,
-            Administration(registry, keys, clients),
+            self._administration,
             governance or Governance(policy, registry, tools.servers),
         )
+        self._uses[verbs.ReadAudit] = self._read_audit
 
     async def handle(self, call: Call | ToolCall, who: Principal) -> Any:
         """The result of one call; its type follows from the call's (see the use cases).
@@ -100,12 +107,26 @@ class Gateway:
         use = self._uses[type(call)]
         if isinstance(call, SendMessage):
             return await use(call, ticket, entry)  # its engine records how a message ends
+        if call.verb.startswith(CHANGING):
+            return await self._change(call, ticket, entry)
         try:
             result = await use(call, ticket, entry)
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
         self._recorder.note(ticket, "ok")
+        return result
+
+    async def _change(self, call: Call, ticket: Ticket, entry: Registered | None) -> Any:
+        """A call that changes what the operator or a task's owner has set: nothing changes before it is recorded."""
+        before = self._administration.standing(call)
+        await self._recorder.begin(ticket)
+        try:
+            result = await self._uses[type(call)](call, ticket, entry)
+        except GatewayError as error:
+            await self._recorder.end(ticket, error.reason)
+            raise
+        await self._recorder.end(ticket, "ok", before, self._administration.standing(call))
         return result
 
     async def open(self, call: SendMessage | SubscribeToTask, who: Principal) -> Watch:
@@ -128,6 +149,7 @@ class Gateway:
 
     async def drain(self, seconds: float) -> None:
         """Take nothing new, end what only waits, and give callers up to `seconds` for their answers."""
+        self.draining.set()
         self.tools.drain()
         self._results.drain()
         await self._messages.drain(seconds)
@@ -157,8 +179,9 @@ class Gateway:
             decision = self._policy.decide(who, call.verb, target, partial(spoken, call))
         else:
             decision = self._policy.decide(who, call.verb, target)
-        digest = call.digest.hex() if isinstance(call, SendMessage) else None
-        ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), digest)
+        digest, size = (call.digest.hex(), call.size) if isinstance(call, SendMessage) else (None, None)
+        card = None if entry is None else entry.card_hash
+        ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), digest, size, card)
         refusal = self._refusal(call, who, entry, decision)
         if refusal is not None:
             self._recorder.note(ticket, refusal.reason)
@@ -177,6 +200,20 @@ class Gateway:
             if (isinstance(call, SubscribeToTask) or getattr(call, "stream", False)) and not entry.streaming:
                 return GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent offers no streams; see its card")
         return None if decision.allowed else refused(decision, who, call.verb)
+
+    async def _read_audit(self, call: verbs.ReadAudit, ticket: Ticket, entry: None) -> AuditPage:
+        await self._store.commit()  # what was only to be written soon
+        return await self._store.search_audit(call.query)
+
+    # For whoever was let read the audit log and watches it now.
+
+    async def audit_end(self) -> int:
+        """The number of the newest entry."""
+        newest = await self._store.search_audit(AuditQuery(1))
+        return newest.entries[0][0] if newest.entries else 0
+
+    async def audit_after(self, number: int, limit: int) -> list[tuple[int, AuditEntry]]:
+        return await self._store.audit(number, limit)
 
     # The ways out of local agents: through this same door, one hop deeper.
 

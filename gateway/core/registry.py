@@ -7,6 +7,7 @@ later. An id that is in both places belongs to the configuration; the stored one
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
 import unicodedata
@@ -54,10 +55,18 @@ class Registered:
     failures: int = 0
     record: AgentRecord | None = None
     target: Target = field(init=False)
+    hashed: tuple[AgentCard | None, str | None] = (None, None)  # a card and its hash
     reachable: asyncio.Event = field(default_factory=asyncio.Event)  # set once there is an agent to run
 
     def __post_init__(self) -> None:
         self.target = Target(self.id, self.public, self.worker)
+
+    @property
+    def card_hash(self) -> str | None:
+        """SHA-256 (hex) of the card that is in force."""
+        if self.hashed[0] is not self.card and self.card is not None:
+            self.hashed = (self.card, hashlib.sha256(self.card.wire()).hexdigest())
+        return self.hashed[1]
 
     @property
     def streaming(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any, ClassVar, TypeAlias
 
+from gateway.model.audit import AuditQuery
 from gateway.model.governance import ExplainPolicy, ReloadPolicy, ShadePolicy, ShowPolicy
 from gateway.model.message import Message
 from gateway.model.push import PushConfig
@@ -21,7 +22,8 @@ from gateway.model.value import value
 class SendMessage:
     """Give a message to an agent (§3.1.1, §3.1.2).
 
-    `digest` is the SHA-256 of the `message` member as it was sent: equal digests mean the same message.
+    `digest` is the SHA-256 of the `message` member as it was sent (equal digests mean the same message), `size` its
+    bytes, both with sorted keys; 0 where nothing was sent.
     `always_deduplicate` is for dialects whose ids are idempotency keys by definition.
     """
 
@@ -38,6 +40,7 @@ class SendMessage:
     extensions: tuple[str, ...] = ()
     stream: bool = False
     always_deduplicate: bool = False
+    size: int = 0
 
 
 @value
@@ -150,6 +153,15 @@ class PullTasks:
 
 
 @value
+class ReadAudit:
+    """One page of the audit log, the newest entries first."""
+
+    verb: ClassVar[str] = "ReadAudit"
+    query: AuditQuery
+    agent: None = None
+
+
+@value
 class ListAgents:
     verb: ClassVar[str] = "ListAgents"
     agent: None = None
@@ -255,6 +267,7 @@ Call: TypeAlias = (
     | FetchResult
     | SubmitResult
     | PullTasks
+    | ReadAudit
     | ListAgents
     | AddAgent
     | RemoveAgent

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from gateway.model.agent import Agent, Upstream
-from gateway.model.audit import AuditEntry
+from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.card import AgentCard
 from gateway.model.clients import ClientStore
 from gateway.model.message import Message
@@ -372,8 +372,9 @@ class Store(Protocol):
         """Durable when awaited. Gives the holder if a `Reserve` found its key taken, else None."""
         ...
 
-    def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> None:
-        """Durable soon (≤ 5 ms, or with the next commit). Never raises; a failure is logged by the store."""
+    def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> bool:
+        """Durable soon (≤ 5 ms, or with the next commit). Never raises; a failure is logged by the store. False: it is
+        known already that nothing will be written."""
         ...
 
     async def task(
@@ -438,6 +439,10 @@ class Store(Protocol):
 
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
         """Audit records in the order in which they were written, those after index `after`."""
+        ...
+
+    async def search_audit(self, query: AuditQuery) -> AuditPage:
+        """One page of what matches, the newest first."""
         ...
 
     async def aclose(self) -> None:

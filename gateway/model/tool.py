@@ -82,8 +82,14 @@ class Definition:
 def digest(tree: Any) -> str:
     """SHA-256 (hex) of the canonical form: UTF-8 JSON with sorted keys and without spaces. Two trees that differ only
     in the order of their keys are the same definition."""
+    return measured(tree)[0]
+
+
+def measured(tree: Any) -> tuple[str, int]:
+    """The digest of a tree, and how many bytes its canonical form has."""
     text = json.dumps(tree, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    body = text.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(body).hexdigest(), len(body)
 
 
 @value

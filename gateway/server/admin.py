@@ -38,6 +38,7 @@ from gateway.model.errors import GatewayError, invalid
 from gateway.model.ports import KeyRecord, Record, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Task
+from gateway.server.admin_audit import AdminAudit
 from gateway.server.admin_json import json_answer, json_object, text
 from gateway.server.admin_policy import AdminPolicy
 from gateway.server.admin_push import AdminPush
@@ -58,6 +59,7 @@ class Admin:
         self._tools = AdminTools(gateway)
         self._policy = AdminPolicy(gateway)
         self._push = AdminPush(gateway)
+        self._audit = AdminAudit(gateway)
 
     def routes(self) -> list[Route]:
         return [
@@ -85,6 +87,9 @@ class Admin:
             Route("/admin/push/dead", self._guard(self._push.dead), methods=["GET"]),
             Route("/admin/push/dead:replay", self._guard(self._push.replay), methods=["POST"]),
             Route("/admin/push/dead/{id:int}:replay", self._guard(self._push.replay), methods=["POST"]),
+            Route("/admin/audit", self._guard(self._audit.page), methods=["GET"]),
+            Route("/admin/audit:watch", self._guard(self._audit.watch), methods=["GET"]),
+            Route("/admin/audit/{index}", self._guard(self._audit.entry), methods=["GET"]),
             Route("/admin/tasks", self._guard(self._tasks), methods=["GET"]),
             Route("/admin/tasks/{id}:cancel", self._guard(self._cancel), methods=["POST"]),
             Route("/admin/tasks/{id}:watch", self._guard(self._watch), methods=["GET"]),

@@ -28,5 +28,9 @@ def text(body: dict[str, Any], name: str, *, required: bool = True) -> Any:
     return value
 
 
+def json_bytes(value: Any) -> bytes:
+    return orjson.dumps(value)
+
+
 def json_answer(value: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, {"cache-control": "no-store"}, "application/json")
+    return Response(json_bytes(value), status, {"cache-control": "no-store"}, "application/json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
+from gateway.core.audit import traced
 from gateway.core.keys import PREFIX, KeyRing, fingerprint
 from gateway.dialects.oauth2.access_token import BAD_AUDIENCE, BadToken, Verified
 from gateway.dialects.oauth2.metadata import PROTECTED_RESOURCE
@@ -72,6 +73,7 @@ class Authenticator:
     async def principal(self, headers: dict[bytes, bytes], path: str = "/") -> Principal:
         """Who asks for `path`. Raises Challenged; UNAVAILABLE when an issuer cannot be reached. A credential that is
         wrong is never treated as none. Never waits for a key or for a token that was seen a moment ago."""
+        traced(headers.get(b"traceparent"))
         authorization = headers.get(b"authorization")
         if authorization is None:
             if self._anonymous:

@@ -1,18 +1,33 @@
 """The audit record: one row per transaction, one entry per line.
 
 The entries of a transaction are gathered in memory and become one row just before COMMIT: a statement and a cell
-for each of them would cost 6 µs a call. A line is the entry's canonical form, byte for byte.
+for each of them would cost 6 µs a call. A line is the entry's canonical form, byte for byte: it is what is hashed
+(`tree.py`), later and elsewhere, so that no caller waits for it.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import orjson
 
-from gateway.model.audit import AuditEntry, Verdict
+from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Verdict
 from gateway.stores.named_sql import SQL
+
+FORMAT = 1
+"""`v` of an entry. Those of the first releases have none."""
+
+# Entries that the tree has not taken yet are kept as they were written, not read back: what somebody changes in the
+# file meanwhile does not get signed. Beyond this many (it takes them every few seconds) memory would grow.
+MAX_FRESH = 65_536
+# Entries that one page of a search looks at: 30 to 60 ms of a reader.
+MAX_LOOK = 20_000
+
+Rows: TypeAlias = list[tuple[int, bytes]]
+"""The number of the first entry, and the lines."""
 
 
 class AuditLog:
@@ -24,6 +39,17 @@ class AuditLog:
         self._last: int = 0 if found is None else found[0]
         self._lines: list[bytes] = []
         self._ahead = self._last  # with what is not durable yet
+        self.began = self._last  # where this life of the process took over
+        self._row = b""
+        self._fresh: Rows | None = None  # None: read them from the file
+        self._taken = self._last
+        self.full: Callable[[], None] = _nothing  # called when the tree should take what is there
+        self.room = MAX_FRESH
+
+    @property
+    def last(self) -> int:
+        """The number of the newest entry that is durable; they count from one."""
+        return self._last
 
     def add(self, lines: Iterable[bytes]) -> None:
         """Entries (`line`) of a request that has succeeded."""
@@ -32,27 +58,134 @@ class AuditLog:
     def finish(self, cursor: sqlite3.Cursor) -> None:
         if self._lines:
             first, self._ahead = self._last + 1, self._last + len(self._lines)
-            cursor.execute(_APPEND, (self._ahead, first, b"\n".join(self._lines)))
+            self._row = b"\n".join(self._lines)
+            cursor.execute(_APPEND, (self._ahead, first, self._row))
 
     def durable(self) -> None:
-        self._last = self._ahead
-        self._lines.clear()
+        if self._lines:
+            if self._fresh is not None:
+                self._fresh.append((self._last + 1, self._row))
+                if self._ahead - self._taken > MAX_FRESH:
+                    self._fresh = None
+            self._last = self._ahead
+            self._lines.clear()
+            if self._last - self._taken >= self.room:
+                self.full()
 
     def undone(self) -> None:
         self._ahead = self._last
         self._lines.clear()
 
+    def take(self, room: int) -> Rows | None:
+        """What has become durable since the last time, and `full` is called again `room` entries from now. None: it is
+        in the file only."""
+        taken, self._fresh, self._taken, self.room = self._fresh, [], self._last, room
+        return taken
+
+
+def _nothing() -> None:
+    """Nobody makes a tree of what is written."""
+
 
 _APPEND = SQL["append_audit"]
 
 
+# Entries as bytes.
+
+
 def line(entry: AuditEntry) -> bytes:
-    """The canonical form: fields in alphabetical order, as the entry declares them; no line break, no layout."""
-    return orjson.dumps(entry)
+    """The canonical form (RFC 8785): keys in their order, nothing that is not there, no layout."""
+    tree: dict[str, Any] = {
+        "action": entry.verb,
+        "actor": _actor(entry.principal, entry.chain),
+        "at": entry.at,
+    }
+    if entry.cause is not None:
+        tree["cause"] = entry.cause
+    if entry.change is not None:
+        tree["change"] = orjson.Fragment(orjson.dumps(entry.change, option=orjson.OPT_SORT_KEYS))
+    if entry.correlation is not None:
+        tree["correlation"] = entry.correlation
+    tree["decision"] = _decision(entry.verdict, entry.policy, entry.reason, entry.rule)
+    tree["object"] = entry.target
+    tree["outcome"] = entry.outcome
+    tree["phase"] = entry.phase
+    request: dict[str, Any] = {}
+    if entry.digest is not None:
+        request["digest"] = entry.digest
+    request["id"] = entry.request_id
+    if entry.length is not None:
+        request["length"] = entry.length
+    tree["request"] = request
+    if entry.task_id is not None:
+        tree["task"] = entry.task_id
+    tree["tenant"] = entry.tenant
+    if entry.trace is not None:
+        tree["trace"] = entry.trace
+    if entry.upstream_hash is not None:
+        tree["upstream"] = {"hash": entry.upstream_hash}
+    tree["v"] = FORMAT
+    return orjson.dumps(tree)
+
+
+@lru_cache(maxsize=4096)
+def _actor(principal: str, chain: tuple[str, ...]) -> orjson.Fragment:
+    """Who: an access token's principal is `oauth:issuer#subject`."""
+    tree: dict[str, Any] = {"chain": list(chain)} if chain else {}
+    kind, _, name = principal.partition(":")
+    issuer, mark, _ = name.partition("#")
+    if kind == "oauth" and mark:
+        tree["iss"] = issuer
+    return orjson.Fragment(orjson.dumps({**tree, "sub": principal}))
+
+
+@lru_cache(maxsize=1024)
+def _decision(verdict: Verdict, policy: str | None, reason: str | None, rule: str) -> orjson.Fragment:
+    tree = {"effect": verdict.value, "policy": policy, "reason": reason, "rule": rule}
+    return orjson.Fragment(orjson.dumps({name: each for name, each in tree.items() if each is not None}))
+
+
+def entry_of(body: bytes) -> AuditEntry:
+    """The entry that a line holds."""
+    tree = orjson.loads(body)
+    if "v" not in tree:
+        return _first_format(tree)
+    actor, decision, request = tree["actor"], tree["decision"], tree["request"]
+    return AuditEntry(
+        at=tree["at"],
+        outcome=tree["outcome"],
+        phase=tree["phase"],
+        principal=actor["sub"],
+        request_id=request["id"],
+        rule=decision["rule"],
+        target=tree["object"],
+        tenant=tree["tenant"],
+        verb=tree["action"],
+        verdict=Verdict(decision["effect"]),
+        task_id=tree.get("task"),
+        digest=request.get("digest"),
+        length=request.get("length"),
+        chain=tuple(actor.get("chain", ())),
+        correlation=tree.get("correlation"),
+        cause=tree.get("cause"),
+        trace=tree.get("trace"),
+        policy=decision.get("policy"),
+        reason=decision.get("reason"),
+        upstream_hash=tree.get("upstream", {}).get("hash"),
+        change=tree.get("change"),
+    )
+
+
+def _first_format(tree: dict[str, Any]) -> AuditEntry:
+    behalf = tree.pop("on_behalf_of")
+    return AuditEntry(**{**tree, "verdict": Verdict(tree["verdict"])}, chain=() if behalf is None else (behalf,))
+
+
+# Reading.
 
 
 def read(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
-    return [(idx, _entry(body)) for idx, body in lines(db, after, limit)]
+    return [(idx, entry_of(body)) for idx, body in lines(db, after, limit)]
 
 
 def lines(db: sqlite3.Connection, after: int, limit: int) -> Iterator[tuple[int, bytes]]:
@@ -67,6 +200,30 @@ def lines(db: sqlite3.Connection, after: int, limit: int) -> Iterator[tuple[int,
                 yield idx, body
 
 
-def _entry(body: bytes) -> AuditEntry:
-    tree = orjson.loads(body)
-    return AuditEntry(**{**tree, "verdict": Verdict(tree["verdict"])})
+def rows_after(db: sqlite3.Connection, after: int, limit: int) -> Rows:
+    """At most `limit` rows behind entry `after`."""
+    return db.execute(SQL["audit"], (after, limit)).fetchall()
+
+
+def search(db: sqlite3.Connection, query: AuditQuery) -> AuditPage:
+    """One page: at most `query.limit` entries, fewer when many had to be looked at for them."""
+    needles = [orjson.dumps(word) for _, word in query.words() if word is not None]
+    before = query.before if query.before is not None else _EVER
+    found: list[tuple[int, AuditEntry]] = []
+    looked = 0
+    for first, bodies in db.execute(SQL["audit_backwards"], {"before": before}):
+        if all(needle in bodies for needle in needles):
+            for idx, body in reversed(list(enumerate(bodies.split(b"\n"), first))):
+                if idx < before and all(needle in body for needle in needles):
+                    entry = entry_of(body)
+                    if query.matches(entry):
+                        found.append((idx, entry))
+                        if len(found) == query.limit:
+                            return AuditPage(found, idx if idx > 1 else None)
+        looked += bodies.count(b"\n") + 1
+        if looked >= MAX_LOOK:
+            return AuditPage(found, first if first > 1 else None)
+    return AuditPage(found, None)
+
+
+_EVER = 2**63 - 1

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from gateway.model.audit import AuditEntry
+from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.ports import (
@@ -344,14 +344,15 @@ class MemoryStore(Store):
             raise
         return None
 
-    def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> None:
+    def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> bool:
         # Nothing in `commit` waits, so one step of the coroutine is all of it.
         try:
             self.commit(*changes, records=records).send(None)
         except StopIteration:
-            return
+            pass
         except Exception:
             log.exception("a change that nobody waits for was not written")
+        return not self._closed
 
     async def task(
         self, tenant: str, task_id: str, *, owner: str | None = None, agent: str | None = None
@@ -485,6 +486,13 @@ class MemoryStore(Store):
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
         page = self._tables.audit[max(after, 0) : max(after, 0) + limit]
         return list(enumerate(page, max(after, 0) + 1))
+
+    async def search_audit(self, query: AuditQuery) -> AuditPage:
+        numbered = list(enumerate(self._tables.audit, 1))
+        end = len(numbered) + 1 if query.before is None else query.before
+        found = [(idx, each) for idx, each in reversed(numbered) if idx < end and query.matches(each)]
+        more = found[query.limit - 1][0] if len(found) > query.limit else None
+        return AuditPage(found[: query.limit], more)
 
     async def aclose(self) -> None:
         self._closed = True

@@ -274,6 +274,28 @@ INSERT INTO audit (last_idx, first_idx, entries) VALUES (?, ?, ?);
 -- A page of the record, and the rest of the rows that it begins and ends in.
 SELECT first_idx, entries FROM audit WHERE last_idx > ? ORDER BY last_idx LIMIT ?;
 
+-- name: audit_backwards
+-- The same from its end, and the rest of the row that holds the entry to begin with.
+SELECT first_idx, entries FROM audit WHERE last_idx <= coalesce(
+    (SELECT last_idx FROM audit WHERE last_idx >= :before - 1 ORDER BY last_idx LIMIT 1), :before
+) ORDER BY last_idx DESC;
+
+-- name: put_tile
+-- Hashes of the tree; a tile grows until it is full.
+INSERT OR REPLACE INTO audit_tile (level, n, hashes) VALUES (?, ?, ?);
+
+-- name: tile
+-- Hashes of the tree.
+SELECT hashes FROM audit_tile WHERE level = ? AND n = ?;
+
+-- name: put_checkpoint
+-- A signed head; again, once a witness has cosigned it.
+INSERT OR REPLACE INTO audit_checkpoint (size, at, note) VALUES (?, ?, ?);
+
+-- name: last_checkpoint
+-- The newest head.
+SELECT size, note FROM audit_checkpoint WHERE size >= 0 ORDER BY size DESC LIMIT 1;
+
 -- name: audit_end
 -- The greatest index that was ever used.
 SELECT seq FROM sqlite_sequence WHERE name = 'audit';

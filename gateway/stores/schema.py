@@ -25,7 +25,7 @@ APPLICATION_ID = 0x41324147
 OLDEST_SQLITE = (3, 35, 0)
 
 MIGRATIONS = sorted(Path(__file__).with_name("migrations").glob("[0-9][0-9][0-9][0-9]_*.sql"))
-VERSION = len(MIGRATIONS)
+VERSION = int(MIGRATIONS[-1].name[:4])
 
 _WRITER = """
 PRAGMA synchronous = FULL;
@@ -117,7 +117,8 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
 
 def migrate(db: sqlite3.Connection) -> None:
     """Bring the schema up to date, all missing steps in one transaction."""
-    missing = MIGRATIONS[_pragma(db, "user_version") :]
+    found = _pragma(db, "user_version")
+    missing = [step for step in MIGRATIONS if int(step.name[:4]) > found]
     if not missing:
         return
     steps = "\n".join(step.read_text("utf-8") for step in missing)

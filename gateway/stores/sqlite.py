@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.model.audit import AuditEntry
+from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.ports import (
     NOBODY,
     AgentRecord,
@@ -85,7 +85,7 @@ class SqliteStore(Store):
         self._lock = lock
         self._transaction = transaction
         self._connection = connection
-        self._read = readers.run
+        self._read = self.read = readers.run
         self._readers = readers
         self._writer = Writer(connection, transaction)
         self._clients = SqliteClients(self._write, self._read)
@@ -94,8 +94,16 @@ class SqliteStore(Store):
     def clients(self) -> SqliteClients:
         return self._clients
 
+    # For whoever makes a tree of the audit log (notary.py).
+
+    @property
+    def audit_log(self) -> auditlog.AuditLog:
+        return self._transaction.audit
+
     def _write(self, work: Callable[[sqlite3.Cursor], Any]) -> asyncio.Future[Any]:
         return self._writer.submit(partial(work, self._transaction.cursor))
+
+    write = _write
 
     @property
     def trouble(self) -> str | None:
@@ -104,8 +112,8 @@ class SqliteStore(Store):
     def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> asyncio.Future[Reservation | None]:
         return self._writer.submit(partial(apply, self._transaction, changes, records))
 
-    def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> None:
-        self._writer.later(partial(apply, self._transaction, changes, records))
+    def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> bool:
+        return self._writer.later(partial(apply, self._transaction, changes, records))
 
     async def task(
         self, tenant: str, task_id: str, *, owner: str | None = None, agent: str | None = None
@@ -171,6 +179,9 @@ class SqliteStore(Store):
 
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
         return await self._read(auditlog.read, after, limit)
+
+    async def search_audit(self, query: AuditQuery) -> AuditPage:
+        return await self._read(auditlog.search, query)
 
     async def aclose(self) -> None:
         await self._writer.aclose()

@@ -90,14 +90,15 @@ class Writer:
         self._want()
         return future
 
-    def later(self, work: Work) -> None:
-        """`work` runs with the next transaction, soon. Failures go to the log."""
+    def later(self, work: Work) -> bool:
+        """`work` runs with the next transaction, soon. Failures go to the log; False: it is not even tried."""
         if self._refusal is not None or len(self._queue) >= QUEUE_LIMIT:
             log.error("not written: %s", self._refusal or "too much is waiting already")
-            return
+            return False
         self._queue.append(Request(work, None))
         if self._timer is None and not self._wanted:
             self._timer = self._loop.call_later(LATER_SECONDS, self._time_is_up)
+        return True
 
     async def aclose(self) -> None:
         """Write what waits, then end the thread. The connection stays open."""

@@ -76,7 +76,6 @@ def entry(request_id: str = "req-1", **fields: Any) -> AuditEntry:
         "at": NOW,
         "tenant": "t",
         "principal": "key:ann",
-        "on_behalf_of": None,
         "verb": "SendMessage",
         "target": "echo",
         "request_id": request_id,
@@ -687,7 +686,21 @@ class StoreContract:
         assert await store.pins() == [changed]
 
     async def test_audit_records_come_back_in_the_order_of_the_commits(self, store: Store) -> None:
-        full = entry("0", on_behalf_of="key:eve", verdict=Verdict.BLOCK, task_id="task-1", digest="ab" * 32)
+        full = entry(
+            "0",
+            chain=("agent:echo", "key:eve"),
+            verdict=Verdict.BLOCK,
+            reason="no rule allows this",
+            task_id="task-1",
+            digest="ab" * 32,
+            length=12,
+            correlation="0",
+            cause="c",
+            trace="1" * 32,
+            policy="p" * 64,
+            upstream_hash="h" * 64,
+            change={"after": [{"id": "k"}], "before": []},
+        )
         await store.commit(records=[full, entry("1")])
         await asyncio.gather(*(store.commit(records=[entry(str(n))]) for n in range(2, 10)))
         assert await written(store) == [str(n) for n in range(10)]

@@ -100,9 +100,9 @@ async def test_an_audit_entry_is_a_line_of_canonical_json(store: SqliteStore, db
     assert (
         body
         == (
-            '{"at":1764000000000,"digest":null,"on_behalf_of":null,"outcome":"ok","phase":"outcome",'
-            '"principal":"key:ann","request_id":"req-1","rule":"allow","target":"echo","task_id":"ü",'
-            '"tenant":"t","verb":"SendMessage","verdict":"PASS"}'
+            '{"action":"SendMessage","actor":{"sub":"key:ann"},"at":1764000000000,'
+            '"decision":{"effect":"PASS","rule":"allow"},"object":"echo","outcome":"ok","phase":"outcome",'
+            '"request":{"id":"req-1"},"task":"ü","tenant":"t","v":1}'
         ).encode()
     )
 

@@ -27,7 +27,7 @@ from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Principal
-from gateway.model.tool import Caller, Definition, Kind, PeerError, Tree, digest
+from gateway.model.tool import Caller, Definition, Kind, PeerError, Tree, measured
 from gateway.model.toolcall import UseServer
 from gateway.model.value import value
 
@@ -47,6 +47,7 @@ class Found:
     params: Tree
     rename: Callable[[str], str]
     who: Principal
+    hash: str | None = None  # of the definition that is in force
 
 
 class Requests:
@@ -125,10 +126,12 @@ class Requests:
                 f"{target.id} is {waiting.why} since it was approved; the operator can see and approve it with "
                 f"gateway tools approve {target.id}",
             )
-        return found, self._ticket(who, call, target.id, decision)
+        return found, self._ticket(who, call, target.id, decision, found.hash)
 
-    def _ticket(self, who: Principal, call: UseServer, target: str, decision: Decision) -> Ticket:
-        return Ticket(who, call.verb, target, decision, self._new_id(), digest(call.params))
+    def _ticket(
+        self, who: Principal, call: UseServer, target: str, decision: Decision, hash: str | None = None
+    ) -> Ticket:
+        return Ticket(who, call.verb, target, decision, self._new_id(), *measured(call.params), upstream_hash=hash)
 
     def _note(self, who: Principal, call: UseServer, target: str, decision: Decision, outcome: str) -> None:
         self._recorder.note(self._ticket(who, call, target, decision), outcome)
@@ -153,9 +156,11 @@ class Requests:
         if address is None:
             return None
         served, key = address
-        if served.find(kind, key) is None and not any(each.definition.key == key for each in served.waiting):
+        definition = served.find(kind, key)
+        if definition is None and not any(each.definition.key == key for each in served.waiting):
             return None
-        return Found(served, verb, key, {**params, "name": key}, _renaming(mount, served), who)
+        hash = None if definition is None else definition.hash
+        return Found(served, verb, key, {**params, "name": key}, _renaming(mount, served), who, hash)
 
     def _address(self, mount: Mount | None, kind: Kind, name: str) -> tuple[Served, str] | None:
         if mount is None:

@@ -23,7 +23,7 @@ from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Principal
-from gateway.model.tool import TASK_ENDS, Caller, PeerError, Tree, digest
+from gateway.model.tool import TASK_ENDS, Caller, PeerError, Tree, measured
 from gateway.model.toolcall import UseTask
 from gateway.model.value import value
 
@@ -151,7 +151,7 @@ class McpTasks:
         return held, self._ticket(who, call, target.id, self._policy.presumed(who, verb, target))
 
     def _ticket(self, who: Principal, call: UseTask, target: str, decision: Decision) -> Ticket:
-        return Ticket(who, call.verb, target, decision, self._new_id(), digest(call.params))
+        return Ticket(who, call.verb, target, decision, self._new_id(), *measured(call.params))
 
 
 _RESULT = frozenset({"resultType", "_meta"})  # of an answer, and no part of a notification's parameters

@@ -179,15 +179,16 @@ class Tools:
                 tuple(served.health() for served in self.servers.all()),
                 {mount.id: self.views.collisions(mount) for mount in self.views.mounts.values()},
             )
+        await self._recorder.begin(ticket)
         try:
             if isinstance(call, LoginCall):
                 done: Any = await self._logins.handle(call)
             else:
                 done = await (self.servers.approve(call.address) if isinstance(call, ApproveTools) else self._reload())
         except GatewayError as error:
-            self._recorder.note(ticket, error.reason)
+            await self._recorder.end(ticket, error.reason)
             raise
-        self._recorder.note(ticket, "ok")
+        await self._recorder.end(ticket, "ok")
         return done
 
     async def _reload(self) -> list[str]:

@@ -133,10 +133,12 @@ def _send(agent: str, params: Params, extensions: tuple[str, ...], *, stream: bo
         _check_push(push, _IN_MESSAGE)
         if push.task_id:
             raise invalid(f"{_IN_MESSAGE}taskId", "must be empty: the task is made by this call")
+    said = canonical(params["message"])
     return SendMessage(
         agent=agent,
         message=request.message,
-        digest=digest(params["message"]),
+        digest=hashlib.sha256(said).digest(),
+        size=len(said),
         return_immediately=bool(configuration.return_immediately),
         history_length=configuration.history_length,
         accepted_output_modes=configuration.accepted_output_modes or (),
@@ -240,7 +242,11 @@ def decode(method: str, params: Params, agent: str, extensions: tuple[str, ...] 
 
 def digest(message: Any) -> bytes:
     """SHA-256 of the `message` member alone, whatever the order of its keys."""
-    return hashlib.sha256(orjson.dumps(message, option=orjson.OPT_SORT_KEYS)).digest()
+    return hashlib.sha256(canonical(message)).digest()
+
+
+def canonical(message: Any) -> bytes:
+    return orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
 
 
 def violations(error: ValidationError) -> tuple[Violation, ...]:

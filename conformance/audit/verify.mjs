@@ -1,0 +1,135 @@
+// Verifies an export of the gateway's audit log, or one of its proof files, in another language than the gateway's:
+//
+//     node verify.mjs log.jsonl keys          node verify.mjs entry-7.tlog-proof keys
+//
+// Written from RFC 6962 and c2sp.org (signed-note, tlog-checkpoint, tlog-cosignature, tlog-proof), with Node's standard
+// library only. Exits with 0 ok, 1 tampered, 3 key. ML-DSA-44 is checked where Node's OpenSSL has it (3.5 or later);
+// the last line says so.
+
+import { createHash, createPublicKey, verify } from "node:crypto";
+import { readFileSync } from "node:fs";
+
+const [file, keyFile] = process.argv.slice(2);
+const sha = (...parts) => parts.reduce((hash, part) => hash.update(part), createHash("sha256")).digest();
+const leafHash = (entry) => sha(Buffer.of(0), entry);
+const nodeHash = (left, right) => sha(Buffer.of(1), left, right);
+const end = (code, sentence) => { console.log(sentence); process.exit(code); };
+const tampered = (sentence) => end(1, sentence);
+
+// Keys: name+id+base64(type || key).
+const PREFIX = {
+  1: Buffer.from("302a300506032b6570032100", "hex"), // SubjectPublicKeyInfo of Ed25519
+  6: Buffer.from("30820532300b06096086480165030403110382052100", "hex"), // and of ML-DSA-44
+};
+const keys = readFileSync(keyFile, "utf8").split("\n").filter((line) => line && !line.startsWith("#")).map((line) => {
+  const [name, id, material] = line.replace(/^log /, "").split(/\+(.*)/s).flatMap((part, at) =>
+    at === 1 ? [part.slice(0, 8), part.slice(9)] : at === 0 ? [part] : []);
+  const raw = Buffer.from(material, "base64");
+  if (sha(`${name}\n`, raw).subarray(0, 4).toString("hex") !== id) end(3, `the key of ${name} does not have its id`);
+  let key = null;
+  try {
+    key = createPublicKey({ key: Buffer.concat([PREFIX[raw[0]], raw.subarray(1)]), format: "der", type: "spki" });
+  } catch { /* a kind of key that this OpenSSL does not know */ }
+  return { name, id, kind: raw[0], key };
+});
+
+// A checkpoint, with every signature by a key that we know verified.
+function checkpoint(note) {
+  const at = note.lastIndexOf("\n\n");
+  const text = note.slice(0, at + 1);
+  const [origin, size, root] = text.split("\n");
+  const seen = new Set();
+  for (const line of note.slice(at + 2).split("\n").filter(Boolean)) {
+    const [, name, signature] = line.split(" ");
+    const raw = Buffer.from(signature, "base64");
+    const known = keys.find((key) => key.name === name && key.id === raw.subarray(0, 4).toString("hex"));
+    if (!known) continue;
+    seen.add(known.kind);
+    if (known.key && !holds(known, text, { origin, size, root }, raw.subarray(4))) {
+      tampered(`the signature of ${name} (${known.id}) under size ${size} does not hold`);
+    }
+  }
+  if (!seen.has(1) || origin !== keys[0].name) end(3, `the checkpoint over ${size} entries was not signed by these keys`);
+  return { origin, size: Number(size), root: Buffer.from(root, "base64") };
+}
+
+function holds(known, text, head, signature) {
+  if (known.kind === 1) return verify(null, Buffer.from(text), known.key, signature);
+  const name = Buffer.from(known.name);
+  const origin = Buffer.from(head.origin);
+  const numbers = Buffer.alloc(16);
+  numbers.writeBigUInt64BE(BigInt(head.size), 8);
+  const message = Buffer.concat([
+    Buffer.from("subtree/v1\n\0"), Buffer.of(name.length), name, signature.subarray(0, 8),
+    Buffer.of(origin.length), origin, numbers, Buffer.from(head.root, "base64"),
+  ]);
+  return verify(null, message, known.key, signature.subarray(8));
+}
+
+// RFC 6962 §2.1: perfect subtrees from the left, each half as large as the one before or less.
+class Tree {
+  constructor() { this.size = 0; this.stack = []; }
+
+  add(leaf) {
+    let hash = leaf;
+    for (let size = this.size; size & 1; size >>= 1) hash = nodeHash(this.stack.pop(), hash);
+    this.stack.push(hash);
+    this.size += 1;
+  }
+
+  root() {
+    if (this.stack.length === 0) return sha();
+    return this.stack.slice(0, -1).reduceRight((right, left) => nodeHash(left, right), this.stack.at(-1));
+  }
+}
+
+function verifyLog(text) {
+  const [first, ...lines] = text.split("\n");
+  const heads = JSON.parse(first).checkpoints.map(checkpoint);
+  if (lines.pop() !== "") tampered("the last line is not whole");
+  const tree = new Tree();
+  const check = () => {
+    while (heads.length && heads[0].size === tree.size) {
+      if (!heads.shift().root.equals(tree.root())) tampered(`the first ${tree.size} entries are not what was signed`);
+    }
+  };
+  for (const line of lines) {
+    check();
+    const found = /^\{"index":(\d+),"leaf":"([0-9a-f]{64})","record":(\{.*\})\}$/s.exec(line);
+    if (!found || Number(found[1]) !== tree.size) tampered(`entry ${tree.size} is not in its place`);
+    const leaf = leafHash(Buffer.from(found[3]));
+    if (leaf.toString("hex") !== found[2]) tampered(`entry ${tree.size} is not what was written`);
+    tree.add(leaf);
+  }
+  check();
+  if (heads.length) tampered(`entries from ${tree.size} on are missing`);
+  return `${tree.size} entries, all as they were written`;
+}
+
+// RFC 9162 §2.1.3.2.
+function verifyProof(text) {
+  const at = text.indexOf("\n\n");
+  const [kind, extra, index, ...path] = text.slice(0, at).split("\n");
+  if (kind !== "c2sp.org/tlog-proof@v1") end(3, "this is no proof");
+  const head = checkpoint(text.slice(at + 2));
+  let [place, last] = [Number(index.slice(6)), head.size - 1];
+  let root = leafHash(Buffer.from(extra.slice(6), "base64"));
+  if (place > last) tampered("the index lies outside the log");
+  for (const line of path) {
+    const hash = Buffer.from(line, "base64");
+    if (last === 0) tampered("the proof is too long");
+    if (place & 1 || place === last) {
+      root = nodeHash(hash, root);
+      while (!(place & 1) && place) [place, last] = [place >>> 1, last >>> 1];
+    } else {
+      root = nodeHash(root, hash);
+    }
+    [place, last] = [place >>> 1, last >>> 1];
+  }
+  if (last !== 0 || !root.equals(head.root)) tampered("the proof does not lead to the checkpoint");
+  return `entry ${index.slice(6)} is in the log of ${head.size} entries`;
+}
+
+const text = readFileSync(file, "utf8");
+console.log(file.endsWith(".tlog-proof") ? verifyProof(text) : verifyLog(text));
+if (keys.some((key) => !key.key)) console.log("(Ed25519 only: this OpenSSL does not know ML-DSA-44)");

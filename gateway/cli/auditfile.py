@@ -1,0 +1,101 @@
+"""`gateway audit verify|prove|export`: on the files themselves, read-only, whether a gateway runs or not."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from gateway import verifier
+from gateway.cli import auditformats
+from gateway.cli.exits import Exit, Stop
+from gateway.cli.place import data_folder
+from gateway.cli.text import dump, note, say
+from gateway.verifier import BadNote, Checkpoint, Database, Proof, Report, Trust
+
+_INTACT = {verifier.Exit.OK: "ok", verifier.Exit.TAMPERED: "TAMPERED", verifier.Exit.INCOMPLETE: "incomplete"}
+
+
+def verify(options: argparse.Namespace) -> int:
+    folder = _folder(options)
+    path = options.file or folder / "gateway.db"
+    try:
+        report = _report(options, path, folder)
+    except (BadNote, OSError, UnicodeDecodeError, sqlite3.Error) as error:
+        report = Report(verifier.Exit.KEY, f"Nothing was verified: {error}.")
+    if options.json:
+        dump({**asdict(report), "exit": int(report.exit)})
+    else:
+        say(f"{_INTACT.get(report.exit, 'not verified')}: {report.sentence}")
+        for remark in report.notes:
+            note(remark)
+    return int(report.exit)
+
+
+def _report(options: argparse.Namespace, path: Path, folder: Path) -> Report:
+    keys = options.keys or folder / "audit" / "keys"
+    if options.keys is None and options.file is None and path.exists() and not keys.exists():
+        sentence = "Nothing is signed yet; the first checkpoint comes ten seconds after the first entry."
+        return Report(verifier.Exit.INCOMPLETE, sentence)
+    trust = Trust.parse(keys.read_text())
+    if path.suffix == ".tlog-proof":
+        return verifier.verify_proof(Proof.parse(path.read_text()), trust)
+    since: list[Checkpoint] = []
+    if options.since is not None:
+        since += verifier.notes_in(options.since.read_text())
+    head = folder / "audit" / "head"
+    if options.file is None and head.exists():
+        since += verifier.notes_in(head.read_text())  # before the log: it may grow meanwhile, not shrink
+    return verifier.verify(verifier.open_log(path), trust, since)
+
+
+def prove(options: argparse.Namespace) -> Exit:
+    with _database(options) as log:
+        try:
+            proof = log.proof(options.index)
+        except LookupError as error:
+            raise Stop(f"{str(error)[0].upper()}{str(error)[1:]}.") from None
+    keys = options.keys or _folder(options) / "audit" / "keys"
+    out = options.out or Path(f"entry-{options.index}.tlog-proof")
+    out.write_text(str(proof))
+    say(str(out))
+    note(f"Whoever has it and the keys ({keys}) can check it: gateway audit verify {out} --keys FILE")
+    return Exit.DONE
+
+
+def export(options: argparse.Namespace) -> Exit:
+    if options.format == "jsonl" and options.after is not None:
+        raise Stop("jsonl is the whole log, or it could not be verified; leave --after out.", Exit.USAGE)
+    write = sys.stdout.buffer.write
+    with _database(options) as log:
+        for each in auditformats.FORMATS[options.format](log, -1 if options.after is None else options.after):
+            write(each + b"\n")
+    sys.stdout.flush()
+    return Exit.DONE
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    folder = data_folder(options.data, os.environ)
+    if folder is None:
+        raise Stop("There is no data folder: HOME is not set. Say --data DIR.", Exit.USAGE)
+    return folder
+
+
+@contextmanager
+def _database(options: argparse.Namespace) -> Iterator[Database]:
+    path = options.file or _folder(options) / "gateway.db"
+    try:
+        log = Database(path)
+        try:
+            yield log
+        finally:
+            log.close()
+    except (OSError, sqlite3.Error) as error:
+        raise Stop(f"{path} cannot be read: {error}.") from error
+    except (BadNote, verifier.Broken) as error:
+        raise Stop(f"The log is damaged: {error}. `gateway audit verify` says where.") from error

@@ -1,0 +1,164 @@
+"""Signs the audit log: every ten seconds or thousand entries, and at the end.
+
+The checkpoint is made in a thread and written like any other row; nobody waits for it. `head` (the newest checkpoint)
+and `closed` (how many entries there were at an orderly end) lie beside the keys, not in the database: whoever can write
+to that alone can neither shorten the log nor add to it between two runs without being noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.stores.auditlog import Rows, rows_after
+from gateway.stores.named_sql import SQL
+from gateway.stores.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from gateway.stores.sealing import Sealed, Sealer
+
+log = logging.getLogger(__name__)
+
+SECONDS = 10.0  # at the latest; so much of the log is without a signature when the machine goes up in smoke
+ENTRIES = 1_000
+PAUSE_SECONDS = 1.0  # between two checkpoints, however much is written: a signature and a commit each
+ROWS = 2_000  # at once, when entries are read back
+
+CLOSED = "closed"
+
+
+class Notary:
+    """`folder` holds the keys. `trouble` says why nothing is signed any more; None while all is well."""
+
+    def __init__(self, store: SqliteStore, folder: Path, host: str, now: Callable[[], int]) -> None:
+        self._store = store
+        self._folder = folder
+        self._host = host
+        self._now = now
+        self._wanted = asyncio.Event()
+        self._sealing = asyncio.Lock()
+        self._sealer: Sealer | None = None
+        self._signed = 0  # so many entries are under a checkpoint
+        self._keeper: asyncio.Task[None] | None = None
+        self.trouble: str | None = None
+
+    async def start(self) -> None:
+        """Before anything is written in this life of the process."""
+        self._signed = await self._store.read(_size)
+        closed = await asyncio.to_thread(self._reopen)
+        began = self._store.audit_log.began
+        if closed is not None and closed != began:
+            await self._stop(f"the log had {closed} entries when it was closed, and has {began} now", keep=closed)
+        self._store.audit_log.room = ENTRIES
+        self._store.audit_log.full = self._wanted.set
+        self._keeper = asyncio.create_task(self._keep(), name="audit-notary")
+
+    async def aclose(self) -> None:
+        """The last checkpoint. The store must still be open, and nobody writing to it."""
+        if self._keeper is None:
+            return
+        self._keeper.cancel()
+        await asyncio.wait({self._keeper})
+        if self._store.trouble is not None:
+            return  # it cannot be written to; the next life of the process signs what is there
+        await self._store.commit()  # what was to be written later
+        await self._try()
+        if self.trouble is None and self._signed == self._store.audit_log.last:
+            await asyncio.to_thread(self._close, self._signed)
+
+    def forsake(self) -> None:
+        """Leave everything as it stands, as a kill does."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+
+    async def _keep(self) -> None:
+        while self.trouble is None:
+            try:
+                async with asyncio.timeout(SECONDS):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass
+            self._wanted.clear()
+            await self._try()
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _try(self) -> None:
+        if self._signed == self._store.audit_log.last:
+            return
+        from gateway.stores.sealing import Inconsistent
+
+        try:
+            await self.seal()
+        except Inconsistent as error:
+            await self._stop(str(error))
+        except Exception:
+            log.exception("the audit log could not be signed; trying again")
+
+    async def seal(self) -> None:
+        """A checkpoint over all that is durable now, unless there is one. Raises Inconsistent and what the store or the
+        keys raise."""
+        if self.trouble is not None or self._signed == self._store.audit_log.last:
+            return
+        async with self._sealing:
+            sealer = await self._loaded()
+            upto = self._store.audit_log.last
+            rows = self._store.audit_log.take(ENTRIES)
+            if rows is None:
+                await self._read_back(sealer, upto)
+            else:
+                await asyncio.to_thread(sealer.grow, rows)
+            await self._put(sealer, await asyncio.to_thread(sealer.seal))
+
+    async def _put(self, sealer: Sealer, sealed: Sealed) -> None:
+        from gateway.stores.sealing import put
+
+        await self._store.write(partial(put, sealed, self._now()))
+        await asyncio.to_thread(sealer.written, sealed)
+        self._signed = sealed.checkpoint.size
+
+    async def _loaded(self) -> Sealer:
+        """At the first checkpoint: a gateway that does nothing needs no cryptography."""
+        if self._sealer is None:
+            from gateway.stores.sealing import Sealer
+
+            sealer = Sealer(self._folder, self._host, self._now)
+            await self._store.read(sealer.load)
+            self._sealer = sealer
+        return self._sealer
+
+    async def _read_back(self, sealer: Sealer, upto: int) -> None:
+        while sealer.size < upto:
+            rows: Rows = await self._store.read(rows_after, sealer.size, ROWS)
+            rows = [(first, body) for first, body in rows if first <= upto]
+            if not rows:
+                break
+            await asyncio.to_thread(sealer.grow, rows)
+
+    async def _stop(self, why: str, keep: int | None = None) -> None:
+        self.trouble = f"The audit log is not signed any more: {why}"
+        log.error("%s. `gateway audit verify` shows what is wrong", self.trouble)
+        if keep is not None:
+            await asyncio.to_thread(self._close, keep)
+
+    def _reopen(self) -> int | None:
+        path = self._folder / CLOSED
+        try:
+            text = path.read_text().strip()
+            path.unlink()
+        except OSError:
+            return None
+        return int(text) if text.isdecimal() else -1
+
+    def _close(self, size: int) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._folder / CLOSED).write_text(f"{size}\n")
+
+
+def _size(db: sqlite3.Connection) -> int:
+    row = db.execute(SQL["last_checkpoint"]).fetchone()
+    return 0 if row is None else int(row[0])

@@ -1,0 +1,169 @@
+"""The tree over the audit log, and the signatures under its heads. Brings `cryptography`, at the first checkpoint.
+
+Runs in a thread, one call at a time. The tree is made of the entries as the writer had them in memory; after a restart
+(or a long pause) they are read from the file, from the last checkpoint on.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.stores.auditlog import Rows
+from gateway.stores.datafolder import problems
+from gateway.stores.named_sql import SQL
+from gateway.stores.signingkeys import KeyFiles, Signer, write
+from gateway.verifier import BadNote, Checkpoint, NodeAt, Tree, leaf_hash, nodes_of
+
+HEAD = "head"
+"""The newest checkpoint, outside the database: who rolls that back does not roll this back with it."""
+
+Tiles = dict[tuple[int, int], bytes]
+
+
+class Inconsistent(Exception):
+    """What is in the database is not what was signed. Nothing more is signed."""
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A head that is signed and not written yet, and the tiles to write with it."""
+
+    checkpoint: Checkpoint
+    tiles: Tiles
+
+
+class Sealer:
+    """`host` goes into the name of a new log. Raises StoreProblem, Inconsistent."""
+
+    def __init__(self, folder: Path, host: str, now: Callable[[], int]) -> None:
+        self.keys = KeyFiles(folder)
+        self._folder = folder
+        self._host = host
+        self._now = now
+        self._tree = Tree()
+        self._dirty: Tiles = {}
+        self._signers: list[Signer] = []
+        self._second: list[Signer] = []  # those that follow, while they sign too
+
+    @property
+    def size(self) -> int:
+        return self._tree.size
+
+    @property
+    def origin(self) -> str:
+        return self._signers[0].key.name
+
+    def load(self, db: sqlite3.Connection) -> None:
+        """The tree as it was under the last checkpoint, once it is certain that it is still the same."""
+        stored = db.execute(SQL["last_checkpoint"]).fetchone()
+        last = None if stored is None else _parsed(stored[1])
+        self._signers = self.keys.load(lambda: last.origin if last else self._name())
+        if last is not None:
+            self._tree = _tree(db, last.size)
+            if self._tree.root() != last.root:
+                raise Inconsistent(f"the hashes that are kept are not those of the checkpoint over {last.size} entries")
+        head = self._head()
+        if head is not None and head.size >= self._tree.size and (last is None or head.text != last.text):
+            raise Inconsistent(
+                f"a checkpoint over {head.size} entries was signed before; the database knows of {self._tree.size}"
+            )
+
+    def _name(self) -> str:
+        return f"{self._host}/audit-{os.urandom(6).hex()}"
+
+    def _head(self) -> Checkpoint | None:
+        path = self._folder / HEAD
+        with problems(path):
+            return _parsed(path.read_bytes()) if path.exists() else None
+
+    def grow(self, rows: Rows) -> None:
+        for first, body in rows:
+            lines = body.split(b"\n")
+            if first != self._tree.size + 1:
+                skip = self._tree.size + 1 - first
+                if not 0 < skip < len(lines):
+                    raise Inconsistent(f"entry {self._tree.size} is not there")
+                lines = lines[skip:]
+            self._keep(self._tree.extend([leaf_hash(line) for line in lines]))
+
+    def _keep(self, tiles: Iterable[tuple[int, int, list[bytes]]]) -> None:
+        for level, number, hashes in tiles:
+            self._dirty[level, number] = b"".join(hashes)
+
+    def seal(self) -> Sealed:
+        """Signs the tree as it stands."""
+        self._keep(self._tree.partial())
+        bare = Checkpoint(self.origin, self._tree.size, self._tree.root())
+        seconds = self._now() // 1000
+        signatures = tuple(signer.sign(bare, seconds) for signer in (*self._signers, *self._second))
+        return Sealed(Checkpoint(bare.origin, bare.size, bare.root, signatures), dict(self._dirty))
+
+    def written(self, sealed: Sealed) -> None:
+        """Both are in the database; now the head may go outside."""
+        for place, hashes in sealed.tiles.items():
+            if self._dirty.get(place) == hashes:
+                del self._dirty[place]
+        self.publish(sealed.checkpoint)
+
+    def publish(self, checkpoint: Checkpoint) -> None:
+        with problems(self._folder):
+            write(self._folder / HEAD, checkpoint.note.encode(), mode=0o644)
+
+    # Rotation.
+
+    def follow(self) -> list[str]:
+        """The verifier keys that will follow; from now on they sign too."""
+        self._second = self.keys.following(self.origin)
+        return [str(signer.key) for signer in self._second]
+
+    def advance(self) -> None:
+        """A checkpoint with both keys names them: they are the ones in force."""
+        self.keys.advance()
+        self._signers, self._second = self._second, []
+
+    @property
+    def public(self) -> list[str]:
+        return [str(signer.key) for signer in self._signers]
+
+
+def put(sealed: Sealed, now: int, cursor: sqlite3.Cursor) -> None:
+    rows = [(level, number, hashes) for (level, number), hashes in sealed.tiles.items()]
+    cursor.executemany(SQL["put_tile"], rows)
+    cursor.execute(SQL["put_checkpoint"], (sealed.checkpoint.size, now, sealed.checkpoint.note.encode()))
+
+
+def node_at(db: sqlite3.Connection) -> NodeAt:
+    """Nodes of the tree from the database."""
+
+    def tile(level: int, number: int) -> list[bytes]:
+        row = db.execute(SQL["tile"], (level, number)).fetchone()
+        return [] if row is None else _hashes(row[0])
+
+    return nodes_of(tile)
+
+
+def _tree(db: sqlite3.Connection, size: int) -> Tree:
+    """As tiles have it: of each level, the hashes that are beyond its full tiles."""
+    tiles: list[list[bytes]] = []
+    span = 1
+    while span <= size:
+        number, count = divmod(size // span, 256)
+        row = db.execute(SQL["tile"], (len(tiles), number)).fetchone() if count else None
+        tiles.append([] if row is None else _hashes(row[0])[:count])
+        span *= 256
+    return Tree(size, tiles)
+
+
+def _hashes(blob: bytes) -> list[bytes]:
+    return [blob[at : at + 32] for at in range(0, len(blob), 32)]
+
+
+def _parsed(note: bytes) -> Checkpoint:
+    try:
+        return Checkpoint.parse(note.decode())
+    except (BadNote, UnicodeDecodeError, AttributeError) as error:
+        raise Inconsistent(f"a checkpoint was changed: {error}") from error

@@ -1,0 +1,862 @@
+"""Verifies an audit log, without the gateway: this one file, Python's standard library and `cryptography`.
+
+    python verifier.py verify FILE --keys KEYS     FILE is a database or an export
+    python verifier.py proof FILE --keys KEYS      one entry's proof file
+
+Exits with 0 ok, 1 tampered, 2 incomplete, 3 key or policy.
+
+The log is the Merkle tree of RFC 6962 §2.1 over its entries, entry 0 first; a leaf is the SHA-256 of a zero byte and
+the entry's bytes. Its heads are C2SP checkpoints (c2sp.org/tlog-checkpoint), signed with Ed25519 as a note and with
+ML-DSA-44 as a cosignature (c2sp.org/tlog-cosignature). Whoever holds one head can tell whether anything before it was
+changed, removed, inserted or reordered; whoever holds two, whether the log was rolled back or forked in between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import hashlib
+import json
+import re
+import sqlite3
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
+
+# --- The tree (RFC 6962 §2.1). ------------------------------------------------------------------------------------
+
+EMPTY = hashlib.sha256(b"").digest()
+WIDTH = 256
+"""Hashes in a tile: a tile of level L holds the roots of subtrees of 256^L leaves (c2sp.org/tlog-tiles)."""
+
+NodeAt = Callable[[int, int], bytes]
+"""The root of the perfect subtree of that height and that number, counted from the left."""
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    return hashlib.sha256(b"\0" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def tree_root(hashes: Sequence[bytes]) -> bytes:
+    """Of these leaves; or of perfect subtrees of one size, where the last may be smaller and imperfect."""
+    row = list(hashes)
+    while len(row) > 1:
+        odd = row[-1:] if len(row) % 2 else []
+        pairs = zip(row[::2], row[1::2], strict=False)
+        row = [hashlib.sha256(b"\1" + left + right).digest() for left, right in pairs] + odd
+    return row[0] if row else EMPTY
+
+
+class Tree:
+    """Grows at its end and remembers only the newest tile of each level: O(log n), however long the log is."""
+
+    def __init__(self, size: int = 0, tiles: Sequence[Sequence[bytes]] = ()) -> None:
+        self.size = size
+        self.tiles = [list(tile) for tile in tiles] or [[]]
+
+    def extend(self, leaves: Sequence[bytes]) -> Iterator[tuple[int, int, list[bytes]]]:
+        """Yields each tile (level, number, hashes) that has become full. To be read to its end."""
+        start = 0
+        while start < len(leaves):
+            room = WIDTH - len(self.tiles[0])
+            some = leaves[start : start + room]
+            self.tiles[0] += some
+            self.size += len(some)
+            start += len(some)
+            yield from self._full(0)
+
+    def _full(self, level: int) -> Iterator[tuple[int, int, list[bytes]]]:
+        tile = self.tiles[level]
+        if len(tile) < WIDTH:
+            return
+        yield level, self.size // WIDTH ** (level + 1) - 1, tile
+        self.tiles[level] = []
+        if level + 1 == len(self.tiles):
+            self.tiles.append([])
+        self.tiles[level + 1].append(tree_root(tile))
+        yield from self._full(level + 1)
+
+    def partial(self) -> Iterator[tuple[int, int, list[bytes]]]:
+        """The tiles that are not full yet."""
+        for level, tile in enumerate(self.tiles):
+            if tile:
+                yield level, self.size // WIDTH ** (level + 1), tile
+
+    def root(self) -> bytes:
+        rest: list[bytes] = []
+        for tile in self.tiles:
+            if tile or rest:
+                rest = [tree_root([*tile, *rest])]
+        return rest[0] if rest else EMPTY
+
+
+def nodes_of(tile: Callable[[int, int], Sequence[bytes]]) -> NodeAt:
+    """Nodes of a tree that is kept as tiles."""
+
+    def node(height: int, number: int) -> bytes:
+        level, rest = divmod(height, 8)
+        first = (number << rest) % WIDTH
+        hashes = tile(level, (number << rest) // WIDTH)[first : first + (1 << rest)]
+        if len(hashes) < 1 << rest:
+            raise LookupError(f"the node {number} of height {height} is not there")
+        return tree_root(hashes)
+
+    return node
+
+
+def _split(size: int) -> int:
+    return 1 << (size - 1).bit_length() - 1  # the largest power of two below size
+
+
+def range_root(node: NodeAt, first: int, end: int) -> bytes:
+    size = end - first
+    if size & (size - 1) == 0:
+        height = size.bit_length() - 1
+        return node(height, first >> height)
+    middle = first + _split(size)
+    return node_hash(range_root(node, first, middle), range_root(node, middle, end))
+
+
+def inclusion(node: NodeAt, index: int, size: int) -> list[bytes]:
+    """The proof that leaf `index` is in the tree of `size` leaves, from its sibling up (RFC 6962 §2.1.1)."""
+    first, end, path = 0, size, []
+    while end - first > 1:
+        middle = first + _split(end - first)
+        if index < middle:
+            path.append(range_root(node, middle, end))
+            end = middle
+        else:
+            path.append(range_root(node, first, middle))
+            first = middle
+    return path[::-1]
+
+
+def consistency(node: NodeAt, old: int, new: int) -> list[bytes]:
+    """The proof that the tree of `old` leaves is the beginning of the one of `new` (RFC 6962 §2.1.2)."""
+    first, end, whole, path = 0, new, True, []
+    if old in (0, new):
+        return []
+    while old != end - first:
+        middle = first + _split(end - first)
+        if old <= middle - first:
+            path.append(range_root(node, middle, end))
+            end = middle
+        else:
+            path.append(range_root(node, first, middle))
+            old, first, whole = old - (middle - first), middle, False
+    if not whole:
+        path.append(range_root(node, first, end))
+    return path[::-1]
+
+
+def root_of_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
+    """The root that a proof leads to; None if it is none for that index and size (RFC 9162 §2.1.3.2)."""
+    if not 0 <= index < size:
+        return None
+    at, last, root = index, size - 1, leaf
+    for hash in path:
+        if last == 0:
+            return None
+        if at & 1 or at == last:
+            root = node_hash(hash, root)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            root = node_hash(root, hash)
+        at, last = at >> 1, last >> 1
+    return root if last == 0 else None
+
+
+def consistent(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[bytes]) -> bool:
+    """Whether the proof shows that the old tree is the beginning of the new one (RFC 9162 §2.1.4.2)."""
+    if old == new:
+        return old_root == new_root and not path
+    if not 0 <= old < new:
+        return False
+    if old == 0:
+        return not path and old_root == EMPTY
+    hashes = list(path) if old & (old - 1) else [old_root, *path]
+    if not hashes:
+        return False
+    at, last = old - 1, new - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    older = newer = hashes[0]
+    for hash in hashes[1:]:
+        if last == 0:
+            return False
+        if at & 1 or at == last:
+            older, newer = node_hash(hash, older), node_hash(hash, newer)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            newer = node_hash(newer, hash)
+        at, last = at >> 1, last >> 1
+    return last == 0 and older == old_root and newer == new_root
+
+
+# --- Keys and notes (c2sp.org/signed-note, tlog-checkpoint, tlog-cosignature). --------------------------------------
+
+ED25519, COSIGNED_ED25519, COSIGNED_MLDSA44 = 1, 4, 6  # the types of signature that we know
+MAX_NOTE = 256 * 1024  # bytes of a checkpoint: some seventy signatures of 3 KB each
+_LENGTHS = {ED25519: 32, COSIGNED_ED25519: 32, COSIGNED_MLDSA44: 1312}
+
+
+class BadNote(ValueError):
+    """A key, a checkpoint or a proof that is not well-formed, or whose signature does not hold."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A verifier key: `name+id+base64(type || key)`."""
+
+    name: str
+    kind: int
+    public: bytes
+
+    @property
+    def id(self) -> bytes:
+        return hashlib.sha256(self.name.encode() + b"\n" + bytes([self.kind]) + self.public).digest()[:4]
+
+    def __str__(self) -> str:
+        return f"{self.name}+{self.id.hex()}+{base64.b64encode(bytes([self.kind]) + self.public).decode()}"
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        name, _, rest = text.strip().partition("+")
+        mark, _, material = rest.partition("+")
+        raw = _base64(material)
+        if not name or any(each.isspace() for each in name) or not raw or _LENGTHS.get(raw[0]) != len(raw) - 1:
+            raise BadNote(f"{text.strip()[:60]!r} is no verifier key that is known here")
+        key = cls(name, raw[0], raw[1:])
+        if key.id.hex() != mark:
+            raise BadNote(f"the key of {name} does not have the id {mark[:8]}")
+        return key
+
+    def holds(self, checkpoint: Checkpoint, signature: bytes) -> bool:
+        """Whether this key made the signature."""
+        try:
+            if self.kind == ED25519:
+                Ed25519PublicKey.from_public_bytes(self.public).verify(signature, checkpoint.text)
+                return True
+            (when,), signature = struct.unpack(">Q", signature[:8]), signature[8:]
+            if self.kind == COSIGNED_ED25519:
+                text = b"cosignature/v1\ntime %d\n" % when + checkpoint.text
+                Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text)
+            else:
+                message = cosigned(self.name, when, checkpoint)
+                MLDSA44PublicKey.from_public_bytes(self.public).verify(signature, message)
+        except (InvalidSignature, ValueError, struct.error):
+            return False
+        return True
+
+
+def cosigned(name: str, when: int, checkpoint: Checkpoint) -> bytes:
+    """What an ML-DSA-44 cosignature signs."""
+    signer, origin = name.encode(), checkpoint.origin.encode()
+    head = b"subtree/v1\n\0" + bytes([len(signer)]) + signer + struct.pack(">Q", when) + bytes([len(origin)]) + origin
+    return head + struct.pack(">QQ", 0, checkpoint.size) + checkpoint.root
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A head of the log: what it says, and its signatures as (name, key id, signature)."""
+
+    origin: str
+    size: int
+    root: bytes
+    signatures: tuple[tuple[str, bytes, bytes], ...] = ()
+
+    @property
+    def text(self) -> bytes:
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n".encode()
+
+    @property
+    def note(self) -> str:
+        lines = (f"— {name} {base64.b64encode(id + made).decode()}\n" for name, id, made in self.signatures)
+        return self.text.decode() + "\n" + "".join(lines)
+
+    @classmethod
+    def parse(cls, note: str) -> Checkpoint:
+        text, blank, signed = note.rpartition("\n\n")
+        lines = text.split("\n")
+        if not blank or len(note) > MAX_NOTE or len(lines) != 3 or not _DECIMAL.fullmatch(lines[1]):
+            raise BadNote("not a checkpoint: origin, size and root, an empty line, signatures")
+        root = _base64(lines[2])
+        if not lines[0] or len(root) != 32 or not signed.endswith("\n"):
+            raise BadNote("not a checkpoint: the root is a SHA-256 in base64")
+        return cls(lines[0], int(lines[1]), root, tuple(map(_signature, signed.removesuffix("\n").split("\n"))))
+
+    def signers(self, keys: Iterable[Key]) -> list[Key]:
+        """The keys that have signed it. Raises BadNote if a known key's signature does not hold."""
+        found = []
+        for key in keys:
+            for name, id, signature in self.signatures:
+                if (name, id) == (key.name, key.id):
+                    if not key.holds(self, signature):
+                        raise BadNote(f"the signature of {name} ({id.hex()}) under size {self.size} does not hold")
+                    found.append(key)
+        return found
+
+
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+
+
+def _signature(line: str) -> tuple[str, bytes, bytes]:
+    dash, _, rest = line.partition(" ")
+    name, _, signature = rest.partition(" ")
+    raw = _base64(signature)
+    if dash != "—" or not name or len(raw) < 5:
+        raise BadNote("not a checkpoint: a signature is a dash, a name and base64")
+    return name, raw[:4], raw[4:]
+
+
+def _base64(text: str) -> bytes:
+    try:
+        raw = base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise BadNote("not base64") from error
+    if base64.b64encode(raw).decode() != text:
+        raise BadNote("not base64 as it is written")  # two texts for the same bytes: one of them was made up
+    return raw
+
+
+# --- What a verifier trusts (c2sp.org/tlog-policy, as far as logs, witnesses and groups of them go). ----------------
+
+
+@dataclass
+class Trust:
+    """Keys of the log, keys of witnesses by name, and how many of whom must have cosigned."""
+
+    log: list[Key] = field(default_factory=list)
+    witnesses: dict[str, Key] = field(default_factory=dict)
+    groups: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    quorum: str = "none"
+
+    @classmethod
+    def parse(cls, text: str) -> Trust:
+        """A policy file, or simply one verifier key of the log a line. Raises BadNote."""
+        trust = cls()
+        for line in (line.strip() for line in text.splitlines()):
+            match line.split():
+                case []:
+                    continue
+                case [word, *_] if word.startswith("#"):
+                    continue
+                case ["log", key, *_]:
+                    trust.log.append(Key.parse(key))
+                case ["witness", name, key, *_]:
+                    trust.witnesses[name] = Key.parse(key)
+                case ["group", name, count, *members]:
+                    known = {"any": 1, "all": len(members)}
+                    number = known[count] if count in known else int(count) if count.isdecimal() else 0
+                    if not 0 < number <= len(members) or set(members) - trust.witnesses.keys() - trust.groups.keys():
+                        raise BadNote(f"policy: the group {name} cannot be made up of {', '.join(members)}")
+                    trust.groups[name] = (number, members)
+                case ["quorum", name]:
+                    if name != "none" and name not in trust.witnesses and name not in trust.groups:
+                        raise BadNote(f"policy: nobody is called {name}")
+                    trust.quorum = name
+                case [key]:
+                    trust.log.append(Key.parse(key))
+                case _:
+                    raise BadNote(f"policy: {line[:60]!r} is not understood")
+        if not trust.log:
+            raise BadNote("no key of the log is given")
+        return trust
+
+    def signed(self, checkpoint: Checkpoint) -> bool:
+        """Whether the log itself signed it, with every kind of key that it has. Raises BadNote."""
+        signers = checkpoint.signers(self.log)
+        named = any(key.name == checkpoint.origin for key in self.log)
+        return named and {key.kind for key in signers} >= {key.kind for key in self.log}
+
+    def witnessed(self, checkpoint: Checkpoint) -> bool:
+        seen = {key.name for key in checkpoint.signers(self.witnesses.values())}
+        here = {name for name, key in self.witnesses.items() if key.name in seen}
+        return self.quorum == "none" or self._met(self.quorum, here)
+
+    def _met(self, name: str, here: set[str]) -> bool:
+        if name not in self.groups:
+            return name in here
+        number, members = self.groups[name]
+        return sum(self._met(member, here) for member in members) >= number
+
+
+# --- Proof files (c2sp.org/tlog-proof). -------------------------------------------------------------------------------
+
+PROOF = "c2sp.org/tlog-proof@v1"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One entry (`extra` of the file), its place, the path to the root, and the head."""
+
+    entry: bytes
+    index: int
+    path: tuple[bytes, ...]
+    checkpoint: Checkpoint
+
+    def __str__(self) -> str:
+        lines = [PROOF, f"extra {base64.b64encode(self.entry).decode()}", f"index {self.index}"]
+        lines += [base64.b64encode(hash).decode() for hash in self.path]
+        return "\n".join(lines) + "\n\n" + self.checkpoint.note
+
+    @classmethod
+    def parse(cls, text: str) -> Proof:
+        head, _, note = text.partition("\n\n")
+        match head.split("\n"):
+            case [first, extra, index, *path] if first == PROOF and extra[:6] == "extra " and index[:6] == "index ":
+                hashes = tuple(map(_base64, path))
+                if not _DECIMAL.fullmatch(index[6:]) or len(hashes) > 63 or any(len(hash) != 32 for hash in hashes):
+                    raise BadNote("not a proof: an index and hashes of 32 bytes")
+                return cls(_base64(extra[6:]), int(index[6:]), hashes, Checkpoint.parse(note))
+        raise BadNote(f"not a proof: it begins with {PROOF!r}, extra and index")
+
+    def holds(self) -> bool:
+        size, root = self.checkpoint.size, self.checkpoint.root
+        return root_of_inclusion(leaf_hash(self.entry), self.index, size, self.path) == root
+
+
+# --- Where logs are found. --------------------------------------------------------------------------------------------
+
+
+class Log(Protocol):
+    """`live`: a gateway may be writing to it, so its newest entries may wait for their checkpoint."""
+
+    live: bool
+
+    def notes(self) -> list[str]:
+        """The checkpoints, by size."""
+        ...
+
+    def runs(self) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
+        """Entries in their order: the index of the first, some of them, and their hashes as far as those stand beside
+        them. Raises Broken."""
+        ...
+
+    def tile(self, level: int, number: int) -> list[bytes] | None:
+        """What is kept of the tree; None where nothing is."""
+        ...
+
+
+class Broken(Exception):
+    """What is at `index` cannot even be read."""
+
+    def __init__(self, index: int, why: str) -> None:
+        super().__init__(why)
+        self.index = index
+
+
+class Database:
+    """The gateway's SQLite database, read-only and as of one moment, beside a gateway that runs."""
+
+    live = True
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        self._db.execute("BEGIN")
+
+    def notes(self) -> list[str]:
+        return [_text(note) for (note,) in self._db.execute("SELECT note FROM audit_checkpoint ORDER BY size")]
+
+    def runs(self) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
+        rows = self._db.execute("SELECT first_idx, last_idx, entries FROM audit ORDER BY last_idx")
+        for first, end, body in rows:
+            if not isinstance(body, bytes):
+                raise Broken(first - 1, "the entries are not bytes")
+            lines = body.split(b"\n")
+            yield first - 1, lines, None  # the store counts from one
+            if first + len(lines) - 1 != end:
+                raise Broken(min(first + len(lines) - 1, end), "a row does not hold as many entries as it says")
+
+    def tile(self, level: int, number: int) -> list[bytes] | None:
+        row = self._db.execute("SELECT hashes FROM audit_tile WHERE level = ? AND n = ?", (level, number)).fetchone()
+        if row is None or not isinstance(row[0], bytes):
+            return None
+        return [row[0][at : at + 32] for at in range(0, len(row[0]), 32)]
+
+    def entry(self, index: int) -> bytes | None:
+        sql = "SELECT first_idx, entries FROM audit WHERE last_idx >= ? ORDER BY last_idx LIMIT 1"
+        row = self._db.execute(sql, (index + 1,)).fetchone()
+        lines = [] if row is None else row[1].split(b"\n")
+        at = -1 if row is None else index + 1 - row[0]
+        return lines[at] if 0 <= at < len(lines) else None
+
+    def proof(self, index: int, trust: Trust | None = None) -> Proof:
+        """Under the newest checkpoint. Raises LookupError when there is no such entry or no checkpoint over it."""
+        notes, entry = self.notes(), self.entry(index)
+        if entry is None:
+            raise LookupError(f"there is no entry {index}")
+        head = Checkpoint.parse(notes[-1]) if notes else None
+        if head is None or index >= head.size:
+            raise LookupError(f"entry {index} is not under a checkpoint yet; that takes some ten seconds")
+        node = nodes_of(lambda level, number: self.tile(level, number) or [])
+        return Proof(entry, index, tuple(inclusion(node, index, head.size)), head)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class Export:
+    """What `gateway audit export` writes: a first line with the checkpoints, then one line for each entry."""
+
+    live = False
+    _LINE = re.compile(rb'\{"index":(0|[1-9][0-9]*),"leaf":"([0-9a-f]{64})","record":(\{.*\})\}')
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("rb") as file:
+            try:
+                head = json.loads(file.readline())
+                self._notes = [_text(note) for note in head["checkpoints"]]
+            except (ValueError, TypeError, KeyError) as error:
+                raise BadNote(f"{path} is no export of an audit log: its first line has no checkpoints") from error
+
+    def notes(self) -> list[str]:
+        return self._notes
+
+    def runs(self) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
+        match, first = self._LINE.fullmatch, 0
+        entries: list[bytes] = []
+        leaves: list[bytes] = []
+        with self._path.open("rb") as file:
+            file.readline()
+            for line in file:
+                found = match(line.rstrip(b"\n"))
+                number = None if found is None else int(found[1])
+                if found is None or number != first + len(entries):
+                    yield first, entries, leaves
+                    why = "this line is no entry" if found is None else f"entry {number} stands in its place"
+                    raise Broken(first + len(entries), why)
+                entries.append(found[3])
+                leaves.append(bytes.fromhex(found[2].decode()))
+                if len(entries) == 4 * WIDTH:
+                    yield first, entries, leaves
+                    first, entries, leaves = first + len(entries), [], []
+        yield first, entries, leaves
+
+    def tile(self, level: int, number: int) -> list[bytes] | None:
+        return None
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def open_log(path: Path) -> Log:
+    """Raises BadNote, OSError or sqlite3.Error when it is neither."""
+    with path.open("rb") as file:
+        database = file.read(16) == b"SQLite format 3\0"
+    return Database(path) if database else Export(path)
+
+
+# --- Verifying. -----------------------------------------------------------------------------------------------------
+
+
+class Exit(IntEnum):
+    OK = 0
+    TAMPERED = 1
+    INCOMPLETE = 2
+    KEY = 3
+
+
+@dataclass
+class Report:
+    """`first` is the first bad entry; where only a stretch can be told, it lies in [first, end)."""
+
+    exit: Exit
+    sentence: str
+    size: int = 0
+    covered: int = 0
+    first: int | None = None
+    end: int | None = None
+    unknown: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+class _Found(Exception):
+    def __init__(self, sentence: str, first: int | None, end: int | None = None) -> None:
+        super().__init__(sentence)
+        self.first = first
+        self.end = end
+
+
+_UNWITNESSED = "The newest checkpoint lacks the witnesses that the policy asks for."
+
+FRESH_SECONDS = 60.0
+"""So old may an entry of a live log be without a checkpoint over it."""
+_AT = re.compile(rb'[{,]"at":([0-9]+)')
+_ID = re.compile(rb'"id":"([^"\\]*)"')
+_BEGUN = b'"phase":"intent","request":'
+_ENDED = b'"phase":"outcome","request":'
+_NEW_KEYS = b'{"action":"RotateAuditKey",'
+
+
+class Verification:
+    """One reading of a log from its beginning to its end."""
+
+    def __init__(self, log: Log, trust: Trust, since: Sequence[Checkpoint], now: float) -> None:
+        self._log = log
+        self._trust = trust
+        self._since = since
+        self._now = now
+        self._tree = Tree()
+        self._good = 0  # all before this is as it was signed
+        self._agreed = 0  # and this much as it was when somebody saw it
+        self._begun: dict[bytes, int] = {}
+        self._newest = b""
+        self._named_now: list[Key] = []  # by entries that no checkpoint covers yet
+        self._announced: list[Key] = []
+
+    def report(self) -> Report:
+        try:
+            signed = self._signed()
+            if isinstance(signed, Report):
+                return signed
+            self._read(signed)
+            return self._verdict(signed)
+        except _Found as found:
+            size = self._tree.size
+            return Report(Exit.TAMPERED, str(found), size, self._good, found.first, found.end)
+
+    def _signed(self) -> list[Checkpoint] | Report:
+        """All checkpoints, by size. Signatures by keys that only the log itself can name are looked at as it does."""
+        heads = []
+        for note in self._log.notes():
+            try:
+                heads.append(Checkpoint.parse(note))
+            except BadNote as error:
+                raise _Found(f"A checkpoint was changed: {error}", None) from error
+        if not heads and not self._since:
+            return Report(Exit.INCOMPLETE, "Nothing is signed yet: there is no checkpoint.")
+        if any(before.size >= after.size for before, after in pairwise(heads)):
+            raise _Found("The checkpoints are not in their order", None)
+        if heads and not self._since and not any(self._known(head) for head in heads):
+            return Report(Exit.KEY, "No checkpoint was signed by the keys that are given.")
+        return heads
+
+    def _known(self, head: Checkpoint) -> bool:
+        try:
+            return self._trust.signed(head)
+        except BadNote as error:
+            raise _Found(f"A checkpoint was changed: {error}", None) from error
+
+    def _read(self, heads: list[Checkpoint]) -> None:
+        marks = sorted([*self._since, *heads], key=lambda head: head.size)
+        try:
+            for first, entries, claimed in self._log.runs():
+                self._take(first, entries, claimed, marks)
+        except Broken as broken:
+            self._compare()
+            raise _Found(f"Entry {broken.index} was tampered with: {broken}", broken.index) from broken
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            self._compare()
+            size = self._tree.size
+            raise _Found(f"The log cannot be read from entry {size} on: {error}", size) from error
+        if marks and marks[0].size == 0:
+            self._check(marks.pop(0))
+        if marks:
+            self._compare()
+            lost = f"{marks[-1].size - self._tree.size} entries from {self._tree.size} on"
+            raise _Found(f"Entries were removed: {lost} were signed and are not there", self._tree.size)
+        self._compare()
+
+    def _take(self, first: int, entries: list[bytes], claimed: list[bytes] | None, marks: list[Checkpoint]) -> None:
+        tree, sha = self._tree, hashlib.sha256
+        if first != tree.size:
+            self._compare()
+            what = "are missing" if first > tree.size else "stand there twice"
+            raise _Found(f"Entries from {min(first, tree.size)} on {what}", min(first, tree.size))
+        leaves = [sha(b"\0" + entry).digest() for entry in entries]
+        if claimed is not None and leaves != claimed:
+            at = next(at for at, (one, other) in enumerate(zip(leaves, claimed, strict=True)) if one != other)
+            raise _Found(f"Entry {first + at} is not what was written: its hash differs", first + at)
+        self._look(first, entries)
+        done = 0
+        while marks and marks[0].size <= first + len(leaves):
+            upto = marks[0].size - first
+            self._extend(leaves[done:upto])
+            done = upto
+            self._check(marks.pop(0))
+        self._extend(leaves[done:])
+
+    def _extend(self, leaves: list[bytes]) -> None:
+        for level, number, tile in self._tree.extend(leaves):
+            self._same(level, number, tile)
+
+    def _compare(self) -> None:
+        for level, number, tile in self._tree.partial():
+            self._same(level, number, tile)
+
+    def _same(self, level: int, number: int, tile: list[bytes]) -> None:
+        """Raises if entries do not have the hashes that are kept of them. Those vouch for nothing; they tell where."""
+        kept = self._log.tile(level, number)
+        if kept is None:
+            return
+        span = WIDTH**level
+        for at, (ours, theirs) in enumerate(zip(tile, kept, strict=False)):
+            if ours != theirs:
+                first = (number * WIDTH + at) * span
+                text = f"Entry {first} is not what was written: its hash differs"
+                if level:
+                    text = f"The hash that is kept of the entries {first} to {first + span - 1} was changed"
+                raise _Found(text, first)
+
+    def _check(self, mark: Checkpoint) -> None:
+        seen = mark in self._since
+        if not seen and not self._known(mark):
+            self._trust.log = self._named(mark)
+        if mark.root != self._tree.root():
+            self._compare()
+            # The log's own checkpoints may be of another history than the one that was seen.
+            first = self._agreed if seen else self._good
+            where = f"between entry {first} and entry {mark.size - 1}"
+            text = f"Entries were rewritten, their hashes too: they are not what was signed, {where}"
+            raise _Found(text, first, mark.size)
+        self._good = mark.size
+        if seen:
+            self._agreed = mark.size
+        elif self._named_now:
+            self._announced, self._named_now = self._named_now, []
+
+    def _named(self, mark: Checkpoint) -> list[Key]:
+        """The keys that the log itself has named in what was signed before. Raises if they have not signed this."""
+        kinds = {key.kind for key in self._announced}
+        try:
+            signers = mark.signers(self._announced)
+        except BadNote as error:
+            raise _Found(f"A checkpoint was changed: {error}", None) from error
+        if not signers or {key.kind for key in signers} < kinds:
+            text = f"The checkpoint over {mark.size} entries was signed by somebody else"
+            raise _Found(text, self._good, mark.size)
+        return list(self._announced)
+
+    def _look(self, first: int, entries: list[bytes]) -> None:
+        begun = self._begun
+        for at, entry in enumerate(entries):
+            if _BEGUN in entry:
+                if found := _ID.search(entry, entry.rindex(_BEGUN)):
+                    begun[found[1]] = first + at
+            elif begun and _ENDED in entry and (found := _ID.search(entry, entry.rindex(_ENDED))):
+                begun.pop(found[1], None)
+            if entry.startswith(_NEW_KEYS):
+                self._named_now = _announced(entry)
+        if entries:
+            self._newest = entries[-1]
+
+    def _verdict(self, heads: list[Checkpoint]) -> Report:
+        size, covered = self._tree.size, heads[-1].size if heads else 0
+        if any(old.size > covered for old in self._since):
+            raise _Found("Checkpoints were removed: one over more entries was seen before", covered, size)
+        report = Report(Exit.OK, f"{size} entries, all as they were written.", size, covered, unknown=len(self._begun))
+        if self._begun:
+            report.notes.append(
+                f"{len(self._begun)} calls have begun and no end: how they ended is not known, or they go on "
+                f"(the first is entry {min(self._begun.values())})"
+            )
+        if size > covered:
+            return self._tail(report, size - covered)
+        if not self._trust.witnessed(heads[-1]):
+            report.exit, report.sentence = Exit.KEY, _UNWITNESSED
+        return report
+
+    def _tail(self, report: Report, count: int) -> Report:
+        report.notes.append(f"the newest {count} are not under a checkpoint yet")
+        found = _AT.search(self._newest)
+        age = self._now - int(found[1]) / 1000 if found else FRESH_SECONDS
+        if not self._log.live:
+            raise _Found("Entries were added behind the last checkpoint", report.covered)
+        if age > FRESH_SECONDS:
+            report.exit = Exit.INCOMPLETE
+            report.sentence = f"{report.covered} entries are as they were written; {count} were never signed."
+            report.first = report.covered
+        return report
+
+
+def _announced(entry: bytes) -> list[Key]:
+    try:
+        return [Key.parse(text) for text in json.loads(entry)["change"]["after"]["keys"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def verify(log: Log, trust: Trust, since: Sequence[Checkpoint] = (), now: float | None = None) -> Report:
+    """Reads the whole log. `since` are checkpoints that were seen before, from a witness or a note to oneself; those
+    that the log's keys have not signed count for nothing."""
+    known = [head for head in since if _counts(head, trust)]
+    return Verification(log, trust, known, time.time() if now is None else now).report()
+
+
+def _counts(head: Checkpoint, trust: Trust) -> bool:
+    try:
+        return trust.signed(head)
+    except BadNote:
+        return False
+
+
+def verify_proof(proof: Proof, trust: Trust) -> Report:
+    try:
+        if not trust.signed(proof.checkpoint):
+            return Report(Exit.KEY, "The checkpoint was not signed by the keys that are given.")
+    except BadNote as error:
+        return Report(Exit.TAMPERED, f"The checkpoint was changed: {error}.")
+    if not proof.holds():
+        return Report(Exit.TAMPERED, "The proof does not lead from the entry to the checkpoint.", first=proof.index)
+    if not trust.witnessed(proof.checkpoint):
+        return Report(Exit.KEY, _UNWITNESSED)
+    origin, size = proof.checkpoint.origin, proof.checkpoint.size
+    return Report(Exit.OK, f"Entry {proof.index} of {origin} is in the log of {size} entries.", size, size)
+
+
+def notes_in(text: str) -> list[Checkpoint]:
+    """The checkpoints of a file that holds one after the other, as a file witness keeps them. Raises BadNote."""
+    found, lines = [], text.splitlines(keepends=True)
+    while lines:
+        end = next((at for at in range(4, len(lines)) if not lines[at].startswith("— ")), len(lines))
+        found.append(Checkpoint.parse("".join(lines[:end])))
+        lines = lines[end:]
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Verifies the gateway's audit log, its exports and its proof files.")
+    parser.add_argument("what", choices=("verify", "proof"))
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--keys", type=Path, required=True, help="verifier keys of the log, or a policy file")
+    parser.add_argument("--since", type=Path, help="checkpoints that were seen before")
+    options = parser.parse_args(arguments)
+    try:
+        trust = Trust.parse(options.keys.read_text())
+        if options.what == "proof":
+            proof = Proof.parse(options.file.read_text())
+            report = verify_proof(proof, trust)
+            if report.exit is Exit.OK:
+                print(proof.entry.decode())
+        else:
+            since = notes_in(options.since.read_text()) if options.since else []
+            report = verify(open_log(options.file), trust, since)
+    except (BadNote, OSError, UnicodeDecodeError, sqlite3.Error) as error:
+        report = Report(Exit.KEY, f"Nothing was verified: {error}.")
+    for sentence in (report.sentence, *report.notes):
+        print(sentence, file=sys.stderr)
+    return report.exit
+
+
+if __name__ == "__main__":
+    sys.exit(main())

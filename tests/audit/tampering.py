@@ -1,0 +1,297 @@
+"""Everything that somebody with the right to write, and without the keys, can do to a log; and with them, to history.
+
+Each act is made at random, on a copy of the database or of an export, and says where the first bad entry is: exactly,
+or for those who compute the hashes anew, that it lies between two checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sqlite3
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.stores.sealing import Sealed, Sealer, put
+from gateway.verifier import Checkpoint, Tree, leaf_hash
+from tests.audit.logs import Written
+from tests.stores.contract import NOW
+
+
+@dataclass(frozen=True)
+class Act:
+    """What was done: the first bad entry, and whether it can be told exactly. None: no entry was touched."""
+
+    first: int | None
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A log, what it looked like earlier, another history under the same keys, and keys of a stranger's."""
+
+    log: Written
+    export: Path
+    earlier: Path
+    earlier_size: int
+    fork: Path
+    fork_at: int
+    stranger: Sealer
+
+    @property
+    def sizes(self) -> list[int]:
+        return [head.size for head in self.log.signed]
+
+
+# --- On the database. ------------------------------------------------------------------------------------------
+
+
+def rows(db: sqlite3.Connection) -> list[tuple[int, list[bytes]]]:
+    found = db.execute("SELECT last_idx, entries FROM audit ORDER BY last_idx").fetchall()
+    return [(last, body.split(b"\n")) for last, body in found]
+
+
+def rewrite(db: sqlite3.Connection, entries: list[bytes], rng: random.Random) -> None:
+    """All entries anew, in transactions of any size."""
+    db.execute("DELETE FROM audit")
+    at = 0
+    while at < len(entries):
+        some = entries[at : at + rng.randint(1, 9)]
+        db.execute("INSERT INTO audit VALUES (?, ?, ?)", (at + len(some), at + 1, b"\n".join(some)))
+        at += len(some)
+
+
+def every(db: sqlite3.Connection) -> list[bytes]:
+    return [line for _, lines in rows(db) for line in lines]
+
+
+def flipped(data: bytes, rng: random.Random) -> tuple[bytes, int]:
+    at = rng.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :], at
+
+
+def bit_of_an_entry(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    last, lines = rng.choice(rows(db))
+    body, at = flipped(b"\n".join(lines), rng)
+    db.execute("UPDATE audit SET entries = ? WHERE last_idx = ?", (body, last))
+    return Act(last - len(lines) + b"\n".join(lines)[:at].count(b"\n"))
+
+
+def bit_of_a_hash(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    level, number, hashes = rng.choice(db.execute("SELECT level, n, hashes FROM audit_tile").fetchall())
+    body, at = flipped(hashes, rng)
+    db.execute("UPDATE audit_tile SET hashes = ? WHERE level = ? AND n = ?", (body, level, number))
+    return Act((number * 256 + at // 32) * 256**level)
+
+
+def bit_of_a_checkpoint(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    size, note = rng.choice(db.execute("SELECT size, note FROM audit_checkpoint").fetchall())
+    db.execute("UPDATE audit_checkpoint SET note = ? WHERE size = ?", (flipped(note, rng)[0], size))
+    return Act(None)
+
+
+def number_of_a_row(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    last, lines = rng.choice(rows(db))
+    first = last - len(lines) + 1
+    db.execute("UPDATE audit SET first_idx = ? WHERE last_idx = ?", (first + rng.choice((-2, -1, 1, 2)), last))
+    return Act(None)
+
+
+def delete(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    entries = every(db)
+    at = rng.randrange(len(entries))
+    rewrite(db, entries[:at] + entries[at + 1 :], rng)
+    return Act(at)
+
+
+def delete_a_row(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    last, lines = rng.choice(rows(db))
+    db.execute("DELETE FROM audit WHERE last_idx = ?", (last,))
+    return Act(last - len(lines))
+
+
+def insert(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    entries = every(db)
+    at = rng.randrange(len(entries) + 1)
+    rewrite(db, [*entries[:at], rng.choice(entries).replace(b'"v":1', b'"v":1 '), *entries[at:]], rng)
+    return Act(at)
+
+
+def swap(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    entries = every(db)
+    one, other = sorted(rng.sample(range(len(entries)), 2))
+    entries[one], entries[other] = entries[other], entries[one]
+    rewrite(db, entries, rng)
+    return Act(one)
+
+
+def truncate(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    """And all that spoke of the rest."""
+    entries = every(db)
+    at = rng.randrange(1, len(entries))
+    rewrite(db, entries[:at], rng)
+    db.execute("DELETE FROM audit_checkpoint WHERE size > ?", (at,))
+    hashes(db, entries[:at])
+    return Act(at)
+
+
+def roll_back(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    with closing(sqlite3.connect(scene.earlier)) as earlier:
+        earlier.backup(db)
+    return Act(scene.earlier_size)
+
+
+def change_and_hash_again(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    """Any of the others, and then a tree over it that is sound in itself."""
+    entries = every(db)
+    at = rng.randrange(len(entries))
+    choice = rng.randrange(3)
+    if choice == 0:
+        entries[at] = entries[at].replace(b'"effect":"PASS"', b'"effect":"FLAG"')
+    elif choice == 1:
+        entries.insert(at, entries[at])
+        at += 1
+    else:
+        entries[at : at + 2] = reversed(entries[at : at + 2])
+        if at == len(entries) - 1:
+            entries[at] = b"{}"
+    rewrite(db, entries, rng)
+    hashes(db, entries)
+    return Act(at, exact=False)
+
+
+def sign_with_another_key(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    """The same, and every checkpoint from there on is signed again, by somebody else."""
+    act = change_and_hash_again(db, scene, rng)
+    entries, origin = every(db), scene.log.head.origin
+    signers = scene.stranger.keys.load(lambda: origin)
+    assert act.first is not None
+    for size in [size for size in scene.sizes if size > act.first]:
+        tree = Tree()
+        list(tree.extend([leaf_hash(entry) for entry in entries[:size]]))
+        bare = Checkpoint(origin, size, tree.root())
+        signatures = tuple(signer.sign(bare, NOW // 1000) for signer in signers)
+        put(Sealed(Checkpoint(origin, size, bare.root, signatures), {}), NOW, db.cursor())
+    return act
+
+
+def fork(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    """Another history from some entry on, rightly signed: by whoever holds the keys."""
+    with closing(sqlite3.connect(scene.fork)) as other:
+        other.backup(db)
+    return Act(scene.fork_at, exact=False)
+
+
+def hashes(db: sqlite3.Connection, entries: Iterable[bytes]) -> None:
+    tree = Tree()
+    tiles = [*tree.extend([leaf_hash(entry) for entry in entries]), *tree.partial()]
+    db.execute("DELETE FROM audit_tile")
+    db.executemany("INSERT INTO audit_tile VALUES (?, ?, ?)", [(*place, b"".join(tile)) for *place, tile in tiles])
+
+
+ON_DATABASES: tuple[Callable[[sqlite3.Connection, Scene, random.Random], Act], ...] = (
+    bit_of_an_entry,
+    bit_of_a_hash,
+    bit_of_a_checkpoint,
+    number_of_a_row,
+    delete,
+    delete_a_row,
+    insert,
+    swap,
+    truncate,
+    roll_back,
+    change_and_hash_again,
+    sign_with_another_key,
+    fork,
+)
+
+
+def tampered_database(scene: Scene, rng: random.Random, path: Path) -> tuple[str, Act]:
+    shutil.copyfile(scene.log.db, path)
+    act = rng.choice(ON_DATABASES)
+    with closing(sqlite3.connect(path)) as db:
+        done = act(db, scene, rng)
+        db.commit()
+    return act.__name__, done
+
+
+# --- On an export. ---------------------------------------------------------------------------------------------
+
+
+def line_changed(lines: list[bytes], rng: random.Random) -> Act:
+    at = rng.randrange(1, len(lines))
+    lines[at] = flipped(lines[at], rng)[0]
+    return Act(at - 1)
+
+
+def head_changed(lines: list[bytes], rng: random.Random) -> Act:
+    tree = json.loads(lines[0])
+    at = rng.randrange(len(tree["checkpoints"]))
+    tree["checkpoints"][at] = flipped(tree["checkpoints"][at].encode(), rng)[0].decode(errors="replace")
+    lines[0] = json.dumps(tree).encode()
+    return Act(None)
+
+
+def line_deleted(lines: list[bytes], rng: random.Random) -> Act:
+    at = rng.randrange(1, len(lines))
+    del lines[at]
+    return Act(at - 1)
+
+
+def line_inserted(lines: list[bytes], rng: random.Random) -> Act:
+    at = rng.randrange(1, len(lines) + 1)
+    forged = rng.choice(lines[1:])
+    while at < len(lines) and forged == lines[at]:
+        forged = rng.choice(lines[1:])
+    lines.insert(at, forged)
+    return Act(at - 1)
+
+
+def lines_swapped(lines: list[bytes], rng: random.Random) -> Act:
+    one, other = sorted(rng.sample(range(1, len(lines)), 2))
+    lines[one], lines[other] = lines[other], lines[one]
+    return Act(one - 1)
+
+
+def cut_off(lines: list[bytes], rng: random.Random) -> Act:
+    at = rng.randrange(1, len(lines))
+    del lines[at:]
+    return Act(at - 1)
+
+
+def line_and_hash_changed(lines: list[bytes], rng: random.Random) -> Act:
+    at = rng.randrange(1, len(lines))
+    record = lines[at].partition(b',"record":')[2][:-1].replace(b'"outcome":"', b'"outcome":"not ')
+    leaf = leaf_hash(record).hex().encode()
+    lines[at] = b'{"index":%d,"leaf":"%s","record":%s}' % (at - 1, leaf, record)
+    return Act(at - 1, exact=False)
+
+
+ON_EXPORTS: tuple[Callable[[list[bytes], random.Random], Act], ...] = (
+    line_changed,
+    head_changed,
+    line_deleted,
+    line_inserted,
+    lines_swapped,
+    cut_off,
+    line_and_hash_changed,
+)
+
+
+def tampered_export(scene: Scene, rng: random.Random, path: Path) -> tuple[str, Act]:
+    lines = scene.export.read_bytes().splitlines()
+    act = rng.choice(ON_EXPORTS)
+    done = act(lines, rng)
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return act.__name__, done
+
+
+def stretch(scene: Scene, index: int) -> tuple[int, int]:
+    """The checkpoints around an entry."""
+    sizes = [0, *scene.sizes]
+    at = min(bisect_right(sizes, index), len(sizes) - 1)
+    return sizes[at - 1], sizes[at]

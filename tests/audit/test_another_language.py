@@ -1,0 +1,62 @@
+"""What another program, in another language, says of our exports and proofs."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.verifier import Database
+from tests.audit.logs import Written, written
+from tests.audit.tampering import ON_EXPORTS, head_changed
+from tests.serving import ROOT
+
+NODE = shutil.which("node")
+PROGRAM = ROOT / "conformance" / "audit" / "verify.mjs"
+
+pytestmark = pytest.mark.skipif(NODE is None, reason="it needs node on PATH")
+
+
+def says(log: Written, file: Path) -> tuple[int, str]:
+    assert NODE is not None
+    words = [NODE, str(PROGRAM), str(file), str(log.folder / "audit" / "keys")]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert not ended.stderr, ended.stderr
+    return ended.returncode, ended.stdout
+
+
+async def test_it_verifies_what_we_export_and_prove(tmp_path: Path) -> None:
+    log = await written(tmp_path)
+    code, said = says(log, log.export(tmp_path / "log.jsonl"))
+    assert (code, said.splitlines()[0]) == (0, "700 entries, all as they were written")
+    with closing(Database(log.db)) as db:
+        proof = tmp_path / "entry.tlog-proof"
+        proof.write_text(str(db.proof(300)))
+    assert says(log, proof)[0] == 0
+    proof.write_text(proof.read_text().replace("index 300", "index 301"))
+    assert says(log, proof)[0] == 1
+
+
+async def test_it_finds_what_we_find(tmp_path: Path) -> None:
+    log = await written(tmp_path, (20, 50))
+    export = log.export(tmp_path / "log.jsonl")
+    rng = random.Random(1)
+    for act in (act for act in ON_EXPORTS if act is not head_changed):  # what signs that, not every Node can check
+        lines = export.read_bytes().splitlines()
+        done = act(lines, rng)
+        other = tmp_path / "other.jsonl"
+        other.write_bytes(b"".join(line + b"\n" for line in lines))
+        code, said = says(log, other)
+        assert code in (1, 3), act
+        if done.first is not None and done.exact:
+            assert re.search(rf"\b{done.first}\b", said), (act, done, said)
+    head = log.signed[0]
+    for changed in (f"{head.size}\\n", f"{head.size + 1}\\n"):
+        text = export.read_text()
+        other.write_text(text.replace(f"\\n{head.size}\\n", f"\\n{changed}", 1))
+        assert says(log, other)[0] == (0 if other.read_text() == text else 1)

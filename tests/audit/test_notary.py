@@ -1,0 +1,212 @@
+"""The notary over lives of a gateway: what it signs, what it refuses to sign, and that nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.stores import notary as notaries
+from gateway.stores.sqlite import open_sqlite
+from gateway.verifier import (
+    COSIGNED_MLDSA44,
+    ED25519,
+    Database,
+    Exit,
+    Proof,
+    Report,
+    consistency,
+    consistent,
+    nodes_of,
+    verify,
+    verify_proof,
+)
+from tests.audit.logs import Written, closed, entries, opened, write, written
+from tests.stores.contract import NOW, entry
+
+
+def checked(folder: Path, now: float = NOW / 1000) -> Report:
+    log = Written(folder)
+    with closing(Database(log.db)) as db:
+        return verify(db, log.trust, [log.head], now)
+
+
+async def test_a_log_is_signed_with_both_kinds_of_key_by_files_of_their_owner(tmp_path: Path) -> None:
+    log = await written(tmp_path)
+    assert [head.size for head in log.signed] == [100, 357, 600, 700]
+    assert {key.kind for key in log.head.signers(log.trust.log)} == {ED25519, COSIGNED_MLDSA44}
+    assert log.head.origin.startswith("gw.example/audit-")
+    assert stat.S_IMODE((tmp_path / "audit" / "signing-key").stat().st_mode) == 0o600
+    report = checked(tmp_path)
+    assert (report.exit, report.size, report.covered) == (Exit.OK, 700, 700)
+
+
+async def test_each_checkpoint_is_the_beginning_of_the_next(tmp_path: Path) -> None:
+    log = await written(tmp_path)
+    with closing(Database(log.db)) as db:
+        node = nodes_of(lambda level, number: db.tile(level, number) or [])
+        for old in log.signed:
+            steps = consistency(node, old.size, log.head.size)
+            assert consistent(old.size, old.root, log.head.size, log.head.root, steps)
+
+
+async def test_every_entry_has_a_proof_that_needs_no_gateway(tmp_path: Path) -> None:
+    log = await written(tmp_path)
+    lines = entries(log.db)
+    with closing(Database(log.db)) as db:
+        for index in (0, 99, 100, 255, 256, 511, 699):
+            proof = Proof.parse(str(db.proof(index)))
+            assert proof.entry == lines[index]
+            assert verify_proof(proof, log.trust).exit is Exit.OK
+            forged = Proof(proof.entry.replace(b"PASS", b"FLAG"), index, proof.path, proof.checkpoint)
+            assert verify_proof(forged, log.trust).exit is Exit.TAMPERED
+        with pytest.raises(LookupError, match="no entry 700"):
+            db.proof(700)
+
+
+async def test_a_gateway_goes_on_where_a_killed_one_stopped(tmp_path: Path) -> None:
+    store, notary = await opened(tmp_path)
+    await write(store, 300)
+    await notary.seal()
+    await write(store, 50, mark="unsigned-")
+    notary.forsake()  # a kill leaves no checkpoint and no mark of an orderly end
+    await store.aclose()
+    store, notary = await opened(tmp_path, "n2")
+    await write(store, 10, mark="second-")
+    await closed(store, notary)
+    assert notary.trouble is None
+    report = checked(tmp_path)
+    assert (report.exit, report.size, report.covered) == (Exit.OK, 360, 360)
+
+
+async def test_what_is_changed_before_it_is_signed_does_not_get_signed(tmp_path: Path) -> None:
+    store, notary = await opened(tmp_path)
+    await notary.seal()
+    await store.commit(records=[entry("first")])
+    await notary.seal()
+    await store.commit(records=[entry("second")])
+    with closing(sqlite3.connect(tmp_path / "gateway.db")) as db:
+        db.execute("UPDATE audit SET entries = replace(entries, 'second', 'forged') WHERE last_idx = 2")
+        db.commit()
+    await closed(store, notary)
+    report = checked(tmp_path)
+    assert (report.exit, report.first) == (Exit.TAMPERED, 1)
+
+
+@pytest.mark.security
+async def test_what_is_added_between_two_runs_stops_the_notary(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = await written(tmp_path, (20,))
+    with closing(sqlite3.connect(log.db)) as db:
+        db.execute("INSERT INTO audit (last_idx, first_idx, entries) VALUES (21, 21, ?)", (entries(log.db)[0],))
+        db.commit()
+    for life in ("n2", "n3"):
+        store, notary = await opened(tmp_path, life)
+        await store.commit(records=[entry("more")])
+        await closed(store, notary)
+        assert notary.trouble is not None
+    assert "is not signed any more: the log had 20 entries when it was closed, and has 21 now" in caplog.text
+    assert log.head.size == 20
+    report = checked(tmp_path, NOW / 1000 + 3600)
+    assert (report.exit, report.first) == (Exit.INCOMPLETE, 20)
+
+
+@pytest.mark.security
+async def test_a_database_that_was_rolled_back_gets_no_second_history(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = await written(tmp_path, (20,))
+    old = log.db.read_bytes()
+    store, notary = await opened(tmp_path, "n2")
+    await write(store, 10, mark="second-")
+    await closed(store, notary)
+    log.db.write_bytes(old)
+    (tmp_path / "audit" / "closed").unlink()
+    store, notary = await opened(tmp_path, "n3")
+    await store.commit(records=[entry("another")])
+    await closed(store, notary)
+    assert notary.trouble is not None
+    assert "over 30 entries was signed before; the database knows of 20" in caplog.text
+    assert checked(tmp_path).exit is Exit.TAMPERED
+
+
+@pytest.mark.security
+async def test_hashes_that_do_not_lead_to_the_last_checkpoint_are_not_built_upon(tmp_path: Path) -> None:
+    log = await written(tmp_path, (20,))
+    with closing(sqlite3.connect(log.db)) as db:
+        db.execute("UPDATE audit_tile SET hashes = zeroblob(640)")
+        db.commit()
+    store, notary = await opened(tmp_path, "n2")
+    await store.commit(records=[entry("more")])
+    await closed(store, notary)
+    assert notary.trouble is not None
+
+
+async def test_the_log_of_an_older_release_is_taken_into_the_tree(tmp_path: Path) -> None:
+    old = (
+        '{"at":1764000000000,"digest":null,"on_behalf_of":"key:ann","outcome":"ok","phase":"outcome",'
+        '"principal":"agent:echo","request_id":"r","rule":"allow","target":"echo","task_id":null,'
+        '"tenant":"","verb":"GetTask","verdict":"PASS"}'
+    )
+    store = await open_sqlite(tmp_path / "gateway.db", now=lambda: NOW, node="n1")
+    await store.write(lambda cursor: cursor.execute("INSERT INTO audit VALUES (1, 1, ?)", (old.encode(),)))
+    await store.aclose()
+    store, notary = await opened(tmp_path, "n2")
+    await write(store, 5)
+    (_, first), *_ = await store.audit(0, 1)
+    assert (first.principal, first.chain, first.verb) == ("agent:echo", ("key:ann",), "GetTask")
+    await closed(store, notary)
+    assert checked(tmp_path).exit is Exit.OK
+
+
+async def test_a_thousand_entries_are_signed_without_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, notary = await opened(tmp_path)
+    sealed, seal = asyncio.Event(), notary.seal
+
+    async def watched() -> None:
+        await seal()
+        sealed.set()
+
+    monkeypatch.setattr(notary, "seal", watched)
+    await asyncio.gather(*(store.commit(records=[entry(str(number))]) for number in range(notaries.ENTRIES)))
+    async with asyncio.timeout(20):
+        await sealed.wait()
+    assert Written(tmp_path).head.size == notaries.ENTRIES
+    await closed(store, notary)
+
+
+async def test_a_gateway_that_did_nothing_makes_no_keys(tmp_path: Path) -> None:
+    store, notary = await opened(tmp_path)
+    await closed(store, notary)
+    assert not (tmp_path / "audit" / "signing-key").exists()
+
+
+async def test_the_newest_entries_of_a_running_gateway_may_wait_for_their_checkpoint(tmp_path: Path) -> None:
+    store, notary = await opened(tmp_path)
+    await write(store, 10)
+    await notary.seal()
+    await write(store, 3)
+    report = checked(tmp_path)
+    assert (report.exit, report.size, report.covered) == (Exit.OK, 13, 10)
+    assert report.notes == ["the newest 3 are not under a checkpoint yet"]
+    late = checked(tmp_path, NOW / 1000 + 61)
+    assert (late.exit, late.first) == (Exit.INCOMPLETE, 10)
+    await closed(store, notary)
+
+
+async def test_calls_that_have_no_end_are_told(tmp_path: Path) -> None:
+    store, notary = await opened(tmp_path)
+    await store.commit(records=[entry("1", phase="intent"), entry("2", phase="intent"), entry("1")])
+    await closed(store, notary)
+    report = checked(tmp_path)
+    assert (report.exit, report.unknown) == (Exit.OK, 1)
+    assert report.notes == [
+        "1 calls have begun and no end: how they ended is not known, or they go on (the first is entry 1)"
+    ]
