@@ -134,6 +134,8 @@ class Engine:
         except BaseException as error:
             self._abandon(turn, error)
             raise
+        if call.as_task:
+            turn.open()
         self._runner.start(turn, partial(agent.run, turn.context, delivered))
         if turn.accept.owed:
             # Running such an agent twice is harmless by its own word, so it starts at once and the accept is written

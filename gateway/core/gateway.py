@@ -18,6 +18,7 @@ from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.governance import Governance
 from gateway.core.keys import KeyRing
+from gateway.core.logs import Logs
 from gateway.core.messages import Messages
 from gateway.core.policy import Policy, Target
 from gateway.core.policy.refusals import refused
@@ -32,11 +33,21 @@ from gateway.core.tools.listening import Listening
 from gateway.core.tools.silent import Silent
 from gateway.core.tools.tools import Tools
 from gateway.core.turn import Services
-from gateway.core.watch import Watch
+from gateway.core.watch import Replay, Watch
 from gateway.model import call as verbs
 from gateway.model import governance as governing
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Decision, Verdict
-from gateway.model.call import Call, FetchResult, GetExtendedCard, SendMessage, SubmitResult, SubscribeToTask
+from gateway.model.call import (
+    Call,
+    FetchResult,
+    FollowLog,
+    GetExtendedCard,
+    ReadContext,
+    ReadLog,
+    SendMessage,
+    SubmitResult,
+    SubscribeToTask,
+)
 from gateway.model.errors import Fault, GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.principal import Principal
@@ -45,6 +56,7 @@ from gateway.model.tool import PeerError, ToolRequest, ToolResult
 from gateway.model.toolcall import Listen, ToolCall, UseServer
 
 # Calls that name a task and no agent are judged by that task, once it is found.
+_NAME_NO_AGENT = (FetchResult, SubmitResult, ReadLog, FollowLog, ReadContext)
 _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of the task")
 _INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
 # Verbs of calls that change what was set, and are recorded before they do.
@@ -83,12 +95,14 @@ class Gateway:
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder)
         self._results = Results(services, engine, self.tasks, policy)
         self._administration = Administration(registry, keys, clients)
+        self._logs = Logs(services, registry, self._judge)
         self._uses = _uses(
             self._messages,
             self.tasks,
             pushes,
             letters,
             self._results,
+            self._logs,
             self._administration,
             governance or Governance(policy, registry, tools.servers),
         )
@@ -143,6 +157,17 @@ class Gateway:
         self._recorder.note(ticket, "ok")
         return watch
 
+    async def follow(self, call: FollowLog, who: Principal) -> Replay:
+        """A task's log from its beginning, and on to its rest. Raises GatewayError before."""
+        ticket, _ = self._admit(call, who)
+        try:
+            replay = await self._logs.follow(call, ticket)
+        except GatewayError as error:
+            self._recorder.note(ticket, error.reason)
+            raise
+        self._recorder.note(ticket, "ok")
+        return replay
+
     async def listen(self, call: Listen, who: Principal) -> Listening:
         """Changes of a mount, as they come. Raises GatewayError before."""
         return await self.tools.open(call, who)
@@ -168,10 +193,10 @@ class Gateway:
             raise _no_agent()
         return entry
 
-    def _admit(self, call: Call, who: Principal) -> tuple[Ticket, Registered | None]:
+    def _admit(self, call: Call | FollowLog, who: Principal) -> tuple[Ticket, Registered | None]:
         entry = self.registry.get(call.agent) if call.agent is not None else None
         target = entry.target if entry is not None else Target(call.agent or "gateway")
-        if call.agent is None and isinstance(call, FetchResult | SubmitResult):
+        if call.agent is None and isinstance(call, _NAME_NO_AGENT):
             decision = _BY_TASK
         elif isinstance(call, SendMessage):
             if self._policy.skilled:
@@ -188,7 +213,9 @@ class Gateway:
             raise refusal
         return ticket, entry
 
-    def _refusal(self, call: Call, who: Principal, entry: Registered | None, decision: Decision) -> GatewayError | None:
+    def _refusal(
+        self, call: Call | FollowLog, who: Principal, entry: Registered | None, decision: Decision
+    ) -> GatewayError | None:
         if who.hops > MAX_HOPS:
             return _too_deep()
         if call.agent is not None and (entry is None or not (decision.verdict in HOPEFUL or self.may_see(who, entry))):
@@ -200,6 +227,14 @@ class Gateway:
             if (isinstance(call, SubscribeToTask) or getattr(call, "stream", False)) and not entry.streaming:
                 return GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent offers no streams; see its card")
         return None if decision.allowed else refused(decision, who, call.verb)
+
+    def _judge(self, who: Principal, verb: str, entry: Registered) -> GatewayError | None:
+        """What a caller hears who names no agent, and turns out to mean this one."""
+        decision = self._policy.decide(who, verb, entry.target)
+        if decision.allowed:
+            return None
+        seen = decision.verdict in HOPEFUL or self.may_see(who, entry)
+        return refused(decision, who, verb) if seen else _no_agent()
 
     async def _read_audit(self, call: verbs.ReadAudit, ticket: Ticket, entry: None) -> AuditPage:
         await self._store.commit()  # what was only to be written soon
@@ -239,6 +274,7 @@ def _uses(
     pushes: Pushes,
     letters: Letters,
     results: Results,
+    logs: Logs,
     administration: Administration,
     governance: Governance,
 ) -> dict[type[Any], UseCase]:
@@ -263,6 +299,8 @@ def _uses(
         verbs.FetchResult: results.fetch,
         verbs.SubmitResult: results.submit,
         verbs.PullTasks: results.pull,
+        verbs.ReadLog: logs.read,
+        verbs.ReadContext: logs.context,
         verbs.ListAgents: administration.list_agents,
         verbs.AddAgent: administration.add_agent,
         verbs.RemoveAgent: administration.remove_agent,

@@ -73,3 +73,44 @@ class Watch:
             return False
         state = record.event.status.state
         return state.terminal or (self._until_pause and state is TaskState.INPUT_REQUIRED)
+
+
+class Replay:
+    """A task's whole log, as groups of records like a `Watch`: first what is written, then what comes, its history
+    entries included, until the task rests (terminal, or waiting for somebody)."""
+
+    def __init__(self, agent: str, subscription: Subscription, written: Sequence[Record]) -> None:
+        self.agent = agent
+        self._subscription = subscription
+        self._written = written
+        self._seen = written[-1].seq if written else 0
+        self._over = _rests(written)
+
+    def __aiter__(self) -> Replay:
+        return self
+
+    async def __anext__(self) -> Sequence[Record]:
+        if self._written:
+            written, self._written = self._written, ()
+            return written
+        while not self._over:
+            news = await self._subscription.next()
+            if news is None:
+                break
+            group = [record for record in news if record.seq > self._seen]
+            self._over = _rests(group)
+            if group or not news:
+                return group
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self._subscription.close()
+
+
+def _rests(records: Sequence[Record]) -> bool:
+    """Whether the task rests after these; without a word about its state it goes on as it did."""
+    for record in reversed(records):
+        if isinstance(record.event, Task | StatusUpdate):
+            state = record.event.status.state
+            return state.terminal or state.interrupted
+    return False

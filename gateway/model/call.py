@@ -24,7 +24,8 @@ class SendMessage:
 
     `digest` is the SHA-256 of the `message` member as it was sent (equal digests mean the same message), `size` its
     bytes, both with sorted keys; 0 where nothing was sent.
-    `always_deduplicate` is for dialects whose ids are idempotency keys by definition.
+    `always_deduplicate` is for dialects whose ids are idempotency keys by definition, `as_task` for those that know no
+    other answer than a task: the agent's plain reply then is how the task ends.
     """
 
     verb: ClassVar[str] = "SendMessage"
@@ -41,6 +42,7 @@ class SendMessage:
     stream: bool = False
     always_deduplicate: bool = False
     size: int = 0
+    as_task: bool = False
 
 
 @value
@@ -128,6 +130,34 @@ class FetchResult:
     agent: str | None
     message_id: str
     wait: float = 0.0
+
+
+@value
+class ReadLog:
+    """A task of the caller's on whichever agent, with the events that made it what it is."""
+
+    verb: ClassVar[str] = "GetTask"
+    task_id: str
+    agent: None = None
+
+
+@value
+class FollowLog:
+    """The same as it goes on: all events so far, then those that come, until the task rests."""
+
+    verb: ClassVar[str] = "SubscribeToTask"
+    task_id: str
+    agent: None = None
+
+
+@value
+class ReadContext:
+    """The caller's tasks in a context, on all agents that it may use: at most `limit`, the oldest first."""
+
+    verb: ClassVar[str] = "ListTasks"
+    context_id: str
+    limit: int
+    agent: None = None
 
 
 @value
@@ -265,6 +295,8 @@ Call: TypeAlias = (
     | DeletePushConfig
     | GetExtendedCard
     | FetchResult
+    | ReadLog
+    | ReadContext
     | SubmitResult
     | PullTasks
     | ReadAudit

@@ -74,18 +74,27 @@ class Doors:
     """The doors, and behind them `rest` for every path that is not theirs."""
 
     def __init__(
-        self, jsonrpc: JsonRpcDoor, http_json: HttpJsonDoor, mcp: ASGIApp, rest: ASGIApp, *, default_agent: str | None
+        self,
+        jsonrpc: JsonRpcDoor,
+        http_json: HttpJsonDoor,
+        mcp: ASGIApp,
+        acp: ASGIApp,
+        rest: ASGIApp,
+        *,
+        default_agent: str | None,
     ) -> None:
-        self._mcp = mcp
+        self._own = {"/mcp": mcp, "/acp": acp}
         self._jsonrpc = jsonrpc
         self._http_json = http_json
         self._rest = rest
         self._default = default_agent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (scope["path"] == "/mcp" or scope["path"].startswith("/mcp/")):
-            await self._mcp(scope, receive, send)
-            return
+        if scope["type"] == "http" and scope["path"][4:5] in ("", "/"):
+            door = self._own.get(scope["path"][:4])
+            if door is not None:
+                await door(scope, receive, send)
+                return
         answer = await self._answer(Request.of(scope, receive)) if scope["type"] == "http" else None
         if answer is None:
             await self._rest(scope, receive, send)

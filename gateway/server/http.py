@@ -21,6 +21,7 @@ from gateway.model.value import value
 from gateway.server import ops
 from gateway.server.a2a_http import HttpJsonDoor
 from gateway.server.a2a_jsonrpc import JsonRpcDoor
+from gateway.server.acp import AcpDoor
 from gateway.server.admin import Admin
 from gateway.server.auth import Authenticator, TokenVerifier, challenge
 from gateway.server.cards import Cards
@@ -75,6 +76,7 @@ def application(
         JsonRpcDoor(gateway, auth, cards, default_agent, new_id),
         HttpJsonDoor(gateway, auth, cards),
         McpDoor(gateway, auth, cursors, {"name": "gateway", "version": version}, now=now, new_id=new_id),
+        AcpDoor(gateway, auth, public_url=public_url.rstrip("/"), new_id=new_id),
         rest,
         default_agent=default_agent,
     )

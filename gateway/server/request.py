@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.core.watch import Watch
+from gateway.core.watch import Replay, Watch
 from gateway.dialects.sse import COMMENT
 from gateway.model.errors import GatewayError
 from gateway.model.ports import Record
@@ -94,7 +94,7 @@ class Stream:
     """Events as they come, one write per group. `frame` writes a record, `broken` what ends a stream too early.
     `ends` is for dialects whose streams end before their task does: after which record."""
 
-    events: Watch
+    events: Watch | Replay
     request: Request
     frame: Callable[[Record], bytes]
     broken: Callable[[GatewayError], bytes]

@@ -10,11 +10,13 @@ import gateway.dialects.a2a_v03.upstream as wire_v03
 import gateway.dialects.a2a_v1.upstream as wire_v1
 from gateway.dialects.a2a_v03 import cards
 from gateway.dialects.a2a_v1.upstream import Wire
+from gateway.dialects.acp import manifests as acp
 from gateway.model.agent import Agent
 from gateway.model.card import VERSIONS, AgentCard
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import Bells, Fetched
 from gateway.upstream.a2a import RemoteAgent
+from gateway.upstream.acp import AcpAgent
 from gateway.upstream.address import BadUrl, on_this_machine, origin_of
 from gateway.upstream.cards import CardFetcher
 from gateway.upstream.egress import Egress
@@ -39,7 +41,8 @@ class RemoteDirectory:
         if found.not_modified:
             return Fetched(None, b"", etag)
         try:
-            tree = cards.read(found.tree)
+            plain = acp.card_tree(found.tree, found.final_url) if acp.is_manifest(found.tree) else found.tree
+            tree = cards.read(plain)
             card = AgentCard.model_validate(tree)
             # What is kept is a card of the model's own version, so that reading it again needs no dialect.
             return Fetched(card, found.body if tree is found.tree else card.wire(), found.etag)
@@ -52,13 +55,13 @@ class RemoteDirectory:
             ) from None
 
     def connect(self, id: str, card: AgentCard, *, card_url: str, trusted: bool) -> Agent:
-        interface = card.interface()
+        interface = card.interface() or acp.interface(card)
         if interface is None:
             offered = ", ".join(f"{i.protocol_binding} {i.protocol_version}" for i in card.supported_interfaces)
             raise GatewayError(
                 Reason.INVALID_AGENT_RESPONSE,
                 f"The agent offers {offered or 'no interface at all'}; "
-                f"this gateway speaks JSONRPC and HTTP+JSON {SPOKEN}",
+                f"this gateway speaks JSONRPC and HTTP+JSON {SPOKEN}, and ACP",
             )
         # What the operator trusts is the origin they named; where its card points is somebody else's word.
         try:
@@ -68,6 +71,8 @@ class RemoteDirectory:
         refused = self._egress.rules.judge_url(interface.url, trusted=trusted and same)
         if refused is not None:
             raise GatewayError(Reason.EGRESS_REFUSED, refused)
+        if interface.protocol_binding == acp.BINDING:
+            return AcpAgent(interface, self._egress, trusted=trusted and same)
         wire = WIRES[interface.version]
         updates = self._updates.get(id, "stream")
         return RemoteAgent(

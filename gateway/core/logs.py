@@ -1,0 +1,78 @@
+"""Use cases on a task's log: how it came to be, and how it goes on. For dialects whose addresses name no agent.
+
+Whoever owns the task may read it as long as policy lets them read tasks of its agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from gateway.core.audit import Ticket
+from gateway.core.registry import Registered, Registry
+from gateway.core.turn import Services
+from gateway.core.watch import Replay
+from gateway.model.call import FollowLog, ReadContext, ReadLog
+from gateway.model.errors import GatewayError, Reason, task_not_found
+from gateway.model.ports import Record, TaskQuery, TaskRow
+from gateway.model.principal import Principal
+from gateway.model.value import value
+
+Judge = Callable[[Principal, str, Registered], GatewayError | None]
+
+
+@value
+class TaskLog:
+    agent: str
+    records: Sequence[Record]
+
+
+class Logs:
+    """`judge` says why a caller may not use a verb on an agent: NOT_FOUND where the agent does not exist for them."""
+
+    def __init__(self, services: Services, registry: Registry, judge: Judge) -> None:
+        self._services = services
+        self._registry = registry
+        self._judge = judge
+
+    async def read(self, call: ReadLog, ticket: Ticket, entry: Registered | None) -> TaskLog:
+        row = await self._row(ticket, call.task_id)
+        return TaskLog(row.agent, await self._services.store.events(row.tenant, row.id, 0))
+
+    async def follow(self, call: FollowLog, ticket: Ticket) -> Replay:
+        row = await self._row(ticket, call.task_id)
+        # Listen first, read then: what is written in between is in both, and its number tells.
+        subscription = self._services.live.subscribe((row.tenant, row.id))
+        try:
+            return Replay(row.agent, subscription, await self._services.store.events(row.tenant, row.id, 0))
+        except BaseException:
+            subscription.close()
+            raise
+
+    async def context(self, call: ReadContext, ticket: Ticket, entry: Registered | None) -> list[TaskRow]:
+        who = ticket.principal
+        query = TaskQuery(who.tenant, who.owner, None, call.limit, context_id=call.context_id)
+        page = await self._services.store.tasks(query)
+        rows = page.rows
+        while page.cut and len(rows) < call.limit:
+            query = replace(query, after=(rows[-1].updated, rows[-1].id))
+            page = await self._services.store.tasks(query)
+            rows = rows + page.rows
+        # Ids begin with the moment that they were made in.
+        return sorted((row for row in rows[: call.limit] if self._refusal(ticket, row) is None), key=lambda row: row.id)
+
+    async def _row(self, ticket: Ticket, task_id: str) -> TaskRow:
+        who = ticket.principal
+        row = await self._services.store.task(who.tenant, task_id, owner=who.owner)
+        if row is None:
+            raise task_not_found(task_id)
+        if (refusal := self._refusal(ticket, row)) is not None:
+            raise refusal
+        return row
+
+    def _refusal(self, ticket: Ticket, row: TaskRow) -> GatewayError | None:
+        entry = self._registry.get(row.agent)
+        error = None if entry is None else self._judge(ticket.principal, ticket.verb, entry)
+        if entry is None or (error is not None and error.reason is Reason.NOT_FOUND):
+            return task_not_found(row.id)
+        return error

@@ -1,0 +1,206 @@
+"""Remote agents that speak ACP: somebody else's ACP server behind the `Agent` port.
+
+A run's id is known from the first bytes of its stream and stored with the task. A message is sent once and never again;
+a stream that breaks is taken up by looking at the run, to its true end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import quote
+
+from gateway.dialects.acp.errors import carried
+from gateway.dialects.acp.upstream import HEADERS, STREAM_HEADERS, RunReader, create_body, resume_body
+from gateway.dialects.sse import Reader
+from gateway.dialects.strict_json import read
+from gateway.model.agent import Context, Upstream
+from gateway.model.card import AgentInterface
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.message import Message
+from gateway.model.task import Event, StatusUpdate, Task, TaskState
+from gateway.upstream.egress import ANSWER_LIMIT, Egress, StreamAnswer
+
+log = logging.getLogger(__name__)
+
+# ACP's servers send nothing while an agent thinks, not even comments: longer than that it is asked how it stands.
+IDLE_SECONDS = 120.0
+# Between looks at a run whose stream broke.
+POLL_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+# So many looks in a row may fail (27 s in all) before the task fails: a restart of the server is survived.
+MAX_FAILURES = 8
+LOOK_SECONDS = 30.0  # one look at a run, or a request to cancel it
+# A run that is told to stop says so at once, and ends a moment later; so long that moment is waited for.
+CANCEL_LOOKS = 10
+# The reason of a task of which nobody can say whether the work was done.
+UNKNOWN = "unknown-outcome"
+
+
+class AcpAgent:
+    """`interface.url` is the address of the agent's manifest. `trusted` when it is at the very origin that the operator
+    named for this agent."""
+
+    resumable = False
+
+    def __init__(self, interface: AgentInterface, egress: Egress, *, trusted: bool) -> None:
+        self._url = interface.url
+        self._base, _, self._name = interface.url.rpartition("/agents/")
+        self._egress = egress
+        self._trusted = trusted
+
+    async def run(self, context: Context, message: Message) -> AsyncGenerator[Event, None]:
+        reader, theirs = RunReader(context), context.upstream
+        if theirs is not None and theirs.task_id is not None:
+            body, path = resume_body(theirs.task_id, message), self._run(theirs.task_id)
+        else:
+            body, path = create_body(self._name, message, theirs.context_id if theirs else None), "/runs"
+        try:
+            async with aclosing(self._events(context, reader, path, body)) as events:
+                async for event in events:
+                    yield event
+                    if _rests(event):
+                        return
+        except GatewayError as error:
+            if context.upstream is None or context.upstream.task_id is None:
+                if error.metadata.get("delivered") != "unknown":
+                    raise
+                # Never sent twice: nobody can say whether there is a run.
+                yield context.failed(f"{error.message}; whether the agent did the work is not known", reason=UNKNOWN)
+                return
+            if reader.run_id is None and error.metadata.get("delivered") != "unknown":
+                raise  # the answer to a question was refused
+            log.info("the stream of task %s broke: %s", context.task_id, error.message)
+        if context.upstream is None or context.upstream.task_id is None:
+            raise GatewayError(Reason.INVALID_AGENT_RESPONSE, "The agent's answer names no run")
+        async with aclosing(self.follow(context)) as events:
+            async for event in events:
+                yield event
+
+    async def follow(self, context: Context) -> AsyncGenerator[Event, None]:
+        if context.upstream is None or context.upstream.task_id is None:
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "The agent's own run id is not known")
+        failures, looks = 0, 0
+        while True:
+            try:
+                task = await self._look(context)
+            except GatewayError as error:
+                failures += 1
+                if error.reason is Reason.TASK_NOT_FOUND or failures > MAX_FAILURES:
+                    raise _lost(error) from error
+            else:
+                failures = 0
+                yield task
+                if task.at_rest:
+                    return
+            await asyncio.sleep(POLL_SECONDS[min(looks, len(POLL_SECONDS) - 1)])
+            looks += 1
+
+    async def cancel(self, context: Context) -> Event | None:
+        theirs = context.upstream
+        if theirs is None or theirs.task_id is None:
+            return None
+        status, tree = await self._ask("POST", self._run(theirs.task_id) + "/cancel")
+        if status == 404:
+            return None
+        if status == 403:
+            raise GatewayError(Reason.TASK_NOT_CANCELABLE, "The agent says that its run has ended already")
+        if status >= 300:
+            raise carried(status, tree)
+        for look in range(CANCEL_LOOKS):
+            task = await self._look(context)
+            if task.status.state.terminal:
+                return task
+            await asyncio.sleep(POLL_SECONDS[0] * min(look + 1, 5))
+        return context.working()  # it has taken note, and has not ended yet
+
+    async def aclose(self) -> None:
+        """The egress is shared and outlives its agents."""
+
+    # One exchange.
+
+    def _run(self, run_id: str) -> str:
+        return f"/runs/{quote(run_id, safe='')}"
+
+    async def _look(self, context: Context) -> Task:
+        """The task as the server shows its run now. Raises TASK_NOT_FOUND when it knows of none."""
+        assert context.upstream is not None
+        assert context.upstream.task_id is not None
+        status, tree = await self._ask("GET", self._run(context.upstream.task_id))
+        if status == 404:
+            raise GatewayError(Reason.TASK_NOT_FOUND, "The agent knows no such run")
+        if status >= 300:
+            raise carried(status, tree)
+        reader = RunReader(context)
+        reader.run_id = context.upstream.task_id
+        return reader.whole(reader.look(tree))
+
+    async def _ask(self, method: str, path: str) -> tuple[int, Any]:
+        answer = await self._egress.request(
+            method, self._base + path, None, HEADERS, timeout=LOOK_SECONDS, trusted=self._trusted
+        )
+        return answer.status, _parsed(answer.status, answer.body)
+
+    async def _events(self, context: Context, reader: RunReader, path: str, body: bytes) -> AsyncGenerator[Event, None]:
+        """What the server streams of a run, as long as it does."""
+        exchange = self._egress.stream(
+            "POST", self._base + path, body, STREAM_HEADERS, idle_timeout=IDLE_SECONDS, trusted=self._trusted
+        )
+        async with exchange as answer:
+            if answer.status >= 300:
+                raise carried(answer.status, _parsed(answer.status, await answer.read()))
+            self._learn(context, answer.headers.get("run-id"), reader.session_id)
+            if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+                yield await self._whole(context, reader, answer)
+                return
+            frames = Reader(ANSWER_LIMIT)  # its last event holds all that the run made
+            async for chunk in answer.chunks:
+                for sent in frames.feed(chunk):
+                    for event in reader.feed(_parsed(200, sent.data)):
+                        self._learn(context, reader.run_id, reader.session_id)
+                        yield event
+                        if _rests(event):
+                            await answer.settle()
+                            return
+
+    async def _whole(self, context: Context, reader: RunReader, answer: StreamAnswer) -> Event:
+        """A plain answer where a stream was asked for: the run as it stands."""
+        run = reader.look(_parsed(answer.status, await answer.read()))
+        self._learn(context, reader.run_id, reader.session_id)
+        return reader.whole(run)
+
+    def _learn(self, context: Context, run_id: str | None, session_id: str | None) -> None:
+        """What the server calls the run and its session is remembered with the task."""
+        known = context.upstream
+        run_id = (known.task_id if known else None) or run_id
+        session_id = (known.context_id if known else None) or session_id
+        if run_id is not None and (known is None or (known.task_id, known.context_id) != (run_id, session_id)):
+            context.upstream = Upstream(self._url, run_id, session_id)
+
+
+def _parsed(status: int, body: bytes) -> Any:
+    try:
+        return read(body)
+    except GatewayError as error:
+        if status >= 300:
+            return None  # its status says enough
+        what = "The agent answered with something that is not strict JSON"
+        raise GatewayError(Reason.INVALID_AGENT_RESPONSE, what) from error
+
+
+def _rests(event: Event) -> bool:
+    """After this the server's stream says nothing more. It awaits whatever it asked for."""
+    if not isinstance(event, StatusUpdate | Task):
+        return False
+    state: TaskState = event.status.state
+    return state.terminal or state.interrupted
+
+
+def _lost(error: GatewayError) -> GatewayError:
+    if error.reason is Reason.TASK_NOT_FOUND:
+        return GatewayError(Reason.UPSTREAM_FAILED, "The agent no longer knows this run; how it ended is not known")
+    return GatewayError(
+        Reason.UPSTREAM_FAILED, f"Contact with the agent was lost; how the run ends is not known ({error.message})"
+    )
