@@ -5,6 +5,7 @@
     make conformance ARGS="--short"        seconds: the peer, and a kit without its long waits
     make conformance ARGS=--mcp MCP_SUITE=DIR    the MCP suite (see mcp.py)
     make conformance ARGS=--mcp-client MCP_SUITE=DIR    the same suite's client mode (see mcp_client.py)
+    make conformance ARGS=--acp ACP_PYTHON=PYTHON    acp-sdk's client and server (see acp.py)
 
 A run fails on every test that did not pass and is not listed in conformance/expected/, and on every
 listed one that passed after all. The full form writes conformance/results/.
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance import expected, kit, mcp, mcp_client, older, peers, processes, results, sut
+from conformance import acp, expected, kit, mcp, mcp_client, older, peers, processes, results, sut
 
 HERE = Path(__file__).parent
 REMOTE = HERE / "a2a-remote.yaml"
@@ -66,6 +67,7 @@ class Options:
     short: bool
     mcp: bool
     mcp_client: bool
+    acp: bool
     command: str
 
 
@@ -83,6 +85,7 @@ def options(words: list[str]) -> Options:
     )
     parser.add_argument("--mcp", action="store_true", help="the MCP suite, from MCP_SUITE, instead of the A2A kit")
     parser.add_argument("--mcp-client", action="store_true", help="the MCP suite's client mode, from MCP_SUITE")
+    parser.add_argument("--acp", action="store_true", help="acp-sdk's client and server, from ACP_PYTHON")
     given = parser.parse_args(words)
     agents = {"both": tuple(SUITES), "older": ()}.get(given.agent, (given.agent,))
     older_kit = older.find(given.kit_03) if given.agent in ("both", "older") else None
@@ -92,7 +95,7 @@ def options(words: list[str]) -> Options:
         *(["--agent", given.agent] if given.agent != "both" else []),
     ]
     command = shlex.join(["python", "-m", "conformance", *shown])
-    return Options(kit.find(given.kit), older_kit, agents, given.short, given.mcp, given.mcp_client, command)
+    return Options(kit.find(given.kit), older_kit, agents, given.short, given.mcp, given.mcp_client, given.acp, command)
 
 
 def main() -> int:
@@ -101,6 +104,8 @@ def main() -> int:
         return mcp.main()
     if chosen.mcp_client:
         return mcp_client.main()
+    if chosen.acp:
+        return acp.main()
     if chosen.agents and chosen.kit is None and not chosen.short:
         print(kit.HOW_TO_GET, file=sys.stderr)
         return 2

@@ -109,7 +109,7 @@ async def _all(events: AsyncIterator[T]) -> list[T]:
     return [event async for event in events]
 
 
-def _state(task: Task) -> str:
+def state(task: Task) -> str:
     return str(TaskState.Name(task.status.state))
 
 
@@ -126,7 +126,7 @@ async def the_card_names_both_bindings(peer: Peer) -> None:
 
 async def a_message_becomes_a_finished_task(peer: Peer) -> None:
     task = await peer.task("tck-complete-task")
-    assert _state(task) == "TASK_STATE_COMPLETED", _state(task)
+    assert state(task) == "TASK_STATE_COMPLETED", state(task)
     assert task.id
     assert task.context_id
 
@@ -189,9 +189,9 @@ async def pages_follow_each_other(peer: Peer) -> None:
 
 async def a_task_that_asks_goes_on_with_the_answer(peer: Peer) -> None:
     asked = await peer.task("tck-input-required")
-    assert _state(asked) == "TASK_STATE_INPUT_REQUIRED", _state(asked)
+    assert state(asked) == "TASK_STATE_INPUT_REQUIRED", state(asked)
     done = await peer.task("tck-complete-task", task_id=asked.id, context_id=asked.context_id)
-    assert (done.id, _state(done)) == (asked.id, "TASK_STATE_COMPLETED")
+    assert (done.id, state(done)) == (asked.id, "TASK_STATE_COMPLETED")
 
 
 async def the_history_is_the_conversation_in_order(peer: Peer) -> None:
@@ -206,7 +206,7 @@ async def the_history_is_the_conversation_in_order(peer: Peer) -> None:
 async def a_running_task_can_be_cancelled(peer: Peer) -> None:
     running = await peer.started("test-resubscribe-message-id")
     cancelled = await peer.plain.cancel_task(CancelTaskRequest(id=running.id))
-    assert _state(cancelled) == "TASK_STATE_CANCELED", _state(cancelled)
+    assert state(cancelled) == "TASK_STATE_CANCELED", state(cancelled)
 
 
 async def a_finished_task_cannot_be_cancelled(peer: Peer) -> None:

@@ -61,6 +61,14 @@ def agent(port: int, folder: Path, *, push: bool = False, version: str = "1.0") 
 
 
 @contextmanager
+def acp_server(python: Path, program: Path, port: int, log: Path) -> Iterator[str]:
+    """The agent server of fixtures/acp_server.py, in the interpreter that has its SDK; its URL."""
+    base = f"http://127.0.0.1:{port}"
+    with _running([str(python), str(program), str(port)], f"{base}/ping", log):
+        yield base
+
+
+@contextmanager
 def tool_server(port: int, era: str, log: Path) -> Iterator[str]:
     """The tool server of fixtures/, speaking one era; its URL."""
     words = ["-m", "conformance.fixtures.tool_server", "--http", str(port), "--era", era]

@@ -120,8 +120,10 @@ class AcpDoor:
             stream=mode == "stream" and entry is not None and entry.streaming,
             as_task=True,
         )
-        task: Task = await self._gateway.handle(call, who)
-        return task
+        answer: Task | Message = await self._gateway.handle(call, who)
+        if isinstance(answer, Message):
+            raise invalid("input", "this message came by A2A before, and its answer left no run")
+        return answer
 
     async def _ran(self, request: Request, task: Task, mode: Mode, who: Principal, *, after: int) -> Answer:
         """The answer to a run that has begun, or goes on; the first `after` events are known to the client."""

@@ -54,9 +54,10 @@ class AcpAgent:
     async def run(self, context: Context, message: Message) -> AsyncGenerator[Event, None]:
         reader, theirs = RunReader(context), context.upstream
         if theirs is not None and theirs.task_id is not None:
-            body, path = resume_body(theirs.task_id, message), self._run(theirs.task_id)
+            body, path = resume_body(theirs.task_id, message, context.task_id), self._run(theirs.task_id)
         else:
-            body, path = create_body(self._name, message, theirs.context_id if theirs else None), "/runs"
+            session = theirs.context_id if theirs is not None else None
+            body, path = create_body(self._name, message, context.task_id, session), "/runs"
         try:
             async with aclosing(self._events(context, reader, path, body)) as events:
                 async for event in events:

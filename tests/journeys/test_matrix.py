@@ -1,6 +1,7 @@
 """Any client reaches any agent: two bindings and two versions on both sides, one journey through all sixteen.
 
-The agents are a2a-sdk's own servers, each with one binding of one version on its card.
+The agents are a2a-sdk's own servers, each with one binding of one version on its card; and one of them once more behind
+a gateway that is itself reached by ACP alone.
 """
 
 from __future__ import annotations
@@ -188,14 +189,19 @@ class Town:
 async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
     async with AsyncExitStack() as stack:
         far = {name: await stack.enter_async_context(sdk(*spoken)) for name, spoken in AGENTS.items()}
-        config = agents(**{name: agent.url for name, agent in far.items()}) + "egress: {allow_loopback: true}\n"
+        far["over-acp"] = await stack.enter_async_context(sdk("JSONRPC", "1.0"))
+        between = running(tmp_path_factory.mktemp("between"), agents(sdk=far["over-acp"].url), anonymous=True)
+        facade = await stack.enter_async_context(between)
+        await ready(facade, "sdk")
+        urls = {name: agent.url for name, agent in far.items()} | {"over-acp": f"{facade.url}/acp/agents/sdk"}
+        config = agents(**urls) + "egress: {allow_loopback: true}\n"
         gateway = await stack.enter_async_context(running(tmp_path_factory.mktemp("town"), config))
         await ready(gateway, *far)
         yield Town(gateway, far)
 
 
 @pytest.mark.requirement("a2a.v03.any-client-any-agent", "a2a.bindings.same-results")
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", [*AGENTS, "over-acp"])
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("binding", bindings.BINDINGS)
 async def test_any_client_makes_the_whole_journey_with_any_agent(

@@ -125,8 +125,7 @@ def message_params(
     Always `returnImmediately`: the waiting is ours, so that no idle timeout on the way can end it, and the agent's
     task id is known (and stored) from the start.
     """
-    unique = f"{message.message_id[:200]}-{blake2s(ours.encode(), digest_size=12).hexdigest()}"
-    update = {"message_id": unique, "task_id": task_id, "context_id": context_id}
+    update = {"message_id": unique(message.message_id, ours), "task_id": task_id, "context_id": context_id}
     sent = message.model_copy(update=update)
     sent.__pydantic_fields_set__.difference_update(name for name, value in update.items() if value is None)
     more = b',"acceptedOutputModes":' + orjson.dumps(accepted_output_modes) if accepted_output_modes else b""
@@ -134,6 +133,11 @@ def message_params(
     if metadata:
         body += b',"metadata":' + orjson.dumps(metadata)
     return body + b"}"
+
+
+def unique(message_id: str, ours: str) -> str:
+    """A message's id for the agent, to which all our callers are one; `ours` is our task's id, which is not shown."""
+    return f"{message_id[:200]}-{blake2s(ours.encode(), digest_size=12).hexdigest()}"
 
 
 def push_params(task_id: str, url: str, secret: str) -> bytes:

@@ -29,28 +29,28 @@ def bare(place: int, name: str | None, envelope: Tree) -> Tree:
 
 
 def note_of(artifact: Tree) -> Tree | None:
-    """Which message of an ACP agent the artifact was, if it is one of `bare`'s."""
+    """Which message of an ACP agent the artifact was, if it says so."""
     metadata = artifact.get("metadata")
     note = metadata.get(ACP) if isinstance(metadata, dict) else None
     if not isinstance(note, dict) or type(note.get("message")) is not int:
         return None
-    envelope = {name: value for name, value in note.items() if name != "message"}
-    return note if artifact == bare(note["message"], artifact.get("name"), envelope) else None
+    return note
 
 
-def write_parts(update: ArtifactUpdate) -> list[Tree]:
-    """The parts that an update brings, as parts of a message."""
+def write_parts(update: ArtifactUpdate, place: int, envelope: Tree, known: set[str]) -> list[Tree]:
+    """The parts that an update brings, as parts of message number `place`. `known` are the artifacts that have begun."""
     tree = update.model_dump(mode="json", by_alias=True, exclude_unset=True)
     artifact: Tree = tree.pop("artifact")
     parts = [write_part(part, files=False) for part in artifact.pop("parts")]
-    name = artifact.get("name")
-    for part in parts:
+    name, id = artifact.get("name"), artifact["artifactId"]
+    about = {key: value for key, value in tree.items() if key not in ("taskId", "contextId")}
+    implied = artifact == bare(place, name, envelope) and {"append": False, **about} == {"append": id in known}
+    for number, part in enumerate(parts):
         if name is not None:
             part["name"] = name
-    if note_of(artifact) is None:
-        about = {name: value for name, value in tree.items() if name not in ("taskId", "contextId")}
-        for place, part in enumerate(parts):
-            part[BESIDE] = {"artifact": artifact, **about} if not place else _more(artifact)
+        if not implied:
+            part[BESIDE] = _more(artifact) if number else {"artifact": artifact, **about}
+    known.add(id)
     return parts
 
 

@@ -15,6 +15,7 @@ from gateway.model.base import Model
 from gateway.model.errors import invalid
 from gateway.model.message import Message, Part, Role
 
+MAX_ID = 256  # characters of a message's id, as in the model
 CLOSING = "a2a_state"  # of a message: what an agent of A2A said when it came to this state, and no result
 _PLACE = frozenset({"role", "parts", "taskId", "contextId", "task_id", "context_id"})
 _ENVELOPE = _PLACE | {"messageId"}
@@ -60,8 +61,8 @@ def read_message(tree: Tree, *, message_id: str, task_id: str, context_id: str) 
 
 
 def read_input(messages: Sequence[Tree], *, message_id: str, session: Tree | None = None, **ids: str) -> Message:
-    """The one message that a run's input is. `session` is what the caller brought along from elsewhere; `ids` are those
-    of the task and the context, as far as they are known."""
+    """The one message that a run's input is. `message_id` is for one that brings none of A2A's; `session` is what the
+    caller brought along from elsewhere; `ids` are those of the task and the context, as far as they are known."""
     parts = [_part(part) for message in messages for part in message["parts"]]
     said = messages[0].get(A2A) if messages else None
     more = said if isinstance(said, dict) else {}
@@ -74,6 +75,9 @@ def read_input(messages: Sequence[Tree], *, message_id: str, session: Tree | Non
         listed = more.get(name)
         if isinstance(listed, list) and all(isinstance(each, str) for each in listed):
             fields[field] = tuple(listed)
+    brought = more.get("messageId")
+    if isinstance(brought, str) and 0 < len(brought) <= MAX_ID:
+        message_id = brought
     return Message.of(message_id=message_id, role=Role.USER, parts=tuple(parts), **fields, **ids)
 
 
@@ -92,8 +96,9 @@ def _envelope(message: Tree) -> Tree:
     return {**kept, "role": message.get("role") or "user", "parts": len(message["parts"])}
 
 
-def write_input(message: Message) -> list[Tree]:
-    """The input of a run: the messages that the caller handed over, or the one that it is."""
+def write_input(message: Message, *, message_id: str | None = None) -> list[Tree]:
+    """The input of a run: the messages that the caller handed over, or the one that it is. `message_id` is A2A's, for a
+    server that knows what it is (this gateway's is one)."""
     tree = tree_of(message)
     parts = [write_part(part) for part in tree["parts"]]
     said = {name: value for name, value in tree.items() if name not in _ENVELOPE}
@@ -107,6 +112,7 @@ def write_input(message: Message) -> list[Tree]:
             count = envelope["parts"]
             made.append({**envelope, "parts": parts[:count]})
             parts = parts[count:]
+    said["messageId"] = message_id
     if kept := {name: value for name, value in said.items() if value}:
         made[0][A2A] = kept
     return made

@@ -45,6 +45,8 @@ class RunLog:
         self._role = f"agent/{agent}"
         self._open: Tree | None = None  # the message whose parts are coming
         self._place: object = None  # which message of an ACP agent it is, if it is one
+        self._envelope: Tree = {}  # when it began, as far as that is known
+        self._known: set[str] = set()  # artifacts that have begun
         self._at: str | None = None  # when the task last changed its status
         self._told: list[bytes] = []
 
@@ -158,11 +160,12 @@ class RunLog:
             self._close()
             self._place = note.get("message")
             began = note.get("created_at")
-            self._open = {"role": self._role, "parts": [], "created_at": began, "completed_at": None}
+            self._envelope = {"created_at": began} if isinstance(began, str) else {}
+            self._open = {"role": self._role, "parts": [], "created_at": None, **self._envelope, "completed_at": None}
             self.run["output"].append(self._open)
             self.messages.append(self._open)
             self._tell("message.created", message=self._open)
-        for part in write_parts(update):
+        for part in write_parts(update, len(self.run["output"]), self._envelope, self._known):
             self._open["parts"].append(part)
             self._tell("message.part", part=part)
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
+from gateway.dialects.a2a_v1.upstream import unique
 from gateway.dialects.acp import requests
 from gateway.dialects.acp.artifacts import read_update
 from gateway.dialects.acp.messages import CLOSING, read_message, session_of, write_input
@@ -39,10 +40,11 @@ _FINER: Final = {
 }
 
 
-def create_body(agent: str, message: Message, session_id: str | None) -> bytes:
+def create_body(agent: str, message: Message, ours: str, session_id: str | None) -> bytes:
     """A new run, always as a stream. What the caller brought along of a session goes on, but not the session's id: to
-    the server all our callers are one, and two of them may have chosen the same."""
-    body: Tree = {"agent_name": agent, "input": write_input(message), "mode": "stream"}
+    the server all our callers are one, and two of them may have chosen the same. `ours` is our task's id."""
+    given = write_input(message, message_id=unique(message.message_id, ours))
+    body: Tree = {"agent_name": agent, "input": given, "mode": "stream"}
     if session_id is not None:
         body["session_id"] = session_id
     elif (session := session_of(message)) is not None:
@@ -50,9 +52,9 @@ def create_body(agent: str, message: Message, session_id: str | None) -> bytes:
     return orjson.dumps(body)
 
 
-def resume_body(run_id: str, message: Message) -> bytes:
+def resume_body(run_id: str, message: Message, ours: str) -> bytes:
     """The answer to what a run awaits. ACP takes one message: of several the parts of all, in the name of the first."""
-    first, *more = write_input(message)
+    first, *more = write_input(message, message_id=unique(message.message_id, ours))
     first["parts"] = [part for each in (first, *more) for part in each["parts"]]
     return orjson.dumps({"run_id": run_id, "await_resume": {"type": "message", "message": first}, "mode": "stream"})
 

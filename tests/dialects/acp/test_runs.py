@@ -163,7 +163,7 @@ def test_the_events_of_a_run_come_in_acps_order(steps: list[Step]) -> None:
 
 
 def test_the_same_log_gives_the_same_events_each_time() -> None:
-    steps = [artifact("a", (Part.of(text="1"),), False, {}), status(TaskState.COMPLETED, None)]
+    steps: list[Step] = [artifact("a", (Part.of(text="1"),), False, {}), status(TaskState.COMPLETED, None)]
     assert told(*steps)[1] == told(*steps)[1]
 
 
@@ -242,10 +242,15 @@ def test_another_run_than_the_one_asked_about_is_refused() -> None:
 
 def test_bodies_say_what_the_server_wants_to_hear() -> None:
     turn = Message.of(message_id="m", role=Role.USER, parts=(Part.of(text="hi"),))
-    body: Any = read(create_body("x", turn, None))
-    assert body == {"agent_name": "x", "input": [{"role": "user", "parts": [text("hi")]}], "mode": "stream"}
-    again: Any = read(create_body("x", turn, "s"))
+    body: Any = read(create_body("x", turn, TASK, None))
+    ((given,), id) = (body.pop("input"), body["agent_name"])
+    assert (id, body) == ("x", {"agent_name": "x", "mode": "stream"})
+    note = given.pop("a2a")
+    assert given == {"role": "user", "parts": [text("hi")]}
+    assert note["messageId"].startswith("m-")
+    assert TASK not in note["messageId"]  # our own ids stay here
+    again: Any = read(create_body("x", turn, TASK, "s"))
     assert again["session_id"] == "s"
-    answer: Any = read(resume_body("r", turn))
-    assert answer["await_resume"] == {"type": "message", "message": {"role": "user", "parts": [text("hi")]}}
+    answer: Any = read(resume_body("r", turn, TASK))
+    assert answer["await_resume"] == {"type": "message", "message": {**given, "a2a": note}}
     assert answer["mode"] == "stream"
