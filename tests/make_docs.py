@@ -22,6 +22,7 @@ from gateway.dialects.a2a_v03 import paths as paths_v03
 from gateway.dialects.a2a_v03 import requests as requests_v03
 from gateway.dialects.a2a_v1 import paths, requests
 from gateway.dialects.a2a_v1.errors import CODES
+from gateway.dialects.acp.errors import CODES as ACP_CODES
 from gateway.dialects.mcp.errors import Code, code_of, status_of
 from gateway.dialects.paths import Table
 from gateway.model.errors import GatewayError, Reason
@@ -84,6 +85,20 @@ def _mcp_rows() -> list[str]:
         rows.append(f"| `{reason}` | {int(code_of(error))} | {status_of(error, Era.MODERN)} | {MCP_REASONS[reason]} |")
     return rows + [f"| {what} | {code.value} | {status} | {todo} |" for what, code, status, todo in MCP_OWN]
 
+
+def _acp_rows() -> list[str]:
+    return [
+        f"| `{reason}` | `{code.code}` | {code.http} |" for reason, code in ACP_CODES.items() if reason in ACP_REASONS
+    ]
+
+
+# Those that an ACP client meets. No request of ACP's can be about cards, versions or webhooks.
+ACP_REASONS = frozenset(Reason) - {
+    Reason.PUSH_NOTIFICATION_NOT_SUPPORTED,
+    Reason.EXTENDED_AGENT_CARD_NOT_CONFIGURED,
+    Reason.VERSION_NOT_SUPPORTED,
+    Reason.ALREADY_EXISTS,
+}
 
 # Errors that only MCP has: what is wrong, the code, the status, and what to do.
 MCP_OWN: tuple[tuple[str, Code, int, str], ...] = (
@@ -148,6 +163,15 @@ request of 2026-07-28; in a session an error comes in 200, except for what could
 |---|---|---|---|
 {chr(10).join(_mcp_rows())}
 
+## At the ACP door
+
+ACP has three codes of its own; the reason is in `data.reason`, except for a run that is not found, whose `data` is null,
+so that a run of somebody else's looks like none. A run that fails is no error: it is answered, and says so itself.
+
+| reason | code | HTTP status |
+|---|---|---|
+{chr(10).join(_acp_rows())}
+
 What is not in these tables never leaves the gateway. An unknown failure is shown as `INTERNAL_ERROR` with an incident
 number (a task that ends so has the number in its last message), and the log has it in full under that number.
 """
@@ -182,6 +206,9 @@ ABOUT: dict[str, str] = {
     "gateway.verifier": "The audit log",
     "gateway.core.registry": "Cards of remote agents",
     "gateway.upstream.cards": "Cards of remote agents",
+    "gateway.dialects.acp": "ACP",
+    "gateway.server.acp": "ACP",
+    "gateway.upstream.acp": "ACP",
     "gateway.model.agent": "MCP",
     "gateway.dialects.mcp": "MCP",
     "gateway.core.tools": "MCP",

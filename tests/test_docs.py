@@ -33,6 +33,7 @@ from gateway.config import parse as parse_config
 from gateway.config.sections import KINDS
 from gateway.core.tools.grants import Grants
 from gateway.dialects.a2a_v1.errors import CODES
+from gateway.dialects.acp import paths as acp
 from gateway.dialects.strict_json import read
 from gateway.model.errors import Reason
 from gateway.model.task import MOVES, TaskState
@@ -222,6 +223,10 @@ def test_every_route_is_documented_and_every_documented_path_is_one() -> None:
         routes.setdefault(route.path, set()).update(route.methods or ())
     routes = {path: verbs - ({"HEAD"} if path.startswith("/admin") else set()) for path, verbs in routes.items()}
     doors = {"/", "/agents/{id}", "/agents/{id}/message:send", "/{tenant}/…", "/mcp", "/mcp/{mount}"}
+    own = {"/acp" + re.sub(r"\([^)]*\)", "{id}", path): verb for verb, path, _, _ in acp.TABLE.rows}
+    assert {path: ", ".join(sorted(listed.pop(path))) for path in [*listed] if path.startswith("/acp/")} == {
+        path: "GET, POST" if path in ("/acp/runs/{id}",) else verb for path, verb in own.items()
+    }
     assert listed.keys() - doors == routes.keys()
     assert {path: listed[path] for path in routes} == routes
 
