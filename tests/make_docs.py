@@ -165,8 +165,9 @@ request of 2026-07-28; in a session an error comes in 200, except for what could
 
 ## At the ACP door
 
-ACP has three codes of its own; the reason is in `data.reason`, except for a run that is not found, whose `data` is null,
-so that a run of somebody else's looks like none. A run that fails is no error: it is answered, and says so itself.
+ACP has three codes of its own; the reason is in `data.reason`, except for a run that is not found, whose `data` is
+null, so that a run of somebody else's looks like none. A run that fails is no error: it is answered, and says so
+itself.
 
 | reason | code | HTTP status |
 |---|---|---|

@@ -22,7 +22,7 @@ from gateway.dialects.acp.errors import error_tree, http_error
 from gateway.dialects.acp.ids import plain, uuid
 from gateway.dialects.acp.manifests import manifest
 from gateway.dialects.acp.messages import read_input, session_of, tree_of
-from gateway.dialects.acp.requests import Mode
+from gateway.dialects.acp.requests import Beside, Mode
 from gateway.dialects.acp.runs import CANCELLING, RunLog
 from gateway.dialects.paths import Operation
 from gateway.dialects.sse import frame
@@ -97,7 +97,7 @@ class AcpDoor:
         asked = requests.create(await _body(request))
         named = {} if asked.session_id is None else {"context_id": await self._context(asked.session_id, who)}
         message = read_input(asked.messages, message_id=self._new_id(), session=asked.session, **named)
-        run = await self._send(asked.agent, message, asked.mode, who)
+        run = await self._send(asked.agent, message, requests.beside(asked.messages[0]), asked.mode, who)
         return await self._ran(request, run, asked.mode, who, after=0)
 
     async def _resume(self, request: Request, id: str, who: Principal) -> Answer:
@@ -107,16 +107,19 @@ class AcpDoor:
         message = read_input([asked.message], message_id=self._new_id(), task_id=plain(id))
         if run.run["await_request"] is None:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This run has no await request; it is not waiting")
-        task = await self._send(before.agent, message, asked.mode, who)
+        task = await self._send(before.agent, message, requests.beside(asked.message), asked.mode, who)
         return await self._ran(request, task, asked.mode, who, after=len(told))
 
-    async def _send(self, agent: str, message: Message, mode: Mode, who: Principal) -> Task:
+    async def _send(self, agent: str, message: Message, beside: Beside, mode: Mode, who: Principal) -> Task:
         entry = self._gateway.registry.get(agent)
         call = SendMessage(
             agent,
             message,
             digest(tree_of(message)),
             return_immediately=mode != "sync",
+            accepted_output_modes=beside.accepted_output_modes,
+            metadata=beside.metadata,
+            extensions=beside.extensions,
             stream=mode == "stream" and entry is not None and entry.streaming,
             as_task=True,
         )

@@ -39,6 +39,14 @@ CANCEL_LOOKS = 10
 UNKNOWN = "unknown-outcome"
 
 
+class _Refused(Exception):
+    """The server took nothing on."""
+
+    def __init__(self, error: GatewayError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 class AcpAgent:
     """`interface.url` is the address of the agent's manifest. `trusted` when it is at the very origin that the operator
     named for this agent."""
@@ -52,27 +60,30 @@ class AcpAgent:
         self._trusted = trusted
 
     async def run(self, context: Context, message: Message) -> AsyncGenerator[Event, None]:
-        reader, theirs = RunReader(context), context.upstream
+        theirs = context.upstream
         if theirs is not None and theirs.task_id is not None:
-            body, path = resume_body(theirs.task_id, message, context.task_id), self._run(theirs.task_id)
+            body, path = resume_body(theirs.task_id, message, context), self._run(theirs.task_id)
         else:
-            session = theirs.context_id if theirs is not None else None
-            body, path = create_body(self._name, message, context.task_id, session), "/runs"
+            body, path = create_body(self._name, message, context), "/runs"
         try:
-            async with aclosing(self._events(context, reader, path, body)) as events:
+            async with aclosing(self._events(context, path, body)) as events:
                 async for event in events:
                     yield event
                     if _rests(event):
                         return
+        except _Refused as refused:
+            # A run that does not wait any more is looked at; anything else is for the caller to know.
+            if refused.error.reason is not Reason.UNSUPPORTED_OPERATION or theirs is None or theirs.task_id is None:
+                raise refused.error from None
         except GatewayError as error:
+            if error.metadata.get("delivered") == "no":
+                raise
             if context.upstream is None or context.upstream.task_id is None:
-                if error.metadata.get("delivered") != "unknown":
-                    raise
+                if error.metadata.get("delivered") is None:
+                    raise  # it answered, with nonsense
                 # Never sent twice: nobody can say whether there is a run.
                 yield context.failed(f"{error.message}; whether the agent did the work is not known", reason=UNKNOWN)
                 return
-            if reader.run_id is None and error.metadata.get("delivered") != "unknown":
-                raise  # the answer to a question was refused
             log.info("the stream of task %s broke: %s", context.task_id, error.message)
         if context.upstream is None or context.upstream.task_id is None:
             raise GatewayError(Reason.INVALID_AGENT_RESPONSE, "The agent's answer names no run")
@@ -144,14 +155,15 @@ class AcpAgent:
         )
         return answer.status, _parsed(answer.status, answer.body)
 
-    async def _events(self, context: Context, reader: RunReader, path: str, body: bytes) -> AsyncGenerator[Event, None]:
-        """What the server streams of a run, as long as it does."""
+    async def _events(self, context: Context, path: str, body: bytes) -> AsyncGenerator[Event, None]:
+        """What the server streams of a run, as long as it does. Raises _Refused instead."""
+        reader = RunReader(context)
         exchange = self._egress.stream(
             "POST", self._base + path, body, STREAM_HEADERS, idle_timeout=IDLE_SECONDS, trusted=self._trusted
         )
         async with exchange as answer:
             if answer.status >= 300:
-                raise carried(answer.status, _parsed(answer.status, await answer.read()))
+                raise _Refused(carried(answer.status, _parsed(answer.status, await answer.read())))
             self._learn(context, answer.headers.get("run-id"), reader.session_id)
             if not answer.headers.get("content-type", "").startswith("text/event-stream"):
                 yield await self._whole(context, reader, answer)

@@ -16,7 +16,7 @@ from gateway.model.ports import TaskQuery
 from tests.acp import RUN, SESSION, Acp, Asked, Server, run, scripted, told, words
 from tests.older import Older
 from tests.remote import admin_agent, agents, ended, process, ready, reason, until
-from tests.serving import BOUND, ECHO, Gateway, message, running
+from tests.serving import BOUND, ECHO, ROOT, Gateway, message, running
 
 
 @asynccontextmanager
@@ -118,6 +118,27 @@ async def test_an_acp_client_reaches_an_acp_agent_and_loses_nothing(tmp_path: Pa
         assert words((await client.resume(asked["run_id"], "blue"))["output"]) == "blue"
         failed = await client.run("reject")
         assert failed["error"]["data"]["a2a"]["state"] == "TASK_STATE_REJECTED"
+
+
+async def test_what_stands_beside_a_message_in_a2a_travels_too(tmp_path: Path) -> None:
+    mirror = ECHO + f"  mirror: {{run: 'tests.actors:mirror', card: {ROOT}/agent_cards/echo.json, public: true}}\n"
+    async with (
+        running(tmp_path / "far", mirror, anonymous=True) as far,
+        running(tmp_path / "near", agents(far=f"{far.url}/acp/agents/mirror")) as near,
+    ):
+        await ready(near, "far")
+        sent = {
+            "message": message("hi", metadata={"mine": 1}, extensions=["urn:one"]),
+            "metadata": {"beside": [1.0]},
+            "configuration": {"acceptedOutputModes": ["text/plain"]},
+        }
+        task = (await near.result("SendMessage", sent, agent="far"))["task"]
+        seen = task["status"]["message"]["parts"][0]["data"]
+        assert seen["metadata"] == {"beside": [1.0]}
+        assert seen["acceptedOutputModes"] == ["text/plain"]
+        assert seen["message"]["metadata"]["mine"] == 1
+        assert seen["message"]["extensions"] == ["urn:one"]
+        assert seen["message"]["messageId"].startswith(sent["message"]["messageId"])
 
 
 async def test_a_conversation_stays_in_its_session_there(tmp_path: Path) -> None:
@@ -305,6 +326,28 @@ async def test_a_question_becomes_input_required_and_the_answer_resumes_the_run(
         again = (await send(gateway, contextId=asked["contextId"])).json()["result"]["task"]
         assert again["contextId"] == asked["contextId"]
         assert server.asked_for("create")[-1].body["session_id"] == SESSION
+
+
+async def test_a_run_that_ended_while_its_question_stood_is_looked_at(tmp_path: Path) -> None:
+    async with behind(tmp_path) as (gateway, server):
+
+        @server.on("create")
+        async def _(asked: Asked) -> None:
+            await asked.begin()
+            request = {"type": "message", "message": told("Which?")}
+            await asked.event("run.awaiting", run=run("awaiting", await_request=request))
+
+        @server.on("resume")
+        async def _(asked: Asked) -> None:
+            asked.answer({"code": "server_error", "message": "No await request.", "data": None}, "403 X")
+
+        @server.on("look")
+        async def _(asked: Asked) -> None:
+            asked.answer(run("cancelled"))
+
+        asked = (await send(gateway)).json()["result"]["task"]
+        done = (await send(gateway, "blue", taskId=asked["id"])).json()["result"]["task"]
+        assert done["status"]["state"] == "TASK_STATE_CANCELED"
 
 
 @pytest.mark.requirement("acp.upstream.cancel")

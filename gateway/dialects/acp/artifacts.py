@@ -38,7 +38,7 @@ def note_of(artifact: Tree) -> Tree | None:
 
 
 def write_parts(update: ArtifactUpdate, place: int, envelope: Tree, known: set[str]) -> list[Tree]:
-    """The parts that an update brings, as parts of message number `place`. `known` are the artifacts that have begun."""
+    """The parts that an update brings, as those of message number `place`. `known` are artifacts that have begun."""
     tree = update.model_dump(mode="json", by_alias=True, exclude_unset=True)
     artifact: Tree = tree.pop("artifact")
     parts = [write_part(part, files=False) for part in artifact.pop("parts")]

@@ -96,9 +96,9 @@ def _envelope(message: Tree) -> Tree:
     return {**kept, "role": message.get("role") or "user", "parts": len(message["parts"])}
 
 
-def write_input(message: Message, *, message_id: str | None = None) -> list[Tree]:
-    """The input of a run: the messages that the caller handed over, or the one that it is. `message_id` is A2A's, for a
-    server that knows what it is (this gateway's is one)."""
+def write_input(message: Message, *, message_id: str | None = None, request: Tree | None = None) -> list[Tree]:
+    """The input of a run: the messages that the caller handed over, or the one that it is. `message_id` is A2A's and
+    `request` what stands beside a message there, for a server that knows what they are (this gateway's is one)."""
     tree = tree_of(message)
     parts = [write_part(part) for part in tree["parts"]]
     said = {name: value for name, value in tree.items() if name not in _ENVELOPE}
@@ -112,7 +112,7 @@ def write_input(message: Message, *, message_id: str | None = None) -> list[Tree
             count = envelope["parts"]
             made.append({**envelope, "parts": parts[:count]})
             parts = parts[count:]
-    said["messageId"] = message_id
+    said |= {"messageId": message_id, "request": request}
     if kept := {name: value for name, value in said.items() if value}:
         made[0][A2A] = kept
     return made

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gateway.dialects.a2a_v1.requests import violations
+from gateway.dialects.a2a_v1.requests import MAX_MODES, violations
 from gateway.dialects.acp.ids import plain
-from gateway.dialects.acp.parts import Tree
+from gateway.dialects.acp.parts import A2A, Tree
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.value import value
 
@@ -88,6 +88,31 @@ class CreateRun:
     mode: Mode
     session_id: str | None
     session: Tree | None
+
+
+class _Beside(BaseModel):
+    """What stands beside a message in A2A, as another gateway notes it."""
+
+    metadata: dict[str, Any] | None = None
+    acceptedOutputModes: list[str] = Field(default_factory=list, max_length=MAX_MODES)
+    extensions: list[str] = Field(default_factory=list, max_length=MAX_MODES)
+
+
+@value
+class Beside:
+    metadata: Tree | None = None
+    accepted_output_modes: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
+
+
+def beside(message: Tree) -> Beside:
+    """Raises INVALID_PARAMS."""
+    said = message.get(A2A)
+    request = said.get("request") if isinstance(said, dict) else None
+    if request is None:
+        return Beside()
+    read = _read(_Beside, request)
+    return Beside(read.metadata, tuple(read.acceptedOutputModes), tuple(read.extensions))
 
 
 @value

@@ -40,23 +40,34 @@ _FINER: Final = {
 }
 
 
-def create_body(agent: str, message: Message, ours: str, session_id: str | None) -> bytes:
+def create_body(agent: str, message: Message, context: Context) -> bytes:
     """A new run, always as a stream. What the caller brought along of a session goes on, but not the session's id: to
-    the server all our callers are one, and two of them may have chosen the same. `ours` is our task's id."""
-    given = write_input(message, message_id=unique(message.message_id, ours))
+    the server all our callers are one, and two of them may have chosen the same."""
+    given = _given(message, context)
     body: Tree = {"agent_name": agent, "input": given, "mode": "stream"}
-    if session_id is not None:
-        body["session_id"] = session_id
+    if context.upstream is not None and context.upstream.context_id is not None:
+        body["session_id"] = context.upstream.context_id
     elif (session := session_of(message)) is not None:
         body["session"] = session
     return orjson.dumps(body)
 
 
-def resume_body(run_id: str, message: Message, ours: str) -> bytes:
+def resume_body(run_id: str, message: Message, context: Context) -> bytes:
     """The answer to what a run awaits. ACP takes one message: of several the parts of all, in the name of the first."""
-    first, *more = write_input(message, message_id=unique(message.message_id, ours))
+    first, *more = _given(message, context)
     first["parts"] = [part for each in (first, *more) for part in each["parts"]]
     return orjson.dumps({"run_id": run_id, "await_resume": {"type": "message", "message": first}, "mode": "stream"})
+
+
+def _given(message: Message, context: Context) -> list[Tree]:
+    """The input, with what stands beside a message in A2A noted on it."""
+    beside = {
+        "metadata": context.metadata,
+        "acceptedOutputModes": list(context.accepted_output_modes),
+        "extensions": list(context.extensions),
+    }
+    request = {name: value for name, value in beside.items() if value}
+    return write_input(message, message_id=unique(message.message_id, context.task_id), request=request)
 
 
 class RunReader:

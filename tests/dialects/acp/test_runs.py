@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.dialects.acp.runs import RunLog
 from gateway.dialects.acp.upstream import RunReader, create_body, resume_body
 from gateway.dialects.strict_json import read
-from gateway.model.agent import Context
+from gateway.model.agent import Context, Upstream
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message, Part, Role
 from gateway.model.ports import Record
@@ -242,15 +242,17 @@ def test_another_run_than_the_one_asked_about_is_refused() -> None:
 
 def test_bodies_say_what_the_server_wants_to_hear() -> None:
     turn = Message.of(message_id="m", role=Role.USER, parts=(Part.of(text="hi"),))
-    body: Any = read(create_body("x", turn, TASK, None))
+    body: Any = read(create_body("x", turn, context()))
     ((given,), id) = (body.pop("input"), body["agent_name"])
     assert (id, body) == ("x", {"agent_name": "x", "mode": "stream"})
     note = given.pop("a2a")
     assert given == {"role": "user", "parts": [text("hi")]}
     assert note["messageId"].startswith("m-")
     assert TASK not in note["messageId"]  # our own ids stay here
-    again: Any = read(create_body("x", turn, TASK, "s"))
+    known = context()
+    known.upstream = Upstream("", context_id="s")
+    again: Any = read(create_body("x", turn, known))
     assert again["session_id"] == "s"
-    answer: Any = read(resume_body("r", turn, TASK))
+    answer: Any = read(resume_body("r", turn, context()))
     assert answer["await_resume"] == {"type": "message", "message": {**given, "a2a": note}}
     assert answer["mode"] == "stream"
