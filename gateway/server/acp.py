@@ -7,6 +7,7 @@ after which a stream broke (`Last-Event-ID`, with `Accept: text/event-stream` on
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import Any, ClassVar
 
 import orjson
@@ -16,7 +17,7 @@ from gateway.core.gateway import Gateway
 from gateway.core.logs import TaskLog
 from gateway.core.registry import Registered
 from gateway.core.watch import Replay
-from gateway.dialects.a2a_v1.requests import digest
+from gateway.dialects.a2a_v1.requests import canonical
 from gateway.dialects.acp import paths, requests
 from gateway.dialects.acp.errors import error_tree, http_error
 from gateway.dialects.acp.ids import plain, uuid
@@ -112,10 +113,12 @@ class AcpDoor:
 
     async def _send(self, agent: str, message: Message, beside: Beside, mode: Mode, who: Principal) -> Task:
         entry = self._gateway.registry.get(agent)
+        said = canonical(tree_of(message))
         call = SendMessage(
             agent,
             message,
-            digest(tree_of(message)),
+            sha256(said).digest(),
+            size=len(said),
             return_immediately=mode != "sync",
             accepted_output_modes=beside.accepted_output_modes,
             metadata=beside.metadata,
