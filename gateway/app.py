@@ -156,10 +156,12 @@ class App:
             Recorder(store, now),
             Seal(token.encode(), b"mcp-request-state"),
             Seal(token.encode(), b"mcp-task"),
+            Seal(token.encode(), b"mcp-connect"),
             now,
             _new_id,
             headers.parameters,
             tooling.mounts(config),
+            settings.public_url.rstrip("/"),
         )
         for id, entry in config.tools.items():
             self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, now))

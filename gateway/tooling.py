@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Callable
+from functools import partial
 
 from gateway.config import (
     Config,
@@ -31,16 +32,17 @@ from gateway.core.tools.servers import Served
 from gateway.model.call import SendMessage
 from gateway.model.principal import Kind
 from gateway.model.tool import ToolServer
-from gateway.upstream.egress import Egress
+from gateway.upstream.egress import Egress, Outbound
 from gateway.upstream.mcp.limits import MIB, Limits
 from gateway.upstream.mcp.server import HttpServer, StdioServer
 from gateway.upstream.oauth.authorized import AuthorizedEgress
+from gateway.upstream.oauth.callers import CallerAccounts
 from gateway.upstream.oauth.client import ClientSettings
 from gateway.upstream.oauth.client import Grant as OAuthGrant
 from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.grants import Grants
 from gateway.upstream.oauth.source import TokenSource
-from gateway.upstream.oauth.vault import Vault
+from gateway.upstream.oauth.vault import CALLERS, SHARED, Vault
 from gateway.upstream.process import Bounds, Command
 from gateway.upstream.secret import Secret
 
@@ -53,20 +55,35 @@ def served(
     info = {"name": "gateway", "version": version()}
     server: ToolServer
     source: TokenSource | None = None
+    accounts: CallerAccounts | None = None
     if entry.url is not None:
-        values = {name: _secret(each) for name, each in entry.headers.items()}
-        source = None if entry.oauth is None else _source(settings, id, entry.url, entry.oauth, egress, now)
-        server = HttpServer(
-            id,
-            entry.url,
-            egress if source is None else AuthorizedEgress(egress, source),
-            info=info,
-            limits=limits,
-            headers=values,
-            ours=os.environ,
-            trusted=True,
-            chance=_chance,
-        )
+        url, values = entry.url, {name: _secret(each) for name, each in entry.headers.items()}
+
+        def at(outbound: Outbound) -> HttpServer:
+            return HttpServer(
+                id,
+                url,
+                outbound,
+                info=info,
+                limits=limits,
+                headers=values,
+                ours=os.environ,
+                trusted=True,
+                chance=_chance,
+            )
+
+        server = at(egress)
+        if (oauth := entry.oauth) is not None:
+            sources = _sources(settings, id, url, oauth, egress, now)
+            source = sources(SHARED)
+            server = at(AuthorizedEgress(egress, source))
+            if oauth.login == "caller":
+
+                def account(owner: str) -> tuple[TokenSource, HttpServer]:
+                    own = sources(owner)
+                    return own, at(AuthorizedEgress(egress, own))
+
+                accounts = CallerAccounts(account, partial(Vault(settings.data / "oauth").forget_all, id))
     else:
         folder = entry.folder or settings.data / "tools" / id
         command = Command(
@@ -85,7 +102,7 @@ def served(
         )
     requires = tuple((f"*/{pattern}", frozenset(needs)) for pattern, needs in entry.requires.items())
     gate = Gate(entry.concurrency, entry.queue)
-    return Served(id, server, gate, Quarantine(entry.quarantine), requires, login=source)
+    return Served(id, server, gate, Quarantine(entry.quarantine), requires, login=source, accounts=accounts)
 
 
 def _bounds(entry: LimitsEntry | None) -> Bounds:
@@ -95,10 +112,11 @@ def _bounds(entry: LimitsEntry | None) -> Bounds:
     return Bounds(memory, entry.files, entry.processes, file_size)
 
 
-def _source(
+def _sources(
     settings: Settings, id: str, url: str, entry: OAuthEntry, egress: Egress, now: Callable[[], int]
-) -> TokenSource:
-    """How one server's tokens are got, and where they are kept."""
+) -> Callable[[str], TokenSource]:
+    """How one server's tokens are got for an owner, and where they are kept. All callers are the same client at an
+    issuer: theirs is a redirect to the gateway, the operator's one to loopback."""
     client = ClientSettings(
         OAuthGrant(entry.grant),
         entry.client_id,
@@ -107,16 +125,23 @@ def _source(
         entry.issuer,
         tuple(entry.scopes),
     )
-    return TokenSource(
-        id,
-        client,
-        Discovery(url, entry.issuer, egress),
-        Grants(id, Vault(settings.data / "oauth")),
-        egress,
-        ours=os.environ,
-        now=now,
-        random=os.urandom,
-    )
+    vault, discovery = Vault(settings.data / "oauth"), Discovery(url, entry.issuer, egress)
+    registrations = Grants(id, vault, CALLERS)
+
+    def source(owner: str) -> TokenSource:
+        return TokenSource(
+            id,
+            client,
+            discovery,
+            Grants(id, vault, owner),
+            egress,
+            ours=os.environ,
+            now=now,
+            random=os.urandom,
+            registrations=None if owner == SHARED else registrations,
+        )
+
+    return source
 
 
 def bridged(bridge: AgentTools, registry: Registry) -> Served:

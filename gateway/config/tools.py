@@ -73,6 +73,9 @@ class OAuthEntry(_Section):
     grant: Literal["authorization_code", "client_credentials"] = Field(
         "authorization_code", description="A person authorizes it (gateway tools login), or it is known by itself."
     )
+    login: Literal["operator", "caller"] = Field(
+        "operator", description="Whose authorization goes with a call: one for all callers, or each caller's own."
+    )
     registration: Literal["preregistered", "cimd", "dynamic"] | None = Field(
         None, description="How the authorization server knows the gateway; follows from the other settings if not set."
     )
@@ -92,6 +95,8 @@ class OAuthEntry(_Section):
             raise refuse("client_metadata must be an https URL with a path", "it is the client id itself")
         if self.registration not in (None, self.implied):
             raise refuse(f"registration: {self.registration} does not fit", _FITTING[str(self.registration)])
+        if self.grant == "client_credentials" and self.login == "caller":
+            raise refuse("login: caller needs a person who says yes", "leave out grant: client_credentials")
         if self.grant == "client_credentials" and self.client_id is not None and self.client_secret is None:
             raise refuse("client_credentials need a client_secret")
         _check(self.scopes, _SCOPE, "is no scope")

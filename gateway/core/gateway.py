@@ -257,7 +257,7 @@ class Gateway:
         return answer
 
     async def use_tool(self, who: Principal, name: str, request: ToolRequest) -> ToolResult:
-        caller = Silent.of(who, capabilities={"elicitation": {"form": {}}} if request.asks else {})
+        caller = Silent.of(who, capabilities={"elicitation": {"form": {}, "url": {}}} if request.asks else {})
         params = {"name": name, **request.params}
         try:
             return ToolResult(await self.handle(UseServer(None, "tools/call", params, caller), who))

@@ -276,6 +276,23 @@ class Login(Protocol):
         ...
 
 
+class Accounts(Protocol):
+    """A server at which each caller has an authorization of its own. `owner` is tenant and id of a caller."""
+
+    def server(self, owner: str) -> ToolServer:
+        """The server as it is reached with the owner's authorization; without one its requests fail with an error whose
+        metadata has `login`."""
+        ...
+
+    def login(self, owner: str) -> Login: ...
+
+    async def forget(self) -> bool:
+        """Forget everybody's authorization; whether there was any."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
 class ToolServer(Protocol):
     """One MCP server behind us, whatever its era and transport. Connects at first use, and again when it must.
 

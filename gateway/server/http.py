@@ -25,6 +25,7 @@ from gateway.server.acp import AcpDoor
 from gateway.server.admin import Admin
 from gateway.server.auth import Authenticator, TokenVerifier, challenge
 from gateway.server.cards import Cards
+from gateway.server.connect import Connect
 from gateway.server.front import Doors, Front
 from gateway.server.incident import known
 from gateway.server.mcp.door import McpDoor
@@ -66,8 +67,16 @@ def application(
     auth = Authenticator(keys, anonymous=anonymous, public_url=public_url.rstrip("/"), tokens=tokens)
     cards = Cards(gateway, auth, public_url=public_url, default_agent=default_agent, anonymous=anonymous)
     admin = Admin(gateway, auth, cards)
+    connect = Connect(gateway, auth, public_url.rstrip("/"), new_id)
     rest = Starlette(
-        routes=[*cards.routes(), *admin.routes(), *ops.routes(not_ready), *webhooks, *_identity(identity, public_url)],
+        routes=[
+            *cards.routes(),
+            *admin.routes(),
+            *ops.routes(not_ready),
+            *connect.routes(),
+            *webhooks,
+            *_identity(identity, public_url),
+        ],
         exception_handlers={HTTPException: _no_such_route, GatewayError: _failure, Exception: _failure},
     )
     # A path is what it is: no redirect from one spelling to another, least of all to what the Host header says.

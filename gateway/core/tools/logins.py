@@ -23,7 +23,9 @@ class Logins:
             await login.finish(call.response)
             served = self._servers.get(call.server)
             return served is not None and await self._servers.refresh(served)
-        return await login.forget()
+        served = self._servers.get(call.server)
+        others = await served.accounts.forget() if served is not None and served.accounts is not None else False
+        return await login.forget() or others
 
     def _login(self, id: str) -> Login:
         served = self._servers.get(id)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from gateway.core.tools.connections import URL_ELICITATION, takes_urls
 from gateway.model.asking import ASKED_WITH, ELICIT, lacking
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Caller, CannotAsk, PeerError, Tree
 
 MISSING_CAPABILITY = -32021
-_URL_ELICITATION = -32042  # 2025-11-25: the request can go on once the user has been at these URLs
 
 
 def questions(result: Tree) -> dict[str, Tree]:
@@ -53,10 +53,10 @@ async def answer(question: Tree, caller: Caller) -> Tree:
 
 def visits(error: PeerError, caller: Caller) -> Tree | None:
     """-32042 of a session server as questions with a URL, if the caller takes those."""
-    if error.code != _URL_ELICITATION or not isinstance(error.data, dict):
+    if error.code != URL_ELICITATION or not isinstance(error.data, dict):
         return None
     asked_for = error.data.get("elicitations")
-    if lacking(ELICIT, {"mode": "url"}, caller.capabilities) or not isinstance(asked_for, list):
+    if not takes_urls(caller) or not isinstance(asked_for, list):
         return None
     found = {
         f"visit-{number}": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.core.tools.agents import AgentTools
+from gateway.core.tools.connections import Connections, owner_of
 from gateway.core.tools.servers import Served
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Principal
@@ -14,7 +15,8 @@ from gateway.model.tool import Caller, Tree, takes_tasks
 class Reach:
     """`key` is what of the server is used, in its own names. What the server says counts for or against it."""
 
-    def __init__(self, now: Callable[[], int]) -> None:
+    def __init__(self, connections: Connections, now: Callable[[], int]) -> None:
+        self._connections = connections
         self._now = now
 
     async def __call__(
@@ -22,14 +24,17 @@ class Reach:
     ) -> Tree:
         if isinstance(served.server, AgentTools):
             return await served.server.request_as(who, method, {**params, "name": key}, caller)
+        server = served.server if served.accounts is None else served.accounts.server(owner_of(who))
         served.gate.enter()
         try:
             async with served.gate:
                 served.breaker.admit(self._now())
                 try:
-                    result = await served.server.request(method, params, caller)
+                    result = await server.request(method, params, caller)
                 except GatewayError as error:
                     served.breaker.heard(error, self._now())
+                    if served.accounts is not None and "login" in error.metadata:
+                        raise self._connections.needed(served, who, error) from error
                     raise
                 except BaseException:
                     served.breaker.unknown()

@@ -14,6 +14,7 @@ from gateway.core.audit import Recorder, Ticket
 from gateway.core.policy import DENIED, Policy
 from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
+from gateway.core.tools.connections import Connections, ConnectNeeded, takes_urls
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.parking import Parked, Parking
 from gateway.core.tools.reach import Reach
@@ -22,7 +23,7 @@ from gateway.core.tools.state import States, asked
 from gateway.core.tools.tasks import McpTasks
 from gateway.core.tools.views import Views
 from gateway.model.agent import MAX_ROUNDS
-from gateway.model.asking import ASKED_WITH
+from gateway.model.asking import ASKED_WITH, ELICIT
 from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
@@ -61,6 +62,7 @@ class Requests:
         states: States,
         tasks: McpTasks,
         reach: Reach,
+        connections: Connections,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
@@ -72,6 +74,7 @@ class Requests:
         self._states = states
         self._tasks = tasks
         self._reached = reach
+        self._connections = connections
         self._now = now
         self._new_id = new_id
         self._parking = Parking(new_id)
@@ -88,6 +91,8 @@ class Requests:
             raise
         except GatewayError as error:
             await self._ended(ticket, error.reason)
+            if isinstance(error, ConnectNeeded) and call.method == "tools/call" and call.mount is not None:
+                return _told(error)
             raise
         await self._ended(ticket, _outcome(result))
         if result.get("resultType") == "task":
@@ -246,7 +251,10 @@ class Requests:
         """For a caller with a session: what the server needs is asked while the request is open."""
         send = params
         for _ in range(MAX_ROUNDS):
-            result = await self._reach(found, call.method, send, call.caller, waits=True)
+            try:
+                result = await self._reach(found, call.method, send, call.caller, waits=True)
+            except ConnectNeeded as needed:
+                raise self._connections.refusal(needed, call.caller) from needed
             if result.get("resultType") != "input_required":
                 return result
             wanted = questions.questions(result).items()
@@ -285,6 +293,11 @@ class Requests:
                 if urls is None:
                     raise
                 return {"resultType": "input_required", "inputRequests": urls, "requestState": None}
+            except ConnectNeeded as needed:
+                if not takes_urls(caller):
+                    raise
+                asked = {"connect": {"method": ELICIT, "params": needed.visit}}
+                return {"resultType": "input_required", "inputRequests": asked, "requestState": None}
 
         return work
 
@@ -321,6 +334,11 @@ def _missing(call: UseServer) -> GatewayError:
         return GatewayError(Reason.NOT_FOUND, "There is no such prompt or resource template here")
     kind = "tool" if call.method == "tools/call" else "prompt"
     return GatewayError(Reason.NOT_FOUND, f"Unknown {kind}: {str(call.params.get('name'))[:200]}")
+
+
+def _told(needed: ConnectNeeded) -> Tree:
+    """For callers that cannot be sent anywhere: a model reads it and says it to its user."""
+    return {"resultType": "complete", "content": [{"type": "text", "text": needed.message}], "isError": True}
 
 
 def _outcome(result: Tree) -> str:

@@ -22,7 +22,7 @@ from gateway.core.tools.hygiene import CheckSchema, objection
 from gateway.core.tools.news import Board, News
 from gateway.core.tools.pins import Pins, Quarantine
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.tool import ACKNOWLEDGED, Catalog, Change, Definition, Kind, Login, ToolServer, Tree
+from gateway.model.tool import ACKNOWLEDGED, Accounts, Catalog, Change, Definition, Kind, Login, ToolServer, Tree
 from gateway.model.toolcall import Health, Waiting
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Served:
     requires: tuple[tuple[str, frozenset[str]], ...] = ()
     judged: Callable[[str], tuple[str, Target]] | None = None  # verb and target, where tools stand for something else
     login: Login | None = None  # how a person authorizes it, where one has to
+    accounts: Accounts | None = None  # where callers have their own authorization; the lists are read with `login`'s
     catalog: Catalog | None = None
     offered: dict[Kind, tuple[Definition, ...]] = field(default_factory=dict)
     waiting: tuple[Waiting, ...] = ()
@@ -159,7 +160,7 @@ class Servers:
             await asyncio.wait((keeper,))
         before, served.offered = served.offered, {}
         self._announce(served, before)
-        await served.server.aclose()
+        await _closed(served)
 
     def changed(self) -> None:
         """Who may see what has changed, or under which names: everybody who listens looks again."""
@@ -175,7 +176,7 @@ class Servers:
         if self._keepers:
             await asyncio.wait(self._keepers.values())
         self._keepers = {}
-        await asyncio.gather(*(served.server.aclose() for served in self._served.values()), return_exceptions=True)
+        await asyncio.gather(*map(_closed, self._served.values()), return_exceptions=True)
 
     async def settled(self) -> None:
         """Returns when every server has been tried once, or FIRST_SECONDS have passed since this was asked. Only a
@@ -387,6 +388,12 @@ def _definitions(server: str, kind: Kind, trees: Iterable[Tree]) -> Iterable[Def
     for key in twice:
         log.warning("MCP server %s lists %r twice among its %s; neither is offered", server, key, kind)
     return [definition for key, definition in found.items() if key not in twice]
+
+
+async def _closed(served: Served) -> None:
+    await served.server.aclose()
+    if served.accounts is not None:
+        await served.accounts.aclose()
 
 
 def _overheard(served: Served, change: Change) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.policy import Policy, Target
+from gateway.core.tools.connections import Connections
 from gateway.core.tools.hygiene import CheckSchema
 from gateway.core.tools.listening import Listening
 from gateway.core.tools.logins import Logins
@@ -70,17 +71,30 @@ class Tools:
         recorder: Recorder,
         sealer: Sealer,
         task_sealer: Sealer,
+        connect_sealer: Sealer,
         now: Callable[[], int],
         new_id: Callable[[], str],
         check_schema: CheckSchema,
         mounts: Mapping[str, Mount],
+        url: str,
     ) -> None:
         self.servers = Servers(Pins(store, now), Board(), now, check_schema)
         self.views = Views(self.servers, mounts, policy)
-        reach = Reach(now)
+        self.connections = Connections(self.servers, connect_sealer, recorder, now, new_id, url)
+        reach = Reach(self.connections, now)
         self.tasks = McpTasks(self.servers, self.views, policy, recorder, store, task_sealer, reach, now, new_id)
         self.requests = Requests(
-            self.servers, self.views, policy, recorder, store, States(sealer, now), self.tasks, reach, now, new_id
+            self.servers,
+            self.views,
+            policy,
+            recorder,
+            store,
+            States(sealer, now),
+            self.tasks,
+            reach,
+            self.connections,
+            now,
+            new_id,
         )
         self._followed = Followed()
         self._search = Search()

@@ -130,8 +130,9 @@ def _question(context: Context, name: str, request: ToolRequest, result: ToolRes
         "state": result.tree.get("requestState"),
     }
     words = params.get("message") or "Please answer."
-    if isinstance(url := params.get("url"), str):
-        words = f"{words} {url}"
+    if params.get("mode") == "url" and isinstance(url := params.get("url"), str):
+        # Whoever comes back with any message has been there, or is asked once more.
+        return context.need_auth(f"{words}: {url}", url=url, resume=resume)
     return context.need_input(words, schema=params.get("requestedSchema"), resume=resume)
 
 

@@ -56,6 +56,11 @@ class McpServer:
         self._closed = False
         self._told: Overheard | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in flight."""
+        return self._running > 0
+
     def overhear(self, told: Callable[[Change], None]) -> None:
         self._told = told
 

@@ -37,12 +37,13 @@ class LoginRequired(GatewayError):
         super().__init__(
             Reason.UNAVAILABLE,
             f"{upstream} {why}: run `gateway tools login {upstream}` on the gateway's machine",
-            metadata={"delivered": "no", "login": upstream},
+            metadata={"delivered": "no", "login": upstream, "why": f"{upstream} {why}"},
         )
 
 
 class TokenSource:
-    """`random` gives so many random bytes; `now` is epoch milliseconds; `ours` the gateway's own environment.
+    """`random` gives so many random bytes; `now` is epoch milliseconds; `ours` the gateway's own environment. Who the
+    gateway is at each issuer stands in `registrations`, where several owners share that; else with the token.
 
     Whatever two calls want of it at the same time is done once. Every method raises GatewayError."""
 
@@ -57,7 +58,9 @@ class TokenSource:
         ours: Mapping[str, str],
         now: Callable[[], int],
         random: Callable[[int], bytes],
+        registrations: Grants | None = None,
     ) -> None:
+        self._registrations = registrations or grants
         self._upstream = upstream
         self._settings = settings
         self._discovery = discovery
@@ -233,7 +236,7 @@ class TokenSource:
         if error.error == "invalid_grant":
             self._grants.hold(None)
         elif error.error in _UNKNOWN and client.id != self._settings.client_id:
-            self._grants.unregister(issuer)
+            self._registrations.unregister(issuer)
             self._grants.hold(None)
 
     async def _own(self, found: Resource, server: Server, scopes: tuple[str, ...]) -> None:
@@ -255,15 +258,15 @@ class TokenSource:
         """As whom we go there: the operator's client, our metadata document, or a registration, in this order."""
         settings = self._settings
         if settings.client_id is not None:
-            bound = self._grants.bound(settings.client_id)
+            bound = self._registrations.bound(settings.client_id)
             if settings.issuer is None and bound not in (None, server.issuer):
                 raise refused("The server names another authorization server than the one that client_id was used with")
-            self._grants.bind(settings.client_id, server.issuer)
+            self._registrations.bind(settings.client_id, server.issuer)
             method = method_for(server.methods, secret=settings.client_secret is not None)
             return Client(settings.client_id, None, method, redirect_uri)
         if settings.client_metadata is not None and server.takes_documents:
             return Client(settings.client_metadata, None, "none", redirect_uri)
-        known = self._grants.client(server.issuer)
+        known = self._registrations.client(server.issuer)
         if known is not None and known.redirect_uri == redirect_uri:
             return known
         if server.registration_endpoint is None:
@@ -277,7 +280,7 @@ class TokenSource:
             self._egress,
             trusted=self._discovery.trusts(server.registration_endpoint),
         )
-        self._grants.register(server.issuer, client)
+        self._registrations.register(server.issuer, client)
         return client
 
     def _scopes(self, found: Resource, server: Server) -> tuple[str, ...]:

@@ -142,10 +142,11 @@ class TokenEndpoint:
 async def register(
     url: str, redirect_uri: str | None, grant: str, method: str, egress: Egress, *, trusted: bool
 ) -> Client:
-    """Dynamic registration (RFC 7591 §3). The redirect goes to this machine, so the client is a native one."""
+    """Dynamic registration (RFC 7591 §3). A client whose redirect goes to loopback is a native one."""
+    native = redirect_uri is None or redirect_uri.startswith("http://")
     asked: Tree = {
         "client_name": "gateway",
-        "application_type": "native",
+        "application_type": "native" if native else "web",
         "grant_types": [grant, *(["refresh_token"] if redirect_uri else [])],
         "token_endpoint_auth_method": method,
         **({"redirect_uris": [redirect_uri], "response_types": ["code"]} if redirect_uri else {}),

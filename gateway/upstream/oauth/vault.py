@@ -24,6 +24,8 @@ _NONCE = 12  # bytes, as GCM wants them; a file is written a few thousand times,
 _KEY = 32
 SHARED = "shared"
 """The owner of what all callers use together."""
+CALLERS = "callers"
+"""The owner of what the gateway is to issuers when it acts for its callers, each with a token of their own."""
 
 
 class Vault:
@@ -50,6 +52,13 @@ class Vault:
 
     def forget(self, server: str, owner: str = SHARED) -> None:
         self._file(server, owner).unlink(missing_ok=True)
+
+    def forget_all(self, server: str) -> int:
+        """What is kept for any owner; how many files that were."""
+        found = list(self._folder.glob(f"{server}.*"))  # a server's name has no dot (RFC 1123 label)
+        for path in found:
+            path.unlink(missing_ok=True)
+        return len(found)
 
     def _file(self, server: str, owner: str) -> Path:
         # An owner's name may hold what no file name can.

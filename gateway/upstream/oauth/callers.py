@@ -1,0 +1,67 @@
+"""A tool server at which each caller has an authorization of its own: one token source and one connection for each.
+
+Nothing of one owner's ever goes with a request of another's: they share no session, no token and no connection's state,
+only what the operator's file says and who the gateway is at the issuers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+
+from gateway.model.tool import Login, ToolServer
+from gateway.upstream.mcp.server import HttpServer
+from gateway.upstream.oauth.source import TokenSource
+
+# Owners whose connection is kept open. Tokens are on disk: who was away for long is connected anew.
+MAX_OWNERS = 256
+
+Make = Callable[[str], tuple[TokenSource, HttpServer]]
+
+
+class CallerAccounts:
+    """An `Accounts`. `make` gives one owner's token source, and the server as it is reached with it."""
+
+    def __init__(self, make: Make, forget_all: Callable[[], int]) -> None:
+        self._make = make
+        self._forget_all = forget_all
+        self._known: OrderedDict[str, tuple[TokenSource, HttpServer]] = OrderedDict()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def server(self, owner: str) -> ToolServer:
+        return self._of(owner)[1]
+
+    def login(self, owner: str) -> Login:
+        return self._of(owner)[0]
+
+    async def forget(self) -> bool:
+        had = self._forget_all() > 0
+        await self.aclose()
+        return had
+
+    async def aclose(self) -> None:
+        known, self._known = self._known, OrderedDict()
+        for _, server in known.values():
+            await server.aclose()
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    def _of(self, owner: str) -> tuple[TokenSource, HttpServer]:
+        found = self._known.get(owner)
+        if found is None:
+            self._make_room()
+            found = self._known[owner] = self._make(owner)
+        self._known.move_to_end(owner)
+        return found
+
+    def _make_room(self) -> None:
+        """The one that was used longest ago goes, unless it is at work."""
+        if len(self._known) < MAX_OWNERS:
+            return
+        idle = next((owner for owner, (_, server) in self._known.items() if not server.busy), None)
+        if idle is not None:
+            _, server = self._known.pop(idle)
+            task = asyncio.get_running_loop().create_task(server.aclose())
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
