@@ -272,7 +272,7 @@ class Scripted:
             return self._listen(body["id"])
         if method == "tools/call":
             return await self._call(request, body["id"], params)
-        if method.startswith("tasks/") or method == "resources/read":
+        if method.startswith("tasks/") or method in ("resources/read", "completion/complete"):
             answered = await self.answers[method](params)
             shown = answered if "error" in answered else {"result": answered}
             return JSONResponse({"jsonrpc": "2.0", "id": body["id"], **shown})

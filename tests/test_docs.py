@@ -236,6 +236,7 @@ def _rest() -> Starlette:
     from gateway.server import ops
     from gateway.server.admin import Admin
     from gateway.server.cards import Cards
+    from gateway.server.connect import Connect
     from gateway.server.oauth.endpoints import Endpoints
     from gateway.server.protected_resources import ProtectedResources
     from gateway.server.webhooks import routes as webhooks
@@ -246,7 +247,8 @@ def _rest() -> Starlette:
     resources = ProtectedResources("http://x", (), ())
     oauth = Endpoints(unused, unused, unused)  # type: ignore[arg-type]
     outside = (*webhooks(lambda: b"", unused), *ops.routes(lambda: None))  # type: ignore[arg-type]
-    parts = (cards.routes(), admin.routes(), outside, resources.routes(), oauth.routes())
+    connect = Connect(unused, unused, "http://x", lambda: "")  # type: ignore[arg-type]
+    parts = (cards.routes(), admin.routes(), outside, resources.routes(), oauth.routes(), connect.routes())
     return Starlette(routes=[route for routes in parts for route in routes])
 
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.core.gateway import Gateway
-from gateway.core.tools.connections import CONNECT, CONNECTED, VISIT_MS
+from gateway.core.tools.connections import CONNECT, CONNECTED, VISIT_MS, Connections
 from gateway.dialects.oauth2 import forms
 from gateway.model.errors import GatewayError, Reason
 from gateway.server.auth import Authenticator
@@ -46,12 +46,16 @@ _STATUS = {Reason.PERMISSION_DENIED: 403, Reason.UNAUTHENTICATED: 403, Reason.IN
 class Connect:
     def __init__(self, gateway: Gateway, auth: Authenticator, public_url: str, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
-        self._connections = gateway.tools.connections
+        self._gateway = gateway
         self._auth = auth
         self._url = public_url
         self._secure = public_url.startswith("https://")
         # The prefix makes browsers take the cookie from this very host only, over https (RFC 6265bis §4.1.3).
         self._cookie = "__Host-gateway-connect" if self._secure else "gateway-connect"
+
+    @property
+    def _connections(self) -> Connections:
+        return self._gateway.tools.connections
 
     def routes(self) -> list[Route]:
         return [

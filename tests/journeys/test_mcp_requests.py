@@ -231,6 +231,26 @@ async def test_a_long_list_comes_in_pages(tmp_path: Any) -> None:
             assert len((await sdk.list_tools()).tools) == 1000
 
 
+@pytest.mark.requirement("mcp.mrtr.supported-requests")
+async def test_a_server_may_ask_only_where_the_specification_lets_it(tmp_path: Any) -> None:
+    question = {"method": "elicitation/create", "params": {"message": "?", "requestedSchema": {}}}
+
+    async def ask(params: Any) -> Any:
+        return {"resultType": "input_required", "inputRequests": {"q": question}}
+
+    script = scripted(
+        tool("t"), answers={"resources/read": ask, "completion/complete": ask}, resources=[{"uri": "a:1", "name": "a"}]
+    )
+    async with script as docs, running(tmp_path, configured(docs=docs)) as gateway:
+        door = Door(gateway)
+        can: dict[str, Any] = {"elicitation": {}}
+        read = await door.result("resources/read", {"uri": "docs+a:1"}, capabilities=can)
+        assert read["resultType"] == "input_required"
+        params = {"ref": {"type": "ref/resource", "uri": "docs+a:1"}, "argument": {"name": "x", "value": ""}}
+        error = await door.error("completion/complete", params, capabilities=can)
+        assert (error["code"], "input_required" in error["message"]) == (-31050, True)
+
+
 @pytest.mark.security
 async def test_what_a_server_may_not_answer_does_not_reach_the_caller(gateway: Gateway, docs: Scripted) -> None:
     question = {"method": "elicitation/create", "params": {"message": "password?"}}

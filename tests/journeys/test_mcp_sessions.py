@@ -193,14 +193,23 @@ async def test_a_server_that_needs_input_makes_the_gateway_ask_while_the_request
     del docs.answers["send"]
 
 
+@pytest.mark.requirement("mcp.eras.cannot-be-asked")
 async def test_a_session_that_nobody_can_ask_gets_an_error_and_no_silence(gateway: Gateway, docs: Scripted) -> None:
     async def work(params: Any) -> dict[str, Any]:
         question = {"method": "roots/list", "params": {}}
         return {"resultType": "input_required", "inputRequests": {"q": question}}
 
     docs.answers["send"] = work
-    answer = await (await Door(gateway).session()).ask("tools/call", {"name": "docs__send"})
-    assert "roots/list" in answer["error"]["message"]
+    result = await (await Door(gateway).session()).result("tools/call", {"name": "docs__send"})
+    assert (result["isError"], "roots/list" in result["content"][0]["text"]) == (True, True)
+
+    async def refuse(params: Any) -> dict[str, Any]:
+        return {"error": {"code": -32021, "message": "Needs sampling", "data": {"requiredCapabilities": {}}}}
+
+    # An error of 2026-07-28, which no session knows.
+    docs.answers["send"] = refuse
+    result = await (await Door(gateway).session()).result("tools/call", {"name": "docs__send"})
+    assert result == {"isError": True, "content": [{"type": "text", "text": "Needs sampling"}]}
     del docs.answers["send"]
 
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.model.asking import ASKED_WITH, lacking
-from tests.mcp import Door, Scripted, Tree, configured, request, says, scripted, tool
+from tests.mcp import Door, Scripted, Tree, configured, says, scripted, tool
 from tests.serving import BOUND, Gateway, running
 from tests.upstream.mcp_raw import ACCEPTED, INITIALIZED, OK, Call, legacy, raw
 
@@ -159,8 +159,8 @@ async def test_a_caller_that_shows_no_urls_is_told_what_it_would_have_to_declare
         assert error["code"] == -32021
         assert error["data"] == {"requiredCapabilities": {"elicitation": {"url": {}}}}
     session = await door.session(capabilities)
-    answer = await session.raw(request("tools/call", {"name": "modern__pay", "arguments": {}}))
-    assert "takes no elicitation/create" in answer.text
+    result = await session.result("tools/call", {"name": "modern__pay", "arguments": {}})
+    assert (result["isError"], result["content"][0]["text"]) == (True, "The caller takes no elicitation/create")
 
 
 @pytest.mark.parametrize(

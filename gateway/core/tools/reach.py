@@ -11,6 +11,9 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Principal
 from gateway.model.tool import Caller, Tree, takes_tasks
 
+# What a server may answer with a question (basic/patterns/mrtr, supported requests).
+_MAY_ASK = frozenset({"tools/call", "prompts/get", "resources/read"})
+
 
 class Reach:
     """`key` is what of the server is used, in its own names. What the server says counts for or against it."""
@@ -48,7 +51,7 @@ class Reach:
 def _understood(result: Tree, method: str, caller: Caller) -> Tree:
     """A result whose type is unknown must not be taken for one that is known (basic/index, resultType)."""
     kind = result.get("resultType", "complete")
-    known = kind in ("complete", "input_required")
+    known = kind == "complete" or (kind == "input_required" and method in _MAY_ASK)
     if not known and not (kind == "task" and method == "tools/call" and takes_tasks(caller.capabilities)):
         raise GatewayError(Reason.UPSTREAM_FAILED, f"The MCP server answered with a result of type {str(kind)[:40]!r}")
     return result

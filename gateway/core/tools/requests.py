@@ -28,7 +28,7 @@ from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Principal
-from gateway.model.tool import Caller, Definition, Kind, PeerError, Tree, measured
+from gateway.model.tool import Caller, CannotAsk, Definition, Kind, PeerError, Tree, measured
 from gateway.model.toolcall import UseServer
 from gateway.model.value import value
 
@@ -91,7 +91,7 @@ class Requests:
             raise
         except GatewayError as error:
             await self._ended(ticket, error.reason)
-            if isinstance(error, ConnectNeeded) and call.method == "tools/call" and call.mount is not None:
+            if call.method == "tools/call" and call.mount is not None and _is_for_the_model(error, live=call.live):
                 return _told(error)
             raise
         await self._ended(ticket, _outcome(result))
@@ -336,9 +336,17 @@ def _missing(call: UseServer) -> GatewayError:
     return GatewayError(Reason.NOT_FOUND, f"Unknown {kind}: {str(call.params.get('name'))[:200]}")
 
 
-def _told(needed: ConnectNeeded) -> Tree:
-    """For callers that cannot be sent anywhere: a model reads it and says it to its user."""
-    return {"resultType": "complete", "content": [{"type": "text", "text": needed.message}], "isError": True}
+def _is_for_the_model(error: GatewayError, *, live: bool) -> bool:
+    """What a caller cannot be asked for is said in the tool's own result, where a model reads it and tells its user:
+    a link that it has to be at, and in a session, which has no error for it, what its client would have to declare."""
+    if isinstance(error, ConnectNeeded):
+        return True
+    lacks = isinstance(error, PeerError) and error.code == questions.MISSING_CAPABILITY
+    return live and (lacks or isinstance(error, CannotAsk))
+
+
+def _told(error: GatewayError) -> Tree:
+    return {"resultType": "complete", "content": [{"type": "text", "text": error.message}], "isError": True}
 
 
 def _outcome(result: Tree) -> str:

@@ -79,7 +79,6 @@ class Exchange:
         self._asker = asker
         self._track = track
         self._out: Outbox = Queue() if track is None else track
-        self._answered = False
         self._reader: object = None
         self._patience: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
@@ -147,7 +146,7 @@ class Exchange:
 
     @property
     def over(self) -> bool:
-        return self._working is not None and self._working.done()
+        return self._working is None or self._working.done()
 
     async def run(
         self,
@@ -159,7 +158,7 @@ class Exchange:
         """Do the work and write its answer; cancel the one when nobody waits for the other any more. `ended` is called
         when the work is over, which may be later than this: a client that can come back is given RETURN_SECONDS."""
         self._working = asyncio.ensure_future(_await(work))
-        self._working.add_done_callback(lambda _: self._over(ended))
+        self._working.add_done_callback(lambda working: self._over(working, ended))
         await self._attend(self._request, _Stream(send, headers))
 
     async def resume(self, request: Request, send: Send) -> None:
@@ -168,7 +167,10 @@ class Exchange:
         self._reader = None
         self._news.set()  # whoever read before, on a connection that may be dead, looks up and goes
         await stream.write(self._taken() or COMMENT)
-        await self._attend(request, stream)
+        if self._working is None:
+            await stream.end(self._taken())
+        else:
+            await self._attend(request, stream)
 
     async def _attend(self, request: Request, stream: _Stream) -> None:
         working, me = self._working, object()
@@ -189,6 +191,8 @@ class Exchange:
                 self._wait(RETURN_SECONDS)
         finally:
             leaving.cancel()
+            if self._reader is me:
+                self._reader = None
             if not working.done() and not returns:
                 working.cancel()
                 await asyncio.wait((working,))
@@ -214,20 +218,23 @@ class Exchange:
     async def _finish(self, working: asyncio.Future[Reply], stream: _Stream) -> None:
         if working.cancelled():
             # Canceled by the client: no answer is expected, and none is given (2025-11-25, basic/utilities).
-            await (
-                stream.end(self._taken() if stream.begun else b"")
-                if self._streams
-                else Reply(202, b"", ())(stream.send)
-            )
+            if self._streams:
+                await stream.end(self._taken() if stream.begun else b"")
+            else:
+                await Reply(202, b"", ())(stream.send)
             return
         reply = working.result()
         if not stream.begun and not len(self._out):
             await Reply(reply.status, reply.body, (*reply.headers, *stream.headers))(stream.send)
             return
-        if not self._answered:
-            self._answered = True
-            self._out.put(reply.body)
+        self._say_last(reply)
         await stream.end(self._taken())
+
+    def _say_last(self, reply: Reply) -> None:
+        """Put the answer where the rest of the stream is, which is bounded, and keep it nowhere else."""
+        if self._working is not None:
+            self._working = None
+            self._out.put(reply.body)
 
     def _wait(self, seconds: float | None) -> None:
         """For a client that left, before its request is canceled; None: it is back."""
@@ -235,7 +242,9 @@ class Exchange:
             self._patience.cancel()
         self._patience = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.cancel)
 
-    def _over(self, ended: Callable[[], None]) -> None:
+    def _over(self, working: asyncio.Future[Reply], ended: Callable[[], None]) -> None:
+        if self._patience is not None and not working.cancelled():
+            self._say_last(working.result())  # nobody is there just now
         self._wait(None)
         ended()
 
