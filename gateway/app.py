@@ -39,12 +39,14 @@ from gateway.config.problems import Problem as ConfigProblem
 from gateway.core.audit import Recorder
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
+from gateway.core.freezer import Freezer
 from gateway.core.gate import Gate
 from gateway.core.gateway import Gateway
 from gateway.core.governance import Governance
 from gateway.core.keys import KeyRing, make_secret
 from gateway.core.live import Live
 from gateway.core.policy import Policy, Situation
+from gateway.core.policy.admission import Admission
 from gateway.core.push.bells import Bells
 from gateway.core.push.letters import Letters
 from gateway.core.push.worker import PushWorker
@@ -150,9 +152,10 @@ class App:
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
         grants = self._grants = ToolGrants(tooling.grants(config))
         policy = Policy(situation=lambda: Situation(now()))
+        admission = self.admission = Admission(policy, store.governance, now)
         self.tools = Tools(
             store,
-            policy,
+            admission,
             Recorder(store, now),
             Seal(token.encode(), b"mcp-request-state"),
             Seal(token.encode(), b"mcp-task"),
@@ -165,16 +168,20 @@ class App:
         )
         for id, entry in config.tools.items():
             self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, now))
-        self.policies = [policing.Keeper(policy, grants, config.policy.file, self.tools.servers.changed)]
+        freezer = self.freezer = Freezer(store.governance, now)
+        freezer.changed += (policy.forget, self.tools.servers.changed)
+        live = policing.Keeper(policy, grants, freezer, config.policy.file, self.tools.servers.changed, admission)
+        self.policies = [live]
         if config.policy.shadow is not None:
-            self.policies.append(policing.shadowed(policy, grants, config.policy.shadow))
+            self.policies.append(policing.shadowed(policy, grants, freezer, config.policy.shadow))
         bridge = AgentTools(self.registry, _new_id)
         self.tools.servers.put(tooling.bridged(bridge, self.registry))
         self.gateway = Gateway(
-            self.services, self.registry, self.engine, policy, self.keys, cursors, self._judge_webhook, self.tools,
+            self.services, self.registry, self.engine, admission, self.keys, cursors, self._judge_webhook, self.tools,
             Letters(store, self.push.hosts, self.push.wake),
             None if self.trust is None else self.trust.clients,
-            Governance(policy, self.registry, self.tools.servers, self.policies),
+            freezer,
+            Governance(admission, self.registry, self.tools.servers, freezer, store, self.policies),
             notifier.challenge if config.push.challenge else None,
         )  # fmt: skip
         bridge.doors = self.gateway
@@ -209,6 +216,8 @@ class App:
         if self.trust is not None and self.trust.clients is not None:
             await self.trust.clients.start()
         self._check_identity()
+        await self.freezer.start()
+        await self.admission.start()
         await self.registry.start()
         await self.tools.start()
         await self.recovery.start()
@@ -238,6 +247,7 @@ class App:
         await self.push.aclose()
         await self.tools.aclose()
         await self.registry.aclose()
+        await self.admission.aclose()
         if self.notary is not None:
             await self.notary.aclose()
         await self.store.aclose()

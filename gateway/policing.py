@@ -8,28 +8,34 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from gateway.config import (
     ConfigError,
+    LimitEntry,
     Origin,
     PolicyFile,
     Problem,
     RuleEntry,
+    amount,
     did_you_mean,
     parse_policy,
     policy_problem,
     read_policy,
     zone_of,
 )
+from gateway.core.freezer import Freezer
 from gateway.core.policy import RULES, Policy, Rule, Ruling
 from gateway.core.policy.actions import GROUPS, VERBS
+from gateway.core.policy.admission import Admission
 from gateway.core.policy.book import Book
-from gateway.core.policy.checks import Arguments, Behalf, Check, Do, Hops, On, Time, Via, Wanted, Who
+from gateway.core.policy.checks import Arguments, Behalf, Budget, Check, Do, Hops, Labelled, On, Time, Via, Wanted, Who
+from gateway.core.policy.limits import Limit, Rate, Window
 from gateway.core.policy.people import People, Roles
+from gateway.core.policy.rules import FREEZE
 from gateway.core.policy.shadow import Shadow
 from gateway.core.tools.grants import Grants
 from gateway.model.audit import Verdict
@@ -42,19 +48,23 @@ LOOK_SECONDS = 1.0  # how often it is looked whether the policy file has changed
 _MISSING = object()
 
 
-def book(grants: Grants, text: str | None = None, name: str = "policy") -> Book:
-    """The rules that hold with this policy file (None: without one). Raises ConfigError with its problems."""
+def book(grants: Grants, text: str | None = None, name: str = "policy", first: tuple[Ruling, ...] = ()) -> Book:
+    """The rules that hold with this policy file (None: without one), behind those of `first`. Raises ConfigError with
+    its problems."""
     mark = hashlib.sha256(repr(list(grants.shown())).encode())
     defaults: tuple[Ruling, ...] = (*RULES, grants)
     if text is None:
-        return Book(defaults, mark.hexdigest()[:32])
+        return Book((*first, *defaults), mark.hexdigest()[:32])
     file, origin = parse_policy(text, name)
-    problems = [problem for index, entry in enumerate(file.rules) for problem in _unknown_actions(index, entry, origin)]
+    problems = [*_unknown_actions("rules", file.rules, origin), *_unknown_actions("limits", file.limits, origin)]
+    problems += _unknown_limits(file, origin)
     if problems:
         raise ConfigError(problems)
-    rules: tuple[Ruling, ...] = tuple(_rules(file, origin))
     mark.update(text.encode())
-    return Book((*rules, *(defaults if file.defaults else (grants,))), mark.hexdigest()[:32], name)
+    rules = (*first, *_rules(file, origin), *(defaults if file.defaults else (grants,)))
+    limits = tuple(_limit(entry, file.roles) for entry in file.limits)
+    costs = tuple((On(entry.on), entry.cost) for entry in file.costs)
+    return Book(rules, mark.hexdigest()[:32], name, limits, costs, tuple(_labels(file)))
 
 
 def _rules(file: PolicyFile, origin: Origin) -> Iterator[Rule]:
@@ -65,17 +75,22 @@ def _rules(file: PolicyFile, origin: Origin) -> Iterator[Rule]:
             entry.because or f"the rule {entry.rule} says so",
             tuple(_checks(entry, file.roles)),
             Verdict(entry.verdict),
+            (FREEZE,) if entry.freeze else (),
             where=origin.name if line is None else f"{origin.name}:{line}",
             source=entry.model_dump(mode="json", by_alias=True, exclude_unset=True),
         )
 
 
-def _checks(entry: RuleEntry, roles: Roles) -> Iterator[Check]:
+def _general(entry: RuleEntry | LimitEntry, roles: Roles) -> Iterator[Check]:
     yield Who(People(entry.who, roles))
     if "*" not in entry.do:
         yield Do(tuple(_actions(entry.do)))
     if "*" not in entry.on:
         yield On(entry.on)
+
+
+def _checks(entry: RuleEntry, roles: Roles) -> Iterator[Check]:
+    yield from _general(entry, roles)
     when = entry.when
     if when is None:
         return
@@ -85,6 +100,10 @@ def _checks(entry: RuleEntry, roles: Roles) -> Iterator[Check]:
         yield Via(People(when.via, roles))
     if when.hops is not None:
         yield Hops(when.hops.at_least, when.hops.at_most)
+    if when.labels:
+        yield Labelled(when.labels)
+    if when.budget is not None:
+        yield Budget(when.budget.limit, when.budget.share)
     if when.arguments:
         yield Arguments({name: Wanted(**dict(each)) for name, each in when.arguments.items()})
     if when.time is not None:
@@ -98,12 +117,49 @@ def _actions(words: Iterable[str]) -> Iterator[str]:
         yield from sorted(verb for verb in VERBS if fnmatchcase(verb, word)) if "*" in word else (word,)
 
 
-def _unknown_actions(index: int, entry: RuleEntry, origin: Origin) -> Iterator[Problem]:
+def _unknown_actions(section: str, entries: Sequence[RuleEntry | LimitEntry], origin: Origin) -> Iterator[Problem]:
     known: Mapping[str, Any] = {**GROUPS, **dict.fromkeys(VERBS)}
-    for place, word in enumerate(entry.do):
-        if word != "*" and not any(fnmatchcase(name, word) for name in known):
-            loc = ("rules", index, "do", place)
-            yield policy_problem(origin, loc, f"there is no action '{word[:80]}'", did_you_mean(word, known))
+    for index, entry in enumerate(entries):
+        for place, word in enumerate(entry.do):
+            if word != "*" and not any(fnmatchcase(name, word) for name in known):
+                loc = (section, index, "do", place)
+                yield policy_problem(origin, loc, f"there is no action '{word[:80]}'", did_you_mean(word, known))
+
+
+def _unknown_limits(file: PolicyFile, origin: Origin) -> Iterator[Problem]:
+    known = [entry.limit for entry in file.limits]
+    for index, entry in enumerate(file.rules):
+        budget = None if entry.when is None else entry.when.budget
+        if budget is not None and budget.limit not in known:
+            hint = did_you_mean(budget.limit, known) if known else "there are no limits in this file"
+            loc = ("rules", index, "when", "budget", "limit")
+            yield policy_problem(origin, loc, f"there is no limit '{budget.limit}'", hint)
+
+
+def _limit(entry: LimitEntry, roles: Roles) -> Limit:
+    rate = None
+    if entry.rate is not None:
+        count, period = amount(entry.rate)
+        rate = Rate(count, period, entry.burst or max(1, int(count)))
+    windows = tuple(
+        Window(what, *amount(said)) for what in ("calls", "seconds", "cost") if (said := getattr(entry, what))
+    )
+    return Limit(
+        entry.limit,
+        tuple(_general(entry, roles)),
+        entry.per or "",
+        rate,
+        entry.concurrency,
+        windows,
+        entry.depth,
+        entry.fan_out,
+        entry.model_dump(mode="json", by_alias=True, exclude_unset=True),
+    )
+
+
+def _labels(file: PolicyFile) -> Iterator[tuple[str, On]]:
+    for label, patterns in file.labels.model_dump(by_alias=True, exclude_none=True).items() if file.labels else ():
+        yield label, On(patterns)
 
 
 def _minutes(clock: str) -> int:
@@ -113,12 +169,22 @@ def _minutes(clock: str) -> int:
 
 class Keeper:
     """Holds a policy to its file: read at the start, and again whenever it changes. A file that is wrong changes
-    nothing, and says so until it is right."""
+    nothing, and says so until it is right. Limits and labels go to the `admission`; a shadow has none."""
 
-    def __init__(self, policy: Policy, grants: Grants, file: Path | None, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        grants: Grants,
+        freezer: Freezer,
+        file: Path | None,
+        changed: Callable[[], None],
+        admission: Admission | None = None,
+    ) -> None:
         self.problem: str | None = None
+        self._admission = admission
         self._policy = policy
         self._grants = grants
+        self._freezer = freezer
         self._file = file
         self._changed = changed
         self._seen: object = None
@@ -151,15 +217,25 @@ class Keeper:
     def regrant(self) -> None:
         """The grants have changed; the file is as it was."""
         problem = self.problem
-        self._use(book(self._grants, *self._good))
+        self._use(self._made(*self._good))
         self.problem = problem
+
+    def book(self, text: str, name: str) -> Book:
+        """The rules that another text would make. Raises INVALID_REQUEST with what is wrong with it."""
+        try:
+            return self._made(text, name)
+        except ConfigError as error:
+            raise GatewayError(Reason.INVALID_REQUEST, str(error)) from error
+
+    def _made(self, text: str | None = None, name: str = "policy") -> Book:
+        return book(self._grants, text, name, (self._freezer,))
 
     def _read(self) -> Book:
         if self._file is None:
-            return book(self._grants)
+            return self._made()
         self._seen = _stamp(self._file)
         text, name = read_policy(self._file)
-        found = book(self._grants, text, name)
+        found = self._made(text, name)
         self._good = (text, name)
         return found
 
@@ -168,6 +244,9 @@ class Keeper:
             log.info("policy %s holds%s", book.hash, f", from {book.name}" if book.name else "")
         self.problem = None
         self._policy.use(book.rules, book.hash)
+        if self._admission is not None:
+            self._admission.limits.use(book.limits, book.costs)
+            self._admission.labels.use(book.labels)
 
     async def _watch(self) -> None:
         assert self._file is not None
@@ -189,11 +268,12 @@ class Keeper:
         log.error("the policy file is wrong, policy %s holds on:\n%s", self._policy.hash, error)
 
 
-def shadowed(policy: Policy, grants: Grants, file: Path) -> Keeper:
+def shadowed(policy: Policy, grants: Grants, freezer: Freezer, file: Path) -> Keeper:
     """A second file, whose policy is asked beside `policy` and decides nothing."""
     candidate = Policy(situation=policy.situation)
     policy.shadow = shadow = Shadow(candidate.decide)
-    return Keeper(candidate, grants, file, shadow.forget)
+    freezer.changed.append(candidate.forget)
+    return Keeper(candidate, grants, freezer, file, shadow.forget)
 
 
 def _stamp(file: Path) -> object:

@@ -23,6 +23,7 @@ class Cue:
 
     text: str = field(default_factory=lambda: f"cue {next(_numbers)}")
     steps: asyncio.Queue[Step] = field(default_factory=asyncio.Queue)
+    began: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)  # the run was cancelled
 
     def __post_init__(self) -> None:
@@ -46,6 +47,7 @@ class Actor:
 
     async def run(self, context: Context, message: Message) -> AsyncIterator[Event]:
         cue = _cues[message.text]
+        cue.began.set()
         try:
             while True:
                 event = (await cue.steps.get())(context)
@@ -88,3 +90,23 @@ async def answering(context: Context, message: Message) -> Part:
 
     result = await context.call_tool(message.text, {}, answer=answer)
     return Part(data={"text": result.text, "asked": asked})
+
+
+async def fan(context: Context, message: Message) -> Part:
+    """Asks the agents that its data names, all at once: `[["agent", "text"], …]`; with the text of a cue as a third
+    word, once that cue is played."""
+
+    async def ask(agent: str, text: str, cue: str | None = None) -> Any:
+        if cue is not None:
+            await _cues[cue].began.wait()
+        return await context.ask(agent, text)
+
+    asked: Any = next(part.data for part in message.parts if part.data is not None)
+    answers = await asyncio.gather(*(ask(*each) for each in asked))
+    return Part(data=[answer.model_dump(by_alias=True, exclude_unset=True, mode="json") for answer in answers])
+
+
+async def ring(context: Context, message: Message) -> Part:
+    """Asks the other one of two agents, `left` and `right`, what it was asked itself."""
+    answer = await context.ask("right" if context.agent == "left" else "left", message.text)
+    return Part(text=str(answer.message_id if isinstance(answer, Message) else answer.id))

@@ -223,7 +223,24 @@ def program() -> Parser:
     tried = policy.command(
         "shadow", "List what the policy that is tried out would have decided otherwise.", "policy:shadow"
     )
-    for verb in (rules, why, tried):
+    past = policy.command("replay", "Decide what was recorded by another policy, and list what flips.", "policy:replay")
+    past.add_argument("file", type=Path, metavar="FILE", help="The other policy file.")
+    past.add_argument(
+        "--last", type=int, default=100_000, metavar="N", help="So many entries of the record. Default: 100000."
+    )
+    for verb in (rules, why, tried, past):
+        _json(verb)
+
+    freeze = top.command("freeze", "Let an agent or principal do nothing more, and stop its work.", "freezing:freeze")
+    thaw = top.command("thaw", "Let a frozen agent or principal work again.", "freezing:thaw")
+    cold = top.command("frozen", "List what is frozen.", "freezing:frozen")
+    for verb in (freeze, thaw):
+        verb.add_argument("kind", choices=("agent", "principal"), metavar="KIND", help="agent or principal.")
+        verb.add_argument("name", metavar="NAME", help="The agent's id, or the principal as a policy names it.")
+    freeze.add_argument("--reason", default="", metavar="TEXT", help="Why, for whoever is refused.")
+    for verb in (freeze, thaw, cold):
+        _data_folder(verb)
+    for verb in (freeze, cold):
         _json(verb)
 
     push = top.command("push", "See what waits for webhooks, and try again what was given up.")

@@ -45,17 +45,47 @@ def shadow(options: argparse.Namespace) -> Exit:
     if found.get("problem"):
         note(f"The shadow file is wrong, and what it said before is tried on:\n{found['problem']}")
     if flips := found.get("flips"):
-        rows = (
-            (f["principal"], f["action"], f["target"], f"{f['verdict']} ({f['rule']})",
-             f"{f['wouldBe']} ({f['byRule']})", f["count"])
-            for f in flips
-        )  # fmt: skip
-        table(("PRINCIPAL", "ACTION", "TARGET", "IS", "WOULD BE", "TIMES"), rows)
+        _flips(flips)
     else:
         note(f"{line(found.get('file'))} has decided everything so far as the policy that holds.")
     if found.get("leftOut"):
         note(f"{found['leftOut']} more calls would be decided otherwise.")
     return Exit.DONE
+
+
+def replay(options: argparse.Namespace) -> Exit:
+    try:
+        text = options.file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Stop(f"{options.file} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+    with Gateway(Place.of(options.data)) as gateway:
+        asked = {"text": text, "name": str(options.file), "last": options.last}
+        found = gateway.post("admin", "policy", body=asked, verb="replay")
+    if options.json:
+        dump(found)
+        return Exit.DONE
+    if flips := found.get("flips"):
+        _flips(flips)
+    note(
+        f"{found.get('calls')} calls: {found.get('same')} would be decided alike, "
+        f"{sum(f['count'] for f in found.get('flips') or ())} otherwise, {found.get('unsure')} cannot be told."
+    )
+    return Exit.DONE
+
+
+def _flips(flips: list[dict[str, Any]]) -> None:
+    rows = (
+        (
+            flip["principal"],
+            flip["action"],
+            flip["target"],
+            f"{flip['verdict']} ({flip['rule']})",
+            f"{flip['wouldBe']} ({flip['byRule']})",
+            flip["count"],
+        )
+        for flip in flips
+    )
+    table(("PRINCIPAL", "ACTION", "TARGET", "IS", "WOULD BE", "TIMES"), rows)
 
 
 def explain(options: argparse.Namespace) -> Exit:
@@ -97,7 +127,16 @@ def _show(shown: Mapping[str, Any]) -> None:
     say("rules:")
     for rule in shown.get("rules") or ():
         for text in _rule(rule):
-            say(f"  # {text}" if "grant" in rule else f"  {text}")
+            say(f"  {text}" if "rule" in rule else f"  # {text}")
+    if labels := shown.get("labels"):
+        say("labels:")
+        for name, targets in labels.items():
+            say(f"  {name}: {_flow(targets)}")
+    if limits := shown.get("limits"):
+        say("limits:")
+        for limit in limits:
+            for text in _rule(limit):
+                say(f"  {text}")
 
 
 def _explain(found: Mapping[str, Any]) -> None:

@@ -6,7 +6,16 @@ Imports nothing else of ours.
 from __future__ import annotations
 
 from gateway.config.loading import demo_base, load, parse
-from gateway.config.policyfile import PolicyFile, RuleEntry, parse_policy, policy_problem, read_policy, zone_of
+from gateway.config.policyfile import (
+    LimitEntry,
+    PolicyFile,
+    RuleEntry,
+    amount,
+    parse_policy,
+    policy_problem,
+    read_policy,
+    zone_of,
+)
 from gateway.config.problems import ConfigError, Problem, did_you_mean
 from gateway.config.reference import markdown, policy_tables, schema
 from gateway.config.sections import (
@@ -41,6 +50,7 @@ __all__ = [
     "Flags",
     "GrantEntry",
     "Issuer",
+    "LimitEntry",
     "LimitsEntry",
     "LocalAgent",
     "MountEntry",
@@ -58,6 +68,7 @@ __all__ = [
     "ToolServerEntry",
     "ToolsAgent",
     "Value",
+    "amount",
     "config_path",
     "data_folder",
     "demo_base",

@@ -34,6 +34,9 @@ _PERSON = re.compile(
 )
 _TARGET = re.compile(r"public|[a-z0-9*?-]{1,63}(/[^\s/][^\s]{0,255})?")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_SHARE = re.compile(r"([0-9]{1,3})%")
+PERIODS: Mapping[str, int] = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
+_AMOUNT = re.compile(rf"([0-9]{{1,12}}(?:\.[0-9]{{1,3}})?)/({'|'.join(PERIODS)})")
 _CLOCK = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -78,6 +81,25 @@ def _zone(text: str) -> str:
     except (KeyError, ValueError, OSError):
         raise refuse(f"there is no time zone {text[:80]!r}", "for example UTC or Europe/Berlin") from None
     return text
+
+
+def _share(text: str) -> str:
+    if not (found := _SHARE.fullmatch(text)) or int(found[1]) > 100:
+        raise refuse("must be a share of the limit, 0% to 100%")
+    return text
+
+
+def _amount(text: str) -> str:
+    if not (found := _AMOUNT.fullmatch(text)) or not float(found[1]):
+        raise refuse("must be an amount in a period", "for example 60/minute; second, minute, hour or day")
+    return text
+
+
+def amount(text: str) -> tuple[float, int]:
+    """`60/minute` as 60 and the milliseconds of a minute."""
+    found = _AMOUNT.fullmatch(text)
+    assert found is not None, "it was checked when the file was read"
+    return float(found[1]), PERIODS[found[2]]
 
 
 def _some(listed: tuple[str, ...]) -> tuple[str, ...]:
@@ -150,6 +172,20 @@ class HopsEntry(_Section):
     at_most: int | None = Field(None, ge=0, description="So many or fewer.")
 
 
+Label = Literal["private-data", "untrusted-input", "can-send-out"]
+
+
+class BudgetEntry(_Section):
+    """So much of a limit is used up."""
+
+    limit: RuleName = Field(description="Name of one of the limits.")
+    used: Annotated[str, AfterValidator(_share)] = Field(description="The share of it, for example 80%.")
+
+    @property
+    def share(self) -> float:
+        return int(self.used.removesuffix("%")) / 100
+
+
 class WhenEntry(_Section):
     """Further conditions; all of them have to hold."""
 
@@ -157,6 +193,8 @@ class WhenEntry(_Section):
         default_factory=dict, description="Arguments of a tool or prompt; of a message text, data and metadata."
     )
     time: TimeEntry | None = Field(None, description="When it is asked.")
+    labels: Items[Label] = Field((), description="Labels that the conversation has gathered: all of these.")
+    budget: BudgetEntry | None = Field(None, description="How much of a limit is used.")
     behalf: People | None = Field(None, alias="for", description="On whose behalf it is asked in the end.")
     via: People | None = Field(None, description="Who stands in between.")
     hops: HopsEntry | None = Field(None, description="How many agents stand in between.")
@@ -172,6 +210,61 @@ class RuleEntry(_Section):
     when: WhenEntry | None = Field(None, description="Further conditions.")
     verdict: Literal["PASS", "FLAG", "BLOCK", "ESCALATE", "HALT"] = Field(description="What happens then.")
     because: str = Field("", description="The reason, a sentence for whoever is refused.")
+    freeze: bool = Field(False, description="With HALT: freeze the agent or principal that asked, too.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> RuleEntry:
+        if self.freeze and self.verdict != "HALT":
+            raise refuse("freeze belongs to the verdict HALT", "leave it out")
+        return self
+
+
+class LabelsEntry(_Section):
+    """What targets bring into a conversation: at most two of the three, or the call needs an approval."""
+
+    private_data: Targets | None = Field(None, alias="private-data", description="Where private data is read.")
+    untrusted_input: Targets | None = Field(
+        None, alias="untrusted-input", description="Where words of strangers come from."
+    )
+    can_send_out: Targets | None = Field(None, alias="can-send-out", description="What can tell others something.")
+
+
+class LimitEntry(_Section):
+    """One limit. Of what it does not say there is no limit."""
+
+    limit: RuleName = Field(description="Its name: what refusals and budgets call it.")
+    who: People = Field(("anybody",), description="Whom it is about.")
+    do: Words = Field(("call",), description="Actions, by name or by group.")
+    on: Targets = Field(("*",), description="Targets, by pattern.")
+    per: Literal["principal", "caller", "agent", "tool", "conversation"] | None = Field(
+        None, description="What it is counted for; if not set, for all together. A caller is who began it all."
+    )
+    rate: Annotated[str, AfterValidator(_amount)] | None = Field(None, description="Calls, evenly: 60/minute.")
+    burst: int | None = Field(None, ge=1, description="Calls of the rate that may come at once; all if not set.")
+    concurrency: int | None = Field(None, ge=1, description="Calls at the same time.")
+    calls: Annotated[str, AfterValidator(_amount)] | None = Field(None, description="Calls in a window: 1000/day.")
+    seconds: Annotated[str, AfterValidator(_amount)] | None = Field(
+        None, description="Seconds that calls take in all, in a window: 600/hour."
+    )
+    cost: Annotated[str, AfterValidator(_amount)] | None = Field(None, description="Cost in a window: 50/day.")
+    depth: int | None = Field(None, ge=0, description="Agents between the first caller and the target.")
+    fan_out: int | None = Field(None, ge=0, description="Calls that one task of an agent may make.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> LimitEntry:
+        kinds = ("rate", "concurrency", "calls", "seconds", "cost", "depth", "fan_out")
+        if all(getattr(self, kind) is None for kind in kinds):
+            raise refuse("limits nothing", f"give one of {', '.join(kinds)}")
+        if self.burst is not None and self.rate is None:
+            raise refuse("burst belongs to a rate", "leave it out, or give a rate")
+        return self
+
+
+class CostEntry(_Section):
+    """What a call of these targets costs; others cost 1."""
+
+    on: Targets = Field(description="Targets, by pattern; the first entry that matches counts.")
+    cost: float = Field(ge=0, description="Units of one call.")
 
 
 class PolicyFile(_Section):
@@ -183,10 +276,16 @@ class PolicyFile(_Section):
     )
     rules: Items[RuleEntry] = Field((), description="The rules; the first one that holds decides.")
 
+    labels: LabelsEntry | None = Field(None, description="What targets bring into a conversation.")
+    limits: Items[LimitEntry] = Field((), description="Limits; a call needs room in all that concern it.")
+    costs: Items[CostEntry] = Field((), description="What calls cost, for limits of cost.")
+
     @model_validator(mode="after")
     def _names(self) -> PolicyFile:
         if twice := _twice([entry.rule for entry in self.rules]):
             raise refuse(f"two rules are called {twice}", "every rule has a name of its own")
+        if twice := _twice([entry.limit for entry in self.limits]):
+            raise refuse(f"two limits are called {twice}", "every limit has a name of its own")
         return self
 
 
@@ -238,6 +337,10 @@ _INSIDE: Mapping[str, type[BaseModel]] = {
     "arguments": ArgumentEntry,
     "time": TimeEntry,
     "hops": HopsEntry,
+    "budget": BudgetEntry,
+    "labels": LabelsEntry,
+    "limits": LimitEntry,
+    "costs": CostEntry,
 }
 
 

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import field
 from typing import Any, NamedTuple
 
+from gateway.core.policy.limits import Charge
 from gateway.model.audit import AuditEntry, Decision
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import Store
@@ -53,6 +54,12 @@ class Ticket:
     upstream_hash: str | None = None
     cause: Cause | None = field(default_factory=_cause.get)
     trace: str | None = field(default_factory=_trace.get)
+    charge: Charge | None = field(default=None, hash=False, compare=False)
+
+    def close(self) -> None:
+        """The call is over, and what it took of the limits is free again."""
+        if self.charge is not None:
+            self.charge.close()
 
     def intent(self, at: int, task_id: str | None = None) -> AuditEntry:
         """Written before anything leaves the gateway on behalf of this call."""

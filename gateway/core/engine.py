@@ -28,6 +28,7 @@ from gateway.model.ports import Key, Reservation, Reserve, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
 from gateway.model.tool import ToolRequest, ToolResult
+from gateway.model.trail import Trail
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -41,16 +42,16 @@ MAX_REFERENCES = 32
 class Front(Protocol):
     """The front door of the gateway, as agents use it that work here."""
 
-    async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message: ...
+    async def ask(self, who: Principal, agent: str, message: Message, trail: Trail) -> Task | Message: ...
 
-    async def use_tool(self, who: Principal, name: str, request: ToolRequest) -> ToolResult: ...
+    async def use_tool(self, who: Principal, name: str, request: ToolRequest, trail: Trail) -> ToolResult: ...
 
 
 class _Shut:
-    async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message:
+    async def ask(self, who: Principal, agent: str, message: Message, trail: Trail) -> Task | Message:
         raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents cannot ask each other here")
 
-    async def use_tool(self, who: Principal, name: str, request: ToolRequest) -> ToolResult:
+    async def use_tool(self, who: Principal, name: str, request: ToolRequest, trail: Trail) -> ToolResult:
         raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents have no tools here")
 
 
@@ -70,6 +71,14 @@ class Engine:
     @property
     def active(self) -> int:
         return self._runner.active
+
+    def bar(self, barred: Callable[[Turn], str | None]) -> None:
+        """Whose runs may not begin from now on: `barred` says why not."""
+        self._runner.barred = barred
+
+    def put_out(self, chosen: Callable[[Turn], bool], why: str) -> None:
+        """Stop these turns now; `why` is the last word of their tasks."""
+        self._runner.put_out(chosen, why)
 
     def refuse(self) -> None:
         """Take no more messages: the gateway is shutting down."""
@@ -116,6 +125,7 @@ class Engine:
             digest=call.digest,
             key=key,
             push=call.push,
+            came=call.trail,
         )
         turn.placed = True
         self._runner.hold(turn)
@@ -190,6 +200,7 @@ class Engine:
         now = services.now()
         mine = call.message.model_copy(update={"context_id": row.task.context_id})
         turn = Turn.of(services, entry, ticket, row, mine)
+        turn.came = call.trail
         turn.deadline, turn.key, turn.digest = now + int(entry.deadline * 1000), key, call.digest
         turn.placed = True
         self._runner.hold(turn, task=True)
@@ -341,7 +352,7 @@ class Engine:
     async def _use_tool(self, turn: Turn, name: str, request: ToolRequest) -> ToolResult:
         return await self._go(turn, self.front.use_tool, name, request)
 
-    async def _go(self, turn: Turn, way: Callable[[Principal, str, W], Awaitable[T]], name: str, what: W) -> T:
+    async def _go(self, turn: Turn, way: Callable[[Principal, str, W, Trail], Awaitable[T]], name: str, what: W) -> T:
         """One of a local agent's ways out, one hop deeper and on its caller's behalf. Nothing leaves a run before its
         message is accepted."""
         assert turn.ticket is not None
@@ -349,7 +360,7 @@ class Engine:
             await turn.accept.made()
         try:
             with turn.ticket.causing():
-                return await way(turn.ticket.principal.delegate(turn.entry.id), name, what)
+                return await way(turn.ticket.principal.delegate(turn.entry.id), name, what, turn.trail)
         except GatewayError:
             if self._refusing:
                 # Turned away because the gateway stops: that is not how this agent's work ends. It stops here too,

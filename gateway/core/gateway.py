@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,13 +17,17 @@ from gateway.core.audit import Recorder, Ticket
 from gateway.core.clients import Clients
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
+from gateway.core.freezer import Freezer
 from gateway.core.governance import Governance
+from gateway.core.halting import Halting
 from gateway.core.keys import KeyRing
 from gateway.core.logs import Logs
 from gateway.core.messages import Messages
-from gateway.core.policy import Policy, Target
-from gateway.core.policy.refusals import refused
-from gateway.core.policy.rules import HOPEFUL
+from gateway.core.policy import Situation, Target
+from gateway.core.policy.admission import Admission
+from gateway.core.policy.limits import Charge
+from gateway.core.policy.refusals import Refused, refused
+from gateway.core.policy.rules import FROZEN, HOPEFUL
 from gateway.core.policy.spoken import skill, spoken
 from gateway.core.push.configs import Proof, Pushes
 from gateway.core.push.letters import Letters
@@ -54,13 +59,27 @@ from gateway.model.principal import Principal
 from gateway.model.task import Task
 from gateway.model.tool import PeerError, ToolRequest, ToolResult
 from gateway.model.toolcall import Listen, ToolCall, UseServer
+from gateway.model.trail import Trail, asked
 
 # Calls that name a task and no agent are judged by that task, once it is found.
 _NAME_NO_AGENT = (FetchResult, SubmitResult, ReadLog, FollowLog, ReadContext)
 _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of the task")
 _INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
 # Verbs of calls that change what was set, and are recorded before they do.
-CHANGING = ("Add", "Approve", "Create", "Delete", "Invite", "Put", "Remove", "Revoke", "Rotate", "Set")
+CHANGING = (
+    "Add",
+    "Approve",
+    "Create",
+    "Delete",
+    "Freeze",
+    "Invite",
+    "Put",
+    "Remove",
+    "Revoke",
+    "Rotate",
+    "Set",
+    "Thaw",
+)
 MAX_HOPS = 8  # agents that ask agents: deeper than this is a loop in all likelihood
 
 UseCase = Callable[[Any, Ticket, Any], Awaitable[Any]]
@@ -72,13 +91,14 @@ class Gateway:
         services: Services,
         registry: Registry,
         engine: Engine,
-        policy: Policy,
+        admission: Admission,
         keys: KeyRing,
         cursors: Cursors,
         judge_webhook: Callable[[str], None],
         tools: Tools,
         letters: Letters,
         clients: Clients | None = None,
+        freezer: Freezer | None = None,
         governance: Governance | None = None,
         prove_webhook: Proof | None = None,
     ) -> None:
@@ -88,23 +108,25 @@ class Gateway:
         self._new_id = services.new_id
         self._store = services.store
         self.draining = asyncio.Event()
-        self._policy = policy
+        policy = self._policy = admission.policy
+        self._admission = admission
         self._recorder = Recorder(services.store, services.now)
         pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook, prove_webhook)
         engine.front = self
+        self._freezer = freezer or Freezer(services.store.governance, services.now)
+        self._halting = Halting(engine, tools.flights, self._freezer)
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder)
         self._results = Results(services, engine, self.tasks, policy)
         self._administration = Administration(registry, keys, clients)
         self._logs = Logs(services, registry, self._judge)
         self._uses = _uses(
-            self._messages,
             self.tasks,
             pushes,
             letters,
             self._results,
             self._logs,
             self._administration,
-            governance or Governance(policy, registry, tools.servers),
+            governance or Governance(admission, registry, tools.servers, self._freezer, services.store),
         )
         self._uses[verbs.ReadAudit] = self._read_audit
 
@@ -116,18 +138,24 @@ class Gateway:
         if isinstance(call, ToolCall):
             if who.hops > MAX_HOPS:
                 raise _too_deep()
-            return await self.tools.handle(call, who)
-        ticket, entry = self._admit(call, who)
-        use = self._uses[type(call)]
+            try:
+                return await self.tools.handle(call, who)
+            except Refused as refusal:
+                await self._halting.heed(refusal, who, call.trail if isinstance(call, UseServer) else None)
+                raise
         if isinstance(call, SendMessage):
-            return await use(call, ticket, entry)  # its engine records how a message ends
+            call, ticket, entry = await self._admit_message(call, who)
+            return await self._messages.send(call, ticket, entry)  # its engine records how a message ends
+        ticket, registered = await self._admit(call, who)
         if call.verb.startswith(CHANGING):
-            return await self._change(call, ticket, entry)
+            return await self._change(call, ticket, registered)
         try:
-            result = await use(call, ticket, entry)
+            result = await self._uses[type(call)](call, ticket, registered)
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
+        finally:
+            ticket.close()
         self._recorder.note(ticket, "ok")
         return result
 
@@ -145,21 +173,23 @@ class Gateway:
 
     async def open(self, call: SendMessage | SubscribeToTask, who: Principal) -> Watch:
         """The events of a task, the first of them the task itself; or one Message. Raises GatewayError before."""
-        ticket, entry = self._admit(call, who)
         if isinstance(call, SendMessage):
-            assert entry is not None
+            call, ticket, entry = await self._admit_message(call, who)
             return await self._messages.open(call, ticket, entry)
+        ticket, registered = await self._admit(call, who)
         try:
-            watch = await self.tasks.subscribe(call, ticket, entry)
+            watch = await self.tasks.subscribe(call, ticket, registered)
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
+        finally:
+            ticket.close()
         self._recorder.note(ticket, "ok")
         return watch
 
     async def follow(self, call: FollowLog, who: Principal) -> Replay:
         """A task's log from its beginning, and on to its rest. Raises GatewayError before."""
-        ticket, _ = self._admit(call, who)
+        ticket, _ = await self._admit(call, who)
         try:
             replay = await self._logs.follow(call, ticket)
         except GatewayError as error:
@@ -193,31 +223,84 @@ class Gateway:
             raise _no_agent()
         return entry
 
-    def _admit(self, call: Call | FollowLog, who: Principal) -> tuple[Ticket, Registered | None]:
+    async def _admit(self, call: Call | FollowLog, who: Principal) -> tuple[Ticket, Registered | None]:
         entry = self.registry.get(call.agent) if call.agent is not None else None
         target = entry.target if entry is not None else Target(call.agent or "gateway")
         if call.agent is None and isinstance(call, _NAME_NO_AGENT):
-            decision = _BY_TASK
-        elif isinstance(call, SendMessage):
-            if self._policy.skilled:
-                target = target._replace(skill=skill(call))
-            decision = self._policy.decide(who, call.verb, target, partial(spoken, call))
+            decision = self._freezer.settled(who, call.verb, target) or _BY_TASK
         else:
             decision = self._policy.decide(who, call.verb, target)
-        digest, size = (call.digest.hex(), call.size) if isinstance(call, SendMessage) else (None, None)
-        card = None if entry is None else entry.card_hash
-        ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), digest, size, card)
-        refusal = self._refusal(call, who, entry, decision)
-        if refusal is not None:
-            self._recorder.note(ticket, refusal.reason)
-            raise refusal
+        ticket = Ticket(
+            who,
+            call.verb,
+            target.id,
+            decision,
+            self._new_id(),
+            upstream_hash=None if entry is None else entry.card_hash,
+        )
+        await self._let_in(call, ticket, entry, None)
+        if self._admission.limits.any:
+            ticket = replace(ticket, charge=self._taken(ticket, target, None, None))
         return ticket, entry
+
+    async def _admit_message(self, call: SendMessage, who: Principal) -> tuple[SendMessage, Ticket, Registered]:
+        """The call with its ticket; with a context, where it matters to which conversation it belongs."""
+        entry = self.registry.get(call.agent)
+        target = entry.target if entry is not None else Target(call.agent)
+        if self._policy.skilled:
+            target = target._replace(skill=skill(call))
+        situation = None
+        if self._admission.needs_conversation:
+            call = await self._placed(call, who)
+            situation = self._admission.situation(who, call.message.context_id or "", call.trail)
+        decision = self._admission.decide(who, call.verb, target, partial(spoken, call), situation)
+        card = None if entry is None else entry.card_hash
+        ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), call.digest.hex(), call.size, card)
+        await self._let_in(call, ticket, entry, call.trail)
+        assert entry is not None
+        if self._admission.needs_conversation:
+            ticket = replace(ticket, charge=self._taken(ticket, target, situation, call.trail))
+        return call, ticket, entry
+
+    async def _placed(self, call: SendMessage, who: Principal) -> SendMessage:
+        """The message in its context: that of its task, or a new one."""
+        message = call.message
+        if message.context_id or call.trail is not None:
+            return call
+        if message.task_id:
+            row = await self._store.task(who.tenant, message.task_id, owner=who.owner, agent=call.agent)
+            context = None if row is None else row.task.context_id
+        else:
+            context = self._new_id()
+        if context is None:
+            return call
+        return replace(call, message=message.model_copy(update={"context_id": context}))
+
+    async def _let_in(
+        self, call: Call | FollowLog, ticket: Ticket, entry: Registered | None, trail: Trail | None
+    ) -> None:
+        refusal = self._refusal(call, ticket.principal, entry, ticket.decision)
+        if refusal is None:
+            return
+        self._recorder.note(ticket, refusal.reason)
+        if isinstance(refusal, Refused):
+            await self._halting.heed(refusal, ticket.principal, trail)
+        raise refusal
+
+    def _taken(self, ticket: Ticket, target: Target, situation: Situation | None, trail: Trail | None) -> Charge | None:
+        try:
+            return self._admission.take(ticket.principal, ticket.verb, target, situation, trail)
+        except GatewayError as error:
+            self._recorder.note(ticket, error.reason)
+            raise
 
     def _refusal(
         self, call: Call | FollowLog, who: Principal, entry: Registered | None, decision: Decision
     ) -> GatewayError | None:
         if who.hops > MAX_HOPS:
             return _too_deep()
+        if decision.rule == FROZEN:
+            return refused(decision, who, call.verb)
         if call.agent is not None and (entry is None or not (decision.verdict in HOPEFUL or self.may_see(who, entry))):
             return _no_agent()
         if entry is not None:
@@ -226,7 +309,11 @@ class Gateway:
                 return GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent has no extended card")
             if (isinstance(call, SubscribeToTask) or getattr(call, "stream", False)) and not entry.streaming:
                 return GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent offers no streams; see its card")
-        return None if decision.allowed else refused(decision, who, call.verb)
+        if not decision.allowed:
+            return refused(decision, who, call.verb)
+        if isinstance(call, SendMessage) and call.trail is not None:
+            return _loop(call.trail, call)
+        return None
 
     def _judge(self, who: Principal, verb: str, entry: Registered) -> GatewayError | None:
         """What a caller hears who names no agent, and turns out to mean this one."""
@@ -252,15 +339,15 @@ class Gateway:
 
     # The ways out of local agents: through this same door, one hop deeper.
 
-    async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message:
-        answer: Task | Message = await self.handle(SendMessage(agent, message, digest=b""), who)
+    async def ask(self, who: Principal, agent: str, message: Message, trail: Trail) -> Task | Message:
+        answer: Task | Message = await self.handle(SendMessage(agent, message, digest=b"", trail=trail), who)
         return answer
 
-    async def use_tool(self, who: Principal, name: str, request: ToolRequest) -> ToolResult:
-        caller = Silent.of(who, capabilities={"elicitation": {"form": {}, "url": {}}} if request.asks else {})
+    async def use_tool(self, who: Principal, name: str, request: ToolRequest, trail: Trail) -> ToolResult:
+        caller = Silent.of(who, {"elicitation": {"form": {}, "url": {}}} if request.asks else {}, trail)
         params = {"name": name, **request.params}
         try:
-            return ToolResult(await self.handle(UseServer(None, "tools/call", params, caller), who))
+            return ToolResult(await self.handle(UseServer(None, "tools/call", params, caller, trail=trail), who))
         except GatewayError as error:
             if isinstance(error, PeerError) or error.fault is not Fault.CLIENT:
                 raise
@@ -269,7 +356,6 @@ class Gateway:
 
 
 def _uses(
-    messages: Messages,
     tasks: Tasks,
     pushes: Pushes,
     letters: Letters,
@@ -278,13 +364,12 @@ def _uses(
     administration: Administration,
     governance: Governance,
 ) -> dict[type[Any], UseCase]:
-    """Every verb and its use case."""
+    """Every verb but that of messages, and its use case."""
 
     async def extended_card(call: GetExtendedCard, ticket: Ticket, entry: Registered) -> Registered:
         return entry  # admitted, so it has one; its bytes are the server's to make
 
     return {
-        verbs.SendMessage: messages.send,
         verbs.GetTask: tasks.get,
         verbs.ListTasks: tasks.list,
         verbs.CancelTask: tasks.cancel,
@@ -314,11 +399,23 @@ def _uses(
         governing.ExplainPolicy: governance.explain,
         governing.ReloadPolicy: governance.reload,
         governing.ShadePolicy: governance.shade,
+        governing.ReplayPolicy: governance.replay,
+        governing.Freeze: governance.freeze,
+        governing.Thaw: governance.thaw,
+        governing.ListFrozen: governance.frozen,
     }
 
 
 def _too_deep() -> GatewayError:
     return GatewayError(Reason.PERMISSION_DENIED, f"More than {MAX_HOPS} agents asked each other in a row")
+
+
+def _loop(trail: Trail, call: SendMessage) -> GatewayError | None:
+    """The same agent asked the same thing again, further down the same chain, would ask it once more."""
+    if asked(call.agent, call.message) not in trail.asked:
+        return None
+    way = " → ".join([*(each.agent for each in trail.asked), call.agent])
+    return GatewayError(Reason.PERMISSION_DENIED, f"A loop: {call.agent} was asked the same thing already ({way})")
 
 
 def _no_agent() -> GatewayError:

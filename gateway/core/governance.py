@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from gateway.core.audit import Ticket
-from gateway.core.policy import Explanation, Policy, Situation, Target
+from gateway.core.freezer import Freezer
+from gateway.core.policy import Explanation, Situation, Target
 from gateway.core.policy.actions import AGENT_VERBS, SERVER_VERBS, VERBS
+from gateway.core.policy.admission import Admission
+from gateway.core.policy.book import Book
+from gateway.core.policy.labels import shown as labels_shown
 from gateway.core.policy.patterns import AGENTS
 from gateway.core.policy.people import whole
+from gateway.core.policy.replay import Replayed, replay
 from gateway.core.policy.shadow import Flips
 from gateway.core.registry import Registry
 from gateway.core.tools.servers import Servers
+from gateway.model.audit import AuditEntry, AuditQuery
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.governance import ExplainPolicy, ReloadPolicy, ShadePolicy, ShowPolicy
+from gateway.model.governance import (
+    Cold,
+    ExplainPolicy,
+    Freeze,
+    Frozen,
+    ListFrozen,
+    ReloadPolicy,
+    ReplayPolicy,
+    ShadePolicy,
+    ShowPolicy,
+    Thaw,
+)
+from gateway.model.ports import Store
 from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
+
+PAGE = 1_000  # entries of the record that are read at once
+MAX_REPLAYED = 1_000_000  # entries; at 20 µs each the gateway is busy with it for 20 s, others in between
 
 
 class Source(Protocol):
@@ -26,6 +47,10 @@ class Source(Protocol):
 
     @property
     def file(self) -> str | None: ...
+
+    def book(self, text: str, name: str) -> Book:
+        """The rules that another file would make. Raises INVALID_REQUEST with what is wrong with it."""
+        ...
 
     def reload(self) -> None:
         """Raises INVALID_REQUEST with what is wrong with the file."""
@@ -40,6 +65,8 @@ class Shown:
     file: str | None
     problem: str | None
     rules: tuple[Mapping[str, Any], ...]
+    limits: tuple[Mapping[str, Any], ...]
+    labels: Mapping[str, Any]
 
 
 @value
@@ -54,18 +81,34 @@ class Shaded:
 class Governance:
     """The first of `sources` is the policy's own; a second one is the shadow's."""
 
-    def __init__(self, policy: Policy, registry: Registry, servers: Servers, sources: Sequence[Source] = ()) -> None:
-        self._policy = policy
+    def __init__(
+        self,
+        admission: Admission,
+        registry: Registry,
+        servers: Servers,
+        freezer: Freezer,
+        store: Store,
+        sources: Sequence[Source] = (),
+    ) -> None:
+        self._admission = admission
+        self._policy = admission.policy
+        self._store = store
         self._registry = registry
         self._servers = servers
+        self._freezer = freezer
         self._sources = sources
 
     async def show(self, call: ShowPolicy, ticket: Ticket, entry: None) -> Shown:
         rules = tuple(each for ruling in self._policy.rules for each in ruling.shown())
-        if not self._sources:
-            return Shown(self._policy.hash, None, None, rules)
-        source = self._sources[0]
-        return Shown(self._policy.hash, source.file, source.problem, rules)
+        source = self._sources[0] if self._sources else None
+        return Shown(
+            self._policy.hash,
+            None if source is None else source.file,
+            None if source is None else source.problem,
+            rules,
+            tuple(self._admission.limits.shown()),
+            labels_shown(self._admission.labels),
+        )
 
     async def shade(self, call: ShadePolicy, ticket: Ticket, entry: None) -> Shaded:
         shadow = self._policy.shadow
@@ -86,6 +129,48 @@ class Governance:
         for source in named:
             source.reload()
         return await self.show(ShowPolicy(), ticket, entry)
+
+    async def replay(self, call: ReplayPolicy, ticket: Ticket, entry: None) -> Replayed:
+        """The newest entries of the record, under other rules."""
+        if not self._sources:
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This gateway reads no policy files")
+        book = self._sources[0].book(call.text, call.name)
+        return await replay(book.rules, self._recorded(min(call.last, MAX_REPLAYED)), self._was)
+
+    async def _recorded(self, last: int) -> AsyncIterator[AuditEntry]:
+        newest = await self._store.search_audit(AuditQuery(1))
+        after = max(0, newest.entries[0][0] - last) if newest.entries else 0
+        while page := await self._store.audit(after, PAGE):
+            for _, recorded in page:
+                yield recorded
+            after = page[-1][0]
+
+    def _was(self, verb: str, id: str) -> Target:
+        if verb in AGENT_VERBS:
+            return self._agent(id)
+        served = self._servers.get(id.partition("/")[0])
+        if verb in SERVER_VERBS and served is not None:
+            return served.question(verb, id.partition("/")[2])[1]
+        return Target(id)
+
+    async def freeze(self, call: Freeze, ticket: Ticket, entry: None) -> Frozen:
+        name = self._cold(call.kind, call.name)
+        return await self._freezer.freeze(call.kind, name, ticket.principal, call.reason)
+
+    async def thaw(self, call: Thaw, ticket: Ticket, entry: None) -> None:
+        name = call.name if call.kind is Cold.AGENT else _named("name", call.name).id
+        await self._freezer.thaw(call.kind, name)
+
+    async def frozen(self, call: ListFrozen, ticket: Ticket, entry: None) -> Sequence[Frozen]:
+        return self._freezer.all()
+
+    def _cold(self, kind: Cold, name: str) -> str:
+        """The id of what is to be frozen. A slip must not look like success."""
+        if kind is Cold.PRINCIPAL:
+            return _named("name", name).id
+        if self._registry.get(name) is None:
+            raise GatewayError(Reason.NOT_FOUND, f"There is no agent {name[:80]!r}; `gateway agents list` shows them")
+        return name
 
     def _question(self, action: str, named: str) -> tuple[str, Target]:
         """The verb and the target that policy would be asked about. Raises INVALID_PARAMS."""

@@ -85,10 +85,13 @@ class Messages:
                 await self._pushes.prove(call.push.url, ticket)
                 call = replace(call, push=self._pushes.named(call.push))
             answer = await self._engine.send(call, ticket, entry)
-        except GatewayError as error:
-            self._recorder.note(ticket, error.reason)
+        except BaseException as error:
+            ticket.close()
+            if isinstance(error, GatewayError):
+                self._recorder.note(ticket, error.reason)
             raise
         if not (isinstance(answer, Turn) and answer.ticket is ticket):
+            ticket.close()
             self._recorder.note(ticket, "repeated")
         return answer
 

@@ -32,6 +32,9 @@ PATIENCE_SECONDS = 0.5
 # What an agent may take to clean up after its run; longer is not waited for.
 CLEANUP_SECONDS = 10.0
 
+# The reason of tasks that the operator or a rule has stopped.
+STOPPED = "stopped"
+
 Work: TypeAlias = Callable[[], AsyncIterator[Event]]
 
 
@@ -46,6 +49,7 @@ class Runner:
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
         self._loop = asyncio.get_running_loop()
+        self.barred: Callable[[Turn], str | None] = lambda turn: None  # why a run may not begin, if it may not
         self._patience = Timers(PATIENCE_SECONDS)
         self._cleanups = Timers(CLEANUP_SECONDS)
 
@@ -95,6 +99,8 @@ class Runner:
             turn.answer(shutting_down(turn))
             return
         self._turns[turn.topic] = turn
+        if (why := self.barred(turn)) is not None:
+            turn.status(TaskState.CANCELED, why, reason=STOPPED)
         turn.run = self._tasks[turn] = self._loop.create_task(self._drive(turn, work))
         turn.began.put(True)
         # Besides the run's own `finally`: a run that is canceled before its first step has none.
@@ -167,9 +173,19 @@ class Runner:
         turn.alarm = self._loop.call_later(remaining, self._expire, turn)
 
     def _expire(self, turn: Turn) -> None:
+        if turn.working:
+            self._break_off(turn, TaskState.FAILED, "The task did not end within its deadline", "deadline")
+
+    def put_out(self, chosen: Callable[[Turn], bool], why: str) -> None:
+        """Stop these turns now; `why` is the last word of their tasks."""
+        for turn in [turn for turn in self._tasks if chosen(turn)]:
+            self._break_off(turn, TaskState.CANCELED, why, STOPPED)
+
+    def _break_off(self, turn: Turn, state: TaskState, text: str, reason: str) -> None:
+        # The word first: whatever the agent makes of its cancellation comes too late then.
+        if not turn.over and not turn.settled:
+            turn.status(state, text, reason=reason)
         if turn.working and turn.run is not None:
-            # The word first: whatever the agent makes of its cancellation comes too late then.
-            turn.status(TaskState.FAILED, "The task did not end within its deadline", reason="deadline")
             turn.canceled = True
             turn.run.cancel()
             if turn.entry.agent is not None and turn.context is not None:
@@ -180,7 +196,7 @@ class Runner:
         try:
             await agent.cancel(context)
         except GatewayError as error:
-            log.info("agent %s was not told of the deadline of task %s: %s", context.agent, context.task_id, error)
+            log.info("agent %s was not told of the end of task %s: %s", context.agent, context.task_id, error)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it in the background; the loop alone would not keep it."""
@@ -272,6 +288,8 @@ class Runner:
     def _refused(self, turn: Turn, error: GatewayError) -> None:
         """A refusal before anything was visible goes to the caller as it is and frees the key for another try;
         later it is how the task ends."""
+        if turn.over:
+            return
         if turn.task is not None:
             turn.status(TaskState.FAILED, error.message, reason=error.reason)
             return
@@ -290,6 +308,8 @@ def _leave(turn: Turn) -> None:
     if turn.placed:
         turn.placed = False
         turn.entry.gate.leave()
+        if turn.ticket is not None:
+            turn.ticket.close()
 
 
 def shutting_down(turn: Turn | None) -> GatewayError:

@@ -54,6 +54,7 @@ from gateway.model.task import (
     envelope,
     moved,
 )
+from gateway.model.trail import Trail, asked
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class Turn:
         digest: bytes = b"",
         key: Key | None = None,
         push: PushConfig | None = None,
+        came: Trail | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._services = services
@@ -119,6 +121,7 @@ class Turn:
         self.key = key
         self.owner = owner
         self.tenant = tenant
+        self.came = came  # from where, if an agent asked
         self.task_id = task_id
         self.context_id = context_id
         self.deadline = deadline
@@ -184,6 +187,19 @@ class Turn:
             assert self._task is not None
             self._task, self._unfolded = self._task.apply(*self._unfolded), []
         return self._task
+
+    @property
+    def root(self) -> str:
+        """The task of the outermost caller."""
+        return self.task_id if self.came is None else self.came.root
+
+    @property
+    def trail(self) -> Trail:
+        """Where what this turn's agent asks comes from."""
+        here = asked(self.entry.id, self.message)
+        if self.came is None:
+            return Trail(self.task_id, self.context_id, self.task_id, (here,))
+        return Trail(self.came.root, self.came.conversation, self.task_id, (*self.came.asked, here))
 
     @property
     def full(self) -> bool:

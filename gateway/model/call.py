@@ -11,10 +11,20 @@ from dataclasses import field
 from typing import Any, ClassVar, TypeAlias
 
 from gateway.model.audit import AuditQuery
-from gateway.model.governance import ExplainPolicy, ReloadPolicy, ShadePolicy, ShowPolicy
+from gateway.model.governance import (
+    ExplainPolicy,
+    Freeze,
+    ListFrozen,
+    ReloadPolicy,
+    ReplayPolicy,
+    ShadePolicy,
+    ShowPolicy,
+    Thaw,
+)
 from gateway.model.message import Message
 from gateway.model.push import PushConfig
 from gateway.model.task import TaskState
+from gateway.model.trail import Trail
 from gateway.model.value import value
 
 
@@ -43,6 +53,7 @@ class SendMessage:
     always_deduplicate: bool = False
     size: int = 0
     as_task: bool = False
+    trail: Trail | None = None  # where it comes from, if an agent sends it
 
 
 @value
@@ -316,6 +327,10 @@ Call: TypeAlias = (
     | ShowPushes
     | ListDeadPushes
     | ReplayPushes
+    | ReplayPolicy
+    | Freeze
+    | Thaw
+    | ListFrozen
 )
 
 

@@ -1,10 +1,11 @@
-"""The verbs about policy itself."""
+"""The verbs about policy itself, and what is kept about it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import field
-from typing import Any, ClassVar
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol
 
 from gateway.model.value import value
 
@@ -47,3 +48,99 @@ class ShadePolicy:
 
     verb: ClassVar[str] = "ShadePolicy"
     agent: None = None
+
+
+@value
+class ReplayPolicy:
+    """What another policy (`text`, called `name`) would have decided about the last `last` recorded calls."""
+
+    verb: ClassVar[str] = "ReplayPolicy"
+    text: str
+    name: str
+    last: int
+    agent: None = None
+
+
+class Cold(StrEnum):
+    """What can be frozen."""
+
+    AGENT = "agent"
+    PRINCIPAL = "principal"
+
+
+@value
+class Freeze:
+    """Let an agent or a principal do nothing more from now on, and stop what it has in hand."""
+
+    verb: ClassVar[str] = "Freeze"
+    kind: Cold
+    name: str
+    reason: str = ""
+    agent: None = None
+
+
+@value
+class Thaw:
+    verb: ClassVar[str] = "Thaw"
+    kind: Cold
+    name: str
+    agent: None = None
+
+
+@value
+class ListFrozen:
+    verb: ClassVar[str] = "ListFrozen"
+    agent: None = None
+
+
+@value
+class Frozen:
+    """An agent by its id, or a principal by its whole id, that was frozen `at` (milliseconds) by the principal `by`."""
+
+    kind: Cold
+    name: str
+    by: str
+    at: int
+    reason: str = ""
+
+
+@value
+class Usage:
+    """How much of a limit is used under one of its keys, in the window that ends at `until` (milliseconds)."""
+
+    limit: str
+    key: str
+    until: int
+    used: float
+
+
+@value
+class Labelled:
+    """The labels that a conversation has gathered, the last one `at` (milliseconds)."""
+
+    conversation: str
+    labels: frozenset[str]
+    at: int
+
+
+class GovernanceStore(Protocol):
+    """Durable when awaited, and in the order of the calls. Raises GatewayError(UNAVAILABLE) when the store cannot be
+    written or read."""
+
+    def freeze(self, record: Frozen) -> Awaitable[None]: ...
+
+    def thaw(self, kind: Cold, name: str) -> Awaitable[None]: ...
+
+    async def frozen(self) -> list[Frozen]: ...
+
+    def spend(self, rows: Sequence[Usage], now: int) -> Awaitable[None]:
+        """The new state of these windows; those that have ended by `now` are forgotten."""
+        ...
+
+    async def usage(self) -> list[Usage]: ...
+
+    def label(self, row: Labelled, before: int) -> Awaitable[None]:
+        """The new state of a conversation; those whose last label is from before `before` are forgotten."""
+        ...
+
+    async def labels(self) -> list[Labelled]: ...

@@ -20,6 +20,7 @@ from gateway.model.agent import Agent, Upstream
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.card import AgentCard
 from gateway.model.clients import ClientStore
+from gateway.model.governance import GovernanceStore
 from gateway.model.message import Message
 from gateway.model.push import PushConfig
 from gateway.model.task import Event, Task, TaskState
@@ -361,6 +362,11 @@ class Store(Protocol):
     @property
     def clients(self) -> ClientStore:
         """Clients of the built-in authorization server (model/clients.py)."""
+        ...
+
+    @property
+    def governance(self) -> GovernanceStore:
+        """What is frozen, used and labelled (model/governance.py)."""
         ...
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import field
 from typing import ClassVar, TypeAlias
 
 from gateway.model.tool import Caller, Definition, Face, Kind, Tree
+from gateway.model.trail import Trail
 from gateway.model.value import value
 
 
@@ -47,6 +48,7 @@ class UseServer:
     params: Tree = field(hash=False)
     caller: Caller = field(hash=False)
     live: bool = False
+    trail: Trail | None = None  # where it comes from, if an agent asks
 
     @property
     def verb(self) -> str:

@@ -11,9 +11,22 @@ from starlette.responses import Response
 from gateway.core.gateway import Gateway
 from gateway.core.governance import Shaded, Shown
 from gateway.core.policy import Explanation, Weighed
+from gateway.core.policy.replay import Replayed
+from gateway.core.policy.shadow import Flip
 from gateway.model.base import timestamp
 from gateway.model.errors import invalid
-from gateway.model.governance import ExplainPolicy, ReloadPolicy, ShadePolicy, ShowPolicy
+from gateway.model.governance import (
+    Cold,
+    ExplainPolicy,
+    Freeze,
+    Frozen,
+    ListFrozen,
+    ReloadPolicy,
+    ReplayPolicy,
+    ShadePolicy,
+    ShowPolicy,
+    Thaw,
+)
 from gateway.model.principal import Principal
 from gateway.server.admin_json import json_answer, json_object, text
 
@@ -50,6 +63,46 @@ class AdminPolicy:
         )
         return json_answer(_explained(await self._gateway.handle(call, who)))
 
+    async def replay(self, request: Request, who: Principal) -> Response:
+        """The newest recorded calls under another policy: those that it would have decided otherwise."""
+        body = await json_object(request)
+        last = body.get("last", 100_000)
+        if not isinstance(last, int) or isinstance(last, bool) or last < 1:
+            raise invalid("last", "must be a number of entries, at least 1")
+        call = ReplayPolicy(text(body, "text"), text(body, "name", required=False) or "policy", last)
+        return json_answer(_replayed(await self._gateway.handle(call, who)))
+
+    async def frozen(self, request: Request, who: Principal) -> Response:
+        return json_answer({"frozen": [_frozen(each) for each in await self._gateway.handle(ListFrozen(), who)]})
+
+    async def freeze(self, request: Request, who: Principal) -> Response:
+        body = await json_object(request)
+        reason = text(body, "reason", required=False) or ""
+        call = Freeze(_kind(text(body, "kind")), text(body, "name"), reason)
+        return json_answer(_frozen(await self._gateway.handle(call, who)), 201)
+
+    async def thaw(self, request: Request, who: Principal) -> Response:
+        call = Thaw(_kind(request.path_params["kind"]), request.path_params["name"])
+        await self._gateway.handle(call, who)
+        return Response(status_code=204)
+
+
+def _kind(word: str) -> Cold:
+    try:
+        return Cold(word)
+    except ValueError:
+        raise invalid("kind", f"must be one of {', '.join(Cold)}") from None
+
+
+def _frozen(frozen: Frozen) -> dict[str, Any]:
+    return {
+        "kind": frozen.kind,
+        "name": frozen.name,
+        "by": frozen.by,
+        "at": timestamp(frozen.at),
+        "reason": frozen.reason,
+    }
+
 
 def _moment(said: str | None) -> int | None:
     if said is None:
@@ -64,24 +117,37 @@ def _moment(said: str | None) -> int | None:
 
 
 def _shown(shown: Shown) -> dict[str, Any]:
-    return {"hash": shown.hash, "file": shown.file, "problem": shown.problem, "rules": [*shown.rules]}
+    return {
+        "hash": shown.hash,
+        "file": shown.file,
+        "problem": shown.problem,
+        "rules": [*shown.rules],
+        "limits": [*shown.limits],
+        "labels": shown.labels,
+    }
 
 
 def _shaded(shaded: Shaded) -> dict[str, Any]:
-    flips = [
-        {
-            "principal": flip.principal,
-            "action": flip.verb,
-            "target": flip.target,
-            "verdict": flip.verdict,
-            "rule": flip.rule,
-            "wouldBe": flip.would_be,
-            "byRule": flip.by_rule,
-            "count": count,
-        }
-        for flip, count in shaded.flips.seen.items()
-    ]
+    flips = [_flip(flip, count) for flip, count in shaded.flips.seen.items()]
     return {"file": shaded.file, "problem": shaded.problem, "flips": flips, "leftOut": shaded.flips.left_out}
+
+
+def _replayed(replayed: Replayed) -> dict[str, Any]:
+    flips = [_flip(flip, count) for flip, count in replayed.flips.items()]
+    return {"calls": replayed.calls, "same": replayed.same, "unsure": replayed.unsure, "flips": flips}
+
+
+def _flip(flip: Flip, count: int) -> dict[str, Any]:
+    return {
+        "principal": flip.principal,
+        "action": flip.verb,
+        "target": flip.target,
+        "verdict": flip.verdict,
+        "rule": flip.rule,
+        "wouldBe": flip.would_be,
+        "byRule": flip.by_rule,
+        "count": count,
+    }
 
 
 def _explained(explanation: Explanation) -> dict[str, Any]:

@@ -52,6 +52,7 @@ from gateway.model.ports import (
 from gateway.model.push import PushConfig
 from gateway.model.task import ACTIVE
 from gateway.stores.clients import MemoryClients
+from gateway.stores.governance import MemoryGovernance
 from gateway.stores.problems import BadChange
 
 log = logging.getLogger(__name__)
@@ -319,10 +320,15 @@ class MemoryStore(Store):
         self._node = node
         self._closed = False
         self._clients = MemoryClients()
+        self._governance = MemoryGovernance()
 
     @property
     def clients(self) -> MemoryClients:
         return self._clients
+
+    @property
+    def governance(self) -> MemoryGovernance:
+        return self._governance
 
     @property
     def trouble(self) -> str | None:

@@ -319,3 +319,39 @@ DELETE FROM oauth_revoked WHERE until <= ?;
 -- name: revoked_tokens
 -- The tokens that were taken back.
 SELECT jti, until FROM oauth_revoked ORDER BY jti;
+
+-- name: freeze
+-- An agent or principal that may do nothing.
+INSERT OR REPLACE INTO frozen (kind, name, by, at, reason) VALUES (?, ?, ?, ?, ?);
+
+-- name: thaw
+-- It may again.
+DELETE FROM frozen WHERE kind = ? AND name = ?;
+
+-- name: frozen
+-- All that are frozen.
+SELECT kind, name, by, at, reason FROM frozen ORDER BY kind, name;
+
+-- name: spend
+-- The state of one window.
+INSERT OR REPLACE INTO limit_usage (name, key, until, used) VALUES (?, ?, ?, ?);
+
+-- name: forget_usage
+-- Windows that have ended.
+DELETE FROM limit_usage WHERE until <= ?;
+
+-- name: usage
+-- All windows.
+SELECT name, key, until, used FROM limit_usage ORDER BY name, key;
+
+-- name: label
+-- What a conversation has gathered.
+INSERT OR REPLACE INTO conversation_label (conversation, labels, at) VALUES (?, ?, ?);
+
+-- name: forget_labels
+-- Conversations that have long been still.
+DELETE FROM conversation_label WHERE at < ?;
+
+-- name: labels
+-- All conversations with labels, the latest last.
+SELECT conversation, labels, at FROM conversation_label ORDER BY at, conversation;

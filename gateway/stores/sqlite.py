@@ -35,6 +35,7 @@ from gateway.stores import auditlog, outbox, rows, schema
 from gateway.stores.changes import Transaction, apply
 from gateway.stores.clients import SqliteClients
 from gateway.stores.datafolder import FolderLock, prepare
+from gateway.stores.governance import SqliteGovernance
 from gateway.stores.named_sql import SQL
 from gateway.stores.pins import pins
 from gateway.stores.readers import Readers
@@ -89,10 +90,15 @@ class SqliteStore(Store):
         self._readers = readers
         self._writer = Writer(connection, transaction)
         self._clients = SqliteClients(self._write, self._read)
+        self._governance = SqliteGovernance(self._write, self._read)
 
     @property
     def clients(self) -> SqliteClients:
         return self._clients
+
+    @property
+    def governance(self) -> SqliteGovernance:
+        return self._governance
 
     # For whoever makes a tree of the audit log (notary.py).
 

@@ -21,6 +21,7 @@ from gateway.model.message import Message, Part, Role
 from gateway.model.principal import LOCAL, Principal
 from gateway.model.task import Task
 from gateway.model.tool import ToolRequest, ToolResult
+from gateway.model.trail import Trail
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.local import LocalAgent
 
@@ -34,10 +35,10 @@ class Elsewhere:
 
     reply: Ask
 
-    async def ask(self, who: Principal, agent: str, message: Message) -> Task | Message:
+    async def ask(self, who: Principal, agent: str, message: Message, trail: Trail) -> Task | Message:
         return await self.reply(agent, message)
 
-    async def use_tool(self, who: Principal, name: str, request: ToolRequest) -> ToolResult:
+    async def use_tool(self, who: Principal, name: str, request: ToolRequest, trail: Trail) -> ToolResult:
         raise AssertionError("no tool is used in these tests")
 
 

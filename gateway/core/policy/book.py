@@ -1,15 +1,21 @@
-"""All the rules that hold at one time, as one value: a policy file is taken over whole or not at all."""
+"""All that holds at one time, as one value: a policy file is taken over whole or not at all."""
 
 from __future__ import annotations
 
+from gateway.core.policy.checks import On
+from gateway.core.policy.limits import Limit
 from gateway.core.policy.rules import Ruling
 from gateway.model.value import value
 
 
 @value
 class Book:
-    """`hash` names what it says; `name` is the file, "" where there is none."""
+    """`hash` names what it says; `name` is the file, "" where there is none. `labels` are what targets bring into a
+    conversation, `costs` what calls of targets cost."""
 
     rules: tuple[Ruling, ...]
     hash: str
     name: str = ""
+    limits: tuple[Limit, ...] = ()
+    costs: tuple[tuple[On, float], ...] = ()
+    labels: tuple[tuple[str, On], ...] = ()

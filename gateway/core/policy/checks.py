@@ -311,7 +311,7 @@ class Budget:
         self._limit, self._share = limit, share
 
     def holds(self, question: Question) -> bool:
-        return question.situation.used(self._limit) >= self._share
+        return question.situation.used(self._limit, question) >= self._share
 
     def wants(self) -> str:
         return f"budget: {self._share:.0%} of the limit {self._limit} used"

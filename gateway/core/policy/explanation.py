@@ -45,6 +45,10 @@ def explained(question: Question, decision: Decision, rules: Iterable[Ruling]) -
 
 def _smallest(looked_at: Iterable[Weighed]) -> str:
     """One thing that is missing of one rule, if there is such a rule before the one that decided; else a new rule."""
+    looked_at = tuple(looked_at)
+    decided = looked_at[-1] if looked_at else None
+    if decided is not None and not decided.missing and decided.mend:
+        return decided.mend[0]
     near = [each for each in looked_at if each.verdict in _ALLOWING and len(each.missing) == 1 and each.mend[0]]
     near.sort(key=lambda each: not each.mend[0].startswith(_BY_THE_CALLER))
     if near:

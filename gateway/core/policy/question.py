@@ -30,12 +30,13 @@ def address(verb: str, target: Target) -> str:
 
 @value
 class Situation:
-    """Where things stand: the time (milliseconds since the epoch), the labels that the conversation has gathered, and
-    how much of a limit is used (its name -> 0 … 1)."""
+    """Where things stand: the time (milliseconds since the epoch), the conversation and the labels that it has
+    gathered, and how much of a limit is used (its name -> 0 … 1)."""
 
     at: int = 0
     labels: frozenset[str] = frozenset()
-    used: Callable[[str], float] = field(default=lambda limit: 0.0, hash=False)
+    conversation: str = ""
+    used: Callable[[str, Question], float] = field(default=lambda limit, question: 0.0, hash=False)
 
 
 class Question(NamedTuple):

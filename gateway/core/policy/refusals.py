@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.core.policy.rules import DENIED
 from gateway.model.audit import Decision, Verdict
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Kind, Principal
 
+
+class Refused(GatewayError):
+    """What policy did not let through."""
+
+    def __init__(
+        self, decision: Decision, reason: Reason, message: str, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(reason, message, metadata=metadata)
+        self.decision = decision
+        self.heeded = False  # what a HALT asks for is done
+
+
 _SENTENCES: dict[Verdict, str] = {
     Verdict.BLOCK: "{what} is refused: {reason}",
     Verdict.ESCALATE: "{what} needs an approval, and there is nobody here yet who can give one: {reason}",
-    Verdict.HALT: "{what} is refused: {reason}",
+    Verdict.HALT: "{what} is refused and the work that it belongs to is stopped: {reason}",
 }
 
 
-def refused(decision: Decision, who: Principal, verb: str, tool: str = "") -> GatewayError:
+def refused(decision: Decision, who: Principal, verb: str, tool: str = "") -> Refused:
     """`tool` is the address of what was called, where that says more than the verb."""
     if decision.rule == "grant-arguments":
-        return GatewayError(Reason.PERMISSION_DENIED, f"{tool} is {decision.reason}")
+        return Refused(decision, Reason.PERMISSION_DENIED, f"{tool} is {decision.reason}")
     if decision.rule == DENIED.rule:
         if who.kind is Kind.ANONYMOUS:
-            return GatewayError(Reason.UNAUTHENTICATED, f"{verb} needs a credential")
-        return GatewayError(Reason.PERMISSION_DENIED, f"You may not use {tool or verb} here")
+            return Refused(decision, Reason.UNAUTHENTICATED, f"{verb} needs a credential")
+        return Refused(decision, Reason.PERMISSION_DENIED, f"You may not use {tool or verb} here")
     sentence = _SENTENCES[decision.verdict].format(what=tool or verb, reason=decision.reason)
     metadata = {"rule": decision.rule, "verdict": decision.verdict.value}
-    return GatewayError(Reason.PERMISSION_DENIED, sentence, metadata=metadata)
+    return Refused(decision, Reason.PERMISSION_DENIED, sentence, metadata)

@@ -16,6 +16,7 @@ from gateway.model.value import value
 
 DENIED = Decision(Verdict.BLOCK, "default-deny", "no rule allows this")
 DEFAULT = "default"
+FROZEN = "frozen"
 FREEZE = "freeze"
 """The obligation of a HALT that also freezes whoever asked."""
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from gateway.core.registry import Registered, Registry
 from gateway.core.tools import agent_tasks
 from gateway.core.tools.agent_results import of_task, result
+from gateway.core.tools.silent import Silent
 from gateway.core.watch import Watch
 from gateway.model.call import CancelTask, SendMessage
 from gateway.model.errors import GatewayError, Reason, invalid
@@ -23,6 +24,7 @@ from gateway.model.ports import TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import StatusUpdate, Task, TaskState
 from gateway.model.tool import ACKNOWLEDGED, Caller, CannotAsk, Change, Era, Face, Kind, Listing, Tree, takes_tasks
+from gateway.model.trail import Trail
 
 ID = "agents"  # reserved as a name of servers, so nobody else can be called so
 LOOK_SECONDS = 2  # how often it is looked whether the cards have changed; a look at 100 of them costs microseconds
@@ -189,7 +191,7 @@ class AgentTools:
     async def _turn(self, who: Principal, agent: str, message: Message, caller: Caller, turn: int) -> Task | Message:
         """Send one message and watch until its turn is over."""
         assert self.doors is not None
-        call = SendMessage(agent, message, digest=b"", stream=True)
+        call = SendMessage(agent, message, digest=b"", stream=True, trail=_trail(caller))
         watch = await self.doors.open(call, who)
         task: Task | Message | None = None
         steps = 0
@@ -256,6 +258,10 @@ def _tree(entry: Registered) -> Tree:
         "inputSchema": _SCHEMA,
         "outputSchema": _OUTPUT,
     }
+
+
+def _trail(caller: Caller) -> Trail | None:
+    return caller.trail if isinstance(caller, Silent) else None
 
 
 def _applied(task: Task | Message | None, event: Any) -> Task | Message:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from gateway.core.audit import Recorder, Ticket
-from gateway.core.policy import DENIED, Policy
+from gateway.core.flights import Flights
+from gateway.core.policy import DENIED
+from gateway.core.policy.admission import MCP, Admission
 from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
 from gateway.core.tools.connections import Connections, ConnectNeeded, takes_urls
@@ -56,19 +59,22 @@ class Requests:
         self,
         servers: Servers,
         views: Views,
-        policy: Policy,
+        admission: Admission,
         recorder: Recorder,
         store: Store,
         states: States,
         tasks: McpTasks,
         reach: Reach,
         connections: Connections,
+        flights: Flights,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
+        self._flights = flights
         self._servers = servers
         self._views = views
-        self._policy = policy
+        self._policy = admission.policy
+        self._admission = admission
         self._recorder = recorder
         self._store = store
         self._states = states
@@ -85,7 +91,8 @@ class Requests:
         found, ticket = self._admit(call, who)
         await self._store.commit(records=(ticket.intent(self._now()),))
         try:
-            result = await self._ask(call, found)
+            with self._flights.begin(who, ticket.target):
+                result = await self._ask(call, found)
         except asyncio.CancelledError:
             self._recorder.note(ticket, "canceled")
             raise
@@ -94,6 +101,8 @@ class Requests:
             if call.method == "tools/call" and call.mount is not None and _is_for_the_model(error, live=call.live):
                 return _told(error)
             raise
+        finally:
+            ticket.close()
         await self._ended(ticket, _outcome(result))
         if result.get("resultType") == "task":
             assert call.mount is not None, "whoever is inside takes no tasks"
@@ -119,7 +128,10 @@ class Requests:
             named = target.id if target is not None else str(_name(call.method, call.params))[:200]
             self._note(who, call, named, DENIED, Reason.NOT_FOUND)
             raise _missing(call)
-        decision = self._policy.decide(who, verb, target, arguments)
+        situation = None
+        if self._admission.needs_conversation:
+            situation = self._admission.situation(who, MCP, call.trail)
+        decision = self._admission.decide(who, verb, target, arguments, situation)
         if not decision.allowed:
             self._note(who, call, target.id, decision, Reason.PERMISSION_DENIED)
             raise refused(decision, who, call.verb, target.id)
@@ -131,7 +143,15 @@ class Requests:
                 f"{target.id} is {waiting.why} since it was approved; the operator can see and approve it with "
                 f"gateway tools approve {target.id}",
             )
-        return found, self._ticket(who, call, target.id, decision, found.hash)
+        ticket = self._ticket(who, call, target.id, decision, found.hash)
+        if self._admission.needs_conversation and verb == found.verb:  # what stands for a message is counted as one
+            try:
+                charge = self._admission.take(who, verb, target, situation, call.trail)
+                ticket = replace(ticket, charge=charge)
+            except GatewayError as error:
+                self._recorder.note(ticket, error.reason)
+                raise
+        return found, ticket
 
     def _ticket(
         self, who: Principal, call: UseServer, target: str, decision: Decision, hash: str | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gateway.model.principal import Principal
 from gateway.model.tool import CannotAsk, Tree
+from gateway.model.trail import Trail
 
 
 @dataclass(slots=True)
@@ -16,12 +17,13 @@ class Silent:
     log_level: str | None = None
     progress: bool = False
     meta: Tree = field(default_factory=dict)
+    trail: Trail | None = None  # where an agent's call comes from
 
     @classmethod
-    def of(cls, who: Principal, capabilities: Tree | None = None) -> Silent:
+    def of(cls, who: Principal, capabilities: Tree | None = None, trail: Trail | None = None) -> Silent:
         """An agent that works for two callers is two callers: what a server keeps for one is not for the other."""
         behalf = f" for {who.root.id}" if who.on_behalf_of is not None else ""
-        return cls(f"{who.tenant}/{who.id}{behalf}", capabilities or {})
+        return cls(f"{who.tenant}/{who.id}{behalf}", capabilities or {}, trail=trail)
 
     async def notify(self, method: str, params: Tree) -> None:
         """Nobody listens."""

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.core.audit import Recorder, Ticket
-from gateway.core.policy import Policy, Target
+from gateway.core.flights import Flights
+from gateway.core.policy import Target
+from gateway.core.policy.admission import Admission
 from gateway.core.tools.connections import Connections
 from gateway.core.tools.hygiene import CheckSchema
 from gateway.core.tools.listening import Listening
@@ -67,7 +69,7 @@ class Tools:
     def __init__(
         self,
         store: Store,
-        policy: Policy,
+        admission: Admission,
         recorder: Recorder,
         sealer: Sealer,
         task_sealer: Sealer,
@@ -78,21 +80,24 @@ class Tools:
         mounts: Mapping[str, Mount],
         url: str,
     ) -> None:
+        policy = admission.policy
         self.servers = Servers(Pins(store, now), Board(), now, check_schema)
         self.views = Views(self.servers, mounts, policy)
         self.connections = Connections(self.servers, connect_sealer, recorder, now, new_id, url)
         reach = Reach(self.connections, now)
+        self.flights = Flights()
         self.tasks = McpTasks(self.servers, self.views, policy, recorder, store, task_sealer, reach, now, new_id)
         self.requests = Requests(
             self.servers,
             self.views,
-            policy,
+            admission,
             recorder,
             store,
             States(sealer, now),
             self.tasks,
             reach,
             self.connections,
+            self.flights,
             now,
             new_id,
         )

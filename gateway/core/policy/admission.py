@@ -1,0 +1,71 @@
+"""Letting a call in: the decision of the rules, then the labels of its conversation, then the limits.
+
+Nothing of this costs a call anything while the policy has neither labels nor limits nor rules that look at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.core.policy.engine import NOTHING, Arguments, Policy
+from gateway.core.policy.labels import MCP, Labels, conversation
+from gateway.core.policy.limits import Charge, Limits
+from gateway.core.policy.question import Situation, Target
+from gateway.model.audit import Decision
+from gateway.model.governance import GovernanceStore
+from gateway.model.principal import Principal
+from gateway.model.trail import Trail
+
+
+class Admission:
+    def __init__(self, policy: Policy, store: GovernanceStore, now: Callable[[], int]) -> None:
+        self.policy = policy
+        self.limits = Limits(store, now)
+        self.labels = Labels(store, now)
+        self._now = now
+
+    async def start(self) -> None:
+        await self.limits.start()
+        await self.labels.start()
+
+    async def aclose(self) -> None:
+        await self.limits.aclose()
+
+    @property
+    def needs_conversation(self) -> bool:
+        """Whether it matters to which conversation a call belongs."""
+        return self.labels.any or self.limits.any
+
+    def situation(self, who: Principal, context: str, trail: Trail | None) -> Situation:
+        """Where things stand in the conversation `context`; a call that an agent makes belongs to the outermost one."""
+        named = conversation(who, context if trail is None else trail.conversation)
+        return Situation(self._now(), self.labels.of(named), named, self.limits.used)
+
+    def decide(
+        self,
+        who: Principal,
+        verb: str,
+        target: Target,
+        arguments: Arguments = NOTHING,
+        situation: Situation | None = None,
+    ) -> Decision:
+        decision = self.policy.decide(who, verb, target, arguments, situation)
+        if situation is None or not self.labels.any:
+            return decision
+        return self.labels.judge(decision, verb, target, situation.labels)
+
+    def take(
+        self, who: Principal, verb: str, target: Target, situation: Situation | None, trail: Trail | None
+    ) -> Charge | None:
+        """What an allowed call needs of the limits. Raises GatewayError when there is not enough; otherwise its
+        conversation has met what the target brings."""
+        charge = None
+        if self.limits.any:
+            named = "" if situation is None else situation.conversation
+            charge = self.limits.admit(who, verb, target, named, trail)
+        if situation is not None and self.labels.any:
+            self.labels.gather(situation.conversation, verb, target)
+        return charge
+
+
+__all__ = ["MCP", "Admission"]

@@ -1,0 +1,37 @@
+"""Where a call comes from, when it is not the first one: the task that began it all and what was asked on the way."""
+
+from __future__ import annotations
+
+import hashlib
+
+from gateway.model.message import Message
+from gateway.model.value import value
+
+
+@value
+class Asked:
+    """An agent, and a digest of what it was asked."""
+
+    agent: str
+    digest: bytes
+
+
+@value
+class Trail:
+    """`root` is the outermost caller's task and `conversation` its context; `task` is the one that asks now. `asked`
+    goes from the outside in, the asking agent last."""
+
+    root: str
+    conversation: str
+    task: str
+    asked: tuple[Asked, ...]
+
+    @property
+    def agents(self) -> frozenset[str]:
+        return frozenset(each.agent for each in self.asked)
+
+
+def asked(agent: str, message: Message) -> Asked:
+    """What it is asked is the parts: every message has an id of its own."""
+    parts = b"\n".join(part.wire() for part in message.parts)
+    return Asked(agent, hashlib.sha256(parts).digest())

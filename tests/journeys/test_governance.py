@@ -1,0 +1,326 @@
+"""What keeps agents in hand: the kill switch, HALT, loops, limits, labels; and a policy over what was recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.actors import Cue
+from tests.mcp import Door, configured, scripted, soon, tool
+from tests.serving import BOUND, ROOT, Gateway, message, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CARD = f"card: {ROOT}/agent_cards/echo.json, public: true"
+AGENTS = f"""
+agents:
+  echo: {{run: "agents.echo:Echo", {CARD}}}
+  actor: {{run: "tests.actors:Actor", {CARD}}}
+  fan: {{run: "tests.actors:fan", {CARD}}}
+  tooled: {{run: "tests.actors:tooled", {CARD}}}
+  left: {{run: "tests.actors:ring", {CARD}}}
+  right: {{run: "tests.actors:ring", {CARD}}}
+"""
+POLICY = """
+labels:
+  private-data: files
+  untrusted-input: [web]
+  can-send-out: [mail/send]
+limits:
+  - {limit: hasty, who: hurry, rate: 60/hour, burst: 2, per: principal}
+  - {limit: wide, who: "agent:fan", fan_out: 3}
+  - {limit: one-at-a-time, who: patient, on: agents/actor, concurrency: 1, per: principal}
+  - {limit: dear, who: "key:*", on: mail, calls: 2/day, per: principal}
+rules:
+  - rule: enough
+    who: agent:fan
+    do: delegate
+    on: agents/echo
+    when: {arguments: {text: stop}}
+    verdict: HALT
+    because: it said stop
+  - rule: enough-for-good
+    who: agent:fan
+    do: delegate
+    on: agents/echo
+    when: {arguments: {text: stop for good}}
+    verdict: HALT
+    freeze: true
+  - {rule: nearly, who: saver, on: mail, when: {budget: {limit: dear, used: 50%}}, verdict: ESCALATE}
+  - {rule: tools, who: "*", do: use, on: [files, web, mail], verdict: PASS}
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    folder = tmp_path_factory.mktemp("governance")
+    (folder / "policy.yaml").write_text(POLICY)
+    async with scripted(tool("read")) as files, scripted(tool("get")) as web, scripted(tool("send")) as mail:
+        servers = configured(files=files, web=web, mail=mail)
+        config = f"{AGENTS}policy: {{file: {folder}/policy.yaml}}\n{servers}"
+        async with running(folder / "data", config) as gateway:
+            yield gateway
+
+
+async def admin(gateway: Gateway, verb: str, path: str, **body: Any) -> Any:
+    answer = await gateway.client.request(verb, f"/admin/{path}", headers=gateway.bearer(None), json=body or None)
+    assert answer.status_code < 300, answer.text
+    return answer.json() if answer.content else None
+
+
+async def begun(gateway: Gateway, who: str | None = None, agent: str = "actor") -> tuple[Cue, str]:
+    cue = Cue()
+    task = await gateway.task(cue.text, agent=agent, who=who, configuration={"returnImmediately": True})
+    return cue, task["id"]
+
+
+async def shown(gateway: Gateway, id: str, agent: str = "actor", who: str | None = None) -> Any:
+    return await gateway.result("GetTask", {"id": id}, agent=agent, who=who)
+
+
+def fanned(*asked: tuple[str, ...]) -> Any:
+    return {"message": {**message(""), "parts": [{"data": [list(each) for each in asked]}]}}
+
+
+# The kill switch.
+
+
+async def test_a_frozen_agent_stops_at_once_and_takes_nothing(gateway: Gateway) -> None:
+    cue, id = await begun(gateway)
+    ended = asyncio.create_task(gateway.events("SubscribeToTask", {"id": id}, agent="actor"))
+    before = time.monotonic()
+    await admin(gateway, "POST", "frozen", kind="agent", name="actor", reason="it misbehaves")
+    try:
+        await asyncio.wait_for(cue.stopped.wait(), 1)
+        await asyncio.wait_for(ended, 1)
+        assert time.monotonic() - before < 1
+        task = await shown(gateway, id)
+        assert task["status"]["state"] == "TASK_STATE_CANCELED"
+        assert task["status"]["message"]["parts"] == [{"text": "Stopped: the agent actor is frozen: it misbehaves"}]
+        error = await gateway.error("SendMessage", {"message": message("hi")}, agent="actor")
+        assert error["message"] == "SendMessage is refused: the agent actor is frozen: it misbehaves"
+        assert [each["name"] for each in (await admin(gateway, "GET", "frozen"))["frozen"]] == ["actor"]
+        door = Door(gateway)
+        assert "agents__actor" not in await door.names()
+        asked = {"principal": "ann", "action": "call", "target": "actor"}
+        assert (await admin(gateway, "POST", "policy:explain", **asked))["change"] == "say gateway thaw agent actor"
+    finally:
+        await admin(gateway, "DELETE", "frozen/agent/actor")
+    cue, id = await begun(gateway)
+    cue.done()
+
+
+async def test_a_frozen_principal_can_do_nothing_and_nobody_for_it(gateway: Gateway) -> None:
+    key = await gateway.key("mallory")
+    cue, id = await begun(gateway, key)
+    inner = Cue()
+    await gateway.result(
+        "SendMessage",
+        {**fanned(("actor", inner.text)), "configuration": {"returnImmediately": True}},
+        agent="fan",
+        who=key,
+    )
+    other, _ = await begun(gateway)
+    await asyncio.wait_for(inner.began.wait(), BOUND)
+    await admin(gateway, "POST", "frozen", kind="principal", name="mallory")
+    try:
+        await asyncio.wait_for(asyncio.gather(cue.stopped.wait(), inner.stopped.wait()), 1)
+        for method, params in (("SendMessage", {"message": message("hi")}), ("GetTask", {"id": id}), ("ListTasks", {})):
+            error = await gateway.error(method, params, agent="echo", who=key)
+            assert error["message"] == f"{method} is refused: the principal key:mallory is frozen"
+        assert await Door(gateway, who=key).names() == []
+        assert not other.stopped.is_set()
+    finally:
+        await admin(gateway, "DELETE", "frozen/principal/mallory")
+        other.done()
+
+
+async def test_a_tool_call_in_flight_is_called_back(gateway: Gateway, tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def hang(params: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with scripted(tool("slow")) as slow:
+        slow.answers["slow"] = hang
+        config = AGENTS + configured("grants: [{to: ann, tools: [slow]}]", slow=slow)
+        async with running(tmp_path, config) as small:
+            ann = Door(small, who=await small.key("ann"))
+            calling = asyncio.create_task(ann.error("tools/call", {"name": "slow__slow", "arguments": {}}))
+            await asyncio.wait_for(asked.wait(), BOUND)
+            await admin(small, "POST", "frozen", kind="principal", name="ann", reason="enough")
+            error = await asyncio.wait_for(calling, 1)
+            assert error["message"] == "Stopped: the principal key:ann is frozen: enough"
+
+
+async def test_what_is_frozen_stays_so_over_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path, AGENTS) as first:
+        await begun(first)
+        await admin(first, "POST", "frozen", kind="agent", name="echo")
+    async with running(tmp_path, AGENTS) as second:
+        error = await second.error("SendMessage", {"message": message("hi")})
+        assert error["message"] == "SendMessage is refused: the agent echo is frozen"
+        await admin(second, "DELETE", "frozen/agent/echo")
+        assert await second.send("hi")
+
+
+async def test_a_slip_freezes_nothing(gateway: Gateway) -> None:
+    for body, status in (
+        ({"kind": "agent", "name": "actorr"}, 404),
+        ({"kind": "agents", "name": "actor"}, 400),
+        ({"kind": "principal", "name": "role:x"}, 400),
+        ({"kind": "principal", "name": "local"}, 400),
+    ):
+        answer = await gateway.client.post("/admin/frozen", json=body, headers=gateway.bearer(None))
+        assert answer.status_code == status, body
+    answer = await gateway.client.delete("/admin/frozen/agent/actor", headers=gateway.bearer(None))
+    assert answer.status_code == 404
+
+
+# HALT and loops.
+
+
+async def test_halt_stops_the_whole_tree(gateway: Gateway) -> None:
+    inner, outside = Cue(), (await begun(gateway))[0]
+    params = fanned(("actor", inner.text), ("echo", "stop", inner.text))
+    answer = await asyncio.wait_for(gateway.result("SendMessage", params, agent="fan"), BOUND)
+    status = answer["task"]["status"]
+    assert status["state"] == "TASK_STATE_CANCELED"
+    assert status["message"]["parts"] == [{"text": "Stopped by the rule enough: it said stop"}]
+    await asyncio.wait_for(inner.stopped.wait(), 1)
+    assert not outside.stopped.is_set()
+    outside.done()
+
+
+async def test_halt_may_freeze_whoever_asked(gateway: Gateway) -> None:
+    answer = await gateway.result("SendMessage", fanned(("echo", "stop for good")), agent="fan")
+    assert answer["task"]["status"]["state"] == "TASK_STATE_CANCELED"
+    (cold,) = (await admin(gateway, "GET", "frozen"))["frozen"]
+    assert (cold["kind"], cold["name"], cold["by"]) == ("agent", "fan", "agent:fan")
+    await admin(gateway, "DELETE", "frozen/agent/fan")
+
+
+async def test_agents_that_ask_each_other_in_a_ring_are_stopped_at_the_second_time_round(gateway: Gateway) -> None:
+    error = await gateway.error("SendMessage", {"message": message("round and round")}, agent="left")
+    assert error["message"] == "A loop: left was asked the same thing already (left → right → left)"
+
+
+# Limits.
+
+
+async def test_who_is_too_fast_is_told_when_to_come_back(gateway: Gateway) -> None:
+    key = await gateway.key("hurry")
+    for _ in range(2):
+        assert await gateway.send("hi", who=key)
+    body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message("hi")}}
+    answer = await gateway.post(body, who=key)
+    assert answer.status_code == 429
+    assert 58 <= int(answer.headers["retry-after"]) <= 60
+    assert answer.json()["error"]["data"][0]["metadata"] == {"limit": "hasty"}
+    assert await gateway.send("hi", who=await gateway.key("calm"))
+
+
+async def test_one_at_a_time_until_the_run_is_over(gateway: Gateway) -> None:
+    key = await gateway.key("patient")
+    cue, _ = await begun(gateway, key)
+    error = await gateway.error("SendMessage", {"message": message("hi")}, agent="actor", who=key)
+    assert "one-at-a-time" in error["message"]
+    cue.done()
+    await soon(lambda: _begins(gateway, key))
+
+
+async def _begins(gateway: Gateway, key: str) -> bool:
+    cue = Cue()
+    cue.done()
+    return "result" in await gateway.rpc("SendMessage", {"message": message(cue.text)}, agent="actor", who=key)
+
+
+async def test_a_task_may_ask_so_many_and_no_more(gateway: Gateway) -> None:
+    three = fanned(*[("echo", f"hi {number}") for number in range(3)])
+    assert "message" in await gateway.result("SendMessage", three, agent="fan")
+    four = fanned(*[("echo", f"hi {number}") for number in range(4)])
+    answer = await gateway.rpc("SendMessage", four, agent="fan")
+    assert "The limit wide does not allow this: at most 3 calls of one task" in str(answer)
+
+
+async def test_a_rule_may_look_at_what_is_left(gateway: Gateway) -> None:
+    saver = Door(gateway, who=await gateway.key("saver"))
+    call = {"name": "mail__send", "arguments": {}}
+    assert "content" in await saver.result("tools/call", call)
+    assert "needs an approval" in (await saver.error("tools/call", call))["message"]
+
+
+# Labels.
+
+
+@pytest.mark.parametrize("order", [("files/read", "web/get", "mail/send"), ("mail/send", "files/read", "web/get")])
+async def test_of_three_labels_one_conversation_has_two(gateway: Gateway, order: tuple[str, ...]) -> None:
+    key = await gateway.key(f"labels-{order[0][:4]}")
+
+    async def call(name: str, context: str) -> Any:
+        params = {"message": {**message(name, contextId=context), "parts": [{"text": name}, {"data": {}}]}}
+        return await gateway.rpc("SendMessage", params, agent="tooled", who=key)
+
+    first, second, third = order
+    for name in (first, second, first):
+        assert "result" in await call(name, "one")
+    refused = await call(third, "one")
+    assert "needs an approval" in str(refused)
+    assert "read private data, met untrusted input, and be able to send out" in str(refused)
+    assert "needs an approval" not in str(await call(third, "another"))
+
+
+async def test_a_clients_own_tool_calls_are_one_conversation(gateway: Gateway) -> None:
+    client = Door(gateway, who=await gateway.key("client"))
+    for name in ("files__read", "web__get"):
+        assert "content" in await client.result("tools/call", {"name": name, "arguments": {}})
+    error = await client.error("tools/call", {"name": "mail__send", "arguments": {}})
+    assert "rule-of-two" not in error["message"]
+    assert "needs an approval" in error["message"]
+
+
+# A policy over what was recorded.
+
+
+async def test_another_policy_is_tried_on_what_was_recorded(tmp_path: Path) -> None:
+    async with scripted(tool("read")) as docs:
+        config = AGENTS + configured("grants: [{to: ann, tools: [docs]}]", docs=docs)
+        async with running(tmp_path / "data", config) as gateway:
+            ann, bob = await gateway.key("ann"), await gateway.key("bob")
+            for who in (ann, ann, bob):
+                await gateway.send("hi", who=who)
+            await Door(gateway, who=ann).result("tools/call", {"name": "docs__read", "arguments": {"folder": "x"}})
+            await gateway.error("AddKey", {}, who=bob)
+            text = """
+rules:
+  - {rule: quiet, who: ann, do: call, on: agents/echo, verdict: BLOCK}
+  - {rule: some, who: ann, on: docs, when: {arguments: {folder: [x]}}, verdict: ESCALATE}
+"""
+            found = await admin(gateway, "POST", "policy:replay", text=text)
+            assert found["flips"] == [
+                {
+                    "principal": "key:ann",
+                    "action": "SendMessage",
+                    "target": "agents/echo",
+                    "verdict": "PASS",
+                    "rule": "public-agents",
+                    "wouldBe": "BLOCK",
+                    "byRule": "quiet",
+                    "count": 2,
+                }
+            ]
+            assert found["unsure"] == 1  # which folder was asked for is not in the record
+            assert found["calls"] == found["same"] + found["unsure"] + 2
+            same = await admin(gateway, "POST", "policy:replay", text="{}")
+            assert (same["flips"], same["unsure"]) == ([], 0)
+            answer = await gateway.client.post(
+                "/admin/policy:replay", json={"text": "rules: [{}]", "name": "new.yaml"}, headers=gateway.bearer(None)
+            )
+            assert "new.yaml:1: rules[0].who: is required" in answer.json()["error"]["message"]
