@@ -59,7 +59,8 @@ WHAT_TO_DO: dict[Reason, str] = {
     "`verdict` in the metadata name it), or a token lacks the scopes in the challenge.",
     Reason.NOT_FOUND: "No such agent, key or path for you. Hidden and missing are the same.",
     Reason.ALREADY_EXISTS: "An agent of this id is registered already; choose another id.",
-    Reason.OVERLOADED: "The agent's queue is full, or a stream was read too slowly. Wait for `Retry-After`.",
+    Reason.OVERLOADED: "The agent's queue is full, a limit of the policy is used up (`limit` in the metadata names it),"
+    " or a stream was read too slowly. Wait for `Retry-After`.",
     Reason.UNAVAILABLE: "The agent's card was not read yet, the store cannot write, a token's issuer cannot be "
     "asked, or the gateway is stopping.",
     Reason.EGRESS_REFUSED: "The gateway may not connect there; the message names the setting that would allow it.",
@@ -192,6 +193,8 @@ ABOUT: dict[str, str] = {
     "gateway.dialects.tasks": "The older agents/tasks messages",
     "gateway.core": "Calls and tasks",
     "gateway.policing": "Policy",
+    "gateway.core.governance": "Policy",
+    "gateway.core.halting": "Policy",
     "gateway.core.policy": "Policy",
     "gateway.core.turn": "What one task may write",
     "gateway.core.live": "Streams that go out",
@@ -504,7 +507,7 @@ the grants of the configuration, come after those of the file; `gateway policy s
 | `FLAG` | The call goes on and is marked in the record. |
 | `BLOCK` | This call is refused; the task that it belongs to may go on. |
 | `ESCALATE` | The call needs somebody's approval. As long as nobody can give one here, it is refused and says so. |
-| `HALT` | The call is refused. |
+| `HALT` | The call is refused, and the whole tree of tasks that it belongs to is canceled. |
 
 ## Actions
 

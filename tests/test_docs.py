@@ -289,7 +289,7 @@ def test_an_example_is_what_it_says_it_is(path: Path, block: Block) -> None:
         read(block.text.encode())
     elif block.language == "python":
         compile(block.text, f"{name_of(path)}:{block.line}", "exec")
-    elif block.name == "policy.yaml":
+    elif block.name.endswith("policy.yaml"):
         book(Grants(()), block.text)
     elif path != REFERENCE / "configuration.md":  # its demo is tested with the configuration
         base = ROOT / "examples" / "tutorial" if path.name == "tutorial.md" else ROOT
@@ -414,7 +414,7 @@ class Terminal:
         """Without what depends on where this runs, and with one space between columns."""
         text = text.replace(str(self.home), "~")
         text = re.sub(
-            r"(?:GATEWAY_\w+=\S+ )*[\w./-]*\bgateway (?=send|tasks|agents|keys|clients|policy|token|serve)",
+            r"(?:GATEWAY_\w+=\S+ )*[\w./-]*\bgateway (?=send|tasks|agents|keys|clients|policy|freeze|thaw|token|serve)",
             "gateway ",
             text,
         )

@@ -10,7 +10,18 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config.loading import DEMO
-from gateway.config.policyfile import ArgumentEntry, HopsEntry, PolicyFile, RuleEntry, TimeEntry, WhenEntry
+from gateway.config.policyfile import (
+    ArgumentEntry,
+    BudgetEntry,
+    CostEntry,
+    HopsEntry,
+    LabelsEntry,
+    LimitEntry,
+    PolicyFile,
+    RuleEntry,
+    TimeEntry,
+    WhenEntry,
+)
 from gateway.config.sections import (
     KINDS,
     Auth,
@@ -78,6 +89,10 @@ _POLICY: Mapping[str, type[BaseModel]] = {
     "Each of `when.arguments`": ArgumentEntry,
     "`when.time`": TimeEntry,
     "`when.hops`": HopsEntry,
+    "`when.budget`": BudgetEntry,
+    "Each of `limits`": LimitEntry,
+    "Each of `costs`": CostEntry,
+    "`labels`": LabelsEntry,
 }
 
 _HEADS = ("| key | type | default | |", "|---|---|---|---|")

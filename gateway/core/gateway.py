@@ -67,18 +67,7 @@ _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of t
 _INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
 # Verbs of calls that change what was set, and are recorded before they do.
 CHANGING = (
-    "Add",
-    "Approve",
-    "Create",
-    "Delete",
-    "Freeze",
-    "Invite",
-    "Put",
-    "Remove",
-    "Revoke",
-    "Rotate",
-    "Set",
-    "Thaw",
+    *("Add", "Approve", "Create", "Delete", "Freeze", "Invite", "Put", "Remove", "Revoke", "Rotate", "Set", "Thaw"),
 )
 MAX_HOPS = 8  # agents that ask agents: deeper than this is a loop in all likelihood
 
@@ -147,15 +136,20 @@ class Gateway:
             call, ticket, entry = await self._admit_message(call, who)
             return await self._messages.send(call, ticket, entry)  # its engine records how a message ends
         ticket, registered = await self._admit(call, who)
-        if call.verb.startswith(CHANGING):
-            return await self._change(call, ticket, registered)
         try:
-            result = await self._uses[type(call)](call, ticket, registered)
+            if call.verb.startswith(CHANGING):
+                return await self._change(call, ticket, registered)
+            return await self._look(call, ticket, registered)
+        finally:
+            ticket.close()
+
+    async def _look(self, call: Call, ticket: Ticket, entry: Registered | None) -> Any:
+        """A call that changes nothing that anybody has set: one entry says how it ended."""
+        try:
+            result = await self._uses[type(call)](call, ticket, entry)
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
-        finally:
-            ticket.close()
         self._recorder.note(ticket, "ok")
         return result
 
