@@ -37,6 +37,8 @@ from gateway.config import (
 )
 from gateway.config.problems import Problem as ConfigProblem
 from gateway.core.audit import Recorder
+from gateway.core.compliance.compliance import Compliance
+from gateway.core.compliance.profile import Profile
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.freezer import Freezer
@@ -140,7 +142,8 @@ class App:
             settings.public_url.rstrip("/") + RING,
             local=on_this_machine(settings.public_url),
         )
-        self.services = Services(store, Live(), now, _new_id, node, self.push.wake)
+        compliance = Compliance(_profile(config), Recorder(store, now))
+        self.services = Services(store, Live(), now, _new_id, node, self.push.wake, compliance)
         fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
         updates = {id: agent.updates for id, agent in config.agents.items() if isinstance(agent, RemoteAgent)}
         self.registry = Registry(store, RemoteDirectory(self.egress, fetcher, bells, updates), now)
@@ -165,6 +168,7 @@ class App:
             headers.parameters,
             tooling.mounts(config),
             settings.public_url.rstrip("/"),
+            compliance,
         )
         for id, entry in config.tools.items():
             self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, now))
@@ -418,6 +422,15 @@ def _notary(settings: Settings, store: Store, now: Callable[[], int]) -> Notary 
     if not isinstance(store, SqliteStore):
         return None
     return Notary(store, settings.data / "audit", urlsplit(settings.public_url).hostname or "gateway", now)
+
+
+def _profile(config: Config) -> Profile:
+    """What may pass; without a file everything, and nothing that looks is loaded."""
+    if config.compliance.file is None:
+        return Profile()
+    from gateway import complying
+
+    return complying.profile(config.compliance.file, config.base)
 
 
 def _trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], int]) -> Trust | None:

@@ -22,9 +22,9 @@ from gateway.config import (
     RuleEntry,
     amount,
     did_you_mean,
+    document_problem,
     parse_policy,
-    policy_problem,
-    read_policy,
+    read_document,
     zone_of,
 )
 from gateway.core.freezer import Freezer
@@ -123,7 +123,7 @@ def _unknown_actions(section: str, entries: Sequence[RuleEntry | LimitEntry], or
         for place, word in enumerate(entry.do):
             if word != "*" and not any(fnmatchcase(name, word) for name in known):
                 loc = (section, index, "do", place)
-                yield policy_problem(origin, loc, f"there is no action '{word[:80]}'", did_you_mean(word, known))
+                yield document_problem(origin, loc, f"there is no action '{word[:80]}'", did_you_mean(word, known))
 
 
 def _unknown_limits(file: PolicyFile, origin: Origin) -> Iterator[Problem]:
@@ -133,7 +133,7 @@ def _unknown_limits(file: PolicyFile, origin: Origin) -> Iterator[Problem]:
         if budget is not None and budget.limit not in known:
             hint = did_you_mean(budget.limit, known) if known else "there are no limits in this file"
             loc = ("rules", index, "when", "budget", "limit")
-            yield policy_problem(origin, loc, f"there is no limit '{budget.limit}'", hint)
+            yield document_problem(origin, loc, f"there is no limit '{budget.limit}'", hint)
 
 
 def _limit(entry: LimitEntry, roles: Roles) -> Limit:
@@ -234,8 +234,10 @@ class Keeper:
         if self._file is None:
             return self._made()
         self._seen = _stamp(self._file)
-        text, name = read_policy(self._file)
+        text, name = read_document(self._file)
         found = self._made(text, name)
+        text, name = read_document(self._file)
+        found = book(self._grants, text, name)
         self._good = (text, name)
         return found
 

@@ -15,7 +15,9 @@ import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.config import policy_tables
+from gateway.checks.detectors import GROUPS as DETECTORS
+from gateway.checks.measure import MAX_SCHEMAS, MAX_WORK
+from gateway.config import compliance_tables, policy_tables
 from gateway.core.policy.actions import GROUPS
 from gateway.dialects import tasks
 from gateway.dialects.a2a_v03 import paths as paths_v03
@@ -25,6 +27,7 @@ from gateway.dialects.a2a_v1.errors import CODES
 from gateway.dialects.acp.errors import CODES as ACP_CODES
 from gateway.dialects.mcp.errors import Code, code_of, status_of
 from gateway.dialects.paths import Table
+from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.task import INTERRUPTED, MOVES, TERMINAL, TaskState
 from gateway.model.tool import Era
@@ -192,6 +195,8 @@ ABOUT: dict[str, str] = {
     "gateway.upstream.documents": "Access tokens and the issuers behind them",
     "gateway.dialects.tasks": "The older agents/tasks messages",
     "gateway.core": "Calls and tasks",
+    "gateway.checks": "Compliance",
+    "gateway.core.compliance": "Compliance",
     "gateway.policing": "Policy",
     "gateway.core.governance": "Policy",
     "gateway.core.halting": "Policy",
@@ -519,7 +524,74 @@ the grants of the configuration, come after those of the file; `gateway policy s
 """
 
 
-PAGES = {"errors.md": errors, "limits.md": limits, "policy.md": policy, "states.md": states}
+PLACES = {
+    Place.MESSAGE: ("what a caller says to an agent", "`agents`", "`parts`, `metadata`"),
+    Place.ANSWER: (
+        "what an agent says: messages, artifacts, each chunk of a stream",
+        "`agents`",
+        "`parts`, `metadata`, of artifacts also `name` and `description`",
+    ),
+    Place.ARGUMENTS: ("what a tool or prompt is asked with", "`tools`", "the arguments; answers to its questions"),
+    Place.RESULT: (
+        "what comes back from tools, prompts and resources, reports and questions on the way too",
+        "`tools`",
+        "MCP's result",
+    ),
+}
+
+
+def compliance() -> str:
+    places = [f"| `{place}` | {what} | {whose} | {content} |" for place, (what, whose, content) in PLACES.items()]
+    detectors = [f"| `{group}` | {', '.join(f'`{name}`' for name in names)} |" for group, names in DETECTORS.items()]
+    return f"""# The compliance profile
+
+{MADE}
+
+`compliance.file` of the [configuration](configuration.md) names it;
+[keep secrets out](../how-to/keep-secrets-out.md) has examples. It is read at the start. Paths and modules in it are
+looked for beside it.
+
+{compliance_tables()}
+## Places
+
+| place | what passes there | whose | what a check sees |
+|---|---|---|---|
+{chr(10).join(places)}
+
+An agent that is called as a tool is looked at as the agent it is.
+
+## Actions
+
+| action | what happens | recorded as |
+|---|---|---|
+| `flag` | It passes, with `gateway/compliance` in `metadata` (A2A) or `_meta` (MCP) that names the rule. | FLAG |
+| `redact` | It passes with `[redacted: …]` in place of what was found, and the same mark. | FLAG |
+| `block` | It does not pass; whoever waits is told the rule, what was found and where, never the thing. | BLOCK |
+
+## Detectors
+
+| group | detectors |
+|---|---|
+{chr(10).join(detectors)}
+
+Card numbers, IBANs and the like must have the right checksum. Passwords and names of people have no form by which they
+could be told from other words; write a `pattern` or a check of your own for what yours look like.
+
+## Schemas
+
+`schema` and `declared` fetch nothing, and patterns in them run in linear time. A schema has at most {MAX_SCHEMAS}
+schemas in it, may hold one value against at most {MAX_WORK} of them, and may not describe trees in which each level
+doubles the work. A tool whose own schema is beyond that cannot be checked: see `on_failure`.
+"""
+
+
+PAGES = {
+    "compliance.md": compliance,
+    "errors.md": errors,
+    "limits.md": limits,
+    "policy.md": policy,
+    "states.md": states,
+}
 BEGIN, END = "<!-- operations: made by `python -m tests.make_docs` -->", "<!-- end -->"
 
 

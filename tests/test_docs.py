@@ -28,7 +28,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from gateway.cli.grammar import ENVIRONMENT, parse
-from gateway.config import Config, LocalAgent, RemoteAgent, TasksAgent, schema
+from gateway.config import Config, LocalAgent, RemoteAgent, TasksAgent, parse_compliance, schema
 from gateway.config import parse as parse_config
 from gateway.config.sections import KINDS
 from gateway.core.tools.grants import Grants
@@ -291,6 +291,8 @@ def test_an_example_is_what_it_says_it_is(path: Path, block: Block) -> None:
         compile(block.text, f"{name_of(path)}:{block.line}", "exec")
     elif block.name.endswith("policy.yaml"):
         book(Grants(()), block.text)
+    elif block.name == "compliance.yaml":
+        parse_compliance(block.text, "compliance.yaml", ROOT)
     elif path != REFERENCE / "configuration.md":  # its demo is tested with the configuration
         base = ROOT / "examples" / "tutorial" if path.name == "tutorial.md" else ROOT
         parse_config(block.text, base=base)

@@ -40,13 +40,17 @@ LAYERS: dict[str, frozenset[str]] = {
     ),
     "gateway.webhookkeys": frozenset({"gateway.stores", "gateway.server"}),
     "gateway.tooling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "upstream")}),
+    "gateway.checks": frozenset({"gateway.model"}),
+    "gateway.complying": frozenset(
+        {f"gateway.{name}" for name in ("config", "model", "core", "checks", "dialects", "upstream")}
+    ),
     "gateway.policing": frozenset({f"gateway.{name}" for name in ("config", "model", "core")}),
     "gateway.app": frozenset(
         {
             f"gateway.{name}"
             for name in (
                 *("model", "config", "logs", "dialects", "core", "stores", "upstream", "server"),
-                *("identity", "policing", "tooling", "webhookkeys"),
+                *("complying", "identity", "policing", "tooling", "webhookkeys"),
             )
         }
     ),
@@ -114,6 +118,8 @@ ROOMS: dict[str, frozenset[str]] = {
             "gateway.upstream.oauth.token_endpoint",
         }
     ),
+    "jsonschema_rs": frozenset({"gateway.checks.schemas"}),
+    "re2": frozenset({"gateway.checks.patterns"}),
     "joserfc": frozenset({"gateway.dialects.oauth2.signature"}),
     "jsonrpcserver": frozenset({"gateway.server.dispatch"}),
     "pydantic": frozenset(
@@ -207,6 +213,7 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.server.a2a_jsonrpc", "gateway.server.dispatch"): "jsonrpcserver, for what is not one plain call",
     ("gateway.server.mcp.seal", "cryptography.exceptions"): "only when something sealed comes or goes",
     ("gateway.server.mcp.seal", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
+    ("gateway.app", "gateway.complying"): "RE2 and JSON Schema, where a compliance profile is named",
     ("gateway.app", "gateway.identity"): "joserfc, where tokens are checked",
     ("gateway.webhookkeys", "gateway.server.oauth.signing"): "joserfc, once there is a push to sign",
     ("gateway.identity", "gateway.giving"): "authlib, where tokens are given out",
@@ -221,6 +228,7 @@ LATE: dict[tuple[str, str], str] = {
 # What neither `gateway --help` nor a gateway without these surfaces may load.
 HEAVY = frozenset(
     {"mcp", "cryptography", "authlib", "joserfc", "grpc", "opentelemetry", "jsonrpcserver", "jsonschema", "asyncpg"}
+    | {"re2", "jsonschema_rs"}
 )
 # What `gateway --help` and the commands that only talk do without.
 SERVING = frozenset({"httptools", "starlette", "uvicorn", "pydantic", "sqlite3", "yaml"})

@@ -5,6 +5,8 @@ Imports nothing else of ours.
 
 from __future__ import annotations
 
+from gateway.config.compliancefile import ComplianceFile, ComplianceRule, parse_compliance
+from gateway.config.document import document_problem, read_document
 from gateway.config.loading import demo_base, load, parse
 from gateway.config.policyfile import (
     LimitEntry,
@@ -12,12 +14,10 @@ from gateway.config.policyfile import (
     RuleEntry,
     amount,
     parse_policy,
-    policy_problem,
-    read_policy,
     zone_of,
 )
 from gateway.config.problems import ConfigError, Problem, did_you_mean
-from gateway.config.reference import markdown, policy_tables, schema
+from gateway.config.reference import compliance_tables, markdown, policy_tables, schema
 from gateway.config.sections import (
     AgentEntry,
     AnyAgent,
@@ -44,6 +44,8 @@ __all__ = [
     "AnyAgent",
     "Auth",
     "AuthorizationServer",
+    "ComplianceFile",
+    "ComplianceRule",
     "Config",
     "ConfigError",
     "Egress",
@@ -69,18 +71,20 @@ __all__ = [
     "ToolsAgent",
     "Value",
     "amount",
+    "compliance_tables",
     "config_path",
     "data_folder",
     "demo_base",
     "did_you_mean",
+    "document_problem",
     "is_loopback",
     "load",
     "markdown",
     "parse",
+    "parse_compliance",
     "parse_policy",
-    "policy_problem",
     "policy_tables",
-    "read_policy",
+    "read_document",
     "schema",
     "settle",
     "zone_of",

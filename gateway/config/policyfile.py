@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, tzinfo
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -16,14 +15,11 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 
-from gateway.config import source
-from gateway.config.loading import explained, text_of
-from gateway.config.problems import ConfigError, Loc, Problem, did_you_mean, dotted
+from gateway.config.document import Inside, parse_document
 from gateway.config.values import Items, Origin, Words, refuse
 
 # Everybody with a credential, everybody at all, the machine's own credential, a worker, and whoever a grant can name;
@@ -293,45 +289,7 @@ def _twice(names: list[str]) -> str | None:
     return next((name for index, name in enumerate(names) if name in names[:index]), None)
 
 
-def read_policy(path: Path) -> tuple[str, str]:
-    """The text of a policy file and its name in messages. Raises ConfigError."""
-    return text_of(path, str(path)), str(path)
-
-
-def parse_policy(text: str, name: str) -> tuple[PolicyFile, Origin]:
-    """What a policy file says, and where. Raises ConfigError with every problem in it."""
-    found = source.read(text, name)
-    origin = Origin(name, Path(), found.lines)
-    problems = list(found.problems)
-    policy = PolicyFile()
-    try:
-        policy = PolicyFile.model_validate({} if found.data is None else found.data)
-    except ValidationError as error:
-        problems += _translated(error, origin)
-    if problems:
-        raise ConfigError(problems)
-    return policy, origin
-
-
-def policy_problem(origin: Origin, loc: Loc, reason: str, hint: str = "") -> Problem:
-    """One problem at a place of the file; a word where a list could stand is at the place of the list."""
-    if loc and isinstance(loc[-1], int) and loc not in origin.lines:
-        loc = loc[:-1]
-    return Problem(origin.name, origin.line(loc), dotted(loc), reason, hint)
-
-
-def _translated(error: ValidationError, origin: Origin) -> Iterator[Problem]:
-    for detail in error.errors(include_url=False, include_input=False):
-        loc = tuple(part for part in detail["loc"] if part != "[key]")
-        reason, hint = explained(detail["type"], detail.get("ctx", {}))
-        if detail["type"] == "extra_forbidden":
-            reason, hint = "unknown key", did_you_mean(str(loc[-1]), _keys(_owner(loc)))
-        elif detail["type"] == "missing":
-            reason, hint = "is required", f"{loc[-1]}: {_fields(_owner(loc))[str(loc[-1])].description}"
-        yield policy_problem(origin, loc, reason, hint)
-
-
-_INSIDE: Mapping[str, type[BaseModel]] = {
+_INSIDE: Inside = {
     "rules": RuleEntry,
     "when": WhenEntry,
     "arguments": ArgumentEntry,
@@ -344,14 +302,6 @@ _INSIDE: Mapping[str, type[BaseModel]] = {
 }
 
 
-def _owner(loc: Loc) -> type[BaseModel]:
-    """The section that a refused or missing key belongs to."""
-    return next((_INSIDE[part] for part in reversed(loc[:-1]) if part in _INSIDE), PolicyFile)  # type: ignore[index]
-
-
-def _fields(model: type[BaseModel]) -> Mapping[str, Any]:
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    return list(_fields(model))
+def parse_policy(text: str, name: str) -> tuple[PolicyFile, Origin]:
+    """What a policy file says, and where. Raises ConfigError with every problem in it."""
+    return parse_document(text, name, PolicyFile, _INSIDE)

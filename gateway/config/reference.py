@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from gateway.config.compliancefile import ComplianceFile, ComplianceRule, SizesEntry
 from gateway.config.loading import DEMO
 from gateway.config.policyfile import (
     ArgumentEntry,
@@ -26,6 +27,7 @@ from gateway.config.sections import (
     KINDS,
     Auth,
     AuthorizationServer,
+    Compliance,
     Config,
     Egress,
     Introspection,
@@ -66,6 +68,7 @@ _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "auth": (Auth, Issuer, Introspection, AuthorizationServer),
     "policy": (PolicySettings,),
     "push": (Push,),
+    "compliance": (Compliance,),
     "store": (Store,),
     "egress": (Egress,),
 }
@@ -95,6 +98,12 @@ _POLICY: Mapping[str, type[BaseModel]] = {
     "`labels`": LabelsEntry,
 }
 
+_COMPLIANCE: Mapping[str, type[BaseModel]] = {
+    "The file": ComplianceFile,
+    "Each of `rules`": ComplianceRule,
+    "`sizes` of a rule": SizesEntry,
+}
+
 _HEADS = ("| key | type | default | |", "|---|---|---|---|")
 
 
@@ -115,9 +124,18 @@ def markdown() -> str:
 
 def policy_tables() -> str:
     """The keys of a policy file, model by model."""
+    return _tables(_POLICY)
+
+
+def compliance_tables() -> str:
+    """The keys of a compliance profile."""
+    return _tables(_COMPLIANCE)
+
+
+def _tables(models: Mapping[str, type[BaseModel]]) -> str:
     return "\n".join(
         "\n".join([f"## {title}", "", (model.__doc__ or "").strip(), "", *_HEADS, *_rows(model), ""])
-        for title, model in _POLICY.items()
+        for title, model in models.items()
     )
 
 

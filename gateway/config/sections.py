@@ -227,6 +227,12 @@ class PolicySettings(Section):
     )
 
 
+class Compliance(Section):
+    """What messages and tools' arguments and results must or must not carry."""
+
+    file: File | None = Field(None, description="The compliance profile; without one nothing is looked at.")
+
+
 class Egress(Section):
     """What the gateway may connect to, beyond the origins that this file names."""
 
@@ -258,6 +264,7 @@ class Config(Section):
     auth: Auth = Field(default_factory=Auth)
     policy: PolicySettings = Field(default_factory=PolicySettings)
     push: Push = Field(default_factory=Push)
+    compliance: Compliance = Field(default_factory=Compliance)
     store: Store = Field(default_factory=Store)
     egress: Egress = Field(default_factory=Egress)
 

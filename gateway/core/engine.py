@@ -22,6 +22,7 @@ from gateway.core.turn import Answer, Services, Turn
 from gateway.model.agent import Context, Upstream
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
+from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message
 from gateway.model.ports import Key, Reservation, Reserve, TaskRow
@@ -282,6 +283,7 @@ class Engine:
         turn.canceled = True
         try:
             seen = await turn.entry.ready().cancel(turn.context) if turn.context is not None else None
+            seen = await self._examined(seen, ticket)
         except BaseException:
             turn.canceled = False
             raise
@@ -306,12 +308,19 @@ class Engine:
             turn.push = bool(await self._services.store.push_configs(row.tenant, row.id, limit=1))
             turn.context = self.context(turn)
             seen = await entry.agent.cancel(turn.context) if entry.agent is not None else None
+            seen = await self._examined(seen, ticket)
             self._conclude(turn, seen)
             await turn.flush()
         finally:
             self._runner.drop(turn)
         assert turn.task is not None
         return turn.task
+
+    async def _examined(self, seen: Event | None, ticket: Ticket) -> Event | None:
+        compliance = self._services.compliance
+        if seen is None or not compliance.covers(Place.ANSWER, ticket.target):
+            return seen
+        return await compliance.answer(seen, ticket)
 
     def _conclude(self, turn: Turn, seen: Event | None) -> None:
         turn.open()

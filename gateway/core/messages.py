@@ -81,6 +81,7 @@ class Messages:
         """Accept the message. What the engine begins it also records; all else is recorded here."""
         try:
             self._check(call, entry)
+            call = await self._examined(call, ticket)
             if call.push is not None:
                 await self._pushes.prove(call.push.url, ticket)
                 call = replace(call, push=self._pushes.named(call.push))
@@ -94,6 +95,12 @@ class Messages:
             ticket.close()
             self._recorder.note(ticket, "repeated")
         return answer
+
+    async def _examined(self, call: SendMessage, ticket: Ticket) -> SendMessage:
+        """The message as its agent, and the task's history, may have it. It stays the message that was sent: its digest
+        is of what the caller said."""
+        message = await self._services.compliance.message(call.message, ticket)
+        return call if message is call.message else replace(call, message=message)
 
     def _check(self, call: SendMessage, entry: Registered) -> None:
         missing = [uri for uri in entry.card.required_extensions if uri not in call.extensions] if entry.card else []

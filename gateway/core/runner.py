@@ -19,6 +19,7 @@ from gateway.core.timers import Timers
 from gateway.core.turn import Services, Turn
 from gateway.model.agent import Agent, Context
 from gateway.model.base import timestamp
+from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message, Role
 from gateway.model.ports import Fenced, Key, Release, SaveReply, TaskRow
@@ -230,7 +231,7 @@ class Runner:
         events: AsyncIterator[Event] | None = None
         try:
             async with turn.entry.gate:
-                events = work()
+                events = self._examined(turn, work())
                 return await self._consume(turn, events)
         finally:
             # Before anything is written about how it ended: a commit is not to be canceled.
@@ -242,6 +243,12 @@ class Runner:
             if self._closing and (run := asyncio.current_task()) is not None and run.cancelling():
                 # The gateway stops: what an agent made of its cancellation is not how its task ended.
                 raise asyncio.CancelledError
+
+    def _examined(self, turn: Turn, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+        compliance = self._services.compliance
+        if turn.ticket is None or not compliance.covers(Place.ANSWER, turn.entry.id):
+            return events
+        return compliance.answers(events, turn.ticket)
 
     async def _close(self, events: AsyncGenerator[Event, None]) -> None:
         """Let the agent clean up, within bounds."""

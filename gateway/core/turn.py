@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from gateway.core.accept import Accept, Held, problem
 from gateway.core.audit import Ticket
+from gateway.core.compliance.compliance import Compliance
 from gateway.core.latch import Latch
 from gateway.core.live import Live, Topic
 from gateway.core.registry import Registered
@@ -79,6 +80,7 @@ class Services:
     new_id: Callable[[], str]
     node: str
     pushed: Callable[[], None]  # wakes the push worker
+    compliance: Compliance
 
 
 @dataclass(slots=True)

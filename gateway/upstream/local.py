@@ -1,4 +1,4 @@
-"""Local agents: code of the operator's own, loaded by import string."""
+"""Local agents, and other code of the operator's own, loaded by import string."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.model.task import Event
 
 
 class LoadError(Exception):
-    """An import string that gives no agent: why, and what to do."""
+    """An import string that does not give what it should: why, and what to do."""
 
     def __init__(self, reason: str, hint: str) -> None:
         super().__init__(reason)
@@ -57,10 +57,7 @@ class LocalAgent:
 def load(run: str, options: Mapping[str, Any], *, base: Path, also: Path) -> LocalAgent:
     """The agent that `run` (`module:attribute`) names, made with `options`. Modules are looked for in `base`, the
     folder of the configuration file, then in `also`. Raises LoadError."""
-    for folder in (also, base):
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
-    found = _find(run)
+    found = _find(run, base, also)
     if inspect.isclass(found):
         agent = _make(run, found, options, base)
         if not callable(getattr(agent, "run", None)):
@@ -73,7 +70,18 @@ def load(run: str, options: Mapping[str, Any], *, base: Path, also: Path) -> Loc
     return LocalAgent(found, found)
 
 
-def _find(run: str) -> Any:
+def load_function(run: str, *, base: Path, also: Path) -> Callable[..., Any]:
+    """The function that `run` names, found as agents are. Raises LoadError."""
+    found = _find(run, base, also)
+    if not inspect.isroutine(found):
+        raise LoadError(f"{run} is no function", "name one that takes a Subject and gives a list of Finding")
+    return found
+
+
+def _find(run: str, base: Path, also: Path) -> Any:
+    for folder in (also, base):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
     module_name, _, attribute = run.partition(":")
     try:
         module = importlib.import_module(module_name)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.audit import Ticket
+from gateway.core.audit import Recorder, Ticket
+from gateway.core.compliance.compliance import Compliance
+from gateway.core.compliance.profile import Profile
 from gateway.core.engine import Engine
 from gateway.core.gate import Gate
 from gateway.core.live import Live
@@ -71,10 +73,14 @@ class Bench:
         return [(entry.phase, entry.outcome) for _, entry in await self.store.audit(0, 100)]
 
 
+def unexamined(store: MemoryStore) -> Compliance:
+    return Compliance(Profile(), Recorder(store, lambda: next(_TICKS)))
+
+
 def bench(work: Work, *, store: MemoryStore | None = None, node: str = "life-1", **entry: Any) -> Bench:
     store = store or MemoryStore(node=node)
-    ids = itertools.count(1)
-    services = Services(store, Live(), lambda: next(_TICKS), lambda: f"{node}-{next(ids)}", node, lambda: None)
+    ids = (f"{node}-{number}" for number in itertools.count(1))
+    services = Services(store, Live(), lambda: next(_TICKS), ids.__next__, node, lambda: None, unexamined(store))
     gate = entry.pop("gate", None) or Gate(8, 8)
     registered = Registered("agent", "local", gate, agent=LocalAgent(work, work), public=True, **entry)
     return Bench(Engine(services), services, store, registered)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from gateway.core.audit import Recorder, Ticket
+from gateway.core.compliance.compliance import Compliance
 from gateway.core.flights import Flights
 from gateway.core.policy import DENIED
 from gateway.core.policy.admission import MCP, Admission
@@ -53,6 +55,11 @@ class Found:
     who: Principal
     hash: str | None = None  # of the definition that is in force
 
+    def declared(self, schema: str) -> Tree | None:
+        """What a tool itself says about what it takes or gives."""
+        definition = self.served.find(Kind.TOOL, self.key) if self.verb == "tools/call" else None
+        return None if definition is None else definition.tree.get(schema)
+
 
 class Requests:
     def __init__(
@@ -67,6 +74,7 @@ class Requests:
         reach: Reach,
         connections: Connections,
         flights: Flights,
+        compliance: Compliance,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
@@ -81,6 +89,7 @@ class Requests:
         self._tasks = tasks
         self._reached = reach
         self._connections = connections
+        self._compliance = compliance
         self._now = now
         self._new_id = new_id
         self._parking = Parking(new_id)
@@ -89,10 +98,12 @@ class Requests:
         """The result, in the mount's names. Raises GatewayError; PeerError for what the server refused."""
         await self._servers.settled()
         found, ticket = self._admit(call, who)
+        call, found = await self._examined(call, found, ticket)
         await self._store.commit(records=(ticket.intent(self._now()),))
         try:
             with self._flights.begin(who, ticket.target):
                 result = await self._ask(call, found)
+            result = await self._compliance.result(result, ticket, partial(found.declared, "outputSchema"))
         except asyncio.CancelledError:
             self._recorder.note(ticket, "canceled")
             raise
@@ -108,6 +119,17 @@ class Requests:
             assert call.mount is not None, "whoever is inside takes no tasks"
             return self._tasks.given(call.mount, found.served, found.key, result, call.caller)
         return links.result(call.method, result, found.rename)
+
+    async def _examined(self, call: UseServer, found: Found, ticket: Ticket) -> tuple[UseServer, Found]:
+        """The request as the server may have it. Raises GatewayError."""
+        try:
+            sent = await self._compliance.request(found.params, ticket, partial(found.declared, "inputSchema"))
+        except GatewayError as error:
+            self._recorder.note(ticket, error.reason)
+            raise
+        changed = {name: sent[name] for name in call.params if sent[name] is not found.params[name]}
+        caller = self._compliance.caller(call.caller, ticket)
+        return replace(call, params={**call.params, **changed}, caller=caller), replace(found, params=sent)
 
     async def aclose(self) -> None:
         await self._parking.aclose()

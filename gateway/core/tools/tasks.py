@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from gateway.core.audit import Recorder, Ticket
+from gateway.core.compliance.compliance import Compliance
 from gateway.core.policy import DENIED, Policy
 from gateway.core.tools import links, questions, waiting
 from gateway.core.tools.agents import AgentTools
@@ -53,6 +54,7 @@ class McpTasks:
         store: Store,
         sealer: Sealer,
         reach: Reach,
+        compliance: Compliance,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
@@ -63,6 +65,7 @@ class McpTasks:
         self._store = store
         self._sealer = sealer
         self._reach = reach
+        self._compliance = compliance
         self._now = now
         self._new_id = new_id
 
@@ -84,10 +87,11 @@ class McpTasks:
             params["inputResponses"] = call.params.get("inputResponses")
             if not isinstance(params["inputResponses"], dict):
                 raise invalid("inputResponses", "must be an object")
+            params = await self._compliance.request(params, ticket)
         if call.method != "tasks/get":  # looking changes nothing
             await self._store.commit(records=(ticket.intent(self._now()),))
         try:
-            result = await self._asked(held, who, call.method, params, call.caller)
+            result = await self._asked(held, ticket, call.method, params, call.caller)
         except asyncio.CancelledError:
             self._recorder.note(ticket, "canceled")
             raise
@@ -116,18 +120,20 @@ class McpTasks:
             async for tree in held.served.server.follow(who, held.key, held.id):
                 yield _shown(tree, id, held)
             return
+        verb, target = held.served.question("tools/call", held.key)
+        ticket = Ticket(who, "tasks/get", target.id, self._policy.presumed(who, verb, target), self._new_id())
         before: Tree = {}
         while before.get("status") not in TASK_ENDS:
-            now = await self._asked(held, who, "tasks/get", {"taskId": held.id}, caller)
+            now = await self._asked(held, ticket, "tasks/get", {"taskId": held.id}, caller)
             if now != before:
                 yield {name: each for name, each in _shown(now, id, held).items() if name not in _RESULT}
                 before = now
             if now.get("status") not in TASK_ENDS:
                 await asyncio.sleep(waiting.pause(now))
 
-    async def _asked(self, held: Held, who: Principal, method: str, params: Tree, caller: Caller) -> Tree:
+    async def _asked(self, held: Held, ticket: Ticket, method: str, params: Tree, caller: Caller) -> Tree:
         try:
-            result = await self._reach(held.served, held.key, who, method, params, caller)
+            result = await self._reach(held.served, held.key, ticket.principal, method, params, caller)
         except PeerError as error:
             if error.code == _INVALID_PARAMS and method != "tasks/update":
                 raise _missing() from error
@@ -138,7 +144,7 @@ class McpTasks:
             raise
         if method == "tasks/get":
             questions.check_asked(result, caller)
-        return result
+        return await self._compliance.result(result, ticket)
 
     def _admit(self, call: UseTask, who: Principal, id: object) -> tuple[Held, Ticket]:
         if not isinstance(id, str):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.core.audit import Recorder, Ticket
+from gateway.core.compliance.compliance import Compliance
 from gateway.core.flights import Flights
 from gateway.core.policy import Target
 from gateway.core.policy.admission import Admission
@@ -79,6 +80,7 @@ class Tools:
         check_schema: CheckSchema,
         mounts: Mapping[str, Mount],
         url: str,
+        compliance: Compliance,
     ) -> None:
         policy = admission.policy
         self.servers = Servers(Pins(store, now), Board(), now, check_schema)
@@ -86,7 +88,9 @@ class Tools:
         self.connections = Connections(self.servers, connect_sealer, recorder, now, new_id, url)
         reach = Reach(self.connections, now)
         self.flights = Flights()
-        self.tasks = McpTasks(self.servers, self.views, policy, recorder, store, task_sealer, reach, now, new_id)
+        self.tasks = McpTasks(
+            self.servers, self.views, policy, recorder, store, task_sealer, reach, compliance, now, new_id
+        )
         self.requests = Requests(
             self.servers,
             self.views,
@@ -98,6 +102,7 @@ class Tools:
             reach,
             self.connections,
             self.flights,
+            compliance,
             now,
             new_id,
         )

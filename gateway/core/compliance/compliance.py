@@ -1,0 +1,165 @@
+"""The profile at work on calls: what passes is examined, noted in the audit and marked for whoever gets it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from gateway.core.audit import Recorder, Ticket
+from gateway.core.compliance.caller import WatchedCaller
+from gateway.core.compliance.held import Held
+from gateway.core.compliance.profile import Action, Noted, Profile
+from gateway.model.audit import Decision, Verdict
+from gateway.model.compliance import Place, Subject
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.message import Artifact, Message, Role
+from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, Task, TaskStatus
+from gateway.model.tool import Caller, Tree
+
+MARK = "gateway/compliance"
+"""The entry of `metadata` (A2A) or `_meta` (MCP) that says which rules found something: name -> what was done."""
+
+_DONE = {Action.FLAG: "flagged", Action.REDACT: "redacted", Action.BLOCK: "blocked"}
+_REFUSALS = {Place.ANSWER: Reason.INVALID_AGENT_RESPONSE, Place.RESULT: Reason.INVALID_AGENT_RESPONSE}
+_SAID = ("parts", "metadata", "name", "description")  # of a message or artifact: all that somebody wrote
+
+_SENT = frozenset({"arguments", "inputResponses"})
+
+Declared = Callable[[], Any]
+"""How to get the schema that a tool declares: of most calls nobody looks at it."""
+
+
+def _nothing() -> None:
+    return None
+
+
+Said = TypeVar("Said", Message, Artifact)
+
+
+class Compliance:
+    def __init__(self, profile: Profile, recorder: Recorder) -> None:
+        self._profile = profile
+        self._recorder = recorder
+
+    def covers(self, place: Place, target: str) -> bool:
+        return bool(self._profile.rules(place, target))
+
+    async def message(self, message: Message, ticket: Ticket) -> Message:
+        """A caller's message as its agent may have it. Raises GatewayError when it may not."""
+        if not self.covers(Place.MESSAGE, ticket.target):
+            return message
+        return await self._said(message, Place.MESSAGE, ticket)
+
+    async def request(self, params: Tree, ticket: Ticket, declared: Declared = _nothing) -> Tree:
+        """What a tool, prompt or resource is asked with: arguments, and answers to what it asked. Raises GatewayError.
+        Nothing in it is marked: it is the server's own schema that says what it may hold."""
+        for name in _SENT.intersection(params):
+            sent, _ = await self.tree(
+                params[name], Place.ARGUMENTS, ticket, declared if name == "arguments" else _nothing
+            )
+            params = {**params, name: sent}
+        return params
+
+    async def result(self, result: Tree, ticket: Ticket, declared: Declared = _nothing) -> Tree:
+        """What comes back from it. Raises GatewayError."""
+        left, noted = await self.tree(result, Place.RESULT, ticket, declared)
+        if not noted:
+            return result
+        meta = left.get("_meta")
+        return {**left, "_meta": {**(meta if isinstance(meta, dict) else {}), MARK: marks(noted)}}
+
+    def caller(self, caller: Caller, ticket: Ticket) -> Caller:
+        """Whoever asked: what a server tells and asks them on the way passes too."""
+        places = (Place.ARGUMENTS, Place.RESULT)
+        covered = any(self.covers(place, ticket.target) for place in places)
+        return WatchedCaller(caller, ticket, self) if covered else caller
+
+    async def examined(self, tree: Tree, place: Place, ticket: Ticket) -> Tree:
+        """What is left of a part of the traffic that has no room for marks."""
+        left: Tree = (await self.tree(tree, place, ticket))[0]
+        return left
+
+    async def tree(
+        self, tree: Any, place: Place, ticket: Ticket, declared: Declared = _nothing
+    ) -> tuple[Any, tuple[Noted, ...]]:
+        """Arguments or a result as the other side may have them, and what was noted. Raises GatewayError."""
+        if not self.covers(place, ticket.target):
+            return tree, ()
+        examined = await self._profile.examine(Subject(place, ticket.target, tree, declared()))
+        self._note(examined.noted, ticket)
+        if examined.blocked is not None:
+            raise _refusal(examined.blocked, place)
+        return examined.content, examined.noted
+
+    async def answers(self, events: AsyncIterator[Event], ticket: Ticket) -> AsyncIterator[Event]:
+        """What an agent says, as its caller may have it; texts that come in pieces are seen whole."""
+        held = Held()
+        try:
+            async for event in events:
+                for whole in held.take(event):
+                    yield await self.answer(whole, ticket)
+            for rest in held.release():
+                yield await self.answer(rest, ticket)
+        finally:
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
+
+    async def answer(self, event: Event, ticket: Ticket) -> Event:
+        """One event of an agent. Raises GatewayError when it may not pass."""
+        if isinstance(event, Message):
+            return await self._answer(event, ticket)
+        if isinstance(event, ArtifactUpdate):
+            return event.model_copy(update={"artifact": await self._answer(event.artifact, ticket)})
+        if isinstance(event, StatusUpdate):
+            return event.model_copy(update={"status": await self._status(event.status, ticket)})
+        return await self._task(event, ticket)
+
+    async def _task(self, task: Task, ticket: Ticket) -> Task:
+        """A whole that a remote agent shows. Its history holds the caller's own words too: those have passed."""
+        update: dict[str, Any] = {"status": await self._status(task.status, ticket)}
+        if task.artifacts:
+            update["artifacts"] = tuple([await self._answer(each, ticket) for each in task.artifacts])
+        if task.history:
+            heard = [each if each.role is Role.USER else await self._answer(each, ticket) for each in task.history]
+            update["history"] = tuple(heard)
+        return task.model_copy(update=update)
+
+    async def _status(self, status: TaskStatus, ticket: Ticket) -> TaskStatus:
+        if status.message is None:
+            return status
+        return status.model_copy(update={"message": await self._answer(status.message, ticket)})
+
+    async def _answer(self, said: Said, ticket: Ticket) -> Said:
+        return await self._said(said, Place.ANSWER, ticket)
+
+    async def _said(self, said: Said, place: Place, ticket: Ticket) -> Said:
+        tree = said.model_dump(by_alias=True, exclude_unset=True)
+        content = {name: tree[name] for name in _SAID if name in tree}
+        left, noted = await self.tree(content, place, ticket)
+        if not noted:
+            return said
+        if left is content:
+            left = {**content}
+        left["metadata"] = {**(left.get("metadata") or {}), MARK: marks(noted)}
+        return type(said).model_validate({**tree, **left})
+
+    def _note(self, noted: Iterable[Noted], ticket: Ticket) -> None:
+        """One line in the audit for each rule that found something, beside the call's own."""
+        for each in noted:
+            verdict = Verdict.BLOCK if each.action is Action.BLOCK else Verdict.FLAG
+            found = replace(ticket, decision=Decision(verdict, each.rule, each.sentence))
+            self._recorder.note(found, f"{_DONE[each.action]}: {each.sentence}")
+
+
+def marks(noted: Iterable[Noted]) -> dict[str, str]:
+    return {each.rule: _DONE[each.action] for each in noted}
+
+
+def _refusal(noted: Noted, place: Place) -> GatewayError:
+    whose = {Place.MESSAGE: "The message", Place.ANSWER: "The agent's answer", Place.ARGUMENTS: "The arguments"}
+    return GatewayError(
+        _REFUSALS.get(place, Reason.PERMISSION_DENIED),
+        f"{whose.get(place, 'The result')} may not pass: compliance rule {noted.rule} found {noted.sentence}",
+        metadata={"rule": noted.rule},
+    )

@@ -1,0 +1,78 @@
+"""Texts in pieces: what waits, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.compliance.held import MAX_BLOCK, Held
+from gateway.model.message import Artifact, Part
+from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, TaskState, TaskStatus
+
+KEY = "-----BEGIN PRIVATE KEY-----\n" + "MIIE\n" * 40 + "-----END PRIVATE KEY-----"
+
+
+def chunk(text: str, *, append: bool = True, last: bool | None = None, id: str = "a") -> ArtifactUpdate:
+    artifact = Artifact(artifact_id=id, parts=(Part(text=text),))
+    return ArtifactUpdate(task_id="t", context_id="c", artifact=artifact, append=append or None, last_chunk=last)
+
+
+def status() -> StatusUpdate:
+    return StatusUpdate(task_id="t", context_id="c", status=TaskStatus(state=TaskState.WORKING))
+
+
+def spoken(events: list[Event]) -> list[str]:
+    return [event.artifact.parts[0].text or "" for event in events if isinstance(event, ArtifactUpdate)]
+
+
+def through(*events: Event) -> list[Event]:
+    held = Held()
+    return [out for event in events for out in held.take(event)] + list(held.release())
+
+
+def test_a_word_at_the_end_waits_for_the_next_chunk() -> None:
+    held = Held()
+    assert spoken(list(held.take(chunk("my key is sk_li", append=False)))) == ["my key is "]
+    assert spoken(list(held.take(chunk("ve_123 and")))) == ["sk_live_123 "]
+    assert spoken(list(held.take(chunk(" more", last=True)))) == ["and more"]
+
+
+def test_nothing_waits_behind_another_event() -> None:
+    out = through(chunk("wor", append=False), status(), chunk("d"))
+    assert [type(event).__name__ for event in out] == ["ArtifactUpdate", "StatusUpdate", "ArtifactUpdate"]
+
+
+def test_what_was_held_from_the_beginning_begins_the_artifact() -> None:
+    first, *rest = through(chunk("abc", append=False), chunk("def ghi"))
+    assert isinstance(first, ArtifactUpdate)
+    assert not first.append
+    assert spoken([first, *rest]) == ["abcdef ", "ghi"]
+
+
+def test_a_key_of_many_lines_waits_for_its_end_but_not_for_ever() -> None:
+    half = len(KEY) // 2
+    assert KEY in spoken(through(chunk("here: " + KEY[:half], append=False), chunk(KEY[half:] + " .")))[1]
+    endless = chunk("-----BEGIN x" + " y" * MAX_BLOCK, append=False)
+    assert sum(map(len, spoken(list(Held().take(endless))))) > MAX_BLOCK
+
+
+def test_two_artifacts_do_not_run_into_each_other() -> None:
+    out = through(chunk("one", append=False, id="a"), chunk("two", append=False, id="b"), chunk("more", id="a"))
+    assert spoken(out) == ["one", "two", "more"]
+
+
+@given(st.lists(st.text(alphabet="ab 1-\n", max_size=12), min_size=1, max_size=8), st.booleans())
+def test_the_text_stays_the_same_however_it_is_cut(pieces: list[str], ends: bool) -> None:
+    chunks = [chunk(text, append=index > 0) for index, text in enumerate(pieces)]
+    if ends:
+        chunks[-1] = chunks[-1].model_copy(update={"last_chunk": True})
+    out = through(*chunks)
+    assert "".join(spoken(out)) == "".join(pieces)
+    assert [event.append for event in out if isinstance(event, ArtifactUpdate)][1:] == [True] * (len(out) - 1)
+
+
+@pytest.mark.parametrize("cut", range(1, 19))
+def test_a_card_number_in_groups_is_never_cut(cut: int) -> None:
+    text = "4111 1111 1111 1111"
+    assert any(text in said for said in spoken(through(chunk(text[:cut], append=False), chunk(text[cut:] + " ok"))))

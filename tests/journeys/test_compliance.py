@@ -1,0 +1,267 @@
+"""A compliance profile at work: what agents and tools get and give, what callers are told, what is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from gateway.app import assemble
+from gateway.config import ConfigError, Flags, parse, settle
+from tests.mcp import Door, Scripted, configured, scripted, tool
+from tests.serving import ROOT, Gateway, message, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MAIL, CARD, KEY = "ada@example.org", "4111 1111 1111 1111", "sk_live_" + "a1b2c3d4e5"
+PROFILE = """
+rules:
+  - {rule: no-secrets, find: secrets, action: block}
+  - {rule: mask, find: [card-number, email], agents: [desk], tools: [shop/*], action: redact}
+  - {rule: hide, find: [card-number], agents: [pieces], places: [answer], action: redact}
+  - {rule: shouting, run: "house_checks:shouting", agents: [desk], action: flag}
+  - {rule: slow, run: "house_checks:slow", agents: [slow], places: [message], timeout: 0.05, action: flag}
+  - {rule: unsure, run: "house_checks:broken", agents: [unsure], action: block, on_failure: flag}
+  - {rule: honest, declared: true, places: [arguments, result], action: block}
+  - {rule: orders, schema: order.json, agents: [desk], places: [message], action: block}
+  - {rule: small, sizes: {max_bytes: 200, media_types: "text/*"}, tools: [files/*], places: [result], action: block}
+  - {rule: words, pattern: "(?i)project x", tools: [docs/*], action: block}
+"""
+CHECKS = """
+import asyncio
+from gateway.model.compliance import Finding, Subject, texts
+
+def shouting(subject: Subject) -> list[Finding]:
+    return [Finding("shouting", where) for where, text in texts(subject.content) if text.isupper() and len(text) > 3]
+
+async def slow(subject: Subject) -> list[Finding]:
+    await asyncio.Event().wait()
+    return []
+
+def broken(subject: Subject) -> list[Finding]:
+    raise RuntimeError("a bug with the secret in it")
+"""
+AGENTS = """
+import asyncio
+from gateway.model.agent import Context
+from gateway.model.message import Message
+
+async def pieces(context: Context, message: Message):
+    \"\"\"Says the text of the message three characters at a time.\"\"\"
+    text = message.text
+    for at in range(0, len(text), 3):
+        yield context.artifact(text[at:at + 3], id="said", append=at > 0, last=at + 3 >= len(text))
+        await asyncio.sleep(0)
+    yield context.completed()
+
+async def leaky(context: Context, message: Message):
+    return f"the key is {'sk_live_' + 'a1b2c3d4e5'}"
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shop() -> AsyncIterator[Scripted]:
+    order = {"type": "object", "properties": {"item": {"type": "string"}}, "required": ["item"]}
+    async with scripted(tool("order", inputSchema=order, outputSchema=order), tool("say")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory, shop: Scripted) -> AsyncIterator[Gateway]:
+    folder = tmp_path_factory.mktemp("compliance")
+    (folder / "compliance.yaml").write_text(PROFILE)
+    (folder / "house_checks.py").write_text(CHECKS)
+    (folder / "house_agents.py").write_text(AGENTS)
+    (folder / "order.json").write_text(json.dumps({"type": "object", "required": ["item"]}))
+    echo = f'card: {ROOT}/agent_cards/echo.json, run: "agents.echo:Echo", public: true'
+    mine = f"card: {ROOT}/agent_cards/echo.json, public: true"
+    config = f"""
+agents:
+  desk: {{{echo}}}
+  slow: {{{echo}}}
+  unsure: {{{echo}}}
+  pieces: {{{mine}, run: "house_agents:pieces"}}
+  leaky: {{{mine}, run: "house_agents:leaky"}}
+compliance: {{file: {folder}/compliance.yaml}}
+""" + configured(shop=shop, docs=shop, files=shop)
+    async with running(folder / "data", config, base=folder) as gateway:
+        yield gateway
+
+
+async def told(gateway: Gateway, text: str, agent: str = "desk", **more: Any) -> Any:
+    return await gateway.rpc("SendMessage", {"message": message(text, **more)}, agent=agent)
+
+
+def words(answer: Any) -> str:
+    task = answer["result"]["task"]
+    said = [task["status"].get("message", {}), *task.get("artifacts", ())]
+    return " ".join(part.get("text", "") for each in said for part in each.get("parts", ()))
+
+
+async def recorded(gateway: Gateway, rule: str) -> list[str]:
+    return [
+        entry.outcome for _, entry in await gateway.app.store.audit(0, 1000) if entry.rule == rule and entry.outcome
+    ]
+
+
+async def test_a_message_that_may_not_pass_reaches_nobody_and_its_sender_is_told_why(gateway: Gateway) -> None:
+    refused = (await told(gateway, f"use {KEY} for it"))["error"]
+    assert refused["message"] == (
+        "The message may not pass: compliance rule no-secrets found stripe-key at /parts/0/text"
+    )
+    assert refused["data"][0]["reason"] == "PERMISSION_DENIED"
+    assert refused["data"][0]["metadata"] == {"rule": "no-secrets"}
+    assert KEY not in json.dumps(refused)
+    assert (await gateway.result("ListTasks", agent="desk")).get("tasks", []) == []
+    assert await recorded(gateway, "no-secrets") == ["blocked: stripe-key at /parts/0/text"]
+
+
+async def test_what_is_redacted_neither_the_agent_nor_the_task_knows(gateway: Gateway) -> None:
+    answer = await told(gateway, f"write to {MAIL}, card {CARD}")
+    assert words(answer) == "write to [redacted: email], card [redacted: card-number]"
+    task = await gateway.result("GetTask", {"id": answer["result"]["task"]["id"]}, agent="desk")
+    assert MAIL not in json.dumps(task)
+    assert task["history"][0]["metadata"] == {"gateway/compliance": {"mask": "redacted"}}
+    assert "redacted: card-number at /parts/0/text, email at /parts/0/text" in " ".join(await recorded(gateway, "mask"))
+
+
+async def test_the_same_message_again_is_the_same_message(gateway: Gateway) -> None:
+    said = message(f"write to {MAIL}")
+    first = await gateway.result("SendMessage", {"message": said}, agent="desk")
+    again = await gateway.result("SendMessage", {"message": said}, agent="desk")
+    assert first["task"]["id"] == again["task"]["id"]
+
+
+async def test_what_is_flagged_passes_with_a_mark_both_ways(gateway: Gateway) -> None:
+    task = (await told(gateway, "HELLO THERE"))["result"]["task"]
+    assert task["history"][0]["parts"] == [{"text": "HELLO THERE"}]
+    assert task["history"][0]["metadata"] == {"gateway/compliance": {"shouting": "flagged"}}
+    assert task["status"]["message"]["metadata"] == {"gateway/compliance": {"shouting": "flagged"}}
+
+
+async def test_an_answer_that_may_not_pass_is_never_seen(gateway: Gateway) -> None:
+    refused = (await told(gateway, "what is the key?", "leaky"))["error"]
+    assert refused["message"].startswith("The agent's answer may not pass: compliance rule no-secrets found stripe-key")
+    assert KEY not in json.dumps(refused)
+
+
+async def test_what_comes_in_pieces_is_seen_whole(gateway: Gateway) -> None:
+    said = {"message": message(f"the card {CARD} is good")}
+    events = await gateway.events("SendStreamingMessage", said, agent="pieces")
+    chunks = [event["artifactUpdate"]["artifact"]["parts"][0]["text"] for event in events if "artifactUpdate" in event]
+    assert len(chunks) >= 5
+    assert "".join(chunks) == "the card [redacted: card-number] is good"
+    task = await gateway.result("GetTask", {"id": events[0]["task"]["id"]}, agent="pieces")
+    assert CARD[-4:] not in json.dumps(task["artifacts"])
+
+
+async def test_a_check_that_takes_too_long_blocks_and_one_that_fails_does_what_its_rule_says(gateway: Gateway) -> None:
+    refused = (await told(gateway, "hi", "slow"))["error"]
+    assert refused["message"] == "The message may not pass: compliance rule slow found check timed out at /"
+    task = (await told(gateway, "hi", "unsure"))["result"]["task"]
+    assert task["history"][0]["metadata"] == {"gateway/compliance": {"unsure": "flagged"}}
+
+
+async def test_data_is_held_to_the_operators_schema(gateway: Gateway) -> None:
+    refused = (await told(gateway, "", parts=[{"data": {"count": 1}}]))["error"]
+    assert refused["message"].endswith("rule orders found schema: required at /parts/0/data")
+    assert "result" in await told(gateway, "", parts=[{"data": {"item": "tea"}}])
+
+
+async def test_a_tool_gets_and_gives_what_its_schemas_say(gateway: Gateway, shop: Scripted) -> None:
+    door = Door(gateway)
+    refused = await door.error("tools/call", {"name": "shop__order", "arguments": {"item": 1}})
+    assert refused["message"].endswith("rule honest found schema: type at /item")
+    assert shop.asked("tools/call") == []
+
+    async def answers(params: Any) -> Any:
+        return {"resultType": "complete", "content": [], "structuredContent": {"item": params["arguments"]["item"]}}
+
+    shop.answers["order"] = answers
+    assert (await door.call("shop__order", item="tea"))["structuredContent"] == {"item": "tea"}
+
+    async def lies(params: Any) -> Any:
+        return {"resultType": "complete", "content": [], "structuredContent": {"item": 7}}
+
+    shop.answers["order"] = lies
+    refused = await door.error("tools/call", {"name": "shop__order", "arguments": {"item": "tea"}})
+    assert refused["message"].startswith("The result may not pass")
+    del shop.answers["order"]
+
+
+async def test_arguments_and_results_of_tools_are_redacted(gateway: Gateway, shop: Scripted) -> None:
+    async def says(params: Any) -> Any:
+        return {"resultType": "complete", "content": [{"type": "text", "text": f"{params['arguments']} {MAIL}"}]}
+
+    shop.answers["say"] = says
+    result = await Door(gateway).call("shop__say", to=CARD)
+    assert shop.asked("tools/call")[-1]["arguments"] == {"to": "[redacted: card-number]"}
+    assert result["content"][0]["text"] == "{'to': '[redacted: card-number]'} [redacted: email]"
+    assert result["_meta"]["gateway/compliance"] == {"mask": "redacted"}
+
+
+async def test_a_session_client_is_protected_the_same(gateway: Gateway, shop: Scripted) -> None:
+    async with Door(gateway).sdk("legacy") as client:
+        result = await client.call_tool("shop__say", {"to": MAIL})
+    assert MAIL not in result.model_dump_json()
+
+
+async def test_sizes_kinds_and_patterns_are_held(gateway: Gateway, shop: Scripted) -> None:
+    async def says(params: Any) -> Any:
+        return {"resultType": "complete", "content": [{"type": "image", "data": "aGk=", "mimeType": "image/png"}]}
+
+    shop.answers["say"] = says
+    refused = await Door(gateway).error("tools/call", {"name": "files__say", "arguments": {}})
+    assert refused["message"].endswith("rule small found media type image/png at /content/0")
+    refused = await Door(gateway).error("tools/call", {"name": "docs__say", "arguments": {"q": "what is Project X?"}})
+    assert refused["message"].endswith("rule words found words at /q")
+
+
+async def test_checks_do_not_repeat_what_they_find_in_the_record(gateway: Gateway) -> None:
+    entries = [str(entry) for _, entry in await gateway.app.store.audit(0, 1000)]
+    assert not [entry for entry in entries if MAIL in entry or CARD in entry or KEY in entry]
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("{rule: a, find: secretes, action: block}", "there is no detector 'secretes'"),
+        ("{rule: a, find: email, pattern: x, action: block}", "a rule has exactly one of"),
+        ("{rule: a, action: block}", "a rule has exactly one of"),
+        ('{rule: a, pattern: "(?=x)", action: block}', "is no pattern"),
+        ("{rule: a, run: 'nowhere:at_all', action: block}", "cannot import nowhere"),
+        ("{rule: a, schema: none.json, action: block}", "no such file"),
+        ("{rule: a, schema: bad.json, action: block}", "refers to"),
+        ("{rule: a, declared: true, action: block}", "declared is about arguments and results"),
+        ("{rule: a, declared: true, places: [result], action: redact}", "can only flag or block"),
+        ("{rule: a, find: email, agents: [x], places: [result], action: flag}", "looks nowhere"),
+        ("{rule: a, sizes: {}, action: flag}", "asks for nothing"),
+        ("{rule: a, find: email, action: mask}", "must be one of"),
+        ("{rule: a, find: email, action: flag, acton: flag}", "unknown key"),
+    ],
+)
+async def test_a_profile_that_is_wrong_stops_the_start_with_its_line(tmp_path: Path, rule: str, told: str) -> None:
+    (tmp_path / "bad.json").write_text('{"$ref": "http://127.0.0.1:1/x"}')
+    (tmp_path / "compliance.yaml").write_text(f"rules:\n  - {rule}\n")
+    settings = settle(
+        parse("compliance: {file: compliance.yaml}", base=tmp_path), Flags(data=tmp_path / "data"), {}, cwd=tmp_path
+    )
+    with pytest.raises(ConfigError) as problem:
+        await assemble(settings)
+    assert told in str(problem.value)
+    assert "compliance.yaml:2" in str(problem.value) or "json" in str(problem.value)
+
+
+async def test_a_canceled_stream_closes_its_agent(gateway: Gateway) -> None:
+    async with (
+        asyncio.timeout(10),
+        gateway.stream("SendStreamingMessage", {"message": message("wait 60")}, agent="desk") as events,
+    ):
+        first = await anext(events)
+        task = await gateway.result("CancelTask", {"id": first["task"]["id"]}, agent="desk")
+    assert task["status"]["state"] == "TASK_STATE_CANCELED"
