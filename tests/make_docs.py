@@ -509,7 +509,7 @@ the grants of the configuration, come after those of the file; `gateway policy s
 | verdict | what happens |
 |---|---|
 | `PASS` | The call goes on. |
-| `FLAG` | The call goes on and is marked in the record. |
+| `FLAG` | The call goes on and is marked: in the record, and in the metadata of the answer. |
 | `BLOCK` | This call is refused; the task that it belongs to may go on. |
 | `ESCALATE` | The call needs somebody's approval. As long as nobody can give one here, it is refused and says so. |
 | `HALT` | The call is refused, and the whole tree of tasks that it belongs to is canceled. |

@@ -16,7 +16,7 @@ from gateway.core.accept import Held
 from gateway.core.live import Topic
 from gateway.core.repeat import known
 from gateway.core.timers import Timers
-from gateway.core.turn import Services, Turn
+from gateway.core.turn import FLAGGED, Services, Turn
 from gateway.model.agent import Agent, Context
 from gateway.model.base import timestamp
 from gateway.model.compliance import Place
@@ -142,6 +142,8 @@ class Runner:
         try:
             reply = await self._work(turn, work)
             if reply is not None:
+                if turn.flag is not None:
+                    reply = reply.model_copy(update={"metadata": {**(reply.metadata or {}), FLAGGED: turn.flag}})
                 turn.settle(None if turn.key is None else SaveReply(turn.key, reply), "reply", reply)
             await turn.flush()
         except asyncio.CancelledError:

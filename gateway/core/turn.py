@@ -24,7 +24,7 @@ from gateway.core.live import Live, Topic
 from gateway.core.registry import Registered
 from gateway.core.timers import Timer
 from gateway.model.agent import Context
-from gateway.model.audit import AuditEntry
+from gateway.model.audit import AuditEntry, Verdict
 from gateway.model.base import milliseconds, timestamp
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
@@ -65,6 +65,7 @@ MAX_PENDING = 64
 MAX_EVENTS = 50_000
 MAX_BYTES = 64 * 1024 * 1024  # and so is what they weigh: the task is held in memory while it runs
 PART_BYTES = 1024  # what a part weighs in memory, however little it says
+FLAGGED = "flaggedBy"  # in the metadata of a task or reply: the rule that wants it marked
 STORE_RETRY_SECONDS = 1.0  # a full disk is emptied by people, not in milliseconds
 
 Answer: TypeAlias = Task | Message | GatewayError
@@ -191,6 +192,12 @@ class Turn:
         return self._task
 
     @property
+    def flag(self) -> str | None:
+        """The rule that let the message through and wants it marked."""
+        decision = None if self.ticket is None else self.ticket.decision
+        return decision.rule if decision is not None and decision.verdict is Verdict.FLAG else None
+
+    @property
     def root(self) -> str:
         """The task of the outermost caller."""
         return self.task_id if self.came is None else self.came.root
@@ -270,7 +277,8 @@ class Turn:
     def _open(self, event: Event | None) -> None:
         mine = self.message.model_copy(update={"task_id": self.task_id, "context_id": self.context_id})
         status = TaskStatus.of(state=TaskState.SUBMITTED, timestamp=timestamp(self._services.now()))
-        task = Task.of(id=self.task_id, context_id=self.context_id, status=status, history=(mine,))
+        marks = {} if self.flag is None else {"metadata": {FLAGGED: self.flag}}
+        task = Task.of(id=self.task_id, context_id=self.context_id, status=status, history=(mine,), **marks)
         self._task, self._state = task, TaskState.SUBMITTED
         self._record(task)
         if event is not None:

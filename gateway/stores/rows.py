@@ -58,8 +58,10 @@ _FILTERS = (
 PAGE_BYTES = 2 * 1024 * 1024
 
 
-def task(db: sqlite3.Connection, tenant: str, task_id: str) -> TaskRow | None:
-    row = db.execute(SQL["task"], (tenant, task_id)).fetchone()
+def task(
+    db: sqlite3.Connection, tenant: str, task_id: str, owner: str | None = None, agent: str | None = None
+) -> TaskRow | None:
+    row = db.execute(SQL["task"], (tenant, task_id, owner, agent)).fetchone()
     return None if row is None else _task_row(db, row)[0]
 
 

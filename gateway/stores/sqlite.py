@@ -124,10 +124,7 @@ class SqliteStore(Store):
     async def task(
         self, tenant: str, task_id: str, *, owner: str | None = None, agent: str | None = None
     ) -> TaskRow | None:
-        row = await self._read(rows.task, tenant, task_id)
-        if row is None or owner not in (None, row.owner) or agent not in (None, row.agent):
-            return None
-        return row
+        return await self._read(rows.task, tenant, task_id, owner, agent)
 
     async def tasks(self, query: TaskQuery) -> TaskRows:
         return await self._read(rows.tasks, query)

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 AGENTS = f"""
 agents:
   echo: {{run: "agents.echo:Echo", card: {ROOT}/agent_cards/echo.json, public: true}}
+  mirror: {{run: "tests.actors:mirror", card: {ROOT}/agent_cards/echo.json}}
   hidden: {{run: "agents.echo:Echo", card: {ROOT}/agent_cards/echo.json}}
   desk: {{run: "agents.echo:Echo", card: {ROOT}/agent_cards/echo.json}}
 """
@@ -28,6 +29,7 @@ rules:
   - {rule: short, who: ann, do: use, on: agents/desk, when: {arguments: {text: {longest: 9}}}, verdict: PASS}
   - {rule: long, who: ann, do: call, on: agents/desk, verdict: ESCALATE, because: long letters are read first}
   - {rule: seen, who: ann, do: use, on: agents/desk, verdict: FLAG}
+  - {rule: watched, who: flo, do: use, on: [agents/desk, agents/mirror, docs/se*], verdict: FLAG}
   - {rule: never, who: eve, do: call, on: agents/echo, verdict: BLOCK, because: ask the operator}
   - {rule: stop, who: mad, do: call, verdict: HALT, because: enough is enough}
   - {rule: search, who: ann, do: tools/call, on: docs/se*, when: {arguments: {folder: [public]}}, verdict: PASS}
@@ -53,7 +55,7 @@ def info(answer: Any) -> Any:
 
 
 async def test_what_a_rule_allows_is_done_and_what_it_does_not_is_said(gateway: Gateway) -> None:
-    assert "result" in await told(gateway, "ann", "short")
+    assert "flaggedBy" not in str(await told(gateway, "ann", "short"))
     refused = await told(gateway, "ann", "much too long")
     assert refused["error"]["message"].endswith("long letters are read first")
     assert "needs an approval" in refused["error"]["message"]
@@ -62,6 +64,15 @@ async def test_what_a_rule_allows_is_done_and_what_it_does_not_is_said(gateway: 
     assert blocked["error"]["message"] == "SendMessage is refused: ask the operator"
     assert info(blocked) == {"rule": "never", "verdict": "BLOCK"}
     assert info(await told(gateway, "mad", "hi", "echo")) == {"rule": "stop", "verdict": "HALT"}
+
+
+async def test_what_is_flagged_goes_on_and_bears_the_mark(gateway: Gateway) -> None:
+    task = (await told(gateway, "flo", "count 1"))["result"]["task"]
+    assert task["metadata"] == {"flaggedBy": "watched"}
+    assert (await told(gateway, "flo", "hi", "mirror"))["result"]["message"]["metadata"]["flaggedBy"] == "watched"
+    flo = Door(gateway, who=await gateway.key("flo"))
+    result = await flo.result("tools/call", {"name": "docs__search", "arguments": {}})
+    assert result["_meta"]["gateway/flagged-by"] == "watched"
 
 
 async def test_who_may_do_nothing_with_an_agent_does_not_see_it(gateway: Gateway) -> None:
@@ -110,8 +121,8 @@ async def test_an_explanation_is_the_decision_its_inputs_and_the_least_change(ga
     assert found["inputs"]["arguments"] == {"folder": "secret"}
     assert found["change"].startswith("send folder one of ['public'] (rule search, ")
     assert found["policy"] == (await shown(gateway))["hash"]
-    found = await explained(gateway, principal="bob", action="call", target="docs/search")
-    assert found["change"] == "add {to: bob, tools: [docs/search]} to grants in the configuration (rule grant, grants)"
+    found = await explained(gateway, principal="bob", action="call", target="docs/delete")
+    assert found["change"] == "add {to: bob, tools: [docs/delete]} to grants in the configuration (rule grant, grants)"
     found = await explained(gateway, principal="bob", action="call", target="hidden")
     assert found["change"] == "set agents.hidden.public: true in the configuration (rule public-agents, default)"
     found = await explained(gateway, principal="eve", action="call", target="agents/echo")
@@ -184,7 +195,7 @@ async def test_a_file_that_changes_is_taken_over_and_a_wrong_one_is_not(gateway:
 
         await soon(complained)
         problem = (await shown(gateway))["problem"]
-        assert problem.startswith(f"{file}:7: rules[4].verdict: must be one of")
+        assert problem.startswith(f"{file}:8: rules[5].verdict: must be one of")
         assert "result" in await told(gateway, "ann", "and still not too long")
         answer = await gateway.client.post("/admin/policy:reload", headers=gateway.bearer(None))
         assert answer.status_code == 400

@@ -335,9 +335,21 @@ async def test_each_filter_has_its_index(
     assert index in plan(db, page, values)[0]
 
 
-# The registry, keys and clients are read whole, and so is SQLite's own table of sequences: it has a row and no index.
+# The registry, keys, clients and what governs calls are read whole, and so is SQLite's own table of sequences: it has a
+# row and no index.
 # `tasks` and `count_tasks` are templates, tested above.
-_WHOLE = {"agents", "keys", "clients", "revoked_tokens", "audit_end", "tasks", "count_tasks"}
+_WHOLE = {
+    "agents",
+    "keys",
+    "clients",
+    "revoked_tokens",
+    "frozen",
+    "usage",
+    "labels",
+    "audit_end",
+    "tasks",
+    "count_tasks",
+}
 
 
 @pytest.mark.parametrize("name", sorted(SQL.keys() - _WHOLE))

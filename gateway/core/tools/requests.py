@@ -29,7 +29,7 @@ from gateway.core.tools.tasks import McpTasks
 from gateway.core.tools.views import Views
 from gateway.model.agent import MAX_ROUNDS
 from gateway.model.asking import ASKED_WITH, ELICIT
-from gateway.model.audit import Decision
+from gateway.model.audit import Decision, Verdict
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Principal
@@ -38,6 +38,7 @@ from gateway.model.toolcall import UseServer
 from gateway.model.value import value
 
 _INVALID_PARAMS = -32602  # 2026-07-28: also for a resource that is not there
+FLAGGED = "gateway/flagged-by"  # in a result's `_meta`: the rule that wants it marked
 _URLS = "urls"  # the claim of a state that stands for nothing but such a visit
 
 Work = Callable[[Caller], Awaitable[Tree]]
@@ -115,6 +116,8 @@ class Requests:
         finally:
             ticket.close()
         await self._ended(ticket, _outcome(result))
+        if ticket.decision.verdict is Verdict.FLAG:
+            result = {**result, "_meta": {**result.get("_meta", {}), FLAGGED: ticket.decision.rule}}
         if result.get("resultType") == "task":
             assert call.mount is not None, "whoever is inside takes no tasks"
             return self._tasks.given(call.mount, found.served, found.key, result, call.caller)

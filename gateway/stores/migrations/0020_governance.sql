@@ -19,6 +19,8 @@ CREATE TABLE limit_usage (
     PRIMARY KEY (name, key)
 ) WITHOUT ROWID;
 
+CREATE INDEX limit_usage_until ON limit_usage (until);
+
 -- The labels that conversations have gathered. The key begins with the tenant and the owner.
 CREATE TABLE conversation_label (
     conversation TEXT NOT NULL PRIMARY KEY,
