@@ -106,6 +106,13 @@ async def fan(context: Context, message: Message) -> Part:
     return Part(data=[answer.model_dump(by_alias=True, exclude_unset=True, mode="json") for answer in answers])
 
 
+async def onward(context: Context, message: Message) -> Part:
+    """Asks `peer` the same."""
+    answer = await context.ask("peer", message.text)
+    said = answer if isinstance(answer, Message) else answer.status.message
+    return Part(text="" if said is None else said.text)
+
+
 async def ring(context: Context, message: Message) -> Part:
     """Asks the other one of two agents, `left` and `right`, what it was asked itself."""
     answer = await context.ask("right" if context.agent == "left" else "left", message.text)

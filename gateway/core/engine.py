@@ -353,6 +353,7 @@ class Engine:
         context.accepted_output_modes = call.accepted_output_modes
         context.extensions = call.extensions
         context.metadata = call.metadata
+        context.hops = 0 if turn.ticket is None else turn.ticket.principal.hops
         return context
 
     async def _ask(self, turn: Turn, agent: str, message: Message) -> Task | Message:

@@ -7,6 +7,10 @@ import hashlib
 from gateway.model.message import Message
 from gateway.model.value import value
 
+HOPS = "Gateway-Hops"
+"""Header of a call to another agent: how many agents asked each other to get there. It can only make a chain look
+longer than it is, so it is believed from anybody; a ring of gateways ends by it."""
+
 
 @value
 class Asked:

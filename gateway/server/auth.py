@@ -11,6 +11,7 @@ from gateway.dialects.oauth2.access_token import BAD_AUDIENCE, BadToken, Verifie
 from gateway.dialects.oauth2.metadata import PROTECTED_RESOURCE
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import ANONYMOUS, Principal
+from gateway.model.trail import HOPS
 from gateway.server.request import Headers
 
 # RFC 6750 §3; the realm names no host and no product version.
@@ -23,6 +24,8 @@ _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _RESOURCE = re.compile(rf"/(?:agents/{_LABEL}|mcp(?:/{_LABEL})?)(?=/|\Z)")
 
 _OURS = PREFIX.encode()
+_HOPS = HOPS.lower().encode()
+MAX_COUNTED = 99  # hops that a header may claim; calls end long before
 
 
 class TokenVerifier(Protocol):
@@ -74,6 +77,11 @@ class Authenticator:
         """Who asks for `path`. Raises Challenged; UNAVAILABLE when an issuer cannot be reached. A credential that is
         wrong is never treated as none. Never waits for a key or for a token that was seen a moment ago."""
         traced(headers.get(b"traceparent"))
+        who = await self._principal(headers, path)
+        hops = headers.get(_HOPS)
+        return who if hops is None else who._replace(hops=_counted(hops))
+
+    async def _principal(self, headers: dict[bytes, bytes], path: str) -> Principal:
         authorization = headers.get(b"authorization")
         if authorization is None:
             if self._anonymous:
@@ -124,3 +132,8 @@ class Authenticator:
             where = f"{self._url}{PROTECTED_RESOURCE}{resource_path(path)}"
             parameters = (*parameters, f'resource_metadata="{where}"')
         return ", ".join([BEARER, *parameters])
+
+
+def _counted(hops: bytes) -> int:
+    """How long a chain another gateway says it is. What is no number is too long."""
+    return min(int(hops), MAX_COUNTED) if hops.isdigit() and len(hops) <= 4 else MAX_COUNTED

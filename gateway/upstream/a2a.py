@@ -24,6 +24,7 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.ports import Bell, Bells
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
+from gateway.model.trail import HOPS
 from gateway.upstream.doze import Doze
 from gateway.upstream.egress import Egress, StreamAnswer
 
@@ -101,12 +102,13 @@ class RemoteAgent:
 
     async def _sent(self, context: Context, params: bytes) -> AsyncGenerator[Event, None]:
         out = self._wire.outgoing(self._interface, "SendMessage", params, extensions=context.extensions)
+        out = _deeper(context, out)
         # The engine ends the run at its deadline; this must not come first and call it something else.
         yield self._named(context, await self._unary(context, out, math.ceil(context.remaining) + 1))
 
     def _sent_as_stream(self, context: Context, params: bytes) -> AsyncGenerator[Event, None]:
         out = self._wire.outgoing(self._interface, "SendStreamingMessage", params, extensions=context.extensions)
-        return self._events(context, out)
+        return self._events(context, _deeper(context, out))
 
     async def follow(self, context: Context) -> AsyncGenerator[Event, None]:
         if not _known(context):
@@ -245,6 +247,11 @@ class RemoteAgent:
                 self._interface.url, named.task_id, named.context_id or (known.context_id if known else None)
             )
         return named.event
+
+
+def _deeper(context: Context, out: Outgoing) -> Outgoing:
+    """Says how long the chain is, that a ring of gateways may end."""
+    return replace(out, headers={**out.headers, HOPS: str(context.hops + 1)})
 
 
 def _parsed(status: int, body: bytes) -> object:

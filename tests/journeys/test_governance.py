@@ -212,6 +212,25 @@ async def test_agents_that_ask_each_other_in_a_ring_are_stopped_at_the_second_ti
     assert error["message"] == "A loop: left was asked the same thing already (left → right → left)"
 
 
+async def test_a_ring_of_gateways_ends_at_the_eighth_agent(tmp_path: Path) -> None:
+    agents = f"agents: {{onward: {{run: 'tests.actors:onward', {CARD}}}}}"
+    (tmp_path / "policy.yaml").write_text("rules: [{rule: r, who: 'agent:*', do: use, on: agents/peer, verdict: PASS}]")
+    config = f"{agents}\npolicy: {{file: {tmp_path}/policy.yaml}}\n"
+    async with (
+        running(tmp_path / "one", config, anonymous=True) as one,
+        running(tmp_path / "two", config, anonymous=True) as two,
+    ):
+        for here, there in ((one, two), (two, one)):
+            await admin(
+                here, "POST", "agents", cardUrl=f"{there.url}/agents/onward/.well-known/agent-card.json", id="peer"
+            )
+        answer = await asyncio.wait_for(one.rpc("SendMessage", {"message": message("on")}, agent="onward"), BOUND)
+        assert "More than 8 agents asked each other in a row" in str(answer)
+        asked = [entry for each in (one, two) for _, entry in await each.app.store.audit(0, 1000)]
+        accepted = {entry.request_id for entry in asked if entry.verb == "SendMessage" and entry.phase == "intent"}
+        assert len(accepted) <= 9
+
+
 # Limits.
 
 
