@@ -26,6 +26,7 @@ class Freezer:
     name = FROZEN
     hopeful = False
     skilled = False
+    verbs = None
 
     def __init__(self, store: GovernanceStore, now: Callable[[], int]) -> None:
         self._store = store
@@ -88,15 +89,19 @@ class Freezer:
 
     # As a rule.
 
-    def applies(self, who: Principal, verb: str, target: Target) -> bool:
-        return self.why(who, verb, target) is not None
+    def applies(self, question: Question) -> bool:
+        return self.why(question.who, question.verb, question.target) is not None
 
-    def settled(self, who: Principal, verb: str, target: Target) -> Decision | None:
-        cold = self.why(who, verb, target)
-        return None if cold is None else Decision(Verdict.BLOCK, FROZEN, sentence(cold))
+    def settled(self, question: Question) -> Decision | None:
+        return self.refusal(question.who, question.verb, question.target)
 
     def judge(self, question: Question) -> Decision | None:
-        return self.settled(question.who, question.verb, question.target)
+        return self.settled(question)
+
+    def refusal(self, who: Principal, verb: str, target: Target) -> Decision | None:
+        """For calls that no other rule decides about."""
+        cold = self.why(who, verb, target)
+        return None if cold is None else Decision(Verdict.BLOCK, FROZEN, sentence(cold))
 
     def weigh(self, question: Question) -> Iterator[Weighed]:
         cold = self.why(question.who, question.verb, question.target)

@@ -221,7 +221,7 @@ class Gateway:
         entry = self.registry.get(call.agent) if call.agent is not None else None
         target = entry.target if entry is not None else Target(call.agent or "gateway")
         if call.agent is None and isinstance(call, _NAME_NO_AGENT):
-            decision = self._freezer.settled(who, call.verb, target) or _BY_TASK
+            decision = self._freezer.refusal(who, call.verb, target) or _BY_TASK
         else:
             decision = self._policy.decide(who, call.verb, target)
         ticket = Ticket(

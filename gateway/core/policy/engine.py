@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from gateway.core.policy.actions import VERBS
 from gateway.core.policy.explanation import Explanation, explained
 from gateway.core.policy.question import Question, Situation, Target
 from gateway.core.policy.rules import DENIED, RULES, Ruling
@@ -27,6 +28,7 @@ Arguments = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 """What is sent, or how to get it: of most calls nobody looks at it."""
 
 NOTHING: Mapping[str, Any] = {}
+_ANYTIME = Situation()
 
 
 @value
@@ -50,7 +52,8 @@ class Policy:
         self.situation = situation  # where things stand, unless the question says
         self.shadow: Shadow | None = None  # what is asked beside this one
         self._memo: dict[tuple[Principal, str, Target], Plan] = {}
-        self._stamped: dict[Decision, Decision] = {}
+        self._stamped: dict[int, tuple[Decision, Decision]] = {}  # by identity: a rule's decision is one object
+        self._by_verb: dict[str, tuple[Ruling, ...]] = {}
         self.use(rules, hash)
 
     def use(self, rules: Iterable[Ruling], hash: str) -> None:
@@ -64,6 +67,7 @@ class Policy:
         """What the rules look at has changed."""
         self._memo.clear()
         self._stamped.clear()
+        self._by_verb.clear()
         self._denied = replace(DENIED, policy=self.hash)
 
     def decide(
@@ -128,10 +132,11 @@ class Policy:
     def _plan(self, who: Principal, verb: str, target: Target) -> Plan:
         rulings: list[Ruling] = []
         settled: Decision | None = None
-        for ruling in self.rules:
-            if ruling.applies(who, verb, target):
+        question = Question(who, verb, target, NOTHING, _ANYTIME)
+        for ruling in self._about(verb):
+            if ruling.applies(question):
                 rulings.append(ruling)
-                settled = ruling.settled(who, verb, target)
+                settled = ruling.settled(question)
                 if settled is not None:
                     break
         only = len(rulings) == 1 and settled is not None
@@ -142,13 +147,24 @@ class Policy:
         self._memo[who, verb, target] = plan
         return plan
 
+    def _about(self, verb: str) -> tuple[Ruling, ...]:
+        """The rules that can decide about a verb, in their order."""
+        found = self._by_verb.get(verb)
+        if found is None:
+            found = tuple(ruling for ruling in self.rules if ruling.verbs is None or verb in ruling.verbs)
+            if verb in VERBS:  # others are made up by whoever asks
+                self._by_verb[verb] = found
+        return found
+
     def _stamp(self, decision: Decision) -> Decision:
         """The decision with the hash of the rules that it follows from."""
         if not self.hash:
             return decision
-        stamped = self._stamped.get(decision)
-        if stamped is None:
-            if len(self._stamped) >= MAX_MEMO:
-                self._stamped.clear()
-            stamped = self._stamped[decision] = replace(decision, policy=self.hash)
+        known = self._stamped.get(id(decision))
+        if known is not None and known[0] is decision:
+            return known[1]
+        if len(self._stamped) >= MAX_MEMO:
+            self._stamped.clear()
+        stamped = replace(decision, policy=self.hash)
+        self._stamped[id(decision)] = (decision, stamped)
         return stamped

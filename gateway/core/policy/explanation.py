@@ -35,7 +35,7 @@ def explained(question: Question, decision: Decision, rules: Iterable[Ruling]) -
         looked_at += found
         if any(not each.missing for each in found):
             break
-        if ruling.applies(question.who, question.verb, question.target) and ruling.judge(question) is not None:
+        if ruling.applies(question) and ruling.judge(question) is not None:
             break  # it decided by what is missing: a grant for other arguments
     if decision.verdict is Verdict.PASS:
         return Explanation(decision, _inputs(question), tuple(looked_at), None, None)

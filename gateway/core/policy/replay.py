@@ -69,8 +69,8 @@ def decisions(rules: tuple[Ruling, ...], question: Question) -> Iterator[Decisio
             yield ruling.decision
             if not unknown:
                 return
-        elif ruling.applies(question.who, question.verb, question.target):
-            settled = ruling.settled(question.who, question.verb, question.target)
+        elif ruling.applies(question):
+            settled = ruling.settled(question)
             if settled is not None:
                 yield settled
             else:  # a grant for some arguments: which were sent is not known

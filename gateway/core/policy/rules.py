@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.policy.actions import WORK
 from gateway.core.policy.checks import Check, Do, On, Who
 from gateway.core.policy.people import ANYBODY, EVERYBODY, WORKER, People
-from gateway.core.policy.question import Question, Situation, Target
+from gateway.core.policy.question import Question
 from gateway.model.audit import Decision, Verdict
-from gateway.model.principal import Kind, Principal
+from gateway.model.principal import Kind
 from gateway.model.value import value
 
 DENIED = Decision(Verdict.BLOCK, "default-deny", "no rule allows this")
@@ -52,11 +52,16 @@ class Ruling(Protocol):
         """Whether it tells one skill of an agent from another."""
         ...
 
-    def applies(self, who: Principal, verb: str, target: Target) -> bool:
-        """Whether it could decide, for some arguments at some time."""
+    @property
+    def verbs(self) -> frozenset[str] | None:
+        """Those that it can decide about; None: all."""
         ...
 
-    def settled(self, who: Principal, verb: str, target: Target) -> Decision | None:
+    def applies(self, question: Question) -> bool:
+        """Whether it could decide, for some arguments at some time. Nothing else of the question is looked at."""
+        ...
+
+    def settled(self, question: Question) -> Decision | None:
         """Its decision where it applies, if nothing else matters."""
         ...
 
@@ -73,17 +78,28 @@ class Ruling(Protocol):
         ...
 
 
-@value
+@dataclass(slots=True, eq=False)
 class Rule:
     """`where` is file and line."""
 
     name: str
     says: str
-    checks: tuple[Check, ...] = field(hash=False)
+    checks: tuple[Check, ...]
     verdict: Verdict = Verdict.PASS
     obligations: tuple[str, ...] = ()
     where: str = DEFAULT
-    source: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    decision: Decision = field(init=False)
+    verbs: frozenset[str] | None = field(init=False)
+    _fixed: tuple[Check, ...] = field(init=False)
+    _loose: tuple[Check, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.decision = Decision(self.verdict, self.name, self.says, self.obligations)
+        self.verbs = next((check.may_be for check in self.checks if isinstance(check, Do)), None)
+        self._fixed = tuple(check for check in self.checks if check.fixed)
+        self._loose = tuple(check for check in self.checks if not check.fixed)
 
     @property
     def hopeful(self) -> bool:
@@ -93,19 +109,14 @@ class Rule:
     def skilled(self) -> bool:
         return any(isinstance(check, On) and check.skilled for check in self.checks)
 
-    @property
-    def decision(self) -> Decision:
-        return Decision(self.verdict, self.name, self.says, self.obligations)
+    def applies(self, question: Question) -> bool:
+        return _hold(self._fixed, question)
 
-    def applies(self, who: Principal, verb: str, target: Target) -> bool:
-        question = Question(who, verb, target, {}, _NOWHERE)
-        return all(check.holds(question) for check in self.checks if check.fixed)
-
-    def settled(self, who: Principal, verb: str, target: Target) -> Decision | None:
-        return self.decision if all(check.fixed for check in self.checks) else None
+    def settled(self, question: Question) -> Decision | None:
+        return None if self._loose else self.decision
 
     def judge(self, question: Question) -> Decision | None:
-        return self.decision if all(check.holds(question) for check in self.checks if not check.fixed) else None
+        return self.decision if _hold(self._loose, question) else None
 
     def weigh(self, question: Question) -> Iterator[Weighed]:
         missing = [check for check in self.checks if not check.holds(question)]
@@ -125,7 +136,11 @@ class Rule:
         yield self.source
 
 
-_NOWHERE = Situation()
+def _hold(checks: tuple[Check, ...], question: Question) -> bool:
+    for check in checks:  # noqa: SIM110 a generator costs as much as three checks
+        if not check.holds(question):
+            return False
+    return True
 
 
 def simple(name: str, says: str, who: str, do: tuple[str, ...] = (), on: str = "") -> Rule:

@@ -65,6 +65,7 @@ class Grants:
     name = RULE
     hopeful = True
     skilled = False
+    verbs = frozenset(COVERED_BY)
     says = "a grant in the configuration gives this principal this tool, prompt or resource"
 
     def __init__(self, grants: Iterable[Grant]) -> None:
@@ -74,11 +75,11 @@ class Grants:
         """Other grants from now on. Whoever remembers decisions has to be told."""
         self._grants = tuple(grants)
 
-    def applies(self, who: Principal, verb: str, target: Target) -> bool:
-        return bool(self._covering(who, verb, target))
+    def applies(self, question: Question) -> bool:
+        return bool(self._covering(question.who, question.verb, question.target))
 
-    def settled(self, who: Principal, verb: str, target: Target) -> Decision | None:
-        free = any(not grant.arguments for grant in self._covering(who, verb, target))
+    def settled(self, question: Question) -> Decision | None:
+        free = any(not grant.arguments for grant in self._covering(question.who, question.verb, question.target))
         return Decision(Verdict.PASS, RULE, self.says) if free else None
 
     def judge(self, question: Question) -> Decision | None:
