@@ -51,7 +51,8 @@ chaos:
 
 security:
 	@$(call need,test)
-	@exec $(BIN)/python -m pytest -q -m security $(ARGS)
+	@$(BIN)/python -m pytest -q -m security $(ARGS)
+	@exec $(BIN)/python -m pytest -q tests/timing.py    # by itself, because it takes the time of answers
 
 clean:
 	rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,7 @@
-"""Another's task and a missing one take the same time: an answer's bytes are not all that it tells."""
+"""Another's task and a missing one take the same time: an answer's bytes are not all that it tells.
+
+Its name keeps it out of `make test`, where other tests run at the same time; `make security` runs it last.
+"""
 
 from __future__ import annotations
 
