@@ -154,7 +154,7 @@ class App:
         self.trust = _trust(settings, self.egress, store, now)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
         grants = self._grants = ToolGrants(tooling.grants(config))
-        policy = Policy(situation=lambda: Situation(now()))
+        policy = Policy(situation=lambda: Situation(now(), used=self.admission.limits.used))
         admission = self.admission = Admission(policy, store.governance, now)
         self.tools = Tools(
             store,

@@ -274,6 +274,9 @@ async def test_a_rule_may_look_at_what_is_left(gateway: Gateway) -> None:
     call = {"name": "mail__send", "arguments": {}}
     assert "content" in await saver.result("tools/call", call)
     assert "needs an approval" in (await saver.error("tools/call", call))["message"]
+    asked = {"principal": "saver", "action": "call", "target": "mail/send"}
+    found = await admin(gateway, "POST", "policy:explain", **asked)
+    assert (found["verdict"], found["rule"]) == ("ESCALATE", "nearly")
 
 
 # Labels.
