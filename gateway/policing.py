@@ -236,8 +236,6 @@ class Keeper:
         self._seen = _stamp(self._file)
         text, name = read_document(self._file)
         found = self._made(text, name)
-        text, name = read_document(self._file)
-        found = book(self._grants, text, name)
         self._good = (text, name)
         return found
 
