@@ -126,6 +126,14 @@ def _said(id: str) -> Message:
     return Message(message_id=id, role=Role.AGENT, parts=(Part(text="hello 1234567"),), context_id=id)
 
 
+def entry(outcome: str, id: str, at: int) -> AuditEntry:
+    """The end of a call that nothing else is known of."""
+    return AuditEntry(
+        at, outcome, "outcome", OWNER, id, "allow", AGENT, TENANT, "SendMessage", Verdict.PASS, None, "ab" * 32, 120,
+        correlation=id, upstream_hash="cd" * 32,
+    )  # fmt: skip
+
+
 def _entry(phase: str, outcome: str, task_id: str | None = None) -> AuditEntry:
     who, what, id, allowed = OWNER, "SendMessage", "0" * 32, Verdict.PASS
     return AuditEntry(

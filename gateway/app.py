@@ -149,7 +149,7 @@ class App:
         self.registry = Registry(store, RemoteDirectory(self.egress, fetcher, bells, updates), now)
         self.engine = Engine(self.services)
         self.recovery = Recovery(self.services, self.registry, self.engine)
-        self.notary = _notary(settings, store, now)
+        self.notary = _notary(settings, store, self.egress, now)
         self.keys = KeyRing(store, now, token)
         self.trust = _trust(settings, self.egress, store, now)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
@@ -189,6 +189,7 @@ class App:
             notifier.challenge if config.push.challenge else None,
         )  # fmt: skip
         bridge.doors = self.gateway
+        self.gateway.rotate_audit_key = None if self.notary is None else self.notary.rotate
         self._not_ready: str | None = "starting"
         for id, agent in config.agents.items():
             registered = _registered(config, id, agent, self.egress, now())
@@ -417,11 +418,18 @@ async def _store(settings: Settings, node: str) -> Store:
     return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=node)
 
 
-def _notary(settings: Settings, store: Store, now: Callable[[], int]) -> Notary | None:
+def _notary(settings: Settings, store: Store, egress: Egress, now: Callable[[], int]) -> Notary | None:
     """Who signs the audit log, where it is kept."""
     if not isinstance(store, SqliteStore):
         return None
-    return Notary(store, settings.data / "audit", urlsplit(settings.public_url).hostname or "gateway", now)
+    audit, shown = settings.config.audit, None
+    if audit.witness_file or audit.witnesses:
+        # Imported where the file asks for it: it brings cryptography.
+        from gateway.witnessing import witnesses
+
+        shown = witnesses(audit, store, egress)
+    host = urlsplit(settings.public_url).hostname or "gateway"
+    return Notary(store, settings.data / "audit", host, now, shown)
 
 
 def _profile(config: Config) -> Profile:

@@ -1,6 +1,6 @@
 """Verifies an audit log, without the gateway: this one file, Python's standard library and `cryptography`.
 
-    python verifier.py verify FILE --keys KEYS     FILE is a database or an export
+    python verifier.py verify FILE --keys KEYS     FILE is a database, an export or a folder of segments
     python verifier.py proof FILE --keys KEYS      one entry's proof file
 
 Exits with 0 ok, 1 tampered, 2 incomplete, 3 key or policy.
@@ -24,8 +24,9 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -498,15 +499,19 @@ class Database:
         at = -1 if row is None else index + 1 - row[0]
         return lines[at] if 0 <= at < len(lines) else None
 
-    def proof(self, index: int, trust: Trust | None = None) -> Proof:
+    def head(self) -> Checkpoint | None:
+        """The newest checkpoint. Raises BadNote."""
+        row = self._db.execute("SELECT note FROM audit_checkpoint ORDER BY size DESC LIMIT 1").fetchone()
+        return None if row is None else Checkpoint.parse(_text(row[0]))
+
+    def proof(self, index: int) -> Proof:
         """Under the newest checkpoint. Raises LookupError when there is no such entry or no checkpoint over it."""
-        notes, entry = self.notes(), self.entry(index)
+        head, entry = self.head(), self.entry(index)
         if entry is None:
             raise LookupError(f"there is no entry {index}")
-        head = Checkpoint.parse(notes[-1]) if notes else None
         if head is None or index >= head.size:
             raise LookupError(f"entry {index} is not under a checkpoint yet; that takes some ten seconds")
-        node = nodes_of(lambda level, number: self.tile(level, number) or [])
+        node = nodes_of(cache(lambda level, number: self.tile(level, number) or []))
         return Proof(entry, index, tuple(inclusion(node, index, head.size)), head)
 
     def close(self) -> None:
@@ -517,14 +522,12 @@ class Export:
     """What `gateway audit export` writes: a first line with the checkpoints, then one line for each entry."""
 
     live = False
-    _LINE = re.compile(rb'\{"index":(0|[1-9][0-9]*),"leaf":"([0-9a-f]{64})","record":(\{.*\})\}')
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with path.open("rb") as file:
             try:
-                head = json.loads(file.readline())
-                self._notes = [_text(note) for note in head["checkpoints"]]
+                self._notes = [_text(note) for note in json.loads(file.readline())["checkpoints"]]
             except (ValueError, TypeError, KeyError) as error:
                 raise BadNote(f"{path} is no export of an audit log: its first line has no checkpoints") from error
 
@@ -532,24 +535,70 @@ class Export:
         return self._notes
 
     def runs(self) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
-        match, first = self._LINE.fullmatch, 0
-        entries: list[bytes] = []
-        leaves: list[bytes] = []
         with self._path.open("rb") as file:
             file.readline()
-            for line in file:
-                found = match(line.rstrip(b"\n"))
-                number = None if found is None else int(found[1])
-                if found is None or number != first + len(entries):
-                    yield first, entries, leaves
-                    why = "this line is no entry" if found is None else f"entry {number} stands in its place"
-                    raise Broken(first + len(entries), why)
-                entries.append(found[3])
-                leaves.append(bytes.fromhex(found[2].decode()))
-                if len(entries) == 4 * WIDTH:
-                    yield first, entries, leaves
-                    first, entries, leaves = first + len(entries), [], []
-        yield first, entries, leaves
+            yield from _runs(file, 0)
+
+    def tile(self, level: int, number: int) -> list[bytes] | None:
+        return None
+
+
+_LINE = re.compile(rb'\{"index":(0|[1-9][0-9]*),"leaf":"([0-9a-f]{64})","record":(\{.*\})\}')
+
+
+def _runs(lines: Iterable[bytes], first: int) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+    """Lines of an export, from entry `first` on. Raises Broken."""
+    match = _LINE.fullmatch
+    entries: list[bytes] = []
+    leaves: list[bytes] = []
+    for line in lines:
+        found = match(line.rstrip(b"\n"))
+        number = None if found is None else int(found[1])
+        if found is None or number != first + len(entries):
+            yield first, entries, leaves
+            why = "this line is no entry" if found is None else f"entry {number} stands in its place"
+            raise Broken(first + len(entries), why)
+        entries.append(found[3])
+        leaves.append(bytes.fromhex(found[2].decode()))
+        if len(entries) == 4 * WIDTH:
+            yield first, entries, leaves
+            first, entries, leaves = first + len(entries), [], []
+    yield first, entries, leaves
+
+
+MANIFEST = ".manifest.json"
+
+
+class Segments:
+    """A folder of closed segments (`gateway audit export --segments`): each a file of entries, and a manifest that
+    names its hash, that of the manifest before, and a checkpoint over all up to its end."""
+
+    live = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._manifests = sorted(folder.glob("*" + MANIFEST))
+        if not self._manifests:
+            raise BadNote(f"{folder} holds no segments of an audit log")
+
+    def notes(self) -> list[str]:
+        try:
+            return [str(json.loads(path.read_bytes())["checkpoint"]) for path in self._manifests]
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadNote(f"a manifest in {self._folder} cannot be read") from error
+
+    def runs(self) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
+        end, before = 0, ""
+        for path in self._manifests:
+            raw = path.read_bytes()
+            tree = json.loads(raw)
+            if (tree.get("first"), tree.get("previous")) != (end, before):
+                raise Broken(end, f"{path.name} does not follow the manifest before it")
+            body = path.with_name(path.name.removesuffix(MANIFEST) + ".jsonl").read_bytes()
+            yield from _runs(body.splitlines(), end)
+            if hashlib.sha256(body).hexdigest() != tree.get("sha256") or not isinstance(tree.get("end"), int):
+                raise Broken(end, f"the segment beside {path.name} is not the one that was written")
+            end, before = tree["end"], hashlib.sha256(raw).hexdigest()
 
     def tile(self, level: int, number: int) -> list[bytes] | None:
         return None
@@ -560,7 +609,9 @@ def _text(value: object) -> str:
 
 
 def open_log(path: Path) -> Log:
-    """Raises BadNote, OSError or sqlite3.Error when it is neither."""
+    """Raises BadNote, OSError or sqlite3.Error when it is none."""
+    if path.is_dir():
+        return Segments(path)
     with path.open("rb") as file:
         database = file.read(16) == b"SQLite format 3\0"
     return Database(path) if database else Export(path)
@@ -602,9 +653,10 @@ _UNWITNESSED = "The newest checkpoint lacks the witnesses that the policy asks f
 FRESH_SECONDS = 60.0
 """So old may an entry of a live log be without a checkpoint over it."""
 _AT = re.compile(rb'[{,]"at":([0-9]+)')
-_ID = re.compile(rb'"id":"([^"\\]*)"')
-_BEGUN = b'"phase":"intent","request":'
-_ENDED = b'"phase":"outcome","request":'
+# Once in each entry, for inside of a text the quotes would be escaped. The second form is that of the first releases.
+_CALL = re.compile(
+    rb'"phase":"(intent|outcome)","(?:request":\{(?:"digest":"[^"]*",)?"id"|principal":"[^"]*","request_id"):"([^"\\]*)"'
+)
 _NEW_KEYS = b'{"action":"RotateAuditKey",'
 
 
@@ -613,7 +665,7 @@ class Verification:
 
     def __init__(self, log: Log, trust: Trust, since: Sequence[Checkpoint], now: float) -> None:
         self._log = log
-        self._trust = trust
+        self._trust = replace(trust)  # the log may name further keys
         self._since = since
         self._now = now
         self._tree = Tree()
@@ -665,7 +717,7 @@ class Verification:
         except Broken as broken:
             self._compare()
             raise _Found(f"Entry {broken.index} was tampered with: {broken}", broken.index) from broken
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             self._compare()
             size = self._tree.size
             raise _Found(f"The log cannot be read from entry {size} on: {error}", size) from error
@@ -748,15 +800,17 @@ class Verification:
         return list(self._announced)
 
     def _look(self, first: int, entries: list[bytes]) -> None:
-        begun = self._begun
-        for at, entry in enumerate(entries):
-            if _BEGUN in entry:
-                if found := _ID.search(entry, entry.rindex(_BEGUN)):
-                    begun[found[1]] = first + at
-            elif begun and _ENDED in entry and (found := _ID.search(entry, entry.rindex(_ENDED))):
-                begun.pop(found[1], None)
-            if entry.startswith(_NEW_KEYS):
-                self._named_now = _announced(entry)
+        """What the entries say, as far as it matters here: which calls have an end, and new keys."""
+        begun, block = self._begun, b"\n".join(entries)
+        for at, (phase, id) in enumerate(_CALL.findall(block), first):
+            if phase == b"intent":
+                begun[id] = at
+            elif begun:
+                begun.pop(id, None)
+        if _NEW_KEYS in block:
+            for entry in entries:
+                if entry.startswith(_NEW_KEYS):
+                    self._named_now = _announced(entry)
         if entries:
             self._newest = entries[-1]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.checker import Evidence, Kept, Violation, accepted, check, completion
+from tests.chaos.checker import Audited, Evidence, Kept, Violation, accepted, check, completion
 from tests.chaos.history import Entry, History, What, read
 from tests.chaos.sequence import flaws
 
@@ -46,10 +46,14 @@ def kept(task_id: str = "t-1", state: str = COMPLETED, **fields: str) -> Kept:
 
 
 def broken(
-    story: Story, *tasks: Kept, upstream: Sequence[Kept] = (), foreign: Sequence[Kept] = ()
+    story: Story,
+    *tasks: Kept,
+    upstream: Sequence[Kept] = (),
+    foreign: Sequence[Kept] = (),
+    audit: Sequence[Audited] | None = None,
 ) -> dict[str, list[Violation]]:
     """Every rule that is broken."""
-    evidence = Evidence(story.entries, tasks, upstream, foreign)
+    evidence = Evidence(story.entries, tasks, upstream, foreign, audit=audit)
     return {rule: found for rule, found in check(evidence).items() if found}
 
 
@@ -75,6 +79,35 @@ def test_a_good_history_has_no_fault(story: Story) -> None:
     story.then(story.ask(message_id="m-3"), reply="r-3")
     story.then(story.ask(message_id="m-3"), reply="r-3")
     assert broken(story, kept(), kept("t-2", message_id="m-2")) == {}
+
+
+BEGUN, DONE = Audited("t-1", "echo", "intent", "begun"), Audited("t-1", "echo", "outcome", "COMPLETED")
+
+
+def test_an_audit_log_that_has_everything_has_no_fault(story: Story) -> None:
+    story.told()
+    assert broken(story, kept(), audit=[BEGUN, DONE]) == {}
+
+
+@pytest.mark.parametrize(
+    ("audit", "sentence"),
+    [
+        ([DONE], "was never begun"),
+        ([BEGUN], "no end"),
+        ([BEGUN, replace(DONE, outcome="FAILED")], "['FAILED']"),
+        ([BEGUN, DONE, replace(DONE, task_id="t-2")], "t-2 is completed in the audit log only"),
+    ],
+)
+def test_what_the_audit_log_lacks_or_made_up_is_found(story: Story, audit: list[Audited], sentence: str) -> None:
+    story.told()
+    assert sentence in only(broken(story, kept(), audit=audit), "I8").sentence
+
+
+def test_what_the_agent_behind_the_gateway_saw_without_an_intent_is_found(story: Story) -> None:
+    story.told()
+    far = kept("far-1", agent="echo", message_id="u-1")
+    found = broken(story, kept(), upstream=[far], audit=[BEGUN, DONE])
+    assert any("saw 1 tasks and 0 were begun" in each.sentence for rule in found.values() for each in rule)
 
 
 def test_a_lost_task_is_found(story: Story) -> None:

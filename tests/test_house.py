@@ -39,6 +39,9 @@ LAYERS: dict[str, frozenset[str]] = {
         {f"gateway.{name}" for name in ("config", "model", "core", "dialects", "stores", "server")}
     ),
     "gateway.webhookkeys": frozenset({"gateway.stores", "gateway.server"}),
+    "gateway.witnessing": frozenset(
+        {f"gateway.{name}" for name in ("config", "model", "stores", "upstream", "verifier")}
+    ),
     "gateway.tooling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "upstream")}),
     "gateway.checks": frozenset({"gateway.model"}),
     "gateway.complying": frozenset(
@@ -50,7 +53,7 @@ LAYERS: dict[str, frozenset[str]] = {
             f"gateway.{name}"
             for name in (
                 *("model", "config", "logs", "dialects", "core", "stores", "upstream", "server"),
-                *("complying", "identity", "policing", "tooling", "webhookkeys"),
+                *("complying", "identity", "policing", "tooling", "webhookkeys", "witnessing"),
             )
         }
     ),
@@ -74,6 +77,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "gateway.upstream.cards",
             "gateway.upstream.httpx2_transport",
             "gateway.upstream.oauth.token_endpoint",
+            "gateway.upstream.witness",
             "gateway.cli.client",
         }
     ),
@@ -179,6 +183,7 @@ USES: dict[str, dict[str, str]] = {
         "gateway.upstream.oauth.vault": "the same, and the key itself",
         "gateway.stores.signingkeys": "the keys that sign the audit log",
         "gateway.stores.sealing": "a log's name, once",
+        "gateway.stores.subjects": "a key for each person in the audit log",
     },
     "datetime.datetime.now": {},
     "datetime.datetime.utcnow": {},
@@ -222,6 +227,8 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.upstream.oauth.vault", "cryptography.exceptions"): "when there is a token to keep or to read",
     ("gateway.upstream.oauth.vault", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
     ("gateway.stores.notary", "gateway.stores.sealing"): "cryptography, at the first checkpoint",
+    ("gateway.stores.notary", "gateway.stores.witnesses"): "the same, where there are witnesses",
+    ("gateway.app", "gateway.witnessing"): "the same",
     ("gateway.cli.grammar", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
 }
 

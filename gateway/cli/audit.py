@@ -65,6 +65,23 @@ def show_entry(options: argparse.Namespace) -> Exit:
     return Exit.DONE
 
 
+def erase(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        pseudonym = gateway.post("admin", "audit", verb="erase", body={"principal": options.principal})["pseudonym"]
+    say(f"{line(options.principal)} is {line(pseudonym)} in the log from now on, and nobody can tell who that was.")
+    note("Tasks, keys and backups are not the log: remove them on their own.")
+    return Exit.DONE
+
+
+def rotate(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        keys = gateway.post("admin", "audit", verb="rotate-key")["keys"]
+    for key in keys:
+        say(str(key))
+    note("These sign from now on. Whoever has the old ones can verify what comes: the log itself names the new ones.")
+    return Exit.DONE
+
+
 def _filters(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in _FILTERS}
 

@@ -71,11 +71,25 @@ def prove(options: argparse.Namespace) -> Exit:
 def export(options: argparse.Namespace) -> Exit:
     if options.format == "jsonl" and options.after is not None:
         raise Stop("jsonl is the whole log, or it could not be verified; leave --after out.", Exit.USAGE)
+    if options.segments is not None:
+        return _segments(options)
     write = sys.stdout.buffer.write
     with _database(options) as log:
         for each in auditformats.FORMATS[options.format](log, -1 if options.after is None else options.after):
             write(each + b"\n")
     sys.stdout.flush()
+    return Exit.DONE
+
+
+def _segments(options: argparse.Namespace) -> Exit:
+    with _database(options) as log:
+        options.segments.mkdir(parents=True, exist_ok=True)
+        count = 0
+        for path in auditformats.segments(log, options.segments):
+            say(str(path))
+            count += 1
+    if not count:
+        note(f"No further segment of {auditformats.SEGMENT} entries is closed yet.")
     return Exit.DONE
 
 

@@ -9,17 +9,21 @@ copy elsewhere can be checked against the log.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import takewhile
+from pathlib import Path
 from typing import Any, TypeAlias
 
-from gateway.verifier import Checkpoint, Database, leaf_hash
+from gateway.verifier import MANIFEST, Checkpoint, Database, leaf_hash
 
 Tree: TypeAlias = dict[str, Any]
 Export: TypeAlias = Callable[[Database, int], Iterator[bytes]]
 
 _PER_REQUEST = 256
+SEGMENT = 1 << 16  # entries of a segment; the gateway makes a checkpoint at the end of each
 
 
 def _entries(log: Database, after: int) -> Iterator[tuple[int, bytes]]:
@@ -51,8 +55,53 @@ def _dump(tree: Tree) -> bytes:
 
 def jsonl(log: Database, after: int) -> Iterator[bytes]:
     yield _dump({"log": _origin(log), "size": _size(log), "checkpoints": log.notes()})
-    for index, entry in _entries(log, after):
+    yield from _lines(_entries(log, after))
+
+
+def _lines(entries: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    for index, entry in entries:
         yield b'{"index":%d,"leaf":"%s","record":%s}' % (index, leaf_hash(entry).hex().encode(), entry)
+
+
+def segments(log: Database, folder: Path) -> Iterator[Path]:
+    """Writes the closed segments that are not in the folder yet; gives the files. Raises OSError."""
+    marks = [head for head in _heads(log) if head.size % SEGMENT == 0]
+    before = ""
+    for number, head in enumerate(marks):
+        body = folder / f"{number:08d}.jsonl"
+        manifest = folder / f"{number:08d}{MANIFEST}"
+        if not manifest.exists():
+            first = number * SEGMENT
+            lines = _lines(_between(log, first, head.size))
+            hash = _written(body, lines)
+            tree = {
+                "log": head.origin,
+                "first": first,
+                "end": head.size,
+                "file": body.name,
+                "sha256": hash,
+                "previous": before,
+                "checkpoint": head.note,
+            }
+            _written(manifest, [json.dumps(tree, ensure_ascii=False, indent=1).encode()])
+            yield from (body, manifest)
+        before = hashlib.sha256(manifest.read_bytes()).hexdigest()
+
+
+def _between(log: Database, first: int, end: int) -> Iterator[tuple[int, bytes]]:
+    return takewhile(lambda each: each[0] < end, _entries(log, first - 1))
+
+
+def _written(path: Path, lines: Iterable[bytes]) -> str:
+    """Whole or not at all; the SHA-256 of what was written."""
+    hash = hashlib.sha256()
+    fresh = path.with_name(f".{path.name}")
+    with fresh.open("wb") as file:
+        for each in lines:
+            file.write(each + b"\n")
+            hash.update(each + b"\n")
+    fresh.replace(path)
+    return hash.hexdigest()
 
 
 def _read(entry: bytes) -> Tree:

@@ -54,8 +54,8 @@ class Gateway:
 
     # The admin API
 
-    def get(self, *path: str, **query: str | int | None) -> Json:
-        return self._request("GET", _path(path), params={k: v for k, v in query.items() if v is not None})
+    def get(self, *path: str, verb: str = "", **query: str | int | None) -> Json:
+        return self._request("GET", _path(path, verb), params={k: v for k, v in query.items() if v is not None})
 
     def post(self, *path: str, body: Json | None = None, verb: str = "") -> Json:
         return self._request("POST", _path(path, verb), json=body)

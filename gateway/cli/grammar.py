@@ -256,6 +256,12 @@ def program() -> Parser:
         _json(verb)
 
     audit = _audit_commands(top)
+    replay = top.command("replay", "Show a task as it was at any moment, from its events.", "replay:replay")
+    replay.add_argument("id", metavar="TASK", help="The task's id.")
+    replay.add_argument("--at", metavar="TIME", help="At this moment, as 2026-11-21T08:00:00Z. Default: now.")
+    replay.add_argument("--event", type=int, metavar="N", help="After its event number N.")
+    _data_folder(replay)
+    _json(replay)
     for noun in (tasks, agents, keys, tools, clients, policy, push, audit):
         for verb in noun.subcommands.values():
             _data_folder(verb)
@@ -284,6 +290,9 @@ def _audit_commands(top: Parser) -> Parser:
         verb.add_argument("--correlation", metavar="ID", help="What came of this request, however far.")
     one = audit.command("show", "Show an entry, or all entries of a request, in full.", "audit:show_entry")
     one.add_argument("id", metavar="ID", help="An entry's index or a request's id, as the lists show them.")
+    erase = audit.command("erase", "Forget who somebody in the log was; the entries stay.", "audit:erase")
+    erase.add_argument("principal", metavar="ID", help="As the log shows it: key:ann, oauth:ISSUER#NAME.")
+    audit.command("rotate-key", "Sign the log with new keys from now on.", "audit:rotate")
     verify = audit.command("verify", "Prove that the log is as it was written, without a gateway.", "auditfile:verify")
     verify.add_argument("file", nargs="?", type=Path, metavar="FILE", help="A database, an export or a proof file.")
     verify.add_argument("--since", type=Path, metavar="FILE", help="Checkpoints that were seen before.")
@@ -298,6 +307,7 @@ def _audit_commands(top: Parser) -> Parser:
         metavar="NAME",
         help="One of " + ", ".join(EXPORTS) + ". Default: jsonl, which can be verified.",
     )
+    export.add_argument("--segments", type=Path, metavar="DIR", help="Write the closed segments to a folder instead.")
     export.add_argument("--after", type=int, metavar="INDEX", help="Only entries after this one; not for jsonl.")
     for verb in (prove, export):
         verb.add_argument("--file", type=Path, metavar="FILE", help="The database. Default: DATA/gateway.db.")

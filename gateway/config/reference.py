@@ -25,6 +25,7 @@ from gateway.config.policyfile import (
 )
 from gateway.config.sections import (
     KINDS,
+    Audit,
     Auth,
     AuthorizationServer,
     Compliance,
@@ -37,6 +38,7 @@ from gateway.config.sections import (
     Server,
     Store,
     Tls,
+    Witness,
 )
 from gateway.config.tools import GrantEntry, LimitsEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
 from gateway.config.values import RESERVED
@@ -70,6 +72,7 @@ _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "push": (Push,),
     "compliance": (Compliance,),
     "store": (Store,),
+    "audit": (Audit, Witness),
     "egress": (Egress,),
 }
 
@@ -79,6 +82,7 @@ _INSIDE: Mapping[type[BaseModel], str] = {
     Issuer: "each of `auth.issuers`",
     AuthorizationServer: "`auth.authorization_server`",
     Introspection: "`introspection` of an issuer",
+    Witness: "each of `audit.witnesses`",
     OAuthEntry: "`oauth` of a tool server",
     LimitsEntry: "`limits` of a tool server",
     Value: "a value of `headers` and `env`",

@@ -212,6 +212,20 @@ class Push(Section):
     give_up_seconds: float = Field(DAY, ge=1, le=7 * DAY, description="Seconds after which an event is given up.")
 
 
+class Witness(Section):
+    """Somebody who signs that the audit log only ever grew (c2sp.org/tlog-witness)."""
+
+    url: Url = Field(description="Where it takes checkpoints, without /add-checkpoint.")
+    key: str = Field(description="Its verifier key: NAME+ID+KEY.")
+
+
+class Audit(Section):
+    """Who else is shown that the audit log only ever grew. It is always on."""
+
+    witness_file: File | None = Field(None, description="File elsewhere that gets one checkpoint after the other.")
+    witnesses: Items[Witness] = Field((), description="Witnesses that sign the checkpoints, over HTTP.")
+
+
 class Store(Section):
     """Where tasks, events and the audit log are kept."""
 
@@ -266,6 +280,7 @@ class Config(Section):
     push: Push = Field(default_factory=Push)
     compliance: Compliance = Field(default_factory=Compliance)
     store: Store = Field(default_factory=Store)
+    audit: Audit = Field(default_factory=Audit)
     egress: Egress = Field(default_factory=Egress)
 
     _origin: Origin = PrivateAttr(default_factory=Origin)

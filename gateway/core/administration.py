@@ -77,7 +77,7 @@ class Administration:
 
     def keys_of(self, wanted: Callable[[KeyRecord], bool]) -> list[dict[str, Any]]:
         return [
-            {"created": key.created, "id": key.id, "name": key.name, "revoked": key.revoked}
+            {"created": key.created, "id": key.id, "principal": f"{Kind.KEY}:{key.name}", "revoked": key.revoked}
             for key in self._keys.all()
             if wanted(key)
         ]

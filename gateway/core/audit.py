@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import field
 from typing import Any, NamedTuple
 
 from gateway.core.policy.limits import Charge
-from gateway.model.audit import AuditEntry, Decision
+from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import Store
-from gateway.model.principal import Principal
+from gateway.model.principal import ANONYMOUS, Principal
 from gateway.model.value import value
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
@@ -61,9 +62,9 @@ class Ticket:
         if self.charge is not None:
             self.charge.close()
 
-    def intent(self, at: int, task_id: str | None = None) -> AuditEntry:
-        """Written before anything leaves the gateway on behalf of this call."""
-        return self._entry(at, "begun", "intent", task_id)
+    def intent(self, at: int, task_id: str | None = None, *, change: dict[str, Any] | None = None) -> AuditEntry:
+        """Written before anything leaves the gateway on behalf of this call. `change`: what is about to be changed."""
+        return self._entry(at, "begun", "intent", task_id, change)
 
     def outcome(
         self, at: int, outcome: str, task_id: str | None = None, *, change: dict[str, Any] | None = None
@@ -134,3 +135,41 @@ class Recorder:
         """Raises UNAVAILABLE when the entry cannot be written: what is not recorded does not happen."""
         if not self._store.later(records=(ticket.outcome(self._now(), outcome),)):
             raise GatewayError(Reason.UNAVAILABLE, "The audit log cannot be written now", retry_after=1.0)
+
+
+MAX_PATH = 200  # characters of what somebody unknown asked for
+REFUSALS = 20  # of a stretch that are recorded one by one; the others are counted
+STRETCH_SECONDS = 10.0  # a guesser who waits that long between tries is no flood
+
+_UNKNOWN = Decision(Verdict.BLOCK, "authentication", "no credential that is known here")
+
+
+class Refusals:
+    """Who was turned away at the door, before it was clear who it is. A flood of them must not fill the disk: of each
+    stretch of time the first ones have an entry each, and one more says how many others there were."""
+
+    def __init__(self, recorder: Recorder, new_id: Callable[[], str]) -> None:
+        self._recorder = recorder
+        self._new_id = new_id
+        self._count = 0
+        self._end: asyncio.TimerHandle | None = None
+
+    def note(self, path: str) -> None:
+        if self._end is None:
+            self._end = asyncio.get_running_loop().call_later(STRETCH_SECONDS, self.flush)
+        self._count += 1
+        if self._count <= REFUSALS:
+            self._write(path[:MAX_PATH], Reason.UNAUTHENTICATED)
+
+    def flush(self) -> None:
+        """The stretch is over."""
+        more, self._count = self._count - REFUSALS, 0
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        if more > 0:
+            with suppress(GatewayError):
+                self._write("gateway", f"{more} more")
+
+    def _write(self, target: str, outcome: str) -> None:
+        self._recorder.note(Ticket(ANONYMOUS, "Authenticate", target, _UNKNOWN, self._new_id()), outcome)

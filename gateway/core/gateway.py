@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from gateway.core.administration import Administration
-from gateway.core.audit import Recorder, Ticket
+from gateway.core.audit import Recorder, Refusals, Ticket
 from gateway.core.clients import Clients
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
@@ -32,6 +32,7 @@ from gateway.core.policy.spoken import skill, spoken
 from gateway.core.push.configs import Proof, Pushes
 from gateway.core.push.letters import Letters
 from gateway.core.registry import Registered, Registry
+from gateway.core.replay import Replays
 from gateway.core.results import Results
 from gateway.core.tasks import Tasks
 from gateway.core.tools.listening import Listening
@@ -66,11 +67,11 @@ _NAME_NO_AGENT = (FetchResult, SubmitResult, ReadLog, FollowLog, ReadContext)
 _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of the task")
 _INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
 # Verbs of calls that change what was set, and are recorded before they do.
-CHANGING = (
-    *("Add", "Approve", "Create", "Delete", "Freeze", "Invite", "Put", "Remove", "Revoke", "Rotate", "Set", "Thaw"),
-)
+CHANGING = ("Add", "Approve", "Create", "Delete", "Freeze", "Invite", "Put", "Remove", "Revoke", "Set", "Thaw")
 MAX_HOPS = 8  # agents that ask agents: deeper than this is a loop in all likelihood
 
+# Takes what writes into the log that some keys are followed by others; gives those.
+Rotate = Callable[[Callable[[list[str], list[str]], Awaitable[None]]], Awaitable[list[str]]]
 UseCase = Callable[[Any, Ticket, Any], Awaitable[Any]]
 
 
@@ -96,10 +97,13 @@ class Gateway:
         self.tasks = Tasks(services, registry, engine, cursors)
         self._new_id = services.new_id
         self._store = services.store
+        self._now = services.now
         self.draining = asyncio.Event()
+        self.rotate_audit_key: Rotate | None = None  # where the log is signed
         policy = self._policy = admission.policy
         self._admission = admission
         self._recorder = Recorder(services.store, services.now)
+        self.refusals = Refusals(self._recorder, services.new_id)
         pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook, prove_webhook)
         engine.front = self
         self._freezer = freezer or Freezer(services.store.governance, services.now)
@@ -118,6 +122,9 @@ class Gateway:
             governance or Governance(admission, registry, tools.servers, self._freezer, services.store),
         )
         self._uses[verbs.ReadAudit] = self._read_audit
+        self._uses[verbs.EraseSubject] = self._erase
+        self._uses[verbs.RotateAuditKey] = self._rotate
+        self._uses[verbs.ReplayTask] = Replays(services.store).replay
 
     async def handle(self, call: Call | ToolCall, who: Principal) -> Any:
         """The result of one call; its type follows from the call's (see the use cases).
@@ -199,6 +206,7 @@ class Gateway:
     async def drain(self, seconds: float) -> None:
         """Take nothing new, end what only waits, and give callers up to `seconds` for their answers."""
         self.draining.set()
+        self.refusals.flush()
         self.tools.drain()
         self._results.drain()
         await self._messages.drain(seconds)
@@ -320,6 +328,24 @@ class Gateway:
     async def _read_audit(self, call: verbs.ReadAudit, ticket: Ticket, entry: None) -> AuditPage:
         await self._store.commit()  # what was only to be written soon
         return await self._store.search_audit(call.query)
+
+    async def _erase(self, call: verbs.EraseSubject, ticket: Ticket, entry: None) -> str:
+        def record(pseudonym: str) -> AuditEntry:
+            return replace(ticket, target=pseudonym).intent(self._now())
+
+        pseudonym = await self._store.forget_subject(call.principal, record)
+        if pseudonym is None:
+            raise GatewayError(Reason.NOT_FOUND, f"The audit log knows nobody called {call.principal!r}")
+        return pseudonym
+
+    async def _rotate(self, call: verbs.RotateAuditKey, ticket: Ticket, entry: None) -> list[str]:
+        async def announce(before: list[str], after: list[str]) -> None:
+            change = {"after": {"keys": after}, "before": {"keys": before}}
+            await self._store.commit(records=(ticket.intent(self._now(), change=change),))
+
+        if self.rotate_audit_key is None:
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "The audit log of this store is not signed")
+        return await self.rotate_audit_key(announce)
 
     # For whoever was let read the audit log and watches it now.
 

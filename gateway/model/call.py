@@ -194,6 +194,34 @@ class PullTasks:
 
 
 @value
+class ReplayTask:
+    """A task as it was after event number `seq`, or at a moment (milliseconds since the epoch); else as it is now."""
+
+    verb: ClassVar[str] = "ReplayTask"
+    task_id: str
+    seq: int | None = None
+    at: int | None = None
+    agent: None = None
+
+
+@value
+class EraseSubject:
+    """Forget who a principal of the audit log was. Its entries stay."""
+
+    verb: ClassVar[str] = "EraseSubject"
+    principal: str
+    agent: None = None
+
+
+@value
+class RotateAuditKey:
+    """Sign the audit log with new keys from now on."""
+
+    verb: ClassVar[str] = "RotateAuditKey"
+    agent: None = None
+
+
+@value
 class ReadAudit:
     """One page of the audit log, the newest entries first."""
 
@@ -310,6 +338,9 @@ Call: TypeAlias = (
     | ReadContext
     | SubmitResult
     | PullTasks
+    | ReplayTask
+    | EraseSubject
+    | RotateAuditKey
     | ReadAudit
     | ListAgents
     | AddAgent

@@ -12,7 +12,8 @@ Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABL
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -55,11 +56,12 @@ class Reservation:
 @value
 class Record:
     """One event in a task's log. `body` is its StreamResponse (`task.envelope`), made once for the log, the
-    streams and the pushes."""
+    streams and the pushes. `at` is when it was written, milliseconds since the epoch; 0 where that is not known."""
 
     seq: int
     event: Event
     body: bytes
+    at: int = field(default=0, compare=False)
 
 
 @value
@@ -449,6 +451,11 @@ class Store(Protocol):
 
     async def search_audit(self, query: AuditQuery) -> AuditPage:
         """One page of what matches, the newest first."""
+        ...
+
+    async def forget_subject(self, principal: str, record: Callable[[str], AuditEntry]) -> str | None:
+        """Make it impossible to say who a principal of the audit log was: what is left is the pseudonym, which is
+        returned and goes into the `record` of it, in the same transaction. None: nobody is known by that name."""
         ...
 
     async def aclose(self) -> None:

@@ -90,6 +90,8 @@ class Admin:
             Route("/admin/push/dead/{id:int}:replay", self._guard(self._push.replay), methods=["POST"]),
             Route("/admin/audit", self._guard(self._audit.page), methods=["GET"]),
             Route("/admin/audit:watch", self._guard(self._audit.watch), methods=["GET"]),
+            Route("/admin/audit:rotate-key", self._guard(self._audit.rotate), methods=["POST"]),
+            Route("/admin/audit:erase", self._guard(self._audit.erase), methods=["POST"]),
             Route("/admin/audit/{index}", self._guard(self._audit.entry), methods=["GET"]),
             Route("/admin/frozen", self._guard(self._policy.frozen), methods=["GET"]),
             Route("/admin/frozen", self._guard(self._policy.freeze), methods=["POST"]),
@@ -97,6 +99,7 @@ class Admin:
             Route("/admin/tasks", self._guard(self._tasks), methods=["GET"]),
             Route("/admin/tasks/{id}:cancel", self._guard(self._cancel), methods=["POST"]),
             Route("/admin/tasks/{id}:watch", self._guard(self._watch), methods=["GET"]),
+            Route("/admin/tasks/{id}:replay", self._guard(self._audit.replay), methods=["GET"]),
             Route("/admin/tasks/{id}", self._guard(self._task), methods=["GET"]),
         ]
 

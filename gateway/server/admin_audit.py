@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.core.gateway import Gateway
+from gateway.core.replay import Replayed
 from gateway.dialects.sse import COMMENT, frame
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.base import milliseconds, timestamp
-from gateway.model.call import ReadAudit
+from gateway.model.call import EraseSubject, ReadAudit, ReplayTask, RotateAuditKey
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
-from gateway.server.admin_json import json_answer, json_bytes
+from gateway.server.admin_json import json_answer, json_bytes, json_object, text
 from gateway.server.request import STREAM_HEADERS
 
 MAX_PAGE = 1_000  # entries of one answer: 600 KB
@@ -52,6 +54,26 @@ class AdminAudit:
             if number == index + 1:
                 return json_answer(shown(number, entry))
         raise GatewayError(Reason.NOT_FOUND, f"There is no entry {index}")
+
+    async def replay(self, request: Request, who: Principal) -> Response:
+        """A task as it was, and the events that led there."""
+        asked = dict(request.query_params)
+        seq = _number(asked["event"], "event") if "event" in asked else None
+        at = _time(asked["at"], "at") if "at" in asked else None
+        past: Replayed = await self._gateway.handle(ReplayTask(request.path_params["id"], seq, at), who)
+        events = [
+            {"event": each.seq, "time": timestamp(each.at) if each.at else None, "body": orjson.Fragment(each.body)}
+            for each in past.events
+        ]
+        task = orjson.Fragment(past.task.wire())
+        return json_answer({"agent": past.agent, "task": task, "events": events, "later": past.later})
+
+    async def erase(self, request: Request, who: Principal) -> Response:
+        principal = text(await json_object(request), "principal")
+        return json_answer({"pseudonym": await self._gateway.handle(EraseSubject(principal), who)})
+
+    async def rotate(self, request: Request, who: Principal) -> Response:
+        return json_answer({"keys": await self._gateway.handle(RotateAuditKey(), who)})
 
     async def watch(self, request: Request, who: Principal) -> Response:
         """The newest entries, then each as it is written. Reading is recorded once, when it begins."""
@@ -129,16 +151,16 @@ def _query(request: Request) -> AuditQuery:
     return AuditQuery(limit, None if before is None else _number(before, "before") + 1, **words, **times)
 
 
-def _number(text: str, name: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 15:
+def _number(word: str, name: str) -> int:
+    if not word.isascii() or not word.isdecimal() or len(word) > 15:
         raise invalid(name, "must be a number")
-    return int(text)
+    return int(word)
 
 
-def _time(text: str, name: str) -> int:
-    if text.isascii() and text.isdecimal() and len(text) <= 15:
-        return int(text)
-    moment = milliseconds(text)
+def _time(word: str, name: str) -> int:
+    if word.isascii() and word.isdecimal() and len(word) <= 15:
+        return int(word)
+    moment = milliseconds(word)
     if moment is None:
         raise invalid(name, "must be a time, for example 2026-11-21T08:00:00Z, or milliseconds")
     return moment

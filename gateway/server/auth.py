@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.core.audit import traced
@@ -66,9 +67,16 @@ class Authenticator:
     request without any credential in as nobody. `public_url` has no slash at its end."""
 
     def __init__(
-        self, keys: KeyRing, *, anonymous: bool, public_url: str = "", tokens: TokenVerifier | None = None
+        self,
+        keys: KeyRing,
+        *,
+        anonymous: bool,
+        public_url: str = "",
+        tokens: TokenVerifier | None = None,
+        refused: Callable[[str], None],
     ) -> None:
         self._keys = keys
+        self._refused = refused
         self._anonymous = anonymous
         self._url = public_url
         self._tokens = tokens
@@ -127,7 +135,8 @@ class Authenticator:
         return Challenged(Reason.UNAUTHENTICATED, message, self._challenge(path, 'error="invalid_token"'))
 
     def _challenge(self, path: str, *parameters: str) -> str:
-        """RFC 6750 §3, and where to get a token, if anywhere (RFC 9728 §5.1)."""
+        """RFC 6750 §3, and where to get a token, if anywhere (RFC 9728 §5.1). Whoever is sent one was refused."""
+        self._refused(path)
         if self._tokens is not None:
             where = f"{self._url}{PROTECTED_RESOURCE}{resource_path(path)}"
             parameters = (*parameters, f'resource_metadata="{where}"')

@@ -64,7 +64,13 @@ def application(
     proxies: Iterable[str] = (),
 ) -> ASGIApp:
     tokens = None if identity is None else identity.tokens
-    auth = Authenticator(keys, anonymous=anonymous, public_url=public_url.rstrip("/"), tokens=tokens)
+    auth = Authenticator(
+        keys,
+        anonymous=anonymous,
+        public_url=public_url.rstrip("/"),
+        tokens=tokens,
+        refused=gateway.refusals.note,
+    )
     cards = Cards(gateway, auth, public_url=public_url, default_agent=default_agent, anonymous=anonymous)
     admin = Admin(gateway, auth, cards)
     connect = Connect(gateway, auth, public_url.rstrip("/"), new_id)

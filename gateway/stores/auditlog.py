@@ -16,6 +16,7 @@ import orjson
 
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Verdict
 from gateway.stores.named_sql import SQL
+from gateway.stores.subjects import Named, names, pseudonym_of
 
 FORMAT = 1
 """`v` of an entry. Those of the first releases have none."""
@@ -82,6 +83,10 @@ class AuditLog:
         taken, self._fresh, self._taken, self.room = self._fresh, [], self._last, room
         return taken
 
+    def lose(self) -> None:
+        """What was taken came to nothing: the next time it is read from the file."""
+        self._fresh = None
+
 
 def _nothing() -> None:
     """Nobody makes a tree of what is written."""
@@ -93,17 +98,19 @@ _APPEND = SQL["append_audit"]
 # Entries as bytes.
 
 
-def line(entry: AuditEntry) -> bytes:
-    """The canonical form (RFC 8785): keys in their order, nothing that is not there, no layout."""
+def line(entry: AuditEntry, pseudonym: Named = str) -> bytes:
+    """The canonical form (RFC 8785): keys in their order, nothing that is not there, no layout. People stand in it
+    under their pseudonyms."""
+    chain = entry.chain and tuple(map(pseudonym, entry.chain))
     tree: dict[str, Any] = {
         "action": entry.verb,
-        "actor": _actor(entry.principal, entry.chain),
+        "actor": _actor(pseudonym(entry.principal), chain),
         "at": entry.at,
     }
     if entry.cause is not None:
         tree["cause"] = entry.cause
     if entry.change is not None:
-        tree["change"] = orjson.Fragment(orjson.dumps(entry.change, option=orjson.OPT_SORT_KEYS))
+        tree["change"] = orjson.Fragment(orjson.dumps(_changed(entry.change, pseudonym), option=orjson.OPT_SORT_KEYS))
     if entry.correlation is not None:
         tree["correlation"] = entry.correlation
     tree["decision"] = _decision(entry.verdict, entry.policy, entry.reason, entry.rule)
@@ -130,13 +137,18 @@ def line(entry: AuditEntry) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _actor(principal: str, chain: tuple[str, ...]) -> orjson.Fragment:
-    """Who: an access token's principal is `oauth:issuer#subject`."""
     tree: dict[str, Any] = {"chain": list(chain)} if chain else {}
-    kind, _, name = principal.partition(":")
-    issuer, mark, _ = name.partition("#")
-    if kind == "oauth" and mark:
-        tree["iss"] = issuer
     return orjson.Fragment(orjson.dumps({**tree, "sub": principal}))
+
+
+def _changed(tree: Any, pseudonym: Named) -> Any:
+    """What was changed, where a `principal` is a person's name."""
+    if isinstance(tree, dict):
+        return {
+            name: pseudonym(each) if name == "principal" and isinstance(each, str) else _changed(each, pseudonym)
+            for name, each in tree.items()
+        }
+    return [_changed(each, pseudonym) for each in tree] if isinstance(tree, list) else tree
 
 
 @lru_cache(maxsize=1024)
@@ -145,7 +157,7 @@ def _decision(verdict: Verdict, policy: str | None, reason: str | None, rule: st
     return orjson.Fragment(orjson.dumps({name: each for name, each in tree.items() if each is not None}))
 
 
-def entry_of(body: bytes) -> AuditEntry:
+def entry_of(body: bytes, named: Named = str) -> AuditEntry:
     """The entry that a line holds."""
     tree = orjson.loads(body)
     if "v" not in tree:
@@ -155,7 +167,7 @@ def entry_of(body: bytes) -> AuditEntry:
         at=tree["at"],
         outcome=tree["outcome"],
         phase=tree["phase"],
-        principal=actor["sub"],
+        principal=named(actor["sub"]),
         request_id=request["id"],
         rule=decision["rule"],
         target=tree["object"],
@@ -165,14 +177,14 @@ def entry_of(body: bytes) -> AuditEntry:
         task_id=tree.get("task"),
         digest=request.get("digest"),
         length=request.get("length"),
-        chain=tuple(actor.get("chain", ())),
+        chain=tuple(map(named, actor.get("chain", ()))),
         correlation=tree.get("correlation"),
         cause=tree.get("cause"),
         trace=tree.get("trace"),
         policy=decision.get("policy"),
         reason=decision.get("reason"),
         upstream_hash=tree.get("upstream", {}).get("hash"),
-        change=tree.get("change"),
+        change=_changed(tree.get("change"), named),
     )
 
 
@@ -185,7 +197,8 @@ def _first_format(tree: dict[str, Any]) -> AuditEntry:
 
 
 def read(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, AuditEntry]]:
-    return [(idx, entry_of(body)) for idx, body in lines(db, after, limit)]
+    named = names(db)
+    return [(idx, entry_of(body, named)) for idx, body in lines(db, after, limit)]
 
 
 def lines(db: sqlite3.Connection, after: int, limit: int) -> Iterator[tuple[int, bytes]]:
@@ -207,7 +220,10 @@ def rows_after(db: sqlite3.Connection, after: int, limit: int) -> Rows:
 
 def search(db: sqlite3.Connection, query: AuditQuery) -> AuditPage:
     """One page: at most `query.limit` entries, fewer when many had to be looked at for them."""
+    named = names(db)
     needles = [orjson.dumps(word) for _, word in query.words() if word is not None]
+    if query.principal is not None:
+        needles.append(orjson.dumps(pseudonym_of(db, query.principal)))
     before = query.before if query.before is not None else _EVER
     found: list[tuple[int, AuditEntry]] = []
     looked = 0
@@ -215,7 +231,7 @@ def search(db: sqlite3.Connection, query: AuditQuery) -> AuditPage:
         if all(needle in bodies for needle in needles):
             for idx, body in reversed(list(enumerate(bodies.split(b"\n"), first))):
                 if idx < before and all(needle in body for needle in needles):
-                    entry = entry_of(body)
+                    entry = entry_of(body, named)
                     if query.matches(entry):
                         found.append((idx, entry))
                         if len(found) == query.limit:

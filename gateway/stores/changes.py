@@ -47,6 +47,7 @@ from gateway.stores.problems import BadChange
 from gateway.stores.reservations import Reservations
 from gateway.stores.rows import STATES
 from gateway.stores.snapshots import Sizes
+from gateway.stores.subjects import Subjects
 
 
 @dataclass(slots=True)
@@ -58,11 +59,12 @@ class Transaction:
     node: str
     reservations: Reservations
     audit: AuditLog
+    subjects: Subjects
     sizes: Sizes = field(default_factory=Sizes)
 
     @classmethod
     def of(cls, connection: sqlite3.Connection, now: Callable[[], int], node: str) -> Transaction:
-        return cls(connection.cursor(), now, node, Reservations(connection), AuditLog(connection))
+        return cls(connection.cursor(), now, node, Reservations(connection), AuditLog(connection), Subjects(connection))
 
     def run(self, name: str, *values: object) -> int:
         """Run a named statement; how many rows it touched."""
@@ -74,21 +76,24 @@ class Transaction:
 
     def finish(self, cursor: sqlite3.Cursor) -> None:
         self.reservations.finish(cursor)
+        self.subjects.finish(cursor)
         self.audit.finish(cursor)
 
     def durable(self) -> None:
         self.reservations.durable()
+        self.subjects.durable()
         self.audit.durable()
 
     def undone(self) -> None:
         self.reservations.undone()
+        self.subjects.undone()
         self.audit.undone()
         self.sizes.clear()
 
 
 def apply(tx: Transaction, changes: Sequence[Change], records: Sequence[AuditEntry]) -> None:
     """All changes and the audit records. Raises Withdraw, Fenced or BadChange: nothing must be kept then."""
-    lines = [line(entry) for entry in records]
+    lines = [line(entry, tx.subjects.pseudonym) for entry in records]
     mark = tx.reservations.mark()
     try:
         for change in changes:
@@ -189,7 +194,7 @@ def _why_not(tx: Transaction, row: TaskRow) -> Exception:
 def _append(tx: Transaction, row: TaskRow, records: tuple[Record, ...]) -> None:
     if records:
         bodies = join_bodies([record.body for record in records])
-        tx.run("append_events", row.tenant, row.id, records[0].seq, records[-1].seq, bodies)
+        tx.run("append_events", row.tenant, row.id, records[0].seq, records[-1].seq, bodies, tx.now())
 
 
 def join_bodies(bodies: list[bytes]) -> bytes:

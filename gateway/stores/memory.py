@@ -163,7 +163,7 @@ def _create_task(tx: _Transaction, change: CreateTask) -> None:
     if key in tx.tables.tasks:
         raise BadChange(f"there is a task {row.id} already")
     tx.put(tx.tables.tasks, key, _Held(row, change.node))
-    tx.put(tx.tables.logs, key, list(change.records))
+    tx.put(tx.tables.logs, key, [replace(record, at=tx.now) for record in change.records])
     for config in change.push:
         _put_push_config(tx, PutPushConfig(row.tenant, config.model_copy(update={"task_id": row.id})))
     _queue(tx, row, change.records)
@@ -181,7 +181,7 @@ def _advance_task(tx: _Transaction, change: AdvanceTask) -> None:
     if held.row.task.status.state.terminal:
         raise BadChange(f"task {row.id} has ended")
     tx.put(tx.tables.tasks, key, _Held(row, tx.node or held.node))
-    tx.extend(tx.tables.logs[key], change.records)
+    tx.extend(tx.tables.logs[key], [replace(record, at=tx.now) for record in change.records])
     if change.push:
         _queue(tx, row, change.records)
     _update_reservation(tx, change.key, settled=True)
@@ -499,6 +499,22 @@ class MemoryStore(Store):
         found = [(idx, each) for idx, each in reversed(numbered) if idx < end and query.matches(each)]
         more = found[query.limit - 1][0] if len(found) > query.limit else None
         return AuditPage(found[: query.limit], more)
+
+    async def forget_subject(self, principal: str, record: Callable[[str], AuditEntry]) -> str | None:
+        kept = self._tables.audit
+        if not any(principal in (entry.principal, *entry.chain) for entry in kept):
+            return None
+        pseudonym = f"{principal.partition(':')[0]}:~{len(kept):032x}"
+        kept[:] = [
+            replace(
+                entry,
+                principal=pseudonym if entry.principal == principal else entry.principal,
+                chain=tuple(pseudonym if each == principal else each for each in entry.chain),
+            )
+            for entry in kept
+        ]
+        await self.commit(records=(record(pseudonym),))
+        return pseudonym
 
     async def aclose(self) -> None:
         self._closed = True

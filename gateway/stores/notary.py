@@ -8,39 +8,58 @@ to that alone can neither shorten the log nor add to it between two runs without
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from gateway.model.errors import GatewayError, Reason
 from gateway.stores.auditlog import Rows, rows_after
 from gateway.stores.named_sql import SQL
 from gateway.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from gateway.stores.sealing import Sealed, Sealer
+    from gateway.stores.witnesses import Witnesses
 
 log = logging.getLogger(__name__)
 
 SECONDS = 10.0  # at the latest; so much of the log is without a signature when the machine goes up in smoke
 ENTRIES = 1_000
 PAUSE_SECONDS = 1.0  # between two checkpoints, however much is written: a signature and a commit each
+LAST_SECONDS = 3.0  # that witnesses have for the last head
+WITNESS_MS = 60_000  # between two heads that the witnesses are shown
 ROWS = 2_000  # at once, when entries are read back
 
 CLOSED = "closed"
+
+Announce: TypeAlias = Callable[[list[str], list[str]], Awaitable[None]]
+"""Says in the log that these keys are followed by those."""
 
 
 class Notary:
     """`folder` holds the keys. `trouble` says why nothing is signed any more; None while all is well."""
 
-    def __init__(self, store: SqliteStore, folder: Path, host: str, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: SqliteStore,
+        folder: Path,
+        host: str,
+        now: Callable[[], int],
+        witnesses: Witnesses | None = None,
+    ) -> None:
         self._store = store
+        self._witnesses = witnesses
+        self._shown = 0  # the size of the head that the witnesses have seen
+        self._show_at = 0
         self._folder = folder
         self._host = host
         self._now = now
         self._wanted = asyncio.Event()
+        self._ending = asyncio.Event()
         self._sealing = asyncio.Lock()
         self._sealer: Sealer | None = None
         self._signed = 0  # so many entries are under a checkpoint
@@ -62,12 +81,18 @@ class Notary:
         """The last checkpoint. The store must still be open, and nobody writing to it."""
         if self._keeper is None:
             return
-        self._keeper.cancel()
+        # Not canceled: a checkpoint that is being made has taken its entries already.
+        self._ending.set()
+        self._wanted.set()
         await asyncio.wait({self._keeper})
         if self._store.trouble is not None:
             return  # it cannot be written to; the next life of the process signs what is there
         await self._store.commit()  # what was to be written later
         await self._try()
+        if self._sealer is not None and self.trouble is None:
+            with contextlib.suppress(TimeoutError):  # a witness that is away must not keep the gateway from ending
+                async with asyncio.timeout(LAST_SECONDS):
+                    await self._show(self._sealer)
         if self.trouble is None and self._signed == self._store.audit_log.last:
             await asyncio.to_thread(self._close, self._signed)
 
@@ -78,14 +103,12 @@ class Notary:
 
     async def _keep(self) -> None:
         while self.trouble is None:
-            try:
-                async with asyncio.timeout(SECONDS):
-                    await self._wanted.wait()
-            except TimeoutError:
-                pass
+            await _within(SECONDS, self._wanted)
+            if self._ending.is_set():
+                return
             self._wanted.clear()
             await self._try()
-            await asyncio.sleep(PAUSE_SECONDS)
+            await _within(PAUSE_SECONDS, self._ending)
 
     async def _try(self) -> None:
         if self._signed == self._store.audit_log.last:
@@ -105,14 +128,53 @@ class Notary:
         if self.trouble is not None or self._signed == self._store.audit_log.last:
             return
         async with self._sealing:
-            sealer = await self._loaded()
-            upto = self._store.audit_log.last
-            rows = self._store.audit_log.take(ENTRIES)
+            await self._seal(await self._loaded())
+
+    async def _seal(self, sealer: Sealer) -> None:
+        upto = self._store.audit_log.last
+        rows = self._store.audit_log.take(ENTRIES)
+        try:
             if rows is None:
                 await self._read_back(sealer, upto)
             else:
-                await asyncio.to_thread(sealer.grow, rows)
-            await self._put(sealer, await asyncio.to_thread(sealer.seal))
+                await self._grow(sealer, rows)
+        except BaseException:
+            self._store.audit_log.lose()
+            raise
+        await self._put(sealer, await asyncio.to_thread(sealer.seal))
+        if self._now() >= self._show_at:
+            await self._show(sealer)
+
+    async def _show(self, sealer: Sealer) -> None:
+        """The newest head to the witnesses, and the head with their signatures into the database."""
+        if self._witnesses is None or sealer.last is None or sealer.last.size == self._shown:
+            return
+        from gateway.stores.witnesses import Disputed
+
+        self._show_at = self._now() + WITNESS_MS
+        try:
+            head = await self._witnesses.cosigned(sealer.last)
+        except Disputed as error:
+            await self._stop(str(error))
+            return
+        if head != sealer.last:
+            await self._put(sealer, sealer.cosigned(head))
+        await asyncio.to_thread(self._witnesses.tell, head)
+        self._shown = head.size
+
+    async def rotate(self, announce: Announce) -> list[str]:
+        """New keys. `announce` writes into the log which they are; the checkpoint over that is signed by old and new
+        ones, those after it by the new ones alone. Gives the new verifier keys. Raises GatewayError."""
+        if self.trouble is not None:
+            raise GatewayError(Reason.UNAVAILABLE, self.trouble)
+        async with self._sealing:
+            sealer = await self._loaded()
+            before = sealer.public
+            after = await asyncio.to_thread(sealer.follow)
+            await announce(before, after)
+            await self._seal(sealer)
+            await asyncio.to_thread(sealer.advance)
+        return after
 
     async def _put(self, sealer: Sealer, sealed: Sealed) -> None:
         from gateway.stores.sealing import put
@@ -137,7 +199,11 @@ class Notary:
             rows = [(first, body) for first, body in rows if first <= upto]
             if not rows:
                 break
-            await asyncio.to_thread(sealer.grow, rows)
+            await self._grow(sealer, rows)
+
+    async def _grow(self, sealer: Sealer, rows: Rows) -> None:
+        while rows := await asyncio.to_thread(sealer.grow, rows):
+            await self._put(sealer, await asyncio.to_thread(sealer.seal))
 
     async def _stop(self, why: str, keep: int | None = None) -> None:
         self.trouble = f"The audit log is not signed any more: {why}"
@@ -162,3 +228,10 @@ class Notary:
 def _size(db: sqlite3.Connection) -> int:
     row = db.execute(SQL["last_checkpoint"]).fetchone()
     return 0 if row is None else int(row[0])
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Until it is set, at most so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -90,11 +90,11 @@ SELECT fence, seq FROM task WHERE tenant = ? AND id = ?;
 
 -- name: append_events
 -- One group of events.
-INSERT INTO event (tenant, task_id, first_seq, last_seq, bodies) VALUES (?, ?, ?, ?, ?);
+INSERT INTO event (tenant, task_id, first_seq, last_seq, bodies, at) VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: events_after
 -- A task's log from some number on.
-SELECT first_seq, bodies FROM event WHERE tenant = ? AND task_id = ? AND last_seq > ? ORDER BY last_seq;
+SELECT first_seq, bodies, at FROM event WHERE tenant = ? AND task_id = ? AND last_seq > ? ORDER BY last_seq;
 
 -- name: event_group
 -- The group that holds one event.
@@ -279,6 +279,22 @@ SELECT first_idx, entries FROM audit WHERE last_idx > ? ORDER BY last_idx LIMIT 
 SELECT first_idx, entries FROM audit WHERE last_idx <= coalesce(
     (SELECT last_idx FROM audit WHERE last_idx >= :before - 1 ORDER BY last_idx LIMIT 1), :before
 ) ORDER BY last_idx DESC;
+
+-- name: subject
+-- What stands for somebody in the audit log.
+SELECT pseudonym FROM audit_subject WHERE name = ?;
+
+-- name: subject_name
+-- Who is behind it.
+SELECT name FROM audit_subject WHERE pseudonym = ?;
+
+-- name: put_subject
+-- Somebody new.
+INSERT INTO audit_subject (pseudonym, name, salt) VALUES (?, ?, ?);
+
+-- name: drop_subject
+-- Nobody knows who that was.
+DELETE FROM audit_subject WHERE pseudonym = ?;
 
 -- name: put_tile
 -- Hashes of the tree; a tile grows until it is full.

@@ -143,8 +143,8 @@ def _folded(current: Task | None, tenant: str, id: str, tail: list[Record]) -> T
 def events(db: sqlite3.Connection, tenant: str, task_id: str, after: int) -> list[Record]:
     groups = db.execute(SQL["events_after"], (tenant, task_id, after)).fetchall()
     return [
-        Record(seq, open_envelope(orjson.loads(body)), body)
-        for first_seq, bodies in groups
+        Record(seq, open_envelope(orjson.loads(body)), body, at)
+        for first_seq, bodies, at in groups
         for seq, body in split_bodies(first_seq, bodies)
         if seq > after
     ]

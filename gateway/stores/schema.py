@@ -94,6 +94,16 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return db
 
 
+def empty_log(path: Path) -> None:
+    """Take the write-ahead log into the database and truncate it: old pages stand in it until then."""
+    with problems(path):
+        db = _connect(path, "rw")
+        try:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            db.close()
+
+
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",

@@ -21,6 +21,9 @@ from gateway.verifier import BadNote, Checkpoint, NodeAt, Tree, leaf_hash, nodes
 HEAD = "head"
 """The newest checkpoint, outside the database: who rolls that back does not roll this back with it."""
 
+SEGMENT = 1 << 16
+"""Entries of a segment. Each ends with a checkpoint, so that it can be kept and verified without what follows."""
+
 Tiles = dict[tuple[int, int], bytes]
 
 
@@ -48,6 +51,7 @@ class Sealer:
         self._dirty: Tiles = {}
         self._signers: list[Signer] = []
         self._second: list[Signer] = []  # those that follow, while they sign too
+        self.last: Checkpoint | None = None
 
     @property
     def size(self) -> int:
@@ -62,6 +66,7 @@ class Sealer:
         stored = db.execute(SQL["last_checkpoint"]).fetchone()
         last = None if stored is None else _parsed(stored[1])
         self._signers = self.keys.load(lambda: last.origin if last else self._name())
+        self.last = last
         if last is not None:
             self._tree = _tree(db, last.size)
             if self._tree.root() != last.root:
@@ -80,15 +85,22 @@ class Sealer:
         with problems(path):
             return _parsed(path.read_bytes()) if path.exists() else None
 
-    def grow(self, rows: Rows) -> None:
-        for first, body in rows:
+    def grow(self, rows: Rows) -> Rows:
+        """Stops where a segment is full, for that gets a checkpoint of its own; gives the rows that are left."""
+        for at, (first, body) in enumerate(rows):
             lines = body.split(b"\n")
             if first != self._tree.size + 1:
                 skip = self._tree.size + 1 - first
                 if not 0 < skip < len(lines):
                     raise Inconsistent(f"entry {self._tree.size} is not there")
                 lines = lines[skip:]
-            self._keep(self._tree.extend([leaf_hash(line) for line in lines]))
+            room = SEGMENT - self._tree.size % SEGMENT
+            self._keep(self._tree.extend([leaf_hash(line) for line in lines[:room]]))
+            if len(lines) > room:
+                return [(self._tree.size + 1, b"\n".join(lines[room:])), *rows[at + 1 :]]
+            if len(lines) == room and at + 1 < len(rows):
+                return rows[at + 1 :]
+        return []
 
     def _keep(self, tiles: Iterable[tuple[int, int, list[bytes]]]) -> None:
         for level, number, hashes in tiles:
@@ -107,7 +119,12 @@ class Sealer:
         for place, hashes in sealed.tiles.items():
             if self._dirty.get(place) == hashes:
                 del self._dirty[place]
+        self.last = sealed.checkpoint
         self.publish(sealed.checkpoint)
+
+    def cosigned(self, head: Checkpoint) -> Sealed:
+        """The last head once more, with signatures of witnesses."""
+        return Sealed(head, {})
 
     def publish(self, checkpoint: Checkpoint) -> None:
         with problems(self._folder):

@@ -53,7 +53,7 @@ async def open_sqlite(path: Path, *, now: Callable[[], int], node: str) -> Sqlit
     Raises StoreProblem when the file cannot be used; nothing is held then.
     """
     lock, transaction, writer, readers = await asyncio.to_thread(_open, path, now, node)
-    return SqliteStore(lock, transaction, writer, Readers(readers))
+    return SqliteStore(path, lock, transaction, writer, Readers(readers))
 
 
 def _open(
@@ -81,8 +81,9 @@ class SqliteStore(Store):
     """Made by `open_sqlite`."""
 
     def __init__(
-        self, lock: FolderLock, transaction: Transaction, connection: sqlite3.Connection, readers: Readers
+        self, path: Path, lock: FolderLock, transaction: Transaction, connection: sqlite3.Connection, readers: Readers
     ) -> None:
+        self._path = path
         self._lock = lock
         self._transaction = transaction
         self._connection = connection
@@ -186,6 +187,12 @@ class SqliteStore(Store):
     async def search_audit(self, query: AuditQuery) -> AuditPage:
         return await self._read(auditlog.search, query)
 
+    async def forget_subject(self, principal: str, record: Callable[[str], AuditEntry]) -> str | None:
+        pseudonym: str | None = await self._writer.submit(partial(_forget, self._transaction, principal, record))
+        if pseudonym is not None:
+            await asyncio.to_thread(schema.empty_log, self._path)
+        return pseudonym
+
     async def aclose(self) -> None:
         await self._writer.aclose()
         await asyncio.to_thread(self._close)
@@ -201,3 +208,10 @@ def _claim(cursor: sqlite3.Cursor, node: str, limit: int) -> list[rows.Row]:
     found = cursor.execute(SQL["claimable"], {"node": node, "limit": limit}).fetchall()
     cursor.executemany(SQL["claim"], [(node, *key) for key in found])
     return found
+
+
+def _forget(tx: Transaction, principal: str, record: Callable[[str], AuditEntry]) -> str | None:
+    pseudonym = tx.subjects.erase(tx.cursor, principal)
+    if pseudonym is not None:
+        apply(tx, (), (record(pseudonym),))
+    return pseudonym

@@ -5,22 +5,36 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import stat
+import threading
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.cli import auditformats
+from gateway.model.errors import GatewayError, Reason
 from gateway.stores import notary as notaries
-from gateway.stores.sqlite import open_sqlite
+from gateway.stores import sealing
+from gateway.stores.auditlog import Rows, line
+from gateway.stores.sealing import Sealer
+from gateway.stores.sqlite import SqliteStore, open_sqlite
 from gateway.verifier import (
     COSIGNED_MLDSA44,
     ED25519,
+    Checkpoint,
     Database,
     Exit,
     Proof,
     Report,
+    Segments,
+    Tree,
+    Trust,
     consistency,
     consistent,
+    leaf_hash,
     nodes_of,
     verify,
     verify_proof,
@@ -182,6 +196,59 @@ async def test_a_thousand_entries_are_signed_without_being_asked(
     await closed(store, notary)
 
 
+async def test_a_gateway_that_ends_while_a_checkpoint_is_made_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, began, second = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    calls: list[Rows] = []
+    grow = Sealer.grow
+
+    def slow(sealer: Sealer, rows: Rows) -> Rows:
+        calls.append(rows)
+        if len(calls) > 1:
+            second.set()
+        else:
+            loop.call_soon_threadsafe(began.set)
+            second.wait(0.3)  # whoever comes in between does it now
+        return grow(sealer, rows)
+
+    monkeypatch.setattr(Sealer, "grow", slow)
+    store, notary = await opened(tmp_path)
+    await write(store, 300)
+    store.audit_log.full()
+    async with asyncio.timeout(10):
+        await began.wait()
+        await write(store, 10, mark="last-")
+        await closed(store, notary)
+    assert notary.trouble is None
+    report = checked(tmp_path)
+    assert (report.exit, report.covered) == (Exit.OK, 310)
+
+
+async def test_entries_that_could_not_be_read_back_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, notary = await opened(tmp_path)
+    await write(store, 50)
+    await notary.seal()
+    await write(store, 50, mark="more-")
+    store.audit_log.lose()
+    read, failures = store.read, [GatewayError(Reason.UNAVAILABLE, "The store cannot read now")]
+
+    async def fails_once(*what: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await read(*what)
+
+    monkeypatch.setattr(store, "read", fails_once)
+    with pytest.raises(GatewayError):
+        await notary.seal()
+    await write(store, 50, mark="again-")
+    await closed(store, notary)
+    assert (notary.trouble, Written(tmp_path).head.size) == (None, 150)
+    assert checked(tmp_path).exit is Exit.OK
+
+
 async def test_a_gateway_that_did_nothing_makes_no_keys(tmp_path: Path) -> None:
     store, notary = await opened(tmp_path)
     await closed(store, notary)
@@ -210,3 +277,138 @@ async def test_calls_that_have_no_end_are_told(tmp_path: Path) -> None:
     assert report.notes == [
         "1 calls have begun and no end: how they ended is not known, or they go on (the first is entry 1)"
     ]
+
+
+# New keys.
+
+
+async def announced(store: SqliteStore, before: list[str], after: list[str]) -> None:
+    change = {"after": {"keys": after}, "before": {"keys": before}}
+    await store.commit(records=[entry("rotation", verb="RotateAuditKey", phase="intent", change=change)])
+
+
+async def rotated(folder: Path, times: int = 1) -> tuple[Trust, Written]:
+    """A log whose keys have changed so many times, and what somebody trusts who knows the first ones only."""
+    store, notary = await opened(folder)
+    await write(store, 20)
+    await notary.seal()
+    first = Written(folder).trust
+    for number in range(times):
+        await notary.rotate(partial(announced, store))
+        await write(store, 10, mark=f"{number}-")
+        await notary.seal()
+    await closed(store, notary)
+    store, notary = await opened(folder, "n2")
+    await write(store, 5, mark="again-")
+    await closed(store, notary)
+    return first, Written(folder)
+
+
+async def test_whoever_has_the_first_keys_verifies_what_the_next_ones_sign(tmp_path: Path) -> None:
+    first, log = await rotated(tmp_path, times=3)
+    assert len(log.trust.log) == 8
+    assert not first.signed(log.head)
+    for trust in (first, log.trust):
+        with closing(Database(log.db)) as db:
+            report = verify(db, trust, [log.head], NOW / 1000)
+        assert (report.exit, report.size) == (Exit.OK, 20 + 3 * 11 + 5)
+    assert [key.name for key in first.log] == [log.head.origin] * 2, "what is trusted is not changed by verifying"
+
+
+@pytest.mark.security
+async def test_keys_that_only_an_unsigned_entry_names_are_not_believed(tmp_path: Path) -> None:
+    log = await written(tmp_path / "log", (20,))
+    stranger = Sealer(tmp_path / "stranger", "stranger.example", lambda: NOW)
+    signers = stranger.keys.load(lambda: log.head.origin)
+    change = {"after": {"keys": [str(signer.key) for signer in signers]}, "before": {"keys": []}}
+    forged = line(entry("forged", verb="RotateAuditKey", phase="intent", change=change))
+    with closing(sqlite3.connect(log.db)) as db:
+        db.execute("INSERT INTO audit VALUES (21, 21, ?)", (forged,))
+        tree = Tree()
+        list(tree.extend([leaf_hash(each) for each in [*entries(log.db), forged]]))
+        bare = Checkpoint(log.head.origin, 21, tree.root())
+        signatures = tuple(signer.sign(bare, NOW // 1000) for signer in signers)
+        note = Checkpoint(bare.origin, 21, bare.root, signatures).note
+        db.execute("INSERT INTO audit_checkpoint VALUES (21, 0, ?)", (note.encode(),))
+        db.execute("UPDATE audit_tile SET hashes = ?", (b"".join(tree.tiles[0]),))
+        db.commit()
+    report = checked(tmp_path / "log")
+    assert (report.exit, report.first, report.end) == (Exit.TAMPERED, 20, 21)
+
+
+async def test_a_rotation_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    store, notary = await opened(tmp_path)
+    await write(store, 5)
+
+    async def dies(before: list[str], after: list[str]) -> None:
+        await announced(store, before, after)
+        raise RuntimeError("the machine went off")
+
+    with pytest.raises(RuntimeError):
+        await notary.rotate(dies)
+    notary.forsake()
+    await store.aclose()
+    store, notary = await opened(tmp_path, "n2")
+    await write(store, 5, mark="second-")
+    await notary.seal()
+    first = Written(tmp_path).trust
+    assert first.signed(Written(tmp_path).head), "the old keys are still in force"
+    await notary.rotate(partial(announced, store))
+    await write(store, 5, mark="third-")
+    await closed(store, notary)
+    with closing(Database(tmp_path / "gateway.db")) as db:
+        assert verify(db, first, now=NOW / 1000).exit is Exit.OK
+
+
+# Segments.
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> int:
+    for module in (sealing, auditformats):
+        monkeypatch.setattr(module, "SEGMENT", 100)
+    return 100
+
+
+async def test_a_full_segment_gets_a_checkpoint_of_its_own(tmp_path: Path, small: int) -> None:
+    log = await written(tmp_path, (50, 430, 500))
+    assert [head.size for head in log.signed] == [50, 100, 200, 300, 400, 430, 500]
+    assert checked(tmp_path).exit is Exit.OK
+
+
+async def test_closed_segments_are_written_once_and_verified_without_the_rest(tmp_path: Path, small: int) -> None:
+    log = await written(tmp_path / "log", (250,))
+    kept = tmp_path / "kept"
+    kept.mkdir()
+
+    def more() -> list[str]:
+        with closing(Database(log.db)) as db:
+            return [path.name for path in auditformats.segments(db, kept)]
+
+    assert more() == [f"0000000{n}{end}" for n in (0, 1) for end in (".jsonl", ".manifest.json")]
+    assert more() == []
+    report = verify(Segments(kept), log.trust, now=NOW / 1000)
+    assert (report.exit, report.size) == (Exit.OK, 200)
+    store, notary = await opened(tmp_path / "log", "n2")
+    await write(store, 60, mark="more-")
+    await closed(store, notary)
+    assert more() == ["00000002.jsonl", "00000002.manifest.json"]
+    assert verify(Segments(kept), log.trust, now=NOW / 1000).size == 300
+    acts: list[Callable[[], None]] = [
+        lambda: changed(kept / "00000001.jsonl", b'"outcome":"', b'"outcome":"x'),
+        lambda: changed(kept / "00000001.manifest.json", b'"first": 100', b'"first": 101'),
+        lambda: (kept / "00000001.manifest.json").unlink(),
+    ]
+    for act in acts:
+        before = {path: path.read_bytes() for path in kept.iterdir()}
+        act()
+        report = verify(Segments(kept), log.trust, now=NOW / 1000)
+        assert (report.exit, report.first) == (Exit.TAMPERED, 100)
+        for path, body in before.items():
+            path.write_bytes(body)
+
+
+def changed(path: Path, old: bytes, new: bytes) -> None:
+    body = path.read_bytes()
+    assert old in body
+    path.write_bytes(body.replace(old, new, 1))

@@ -47,6 +47,16 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Audited:
+    """An entry of the gateway's audit log that is about a task."""
+
+    task_id: str
+    agent: str
+    phase: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
 class Violation:
     invariant: str
     sentence: str
@@ -56,13 +66,14 @@ class Violation:
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """`upstream` is what the agent behind the gateway kept, which is called `far`; `foreign` what another principal
-    got to see."""
+    got to see; `audit` what the gateway wrote down, None where nobody looked."""
 
     entries: Sequence[Entry]
     kept: Sequence[Kept]
     upstream: Sequence[Kept] = ()
     foreign: Sequence[Kept] = ()
     far: str = "far"
+    audit: Sequence[Audited] | None = None
 
     def about(self, task_id: str) -> tuple[Entry, ...]:
         return tuple(entry for entry in self.entries if entry.task_id == task_id)
@@ -272,6 +283,33 @@ def ends_are_explained(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("explained", sentence, evidence.about(task.task_id))
 
 
+def effects_are_audited(evidence: Evidence) -> Iterator[Violation]:
+    """I8: what happened is in the audit log, begun and ended; what is there as done has happened; and the agent behind
+    the gateway saw nothing that was not begun."""
+    if evidence.audit is None:
+        return
+    ended: dict[str, set[str]] = defaultdict(set)
+    begun: dict[str, str] = {}
+    for each in evidence.audit:
+        if each.phase == "intent":
+            begun.setdefault(each.task_id, each.agent)
+        else:
+            ended[each.task_id].add(each.outcome)
+    states = {task.task_id: TaskState(task.state) for task in evidence.kept}
+    for task_id, state in states.items():
+        if task_id not in begun:
+            yield Violation("I8", f"{task_id} is there and was never begun", evidence.about(task_id))
+        if state.terminal and not {state.name, "unknown"} & ended[task_id]:  # after a kill nobody knows
+            sentence = f"{task_id} is {state} and the audit log has {sorted(ended[task_id]) or 'no end'}"
+            yield Violation("I8", sentence, evidence.about(task_id))
+    for task_id, outcomes in ended.items():
+        if TaskState.COMPLETED.name in outcomes and states.get(task_id) is not TaskState.COMPLETED:
+            yield Violation("I8", f"{task_id} is completed in the audit log only", evidence.about(task_id))
+    intents = sum(agent == evidence.far for agent in begun.values())
+    if len(evidence.upstream) > intents:
+        yield Violation("I8", f"{evidence.far} saw {len(evidence.upstream)} tasks and {intents} were begun")
+
+
 RULES: dict[str, Rule] = {
     "I1 no answered task is lost": nothing_is_lost,
     "I2 no message is done twice": nothing_is_doubled,
@@ -281,6 +319,7 @@ RULES: dict[str, Rule] = {
     "I5 nothing is stuck": nothing_is_stuck,
     "I9 a cancelation is obeyed or refused": cancellation_is_obeyed,
     "I10 nobody sees what is another's": owners_see_their_own,
+    "I8 the audit log has all that happened and nothing else": effects_are_audited,
     "every refusal is clear": refusals_are_clear,
     "every end is explained": ends_are_explained,
 }

@@ -8,8 +8,12 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
 
-from tests.chaos.checker import Completion, Evidence, Kept, Violation, accepted, check, completion
+from gateway.stores.auditlog import entry_of
+from gateway.verifier import Database, Exit, Trust, notes_in, verify
+from tests.chaos.checker import Audited, Completion, Evidence, Kept, Violation, accepted, check, completion
 from tests.chaos.client import Client, Told
 from tests.chaos.history import Entry, What
 from tests.chaos.moments import MOMENTS, STARTING, Executioner
@@ -168,7 +172,24 @@ async def _read_back(here: Town, clients: tuple[Client, ...]) -> Evidence:
     await asyncio.gather(*(get(task) for task in kept))
     foreign = await _peek(by_name, kept)
     upstream = await here.beyond().kept("echo")
-    return Evidence(tuple(here.history.entries), kept, upstream, foreign)
+    audit = await asyncio.to_thread(_audited, here.gateway.data)
+    return Evidence(tuple(here.history.entries), kept, upstream, foreign, audit=audit)
+
+
+def _audited(data: Path) -> list[Audited]:
+    with closing(Database(data / "gateway.db")) as log:
+        every = (entry_of(line) for _, lines, _ in log.runs() for line in lines)
+        return [Audited(each.task_id, each.target, each.phase, each.outcome) for each in every if each.task_id]
+
+
+def _verified(data: Path) -> Result:
+    """The audit log after all kills, beside the gateway that runs."""
+    since = notes_in((data / "audit" / "head").read_text())
+    with closing(Database(data / "gateway.db")) as log:
+        report = verify(log, Trust.parse((data / "audit" / "keys").read_text()), since)
+    details = [report.sentence, *report.notes]
+    print(f"  audit log: {'; '.join(details)}")
+    return Result("the audit log is as it was written", report.exit is Exit.OK, details)
 
 
 async def _peek(by_name: dict[str, Client], kept: list[Kept]) -> list[Kept]:
@@ -204,6 +225,7 @@ def _judge(here: Town, evidence: Evidence, kills: Counter[str], live: float, wan
     )
     print(f"  echo: {_completion(local)}")
     print(f"  remote: {_completion(far)}")
+    results.append(_verified(here.gateway.data))
     early = here.gateway.early_end
     results.append(Result(f"at least {wanted} messages were accepted", total >= wanted, [f"{total} were"]))
     results.append(Result("the gateway ended only when it was killed", early is None, [early or ""]))

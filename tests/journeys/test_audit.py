@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.cli import main
+from gateway.core.audit import REFUSALS
 from gateway.dialects.sse import Reader
 from gateway.stores.notary import Notary
 from tests.serving import BOUND, ROOT, Gateway, message, running
@@ -106,7 +107,7 @@ async def test_an_operators_change_is_recorded_before_and_after(gateway: Gateway
     assert (begun["phase"], made["phase"], made["outcome"]) == ("intent", "outcome", "ok")
     (key,) = made["change"]["after"]
     assert made["change"]["before"] == []
-    assert key["name"] == "dan"
+    assert key["principal"] == "key:dan"
     assert not key.keys() & {"hash", "secret", "key"}
     await gateway.client.delete(f"/admin/keys/{key['id']}", headers=gateway.bearer(None))
     revoked = (await found(gateway, action="RevokeKey"))[0]
@@ -261,3 +262,85 @@ async def test_nothing_happens_that_cannot_be_recorded(tmp_path: Path) -> None:
         error = await gateway.error("GetTask", {"id": "any"})
         assert error["data"][0]["reason"] == "UNAVAILABLE"
         assert (await gateway.http("GET", "/tasks")).status_code == 503
+
+
+async def test_a_task_is_shown_as_it_was_at_any_moment(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gil = await gateway.key("gil")
+    task = await gateway.task("count 3", who=gil)
+    path = f"/admin/tasks/{task['id']}:replay"
+
+    async def past(status: int = 200, who: str | None = None, **asked: Any) -> Any:
+        answer = await gateway.client.get(path, params=asked, headers=gateway.bearer(who))
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    whole = await past()
+    assert whole["task"] == (await gateway.http("GET", f"/tasks/{task['id']}", who=gil)).json()
+    assert [event["event"] for event in whole["events"]] == list(range(1, len(whole["events"]) + 1))
+    assert whole["later"] == 0
+    for number in range(1, len(whole["events"]) + 1):
+        then = await past(event=number)
+        assert (len(then["events"]), then["later"]) == (number, len(whole["events"]) - number)
+    first = await past(event=1)
+    assert first["task"] == whole["events"][0]["body"]["task"]
+    assert (await past(at=whole["events"][-1]["time"]))["task"] == whole["task"]
+    await past(404, at="2020-01-01T00:00:00Z")
+    await past(403, who=gil)
+    monkeypatch.setenv("GATEWAY_URL", gateway.url)
+    words = ["replay", task["id"], "--event", "1", "--data", str(gateway.app.settings.data)]
+    assert await asyncio.to_thread(main, words) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0].split() == ["EVENT", "TIME", "WHAT"]
+    assert f"{len(whole['events']) - 1} more events have come since." in shown.err
+
+
+async def test_who_is_to_be_forgotten_is_nobody_in_the_log(gateway: Gateway) -> None:
+    await gateway.send("hello", who=await gateway.key("hal"))
+    answer = await gateway.client.post(
+        "/admin/audit:erase", json={"principal": "key:hal"}, headers=gateway.bearer(None)
+    )
+    pseudonym = answer.json()["pseudonym"]
+    assert await found(gateway, actor="key:hal") == []
+    assert {entry["action"] for entry in await found(gateway, actor=pseudonym)} == {"SendMessage"}
+    assert [entry["phase"] for entry in await found(gateway, object=pseudonym)] == ["intent"]
+    (made, *_) = await found(gateway, action="AddKey")
+    assert made["change"]["after"][0]["principal"] == pseudonym
+    again = await gateway.client.post("/admin/audit:erase", json={"principal": "key:hal"}, headers=gateway.bearer(None))
+    assert again.status_code == 404
+
+
+async def test_new_keys_are_named_in_the_log_and_whoever_has_the_old_ones_goes_on(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    await gateway.send("hello")
+    data = await signed(gateway)
+    old = tmp_path / "old"
+    old.write_text((data / "audit" / "keys").read_text())
+    answer = await gateway.client.post("/admin/audit:rotate-key", headers=gateway.bearer(None))
+    keys = answer.json()["keys"]
+    intent = (await found(gateway, action="RotateAuditKey"))[1]
+    assert intent["change"]["after"]["keys"] == keys
+    assert set(intent["change"]["before"]["keys"]) <= set(old.read_text().split())
+    await gateway.send("hello")
+    await signed(gateway)
+    assert await run(gateway, "verify", "--keys", old) == 0
+    assert await run(gateway, "verify") == 0
+    new = tmp_path / "new"
+    new.write_text("\n".join(keys))
+    assert await run(gateway, "verify", "--keys", new) == 1, "they did not sign what was before them"
+
+
+async def test_who_is_turned_away_at_the_door_is_recorded_and_a_flood_is_counted(gateway: Gateway) -> None:
+    gateway.app.gateway.refusals.flush()
+    for number in range(REFUSALS + 7):
+        headers = {"Authorization": "Bearer nobody"} if number % 2 else {}
+        assert (await gateway.client.get("/admin/keys", headers=headers)).status_code == 401
+    gateway.app.gateway.refusals.flush()
+    flood, *single = await found(gateway, action="Authenticate")
+    assert (flood["outcome"], flood["object"]) == ("7 more", "gateway")
+    assert len(single) >= REFUSALS
+    assert {(each["actor"], each["effect"], each["outcome"]) for each in single} == {
+        ("anonymous:anonymous", "BLOCK", "UNAUTHENTICATED")
+    }

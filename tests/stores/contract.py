@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.model.agent import Upstream
-from gateway.model.audit import AuditEntry, Verdict
+from gateway.model.audit import AuditEntry, AuditQuery, Verdict
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Artifact, Message, Part, Role
 from gateway.model.ports import (
@@ -707,6 +707,33 @@ class StoreContract:
         assert (await store.audit(0, 1))[0][1] == full
         page = await store.audit(3, 4)
         assert [idx for idx, _ in page] == [4, 5, 6, 7]
+
+    async def test_who_is_forgotten_is_nobody_in_the_record(self, store: Store) -> None:
+        await store.commit(records=[entry("1"), entry("2", principal="agent:echo", chain=("key:ann",)), entry("3")])
+        made: list[str] = []
+
+        def record(pseudonym: str) -> AuditEntry:
+            made.append(pseudonym)
+            return entry("4", principal="local:local", target=pseudonym)
+
+        pseudonym = await store.forget_subject("key:ann", record)
+        assert [pseudonym] == made
+        assert pseudonym is not None
+        assert (await store.search_audit(AuditQuery(9, principal="key:ann"))).entries == []
+        of_them = await store.search_audit(AuditQuery(9, principal=pseudonym))
+        assert [each.request_id for _, each in of_them.entries] == ["3", "2", "1"]
+        assert (await store.search_audit(AuditQuery(9, target=pseudonym))).entries[0][0] == 4
+        assert await store.forget_subject("key:ann", record) is None
+
+    async def test_the_record_is_searched_from_its_end_page_by_page(self, store: Store) -> None:
+        for number in range(20):
+            await store.commit(records=[entry(str(number), verb="GetTask" if number % 2 else "ListTasks")])
+        page = await store.search_audit(AuditQuery(4, verb="GetTask"))
+        assert [number for number, _ in page.entries] == [20, 18, 16, 14]
+        rest = await store.search_audit(AuditQuery(9, before=page.before, verb="GetTask"))
+        assert [number for number, _ in rest.entries] == [12, 10, 8, 6, 4, 2]
+        assert rest.before is None
+        assert (await store.search_audit(AuditQuery(9, since=NOW + 1))).entries == []
 
     async def test_what_is_written_later_is_there_before_the_next_commit(self, store: Store) -> None:
         store.later(new_task(), records=[entry("later")])

@@ -93,14 +93,14 @@ async def test_a_closed_store_leaves_one_file_and_no_log(path: Path) -> None:
 
 
 async def test_an_audit_entry_is_a_line_of_canonical_json(store: SqliteStore, db: sqlite3.Connection) -> None:
-    await store.commit(records=[entry(task_id="ü"), entry(outcome="two\nlines")])
+    await store.commit(records=[entry(task_id="ü", principal="agent:ann"), entry(outcome="two\nlines")])
     (entries,) = db.execute("SELECT entries FROM audit").fetchone()
     body, other = entries.split(b"\n")
     assert json.loads(other)["outcome"] == "two\nlines"
     assert (
         body
         == (
-            '{"action":"SendMessage","actor":{"sub":"key:ann"},"at":1764000000000,'
+            '{"action":"SendMessage","actor":{"sub":"agent:ann"},"at":1764000000000,'
             '"decision":{"effect":"PASS","rule":"allow"},"object":"echo","outcome":"ok","phase":"outcome",'
             '"request":{"id":"req-1"},"task":"ü","tenant":"t","v":1}'
         ).encode()

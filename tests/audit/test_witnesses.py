@@ -1,0 +1,183 @@
+"""Witnesses: a file and a small server, which sign what goes on from what they saw, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from conformance.audit.witness import Witness, server
+from gateway.config import parse
+from gateway.model.problems import StartError
+from gateway.stores.notary import Notary
+from gateway.stores.sqlite import SqliteStore
+from gateway.stores.witnesses import CosigningWitness, FileWitness, Witnesses
+from gateway.upstream.address import EgressRules
+from gateway.upstream.egress import Egress
+from gateway.upstream.httpx2_transport import control_client
+from gateway.upstream.witness import HttpWitness
+from gateway.verifier import Checkpoint, Database, Exit, Trust, notes_in, verify
+from gateway.witnessing import witnesses
+from tests.audit.logs import Written, closed, opened, write
+from tests.serving import ECHO, ROOT, message, running
+from tests.stores.contract import NOW
+
+
+@contextmanager
+def listening(witness: Witness) -> Iterator[str]:
+    http: ThreadingHTTPServer = server(witness)
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_port}"
+    finally:
+        http.shutdown()
+        thread.join()
+        http.server_close()
+
+
+def policy(log: Written, witness: Witness) -> Trust:
+    keys = "".join(f"log {key}\n" for key in log.trust.log)
+    return Trust.parse(f"{keys}witness w {witness.key}\nquorum w\n")
+
+
+async def watched(folder: Path, witness: Witness, url: str, egress: Egress) -> tuple[SqliteStore, Notary]:
+    store, first = await opened(folder)
+    first.forsake()
+    asked = HttpWitness(url, lambda: control_client(egress, trusted=True))
+    shown = Witnesses([FileWitness(folder / "elsewhere")], [CosigningWitness(asked, witness.key, store)])
+    notary = Notary(store, folder / "audit", "gw.example", lambda: NOW, shown)
+    await notary.start()
+    return store, notary
+
+
+async def made(folder: Path) -> Written:
+    store, notary = await opened(folder)
+    await write(store, 20)
+    await closed(store, notary)
+    return Written(folder)
+
+
+async def test_a_witness_signs_what_goes_on_from_what_it_saw(tmp_path: Path) -> None:
+    log = await made(tmp_path)
+    witness = Witness(tmp_path / "witness", log.trust)
+    egress = Egress(EgressRules())
+    with listening(witness) as url:
+        for life in range(3):
+            store, notary = await watched(tmp_path, witness, url, egress)
+            await write(store, 50, mark=f"{life}-")
+            await closed(store, notary)
+            assert notary.trouble is None
+            assert log.head.signers([witness.key]) == [witness.key]
+    await egress.aclose()
+    told = notes_in((tmp_path / "elsewhere").read_text())
+    assert [head.size for head in told] == [70, 120, 170]
+    with closing(Database(log.db)) as db:
+        assert verify(db, policy(log, witness), told, NOW / 1000).exit is Exit.OK
+    another = Witness(tmp_path / "another", log.trust, "another.example")
+    with closing(Database(log.db)) as db:
+        assert verify(db, policy(log, another), told, NOW / 1000).exit is Exit.KEY, "it never signed"
+
+
+@pytest.mark.security
+async def test_a_witness_refuses_another_history_and_the_gateway_stops_signing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = await made(tmp_path / "log")
+    shutil.copytree(tmp_path / "log", tmp_path / "fork")
+    witness = Witness(tmp_path / "witness", log.trust)
+    egress = Egress(EgressRules())
+    with listening(witness) as url:
+        for folder, mark, count in (("log", "ours-", 30), ("fork", "theirs-", 40)):
+            store, notary = await watched(tmp_path / folder, witness, url, egress)
+            await write(store, count, mark=mark)
+            await closed(store, notary)
+    await egress.aclose()
+    assert notary.trouble is not None
+    assert "does not go on from the one it saw" in caplog.text
+    fork = Written(tmp_path / "fork")
+    told = notes_in((tmp_path / "log" / "elsewhere").read_text())
+    with closing(Database(fork.db)) as db:
+        report = verify(db, fork.trust, told, NOW / 1000)
+    assert (report.exit, report.first, report.end) == (Exit.TAMPERED, 0, 50)
+
+
+@pytest.mark.security
+async def test_a_witness_that_has_seen_more_tells_of_a_rollback(tmp_path: Path) -> None:
+    log = await made(tmp_path)
+    old = log.db.read_bytes()
+    witness = Witness(tmp_path / "witness", log.trust)
+    egress = Egress(EgressRules())
+    with listening(witness) as url:
+        store, notary = await watched(tmp_path, witness, url, egress)
+        await write(store, 30, mark="lost-")
+        await closed(store, notary)
+        log.db.write_bytes(old)
+        for trace in ("head", "closed"):  # whoever did it knew of these
+            (tmp_path / "audit" / trace).unlink()
+        store, notary = await watched(tmp_path, witness, url, egress)
+        await write(store, 1, mark="new-")
+        await closed(store, notary)
+    await egress.aclose()
+    assert notary.trouble is not None
+    assert "has seen 50 entries and there are 21" in notary.trouble
+
+
+async def test_a_witness_that_is_away_delays_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = await made(tmp_path)
+    witness = Witness(tmp_path / "witness", log.trust)
+    egress = Egress(EgressRules())
+    with listening(witness) as url:
+        pass
+    store, notary = await watched(tmp_path, witness, url, egress)
+    await write(store, 5)
+    await closed(store, notary)
+    await egress.aclose()
+    assert (notary.trouble, log.head.size) == (None, 25)
+    assert "a witness did not sign the audit log" in caplog.text
+    assert notes_in((tmp_path / "elsewhere").read_text())[-1].size == 25
+
+
+async def test_the_witness_keeps_to_its_protocol(tmp_path: Path) -> None:
+    log = await made(tmp_path)
+    witness = Witness(tmp_path / "witness", log.trust)
+    note = log.head.note
+    assert witness.add("nonsense")[0] == 400
+    assert witness.add(f"old 30\n\n{note}")[0] == 400
+    assert witness.add(f"old 0\n\n{note.replace('gw.example', 'other.example')}")[0] == 404
+    assert witness.add(f"old 0\n\n{Checkpoint(log.head.origin, 20, bytes(32), log.head.signatures).note}")[0] == 403
+    assert witness.add(f"old 5\n\n{note}") == (409, "0\n")
+    status, line = witness.add(f"old 0\n\n{note}")
+    assert status == 200
+    assert Checkpoint.parse(note + line).signers([witness.key]) == [witness.key]
+    assert witness.add(f"old 20\n\n{note}")[0] == 200
+    assert witness.add(f"old 20\nAAAA\n\n{note}")[0] == 422
+    with closing(sqlite3.connect(log.db)) as db:
+        assert db.execute("SELECT count(*) FROM audit").fetchone()[0] > 0
+
+
+async def test_a_gateway_shows_its_heads_to_the_witnesses_of_its_file(tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    async with running(data, ECHO) as gateway:
+        await gateway.result("SendMessage", {"message": message("hello")})
+    witness = Witness(tmp_path / "witness", Written(data).trust)
+    with listening(witness) as url:
+        config = f"{ECHO}audit: {{witness_file: {elsewhere}, witnesses: [{{url: '{url}', key: '{witness.key}'}}]}}\n"
+        async with running(data, config) as gateway:
+            await gateway.result("SendMessage", {"message": message("hello")})
+    head = Written(data).head
+    assert head.signers([witness.key]) == [witness.key]
+    assert notes_in(elsewhere.read_text()) == [head]
+
+
+def test_a_witness_without_a_key_that_is_one_stops_the_start() -> None:
+    config = parse("audit: {witnesses: [{url: 'https://witness.example', key: 'witness.example+1234'}]}", base=ROOT)
+    with pytest.raises(StartError, match="no verifier key"):
+        witnesses(config.audit, cast(Any, None), cast(Any, None))
