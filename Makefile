@@ -147,4 +147,4 @@ LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-ha
 lock:
 	@$(UV) --version >/dev/null 2>&1 || { echo 'make lock needs uv: say make lock UV=/path/to/uv' >&2; exit 1; }
 	$(LOCK) -o requirements.txt
-	$(LOCK) --group test -c requirements.txt -o requirements-test.txt
+	$(LOCK) --group test --extra grpc -c requirements.txt -o requirements-test.txt

@@ -25,8 +25,8 @@ from conformance import acp, expected, kit, mcp, mcp_client, older, peers, proce
 HERE = Path(__file__).parent
 REMOTE = HERE / "a2a-remote.yaml"
 
-# Three tests read two streams for ten seconds each, on both bindings: one minute of waiting.
-SHORT = "not test_multi_stream and not grpc"
+# Three tests read two streams for ten seconds each, on every binding: a minute and a half of waiting.
+SHORT = "not test_multi_stream"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Suite:
 
 
 LOCAL_SUITES = (
-    Suite("echo", "", ("both", "grpc")),
+    Suite("echo", "", ("both",)),
     # Neither can be the default agent: one that requires an extension refuses almost all that the kit sends,
     # and for one that declares nothing the kit skips almost all.
     Suite("strict", "/agents/strict", select="TestCapabilityExtensionRequired"),
@@ -49,7 +49,7 @@ LOCAL_SUITES = (
     # The kit asks for the extended card without a credential, so the default agent does not declare one.
     Suite("extended", "/agents/extended", ("extended",), select="CARD-EXT and not grpc"),
 )
-REMOTE_SUITES = (Suite("player", "", ("both", "grpc", "remote")),)
+REMOTE_SUITES = (Suite("player", "", ("both", "remote")),)
 SUITES = {"local": LOCAL_SUITES, "remote": REMOTE_SUITES, "remote-0.3": REMOTE_SUITES}
 # The kit for 0.3, by transport.
 OLDER_SUITES = (

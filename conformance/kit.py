@@ -18,8 +18,8 @@ HOW_TO_GET = (
     "DIR/.venv/bin/pip install -e DIR, then A2A_TCK=DIR make conformance (or --kit DIR)"
 )
 SUITE = "tests/compatibility"
-TRANSPORTS = "jsonrpc,http_json"
-# One minute of waiting by design (several streams that nobody ends) and as much again for a slow machine.
+TRANSPORTS = "jsonrpc,http_json,grpc"
+# A minute and a half of waiting by design (several streams that nobody ends), and a slow machine on top.
 TIMEOUT_S = 300.0
 
 OUTCOMES = ("passed", "failed", "skipped", "xfailed")

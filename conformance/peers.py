@@ -1,4 +1,4 @@
-"""a2a-sdk's own client against a running agent, over both bindings: does a stranger get along with it?
+"""a2a-sdk's own client against a running agent, over every binding: does a stranger get along with it?
 
     python -m conformance.peers http://127.0.0.1:8080
 
@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+import grpc
 import httpx
 from a2a.client import A2ACardResolver, Client, ClientCallContext, ClientConfig, ClientFactory
 from a2a.types.a2a_pb2 import (
@@ -46,6 +47,7 @@ from a2a.utils.errors import (
 )
 
 BINDINGS = ("JSONRPC", "HTTP+JSON")
+GRPC = "GRPC"  # where the card offers it, and in 1.0 alone
 VERSIONS = ("1.0", "0.3")
 # The longest behaviour takes four seconds; a check that takes three times as long hangs.
 CHECK_S = 12.0
@@ -116,7 +118,7 @@ def state(task: Task) -> str:
 # --- The checks: each is one thing a client does, and its name says what should come of it. ---
 
 
-async def the_card_names_both_bindings(peer: Peer) -> None:
+async def the_card_names_the_bindings(peer: Peer) -> None:
     declared = [interface.protocol_binding for interface in peer.card.supported_interfaces]
     assert set(BINDINGS) <= set(declared), declared
     spoken = {interface.protocol_version for interface in peer.card.supported_interfaces}
@@ -304,7 +306,7 @@ async def the_public_card_names_the_scheme_of_that_credential(peer: Peer) -> Non
 Check: TypeAlias = Callable[[Peer], Awaitable[None]]
 
 CHECKS: tuple[Check, ...] = (
-    the_card_names_both_bindings,
+    the_card_names_the_bindings,
     a_message_becomes_a_finished_task,
     a_message_may_be_answered_with_a_message,
     a_file_arrives_whole,
@@ -355,20 +357,47 @@ OTHERS: dict[str, tuple[Check, ...]] = {
 
 async def failures(base: str, checks: tuple[Check, ...], credential: str = "", version: str = VERSIONS[0]) -> list[str]:
     """What went wrong, one line for each check of each binding."""
+    return (await tried(base, checks, credential, version))[1]
+
+
+async def tried(
+    base: str, checks: tuple[Check, ...], credential: str = "", version: str = VERSIONS[0]
+) -> tuple[tuple[str, ...], list[str]]:
+    """The bindings that were tried, and what went wrong there."""
     # Nothing between us and the agent, whatever proxy the environment names.
     async with httpx.AsyncClient(timeout=CHECK_S, trust_env=False) as http:
         card = await A2ACardResolver(http, base).get_agent_card()
-        peers = {binding: _peer(card, binding, http, credential, version) for binding in BINDINGS}
-        wrong = [
-            f"{check.__name__.replace('_', ' ')} ({binding} {version}): {problem}"
-            for binding, peer in peers.items()
-            for check in checks
-            if not _beyond_the_client(check, binding, version) and (problem := await _problem(check, peer))
-        ]
-    return wrong
+        channels: list[grpc.aio.Channel] = []
+        peers = {
+            binding: _peer(card, binding, http, channels, credential, version) for binding in _offered(card, version)
+        }
+        found = await asyncio.gather(*(_wrong(binding, peer, checks, version) for binding, peer in peers.items()))
+        for channel in channels:
+            await channel.close()
+    return tuple(peers), [line for lines in found for line in lines]
 
 
-def _peer(card: AgentCard, binding: str, http: httpx.AsyncClient, credential: str, version: str) -> Peer:
+async def _wrong(binding: str, peer: Peer, checks: tuple[Check, ...], version: str) -> list[str]:
+    return [
+        f"{check.__name__.replace('_', ' ')} ({binding} {version}): {problem}"
+        for check in checks
+        if not _beyond_the_client(check, binding, version) and (problem := await _problem(check, peer))
+    ]
+
+
+def _offered(card: AgentCard, version: str) -> tuple[str, ...]:
+    offered = any(each.protocol_binding == GRPC for each in card.supported_interfaces)
+    return (*BINDINGS, GRPC) if offered and version == VERSIONS[0] else BINDINGS
+
+
+def _peer(
+    card: AgentCard,
+    binding: str,
+    http: httpx.AsyncClient,
+    channels: list[grpc.aio.Channel],
+    credential: str,
+    version: str,
+) -> Peer:
     believed = AgentCard()
     believed.CopyFrom(card)
     # The SDK takes the newest version that a card offers; here it is to speak this one.
@@ -379,10 +408,15 @@ def _peer(card: AgentCard, binding: str, http: httpx.AsyncClient, credential: st
     believed.capabilities.streaming = True
     believed.capabilities.extended_agent_card = True
 
+    def channel(url: str) -> grpc.aio.Channel:
+        channels.append(grpc.aio.insecure_channel(url))
+        return channels[-1]
+
     def client(*, streaming: bool) -> Client:
         config = ClientConfig(
             streaming=streaming,
             httpx_client=http,
+            grpc_channel_factory=channel,
             supported_protocol_bindings=[binding],
             use_client_preference=True,
         )
@@ -417,9 +451,9 @@ def run(
     version: str = VERSIONS[0],
 ) -> Result:
     """The checks that any agent should pass, or others, with the agent at `path` over both bindings."""
-    failed = asyncio.run(failures(base + path, checks, credential, version))
-    tried = sum(not _beyond_the_client(check, binding, version) for check in checks for binding in BINDINGS)
-    return Result(f"{path or '/'}{'' if version == VERSIONS[0] else ' in ' + version}", tried - len(failed), failed)
+    bindings, failed = asyncio.run(tried(base + path, checks, credential, version))
+    asked = sum(not _beyond_the_client(check, binding, version) for check in checks for binding in bindings)
+    return Result(f"{path or '/'}{'' if version == VERSIONS[0] else ' in ' + version}", asked - len(failed), failed)
 
 
 def run_others(base: str, credential: str) -> list[Result]:

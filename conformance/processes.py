@@ -35,6 +35,7 @@ def gateway(config: Path, folder: Path) -> Iterator[str]:
     data = _data(folder)
     data.mkdir(parents=True)
     command = [program, "serve", "--anonymous", "--config", config, "--port", port, "--data", data]
+    command += ["--grpc-port", free_port()]
     base = f"http://127.0.0.1:{port}"
     with _running([str(word) for word in command], f"{base}/readyz", folder / "gateway.log"):
         yield base

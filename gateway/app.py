@@ -66,6 +66,8 @@ from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
 from gateway.model.principal import Kind
 from gateway.model.problems import Problem, StartError
+from gateway.server.auth import Authenticator
+from gateway.server.cards import Cards
 from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits
 from gateway.server.http import application
@@ -88,6 +90,7 @@ from gateway.webhookkeys import WebhookKeys
 
 if TYPE_CHECKING:
     from gateway.identity import Trust
+    from gateway.server.grpc import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +124,7 @@ class Running:
     url: str
     cards: list[tuple[str, str]]
     token_file: Path | None
+    grpc: str | None = None  # host:port
 
 
 class App:
@@ -146,7 +150,8 @@ class App:
         self.services = Services(store, Live(), now, _new_id, node, self.push.wake, compliance)
         fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
         updates = {id: agent.updates for id, agent in config.agents.items() if isinstance(agent, RemoteAgent)}
-        self.registry = Registry(store, RemoteDirectory(self.egress, fetcher, bells, updates), now)
+        self.directory = RemoteDirectory(self.egress, fetcher, bells, updates)
+        self.registry = Registry(store, self.directory, now)
         self.engine = Engine(self.services)
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.notary = _notary(settings, store, self.egress, now)
@@ -196,21 +201,40 @@ class App:
             if isinstance(agent, ToolsAgent):
                 self._offer(registered, Toolset(id, agent.tools, self.tools.servers))
             self.registry.put(registered)
+        identity = None if self.trust is None else self.trust.identity
+        auth = Authenticator(
+            self.keys,
+            anonymous=settings.anonymous,
+            public_url=settings.public_url.rstrip("/"),
+            tokens=None if identity is None else identity.tokens,
+            refused=self.gateway.refusals.note,
+        )
+        self.grpc = None if settings.grpc_port is None else _grpc(settings, settings.grpc_port, self.trouble)
+        cards = Cards(
+            self.gateway,
+            auth,
+            public_url=settings.public_url,
+            default_agent=settings.default_agent,
+            anonymous=settings.anonymous,
+            grpc=self.grpc_url,
+        )
+        if self.grpc is not None:
+            self.grpc.serves(self.gateway, auth, cards, settings.default_agent, config.server.trusted_proxies)
         self.asgi: ASGIApp = application(
             self.gateway,
-            self.keys,
+            auth,
+            cards,
             public_url=settings.public_url,
             hosts=_hosts(settings),
             cors_origins=config.server.cors_origins,
             default_agent=settings.default_agent,
-            anonymous=settings.anonymous,
-            not_ready=lambda: self._not_ready or store.trouble,
+            not_ready=self.trouble,
             new_id=_new_id,
             now=now,
             cursors=cursors,
             version=tooling.version(),
             webhooks=webhook_routes(signing.published, bells),
-            identity=None if self.trust is None else self.trust.identity,
+            identity=identity,
             proxies=config.server.trusted_proxies,
         )
 
@@ -229,7 +253,17 @@ class App:
         self.push.start()
         for keeper in self.policies:
             keeper.start()
+        if self.grpc is not None:
+            await self.grpc.start()
         self._not_ready = None
+
+    def trouble(self) -> str | None:
+        """Why the gateway is not ready to serve; None when it is."""
+        return self._not_ready or self.store.trouble
+
+    @property
+    def grpc_url(self) -> str | None:
+        return None if self.grpc is None else self.settings.grpc_url(self.grpc.port)
 
     def _check_identity(self) -> None:
         """Beyond loopback somebody must be able to say who a caller is; the local credential is for this machine."""
@@ -242,17 +276,24 @@ class App:
     async def drain(self) -> None:
         """Take nothing new, end streams, let callers have their answers; see `server.drain_seconds`."""
         self._not_ready = "shutting down"
+        if self.grpc is not None:
+            await self.grpc.retire()
         await self.gateway.drain(self.settings.config.server.drain_seconds)
+        if self.grpc is not None:
+            await self.grpc.stop()
 
     async def aclose(self) -> None:
         for keeper in self.policies:
             await keeper.aclose()
+        if self.grpc is not None:
+            await self.grpc.stop()
         await self.recovery.aclose()
         await self.engine.aclose()
         await self.push.aclose()
         await self.tools.aclose()
         await self.registry.aclose()
         await self.admission.aclose()
+        await self.directory.aclose()
         if self.notary is not None:
             await self.notary.aclose()
         await self.store.aclose()
@@ -375,7 +416,7 @@ class Server(uvicorn.Server):
             (entry.id, f"{settings.public_url}/agents/{entry.id}/.well-known/agent-card.json")
             for entry in self._app.registry.all()
         ]
-        self._ready(Running(settings.public_url, cards, settings.data / "token"))
+        self._ready(Running(settings.public_url, cards, settings.data / "token", self._app.grpc_url))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._app.drain()
@@ -450,6 +491,22 @@ def _trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], i
     from gateway.identity import trust
 
     return trust(settings, egress, store, now, _new_id)
+
+
+def _grpc(settings: Settings, port: int, not_ready: Callable[[], str | None]) -> GrpcServer:
+    """The gRPC port, opened."""
+    where = settings.config.problem(("server", "grpc_port"), "")
+    try:
+        # Imported at first use: 40 MB that nobody needs who does not serve gRPC.
+        from gateway.server.grpc import CannotListen, GrpcServer
+    except ImportError as error:
+        reason = "needs the packages of the extra `grpc`"
+        raise ConfigError([replace(where, reason=reason, hint="pip install 'gateway[grpc]'")]) from error
+    try:
+        return GrpcServer(settings.host, port, tls=_certificate(settings.config), not_ready=not_ready)
+    except CannotListen as error:
+        hint = "choose another with --grpc-port, or stop what listens there"
+        raise StartError(Problem(f"{settings.host}:{port}", "cannot listen for gRPC", hint)) from error
 
 
 def _credential(data: Path) -> str:

@@ -188,6 +188,7 @@ number (a task that ends so has the number in its last message), and the log has
 ABOUT: dict[str, str] = {
     "gateway.server.head": "The HTTP edge",
     "gateway.dialects.strict_json": "JSON that comes in",
+    "gateway.server.grpc": "The gRPC port",
     "gateway.server": "JSON-RPC batches",
     "gateway.dialects.oauth2": "Access tokens and the issuers behind them",
     "gateway.server.oauth": "Access tokens and the issuers behind them",

@@ -14,14 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import httpx2
 import uvicorn
+from a2a.compat.v0_3 import a2a_v0_3_pb2_grpc
 from a2a.compat.v0_3.conversions import to_compat_agent_card
+from a2a.compat.v0_3.grpc_handler import CompatGrpcHandler
 from a2a.helpers.proto_helpers import new_text_part
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
-from a2a.server.request_handlers import DefaultRequestHandler
+from a2a.server.request_handlers import DefaultRequestHandler, GrpcHandler
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes, create_rest_routes
 from a2a.server.tasks import (
     BasePushNotificationSender,
@@ -29,6 +32,7 @@ from a2a.server.tasks import (
     InMemoryTaskStore,
     TaskUpdater,
 )
+from a2a.types import a2a_pb2_grpc
 from a2a.types.a2a_pb2 import (
     AgentCapabilities,
     AgentCard,
@@ -283,6 +287,7 @@ class Sdk:
     url: str
     player: Player
     webhooks: InMemoryPushNotificationConfigStore
+    rpc: grpc.aio.Server | None = None
 
 
 @asynccontextmanager
@@ -312,11 +317,20 @@ async def sdk(
         push_config_store=configs if pushes else None,
         push_sender=sender if pushes else None,
     )
+    rpc = grpc.aio.server() if binding == "GRPC" else None
+    if rpc is not None:
+        port = rpc.add_insecure_port("127.0.0.1:0")
+        described.supported_interfaces[0].url = f"127.0.0.1:{port}"
+        if version == "0.3":
+            a2a_v0_3_pb2_grpc.add_A2AServiceServicer_to_server(CompatGrpcHandler(handler), rpc)  # type: ignore[no-untyped-call]
+        else:
+            a2a_pb2_grpc.add_A2AServiceServicer_to_server(GrpcHandler(handler), rpc)  # type: ignore[no-untyped-call]
+        await rpc.start()
     older = version == "0.3"
     routes: list[BaseRoute] = [_older_card(described)] if older else [*create_agent_card_routes(described)]
     if binding == "JSONRPC":
         routes += create_jsonrpc_routes(handler, "/", enable_v0_3_compat=older)
-    else:
+    elif binding == "HTTP+JSON":
         routes += create_rest_routes(handler, enable_v0_3_compat=older)
     config = uvicorn.Config(
         Starlette(routes=routes), log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none"
@@ -330,9 +344,11 @@ async def sdk(
             return server.started
 
         await until(started)
-        yield Sdk(base, player, configs)
+        yield Sdk(base, player, configs, rpc)
     finally:
         player.go.set()
+        if rpc is not None:
+            await rpc.stop(0.2)
         await handler.aclose()
         await caller.aclose()
         server.should_exit = True

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 
 from gateway.app import App, Server, assemble, listen
@@ -37,6 +38,7 @@ class Gateway:
     url: str
     token: str
     client: httpx2.AsyncClient
+    channel: grpc.aio.Channel = field(repr=False)  # to its gRPC port, where it has one
     _ids: Any = field(default_factory=lambda: itertools.count(1))
 
     async def key(self, name: str) -> str:
@@ -145,7 +147,9 @@ async def running(
         token = (data / "token").read_text().strip()
         local = f"http://127.0.0.1:{settings.port}"  # whatever the gateway is called outside
         async with httpx2.AsyncClient(base_url=local, timeout=BOUND, trust_env=False) as client:
-            yield Gateway(app, settings.public_url, token, client)
+            port = app.grpc.port if app.grpc else settings.port
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                yield Gateway(app, settings.public_url, token, client, channel)
     finally:
         server.should_exit = True
         await asyncio.wait_for(serving, 30)

@@ -46,7 +46,7 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PROSE = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS]
 WITH_LINKS = [*PROSE, ROOT / "CONTRIBUTING.md", ROOT / "agents" / "README.md"]
 PLAYED = [path for path in (ROOT / "README.md", *DOCS) if "```console" in path.read_text(encoding="utf-8")]
-NOT_RUN = re.compile(r"make (test|conformance|bench)|git clone ")
+NOT_RUN = re.compile(r"make (test|conformance|bench)|git clone |pip install ")
 HERE = "127.0.0.1"
 
 
@@ -334,7 +334,7 @@ class Terminal:
         self.work.mkdir()
         for name in ("examples", "agent_cards"):
             (self.work / name).symlink_to(ROOT / name)
-        self.ports = dict(zip(("8080", "8090", "8070"), _free_ports(3), strict=True))
+        self.ports = dict(zip(("8080", "8090", "8070", "8081"), _free_ports(4), strict=True))
         self.environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self.home),

@@ -72,6 +72,10 @@ ROOMS: dict[str, frozenset[str]] = {
     # The network.
     "gateway.upstream.pool": frozenset({"gateway.upstream.egress"}),
     "gateway.upstream.http1": frozenset({"gateway.upstream.pool"}),
+    "gateway.upstream.grpc": frozenset({"gateway.upstream.a2a_grpc"}),
+    "grpc": frozenset({"gateway.server.grpc", "gateway.server.a2a_grpc", "gateway.upstream.grpc"}),
+    "grpc_health": frozenset({"gateway.server.grpc"}),
+    "grpc_reflection": frozenset({"gateway.server.grpc"}),
     "httpx2": frozenset(
         {
             "gateway.upstream.cards",
@@ -83,7 +87,12 @@ ROOMS: dict[str, frozenset[str]] = {
     ),
     "http.server": frozenset({"gateway.cli.redirect"}),
     "idna": frozenset({"gateway.upstream.address"}),
-    "socket": frozenset({"gateway.app", "gateway.server.edge", "gateway.upstream.http1", "gateway.upstream.pool"}),
+    "socket": frozenset(
+        {
+            *("gateway.app", "gateway.server.edge", "gateway.upstream.http1", "gateway.upstream.pool"),
+            "gateway.upstream.grpc",  # the names of what it asks the resolver for
+        }
+    ),
     "ssl": frozenset({"gateway.app", "gateway.upstream.egress", "gateway.upstream.pool"}),
     "select": frozenset({"gateway.upstream.http1", "gateway.upstream.watchdog"}),
     "http.client": frozenset(),
@@ -113,6 +122,7 @@ ROOMS: dict[str, frozenset[str]] = {
     # Formats and data.
     "orjson": frozenset({"gateway.dialects", "gateway.server", "gateway.stores", "gateway.upstream"}),
     "json": frozenset({"gateway.cli", "gateway.config.reference", "gateway.model.tool", "gateway.verifier"}),
+    "google": frozenset({"gateway.dialects.protobuf"}),
     "yaml": frozenset({"gateway.config.source"}),
     "sqlite3": frozenset({"gateway.stores", "gateway.verifier", "gateway.cli.auditfile", "agents.librarian"}),
     "authlib": frozenset(
@@ -153,7 +163,11 @@ ROOMS: dict[str, frozenset[str]] = {
 # Uses of a function that is a choke point or a danger. `where: reason`; nowhere else.
 JSON_IN: dict[str, str] = {
     "gateway.dialects.strict_json": "the one reader",
+    "gateway.dialects.a2a_v1.grpc": "reads back what a model of ours has just written, to get a plain tree",
+    "gateway.dialects.a2a_v1.grpc_upstream": "the parameters that we have just written",
     "gateway.dialects.a2a_v03.responses": "reads back what a model of ours has just written, to get a plain tree",
+    "gateway.dialects.a2a_v03.grpc": "reads back what we have just written, to get a plain tree",
+    "gateway.dialects.a2a_v03.grpc_upstream": "the parameters that we have just written",
     "gateway.dialects.a2a_v03.upstream": "the parameters that we have just written",
     "gateway.dialects.tasks": "reads back what a model of ours has just written, to get a plain tree",
     "gateway.stores.auditlog": "rows that we wrote",
@@ -219,6 +233,8 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.server.mcp.seal", "cryptography.exceptions"): "only when something sealed comes or goes",
     ("gateway.server.mcp.seal", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
     ("gateway.app", "gateway.complying"): "RE2 and JSON Schema, where a compliance profile is named",
+    ("gateway.app", "gateway.server.grpc"): "grpcio and protobuf, where the port is configured",
+    ("gateway.upstream.directory", "gateway.upstream.a2a_grpc"): "the same, when the first agent needs them",
     ("gateway.app", "gateway.identity"): "joserfc, where tokens are checked",
     ("gateway.webhookkeys", "gateway.server.oauth.signing"): "joserfc, once there is a push to sign",
     ("gateway.identity", "gateway.giving"): "authlib, where tokens are given out",
@@ -234,8 +250,8 @@ LATE: dict[tuple[str, str], str] = {
 
 # What neither `gateway --help` nor a gateway without these surfaces may load.
 HEAVY = frozenset(
-    {"mcp", "cryptography", "authlib", "joserfc", "grpc", "opentelemetry", "jsonrpcserver", "jsonschema", "asyncpg"}
-    | {"re2", "jsonschema_rs"}
+    {"mcp", "cryptography", "authlib", "joserfc", "grpc", "google", "opentelemetry", "jsonrpcserver", "jsonschema"}
+    | {"asyncpg", "re2", "jsonschema_rs"}
 )
 # What `gateway --help` and the commands that only talk do without.
 SERVING = frozenset({"httptools", "starlette", "uvicorn", "pydantic", "sqlite3", "yaml"})
@@ -475,6 +491,8 @@ def test_only_the_egress_makes_a_connection() -> None:
     openers = {".create_connection", ".sock_connect", ".connect_ex", ".create_datagram_endpoint", ".sendto"}
     openers |= {".ClientSession", ".TCPConnector", ".create_unix_connection"}
     assert {module for module, _, name in uses() if name in openers} == {"gateway.upstream.pool"}
+    channels = {".insecure_channel", ".secure_channel"}
+    assert {module for module, _, name in uses() if name in channels} == {"gateway.upstream.grpc"}
 
 
 # --- The start. --------------------------------------------------------------------------------------------
@@ -541,3 +559,9 @@ def test_a_gateway_that_knows_tokens_loads_what_it_needs_for_them(tmp_path: Path
     file = tmp_path / "gw.yaml"
     file.write_text(f"auth: {{{auth}}}\n")
     assert _loaded(_START, tmp_path, file) & HEAVY == brings
+
+
+def test_a_gateway_with_a_grpc_port_loads_what_it_needs_for_it(tmp_path: Path) -> None:
+    file = tmp_path / "gw.yaml"
+    file.write_text("server: {grpc_port: 0}\n")
+    assert _loaded(_START, tmp_path, file) & HEAVY == {"grpc", "google"}

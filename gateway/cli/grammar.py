@@ -61,6 +61,7 @@ def program() -> Parser:
     serve.add_argument("--config", type=Path, metavar="FILE", help="The configuration file.")
     serve.add_argument("--host", metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1.")
     serve.add_argument("--port", type=int, metavar="PORT", help="Port to listen on. Default: 8080; 0: any free one.")
+    serve.add_argument("--grpc-port", type=int, metavar="PORT", help="Serve A2A over gRPC on this port, too.")
     _data_folder(serve)
     serve.add_argument(
         "--store", metavar="URL", help="Where tasks and the audit log are kept: sqlite:///PATH or memory:."

@@ -8,6 +8,7 @@ import os
 import shlex
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -23,6 +24,10 @@ from gateway.model.problems import Problem, StartError
 
 def serve(options: argparse.Namespace) -> int:
     flags = Flags(options.config, options.host, options.port, options.data, options.store, options.anonymous)
+    flags = replace(flags, grpc_port=options.grpc_port)
+
+    # gRPC's core would write lines of its own between ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
     def read() -> Settings:
         here = Path.cwd()
@@ -65,6 +70,8 @@ def announce(running: Running, data: Path) -> None:
     say(f"The gateway listens on {running.url}")
     for id, url in running.cards:
         say(f"  card of {line(id)}: {url}")
+    if running.grpc is not None:
+        say(f"  gRPC: {running.grpc}")
     if running.token_file is not None:
         say(f"  credential: {running.token_file}")
     if running.cards:

@@ -59,6 +59,12 @@ class Server(Section):
     allowed_hosts: Items[Host] = Field((), description="Further Host headers to accept.")
     cors_origins: Items[WebOrigin] = Field((), description="Web origins whose pages may call the gateway.")
     tls: Tls | None = Field(None, description="Certificate and key, to end TLS here.")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="Port for A2A over gRPC; none if not set, 0 for any free one."
+    )
+    grpc_url: Host | None = Field(
+        None, description="host:port that gRPC clients use; public_url's host and grpc_port if not set."
+    )
     trusted_proxies: Items[Cidr] = Field(
         (), description="Addresses of the proxies that end TLS; beyond loopback nobody else may connect."
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
@@ -30,6 +32,7 @@ class Flags:
     data: Path | None = None
     store: str | None = None
     anonymous: bool | None = None
+    grpc_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,13 @@ class Settings:
     anonymous: bool
     public_url: str
     default_agent: str | None
+    grpc_port: int | None = None  # None: no gRPC
+
+    def grpc_url(self, port: int) -> str:
+        """The `host:port` that gRPC clients use, once it is known which port that is."""
+        host = urlsplit(self.public_url).netloc.rpartition("@")[2]
+        host = host[: host.rfind(":")] if re.search(r":\d+$", host) else host
+        return self.config.server.grpc_url or f"{host}:{port}"
 
     def bound(self, port: int) -> Settings:
         """The same once the socket is open: with `--port 0` the system chose, and our own URL follows."""
@@ -66,7 +76,7 @@ def settle(config: Config, flags: Flags, environ: Mapping[str, str], *, cwd: Pat
     data = data_folder(flags, environ, cwd)
     store, refusals = _store(config, flags, data or Path(), cwd)
     problems = [
-        *_listening(config, host, port),
+        *_listening(config, host, port, flags.grpc_port),
         *_anonymous(config, flags, host, anonymous),
         *refusals,
         *([] if data else [_flag("--data", "no folder to keep data in: HOME is not set", "say --data DIR")]),
@@ -76,6 +86,7 @@ def settle(config: Config, flags: Flags, environ: Mapping[str, str], *, cwd: Pat
     return Settings(
         config, host, port, data, store, anonymous,
         config.server.public_url or local_url(host, port), config.default_agent,
+        config.server.grpc_port if flags.grpc_port is None else flags.grpc_port,
     )  # fmt: skip
 
 
@@ -120,7 +131,7 @@ def _store(config: Config, flags: Flags, data: Path, cwd: Path) -> tuple[str, li
     return named or sqlite_url(data / "gateway.db"), []
 
 
-def _listening(config: Config, host: str, port: int) -> Iterator[Problem]:
+def _listening(config: Config, host: str, port: int, grpc_port: int | None) -> Iterator[Problem]:
     if not is_host(host):
         # "" would listen on every interface
         yield _flag("--host", "must be an IP address without brackets, or a name", "for example 127.0.0.1")
@@ -134,8 +145,9 @@ def _listening(config: Config, host: str, port: int) -> Iterator[Problem]:
         reason = f"is required to listen on {host}, beyond loopback"
         hint = "set it, or server.trusted_proxies to the addresses of the proxy that ends TLS"
         yield config.problem(("server", "tls"), reason, hint)
-    if not 0 <= port <= 65535:
-        yield _flag("--port", "must be 0 to 65535", "0 lets the system choose")
+    for name, number in (("--port", port), ("--grpc-port", grpc_port or 0)):
+        if not 0 <= number <= 65535:
+            yield _flag(name, "must be 0 to 65535", "0 lets the system choose")
 
 
 def _anonymous(config: Config, flags: Flags, host: str, anonymous: bool) -> Iterator[Problem]:

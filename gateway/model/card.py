@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from gateway.model.base import Model
@@ -9,8 +10,10 @@ from gateway.model.base import Model
 # The bindings and the versions that this gateway speaks upstream and serves, in order of preference.
 JSONRPC = "JSONRPC"
 HTTP_JSON = "HTTP+JSON"
+GRPC = "GRPC"
 VERSION = "1.0"  # whose words the model has
 VERSIONS = (VERSION, "0.3")
+BINDINGS = (JSONRPC, HTTP_JSON, GRPC)
 
 
 class AgentInterface(Model):
@@ -80,7 +83,7 @@ class AgentCard(Model):
     def extensions(self) -> tuple[str, ...]:
         return tuple(extension.uri for extension in self.capabilities.extensions or ())
 
-    def interface(self, bindings: tuple[str, ...] = (JSONRPC, HTTP_JSON)) -> AgentInterface | None:
+    def interface(self, bindings: Collection[str] = BINDINGS) -> AgentInterface | None:
         """The first interface, in the card's own order of preference, that we can speak; the newest version of which
         there is one. None if there is none."""
         for version in VERSIONS:

@@ -39,13 +39,21 @@ class Cards:
     """Cards as they are served, written once per version of the agent's own card."""
 
     def __init__(
-        self, gateway: Gateway, auth: Authenticator, *, public_url: str, default_agent: str | None, anonymous: bool
+        self,
+        gateway: Gateway,
+        auth: Authenticator,
+        *,
+        public_url: str,
+        default_agent: str | None,
+        anonymous: bool,
+        grpc: str | None = None,
     ) -> None:
         self._gateway = gateway
         self._auth = auth
         self._url = public_url.rstrip("/")
         self._default = default_agent
         self._anonymous = anonymous
+        self._grpc = grpc  # host:port, where gRPC is served
         self._served: dict[tuple[str, bool], _Served] = {}
 
     def routes(self) -> list[Route]:
@@ -91,8 +99,15 @@ class Cards:
             extended=entry.extended is not None,
             anonymous=self._anonymous,
             tenants=entry.tenants,
+            grpc=None if self._grpc is None else (self._grpc, self._words(entry)),
         )
-        return also(shown, url, fields=older)
+        # 0.3 has no word that could name an agent on a port for many.
+        return also(shown, url, fields=older, grpc=self._grpc if entry.id == self._default else None)
+
+    def _words(self, entry: Registered) -> tuple[str, ...]:
+        """What stands in `tenant` where one port serves all agents (a2a_grpc.py); the default agent needs no word."""
+        own = "" if entry.id == self._default else entry.id
+        return (own, *(f"{entry.id}/{tenant}" for tenant in entry.tenants))
 
     async def _answer(self, request: Request, id: str) -> Response:
         entry = self._gateway.find(id, await self._who(request))

@@ -28,7 +28,7 @@ class Front:
         self, inside: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str], proxies: Iterable[str] = ()
     ) -> None:
         self._inside = inside
-        self._peers = _peers(proxies)
+        self._peers = peers(proxies)
         self._hosts = frozenset(host.lower().encode() for host in hosts)
         self._origins = frozenset(origin.lower().encode() for origin in origins)
 
@@ -54,7 +54,8 @@ class Front:
         return None
 
 
-def _peers(proxies: Iterable[str]) -> Callable[[str], bool] | None:
+def peers(proxies: Iterable[str]) -> Callable[[str], bool] | None:
+    """Whether an address may connect; None where all may."""
     networks = [ip_network(proxy) for proxy in proxies]
 
     @lru_cache(maxsize=1024)

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp
 
 from gateway.core.cursor import Cursors
 from gateway.core.gateway import Gateway
-from gateway.core.keys import KeyRing
 from gateway.dialects.a2a_v1.errors import http_error, http_error_body
 from gateway.model.errors import GatewayError
 from gateway.model.value import value
@@ -47,13 +46,13 @@ class Identity:
 
 def application(
     gateway: Gateway,
-    keys: KeyRing,
+    auth: Authenticator,
+    cards: Cards,
     *,
     public_url: str,
     hosts: Iterable[str],
     cors_origins: Iterable[str],
     default_agent: str | None,
-    anonymous: bool,
     not_ready: Callable[[], str | None],
     new_id: Callable[[], str],
     now: Callable[[], int],
@@ -63,15 +62,6 @@ def application(
     identity: Identity | None = None,
     proxies: Iterable[str] = (),
 ) -> ASGIApp:
-    tokens = None if identity is None else identity.tokens
-    auth = Authenticator(
-        keys,
-        anonymous=anonymous,
-        public_url=public_url.rstrip("/"),
-        tokens=tokens,
-        refused=gateway.refusals.note,
-    )
-    cards = Cards(gateway, auth, public_url=public_url, default_agent=default_agent, anonymous=anonymous)
     admin = Admin(gateway, auth, cards)
     connect = Connect(gateway, auth, public_url.rstrip("/"), new_id)
     rest = Starlette(

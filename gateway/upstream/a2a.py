@@ -230,11 +230,16 @@ class RemoteAgent:
         return self._named(context, self._result(context, out, answer.status, await answer.read()))
 
     def _result(self, context: Context, out: Outgoing, status: int, body: bytes) -> object:
-        theirs, names = context.upstream, {}
-        if theirs is not None:
-            pairs = ((theirs.task_id, context.task_id), (theirs.context_id, context.context_id))
-            names = {name: ours for name, ours in pairs if name}
+        names = self._names(context)
         return self._wire.result(self._interface, out.operation, status, _parsed(status, body), names)
+
+    def _names(self, context: Context) -> dict[str, str]:
+        """The agent's own ids, with ours for them."""
+        theirs = context.upstream
+        if theirs is None:
+            return {}
+        pairs = ((theirs.task_id, context.task_id), (theirs.context_id, context.context_id))
+        return {name: ours for name, ours in pairs if name}
 
     def _named(self, context: Context, tree: object, *, size: int = shared.PLENTY) -> Event:
         """The event under our ids; what the agent calls them is remembered with the task."""

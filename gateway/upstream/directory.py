@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -12,14 +13,17 @@ from gateway.dialects.a2a_v03 import cards
 from gateway.dialects.a2a_v1.upstream import Wire
 from gateway.dialects.acp import manifests as acp
 from gateway.model.agent import Agent
-from gateway.model.card import VERSIONS, AgentCard
+from gateway.model.card import GRPC, HTTP_JSON, JSONRPC, VERSIONS, AgentCard, AgentInterface
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import Bells, Fetched
 from gateway.upstream.a2a import RemoteAgent
 from gateway.upstream.acp import AcpAgent
-from gateway.upstream.address import BadUrl, on_this_machine, origin_of
+from gateway.upstream.address import BadUrl, Origin, on_this_machine, origin_of
 from gateway.upstream.cards import CardFetcher
 from gateway.upstream.egress import Egress
+
+if TYPE_CHECKING:
+    from gateway.upstream.a2a_grpc import GrpcAgents
 
 SPOKEN = " or ".join(VERSIONS)
 WIRES: dict[str, Wire] = {"1.0": wire_v1, "0.3": wire_v03}
@@ -35,6 +39,7 @@ class RemoteDirectory:
         self._fetcher = fetcher
         self._bells = bells
         self._updates = updates or {}
+        self._over_grpc: GrpcAgents | None = None
 
     async def fetch(self, url: str, *, etag: str | None, trusted: bool) -> Fetched:
         found = await self._fetcher.fetch(url, etag=etag, trusted=trusted)
@@ -56,31 +61,62 @@ class RemoteDirectory:
 
     def connect(self, id: str, card: AgentCard, *, card_url: str, trusted: bool) -> Agent:
         interface = card.interface() or acp.interface(card)
+        if interface is not None and interface.protocol_binding == GRPC and self._grpc() is None:
+            interface = card.interface((JSONRPC, HTTP_JSON))
         if interface is None:
             offered = ", ".join(f"{i.protocol_binding} {i.protocol_version}" for i in card.supported_interfaces)
             raise GatewayError(
                 Reason.INVALID_AGENT_RESPONSE,
                 f"The agent offers {offered or 'no interface at all'}; "
-                f"this gateway speaks JSONRPC and HTTP+JSON {SPOKEN}, and ACP",
+                f"this gateway speaks {self._spoken()} {SPOKEN}, and ACP",
             )
         # What the operator trusts is the origin they named; where its card points is somebody else's word.
         try:
-            same = origin_of(interface.url) == origin_of(card_url)
+            origin, named = _origin(interface, card_url), origin_of(card_url)
         except BadUrl as error:
             raise GatewayError(Reason.EGRESS_REFUSED, f"The card's interface has no usable URL: {error}") from None
-        refused = self._egress.rules.judge_url(interface.url, trusted=trusted and same)
+        refused = self._egress.rules.judge_text(origin, trusted=trusted and origin == named)
         if refused is not None:
             raise GatewayError(Reason.EGRESS_REFUSED, refused)
+        trusted = trusted and origin == named
         if interface.protocol_binding == acp.BINDING:
-            return AcpAgent(interface, self._egress, trusted=trusted and same)
-        wire = WIRES[interface.version]
+            return AcpAgent(interface, self._egress, trusted=trusted)
         updates = self._updates.get(id, "stream")
-        return RemoteAgent(
-            card, interface, wire, self._egress, trusted=trusted and same,
-            streams=updates == "stream",
-            bells=self._bells if updates != "poll" and self._reaches_us(interface.url) else None,
-        )  # fmt: skip
+        streams = updates == "stream"
+        bells = self._bells if updates != "poll" and self._reaches_us(str(origin)) else None
+        if interface.protocol_binding == GRPC and (grpc := self._grpc()) is not None:
+            return grpc.agent(card, interface, origin, trusted=trusted, streams=streams, bells=bells)
+        wire = WIRES[interface.version]
+        return RemoteAgent(card, interface, wire, self._egress, trusted=trusted, streams=streams, bells=bells)
 
     def _reaches_us(self, url: str) -> bool:
         """A gateway that only this machine can call is out of reach for whoever is elsewhere."""
         return self._bells is not None and (not self._bells.local or on_this_machine(url))
+
+    async def aclose(self) -> None:
+        if self._over_grpc is not None:
+            await self._over_grpc.aclose()
+
+    def _grpc(self) -> GrpcAgents | None:
+        """Agents over gRPC, where its packages are installed."""
+        if self._over_grpc is None:
+            try:
+                # Imported at first use: 40 MB that nobody needs whose agents speak JSON.
+                from gateway.upstream.a2a_grpc import GrpcAgents
+            except ImportError:
+                return None
+            self._over_grpc = GrpcAgents(self._egress)
+        return self._over_grpc
+
+    def _spoken(self) -> str:
+        if self._grpc() is not None:
+            return "JSONRPC, HTTP+JSON and GRPC"
+        return "JSONRPC and HTTP+JSON, and GRPC with the extra (pip install 'gateway[grpc]'),"
+
+
+def _origin(interface: AgentInterface, card_url: str) -> Origin:
+    """Where an interface leads to. gRPC's is `host:port` without a scheme (§4.4.6): with TLS if its card came so."""
+    url = interface.url
+    if interface.protocol_binding == GRPC and "://" not in url:
+        url = f"{origin_of(card_url).scheme}://{url}"
+    return origin_of(url)

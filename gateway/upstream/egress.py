@@ -252,6 +252,11 @@ class Egress:
             pool = self._pools[named] = Pool(admits, self._context, per_host=self._per_host)
         return pool
 
+    def roots(self) -> bytes:
+        """The certificates that are trusted here, as PEM, for who makes its connections elsewhere (grpc.py)."""
+        trusted = self._context().get_ca_certs(binary_form=True)
+        return "".join(map(ssl.DER_cert_to_PEM_cert, trusted)).encode("ascii")
+
     def _context(self) -> ssl.SSLContext:
         """One for all: to load the certificates of the world takes some 20 ms."""
         if self._tls is None:

@@ -29,6 +29,7 @@ class Running:
     url: str
     cards: list[tuple[str, str]]
     token_file: Path | None
+    grpc: str | None = None
 
 
 @pytest.fixture

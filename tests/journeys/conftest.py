@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from tests import rpc
 from tests.bindings import BINDINGS, Caller
 from tests.serving import ROOT, Gateway, running
 
@@ -35,17 +36,28 @@ _numbers = itertools.count(1)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    async with running(tmp_path_factory.mktemp("gateway"), TOWN) as gateway:
+    async with running(tmp_path_factory.mktemp("gateway"), TOWN, grpc_port=0) as gateway:
         yield gateway
 
 
 @pytest.fixture(params=BINDINGS)
+def http_caller(gateway: Gateway, request: pytest.FixtureRequest) -> Caller:
+    """The same over the bindings with JSON alone: for what protobuf cannot even say, and for HTTP's own."""
+    return Caller(gateway, request.param)
+
+
+@pytest.fixture(params=(*BINDINGS, "grpc"))
 def caller(gateway: Gateway, request: pytest.FixtureRequest) -> Caller:
     """The machine's own credential over each binding."""
-    return Caller(gateway, request.param)
+    return rpc.caller(gateway, request.param)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def fresh(caller: Caller) -> Caller:
     """A principal without any task yet, over each binding."""
     return await caller.other(f"p{next(_numbers)}")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def http_fresh(http_caller: Caller) -> Caller:
+    return await http_caller.other(f"p{next(_numbers)}")

@@ -252,11 +252,11 @@ async def test_a_negative_history_length_is_refused(fresh: Caller) -> None:
         ({"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "x"}], "contextId": 5}, "message.contextId"),
     ],
 )
-async def test_a_malformed_message_is_refused_and_the_field_named(fresh: Caller, sent: Any, field: str) -> None:
+async def test_a_malformed_message_is_refused_and_the_field_named(http_fresh: Caller, sent: Any, field: str) -> None:
     params = {} if sent is None else {"message": sent}
-    error = await fresh.refused("INVALID_PARAMS", "SendMessage", **params)
+    error = await http_fresh.refused("INVALID_PARAMS", "SendMessage", **params)
     assert error.fields.keys() == {field}
-    assert (await fresh.call("ListTasks"))["totalSize"] == 0
+    assert (await http_fresh.call("ListTasks"))["totalSize"] == 0
 
 
 @pytest.mark.requirement("a2a.send.part-has-one-content")
@@ -270,9 +270,9 @@ async def test_a_malformed_message_is_refused_and_the_field_named(fresh: Caller,
         ({"raw": "not base64!"}, "message.parts.1.raw"),
     ],
 )
-async def test_a_part_has_exactly_one_content(caller: Caller, part: Any, field: str) -> None:
+async def test_a_part_has_exactly_one_content(http_caller: Caller, part: Any, field: str) -> None:
     sent = {**message("x"), "parts": [{"text": "fine"}, part]}
-    error = await caller.refused("INVALID_PARAMS", "SendMessage", message=sent)
+    error = await http_caller.refused("INVALID_PARAMS", "SendMessage", message=sent)
     assert error.fields.keys() == {field}
 
 
@@ -309,14 +309,14 @@ async def test_metadata_and_output_modes_reach_the_agent(caller: Caller) -> None
 
 
 @pytest.mark.requirement("a2a.json.unknown-fields", "a2a.extension.data-unchanged")
-async def test_unknown_fields_are_no_error_and_survive_into_history(caller: Caller) -> None:
+async def test_unknown_fields_are_no_error_and_survive_into_history(http_caller: Caller) -> None:
     sent = message("hi", newField={"deep": [1, {"x": "y"}]}, extensions=["urn:x"], metadata={"urn:x": {"k": None}})
     sent["parts"][0]["newPartField"] = 7
-    done = await caller.call("SendMessage", message=sent, unknownParam={"a": 1}, configuration={"unknown": True})
+    done = await http_caller.call("SendMessage", message=sent, unknownParam={"a": 1}, configuration={"unknown": True})
     said = done["task"]["history"][0]
     assert said == {**sent, "taskId": done["task"]["id"], "contextId": done["task"]["contextId"]}
     assert done["task"]["status"]["message"]["parts"] == sent["parts"]
-    assert (await caller.get(done["task"]["id"]))["history"][0] == said
+    assert (await http_caller.get(done["task"]["id"]))["history"][0] == said
 
 
 @pytest.mark.requirement("a2a.json.data-untouched")
@@ -376,12 +376,12 @@ async def test_null_counts_as_not_given(fresh: Caller) -> None:
 
 
 @pytest.mark.requirement("a2a.json.proto-names-read")
-async def test_a_field_under_both_of_its_names_is_refused(caller: Caller) -> None:
+async def test_a_field_under_both_of_its_names_is_refused(http_caller: Caller) -> None:
     for sent, field in (
         ({**message("x"), "context_id": "a", "contextId": "b"}, "message"),
         ({**message("x"), "parts": [{"text": "x", "media_type": "text/plain", "mediaType": "a/b"}]}, "message.parts.0"),
     ):
-        error = await caller.refused("INVALID_PARAMS", "SendMessage", message=sent)
+        error = await http_caller.refused("INVALID_PARAMS", "SendMessage", message=sent)
         assert error.fields.keys() == {field}
 
 
@@ -404,9 +404,9 @@ async def test_protojson_refuses_what_only_looks_like_its_types(gateway: Gateway
 
 
 @pytest.mark.requirement("a2a.json.camel-case", "a2a.json.timestamps", "a2a.json.enums")
-async def test_answers_have_camel_case_names_enum_names_and_utc_timestamps(caller: Caller) -> None:
-    task = await caller.task("count 3")
-    page = await caller.call("ListTasks", pageSize=5, includeArtifacts=True)
+async def test_answers_have_camel_case_names_enum_names_and_utc_timestamps(http_caller: Caller) -> None:
+    task = await http_caller.task("count 3")
+    page = await http_caller.call("ListTasks", pageSize=5, includeArtifacts=True)
     for name in names([task, page]):
         assert "_" not in name
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", task["status"]["timestamp"])
@@ -421,12 +421,12 @@ def names(tree: Any) -> set[str]:
 
 
 @pytest.mark.requirement("a2a.limits.sizes")
-async def test_a_body_or_a_nesting_beyond_the_limits_is_refused_with_a_reason(caller: Caller) -> None:
+async def test_a_body_or_a_nesting_beyond_the_limits_is_refused_with_a_reason(http_caller: Caller) -> None:
     deep: Any = "x"
     for _ in range(300):
         deep = [deep]
-    answer = await caller.ask("SendMessage", message={**message("hi"), "metadata": {"deep": deep}})
-    assert "nested" in caller.error(answer, "PARSE_ERROR").message or "deep" in answer.text
-    answer = await caller.ask("SendMessage", message=message("x" * 1_100_000))
+    answer = await http_caller.ask("SendMessage", message={**message("hi"), "metadata": {"deep": deep}})
+    assert "nested" in http_caller.error(answer, "PARSE_ERROR").message or "deep" in answer.text
+    answer = await http_caller.ask("SendMessage", message=message("x" * 1_100_000))
     assert answer.status_code == 413
     assert answer.json()["error"]["message"]

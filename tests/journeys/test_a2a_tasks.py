@@ -132,12 +132,12 @@ async def test_new_tasks_between_two_pages_push_nothing_out(fresh: Caller) -> No
 
 
 @pytest.mark.requirement("a2a.list.page-size", "a2a.error.fields-named")
-async def test_a_page_has_one_to_a_hundred_tasks(fresh: Caller) -> None:
+async def test_a_page_has_one_to_a_hundred_tasks(http_fresh: Caller) -> None:
     for wrong in (0, -1, 101, 2**31, "many", 1.5):
-        error = await fresh.refused("INVALID_PARAMS", "ListTasks", pageSize=wrong)
+        error = await http_fresh.refused("INVALID_PARAMS", "ListTasks", pageSize=wrong)
         assert error.fields.keys() == {"pageSize"}
     for size in (1, 100):
-        assert (await fresh.call("ListTasks", pageSize=size))["pageSize"] == size
+        assert (await http_fresh.call("ListTasks", pageSize=size))["pageSize"] == size
 
 
 @pytest.mark.requirement("a2a.list.page-size")
@@ -183,28 +183,28 @@ async def test_a_context_shows_its_own_tasks_alone(fresh: Caller) -> None:
 
 
 @pytest.mark.requirement("a2a.list.by-status", "a2a.http.query-names", "a2a.json.enums")
-async def test_a_status_shows_the_tasks_in_that_state_alone(fresh: Caller) -> None:
-    done, asked, failed = await fresh.task(), await fresh.task("ask"), await fresh.task("fail")
+async def test_a_status_shows_the_tasks_in_that_state_alone(http_fresh: Caller) -> None:
+    done, asked, failed = await http_fresh.task(), await http_fresh.task("ask"), await http_fresh.task("fail")
     for name, task in (("COMPLETED", done), ("INPUT_REQUIRED", asked), ("FAILED", failed)):
-        assert ids(await fresh.call("ListTasks", status=f"TASK_STATE_{name}")) == [task["id"]]
-    assert ids(await fresh.call("ListTasks", status="TASK_STATE_CANCELED")) == []
-    assert len(ids(await fresh.call("ListTasks", status="TASK_STATE_UNSPECIFIED"))) == 3
+        assert ids(await http_fresh.call("ListTasks", status=f"TASK_STATE_{name}")) == [task["id"]]
+    assert ids(await http_fresh.call("ListTasks", status="TASK_STATE_CANCELED")) == []
+    assert len(ids(await http_fresh.call("ListTasks", status="TASK_STATE_UNSPECIFIED"))) == 3
     for wrong in ("COMPLETED", "completed", "TASK_STATE_DONE"):
-        error = await fresh.refused("INVALID_PARAMS", "ListTasks", status=wrong)
+        error = await http_fresh.refused("INVALID_PARAMS", "ListTasks", status=wrong)
         assert error.fields.keys() == {"status"}
 
 
 @pytest.mark.requirement("a2a.list.by-time")
-async def test_a_time_shows_the_tasks_whose_status_is_not_older(fresh: Caller) -> None:
-    first, second = await fresh.task("ask"), await fresh.task("ask")
+async def test_a_time_shows_the_tasks_whose_status_is_not_older(http_fresh: Caller) -> None:
+    first, second = await http_fresh.task("ask"), await http_fresh.task("ask")
     at = second["status"]["timestamp"]
-    found = ids(await fresh.call("ListTasks", statusTimestampAfter=at))
+    found = ids(await http_fresh.call("ListTasks", statusTimestampAfter=at))
     assert second["id"] in found
     assert (first["id"] in found) == (first["status"]["timestamp"] == at)
-    assert len(ids(await fresh.call("ListTasks", statusTimestampAfter="2020-02-29T12:00:00+02:00"))) == 2
-    assert ids(await fresh.call("ListTasks", statusTimestampAfter=LATEST)) == []
+    assert len(ids(await http_fresh.call("ListTasks", statusTimestampAfter="2020-02-29T12:00:00+02:00"))) == 2
+    assert ids(await http_fresh.call("ListTasks", statusTimestampAfter=LATEST)) == []
     for wrong in ("yesterday", "2026-11-21", "2026-11-21T08:00:00", "1763712000"):
-        error = await fresh.refused("INVALID_PARAMS", "ListTasks", statusTimestampAfter=wrong)
+        error = await http_fresh.refused("INVALID_PARAMS", "ListTasks", statusTimestampAfter=wrong)
         assert error.fields.keys() == {"statusTimestampAfter"}
 
 

@@ -62,12 +62,14 @@ async def test_a_request_of_1_0_that_does_not_say_so_is_told_to(caller: Caller, 
         ("99.0", "1.0", False),
     ],
 )
-async def test_the_version_may_stand_in_the_query(caller: Caller, header: str | None, query: str, served: bool) -> None:
-    asked = caller.having(A2A_Version=header)
+async def test_the_version_may_stand_in_the_query(
+    http_caller: Caller, header: str | None, query: str, served: bool
+) -> None:
+    asked = http_caller.having(A2A_Version=header)
     for method in ("SendMessage", "ListTasks"):
         request = asked.request(method, arguments(method))
         request.url = request.url.copy_merge_params({"A2A-Version": query})
-        answer: httpx2.Response = await caller.gateway.client.send(request)
+        answer: httpx2.Response = await http_caller.gateway.client.send(request)
         if served:
             asked.result(answer)
         else:
@@ -75,6 +77,10 @@ async def test_the_version_may_stand_in_the_query(caller: Caller, header: str | 
 
 
 # Extensions.
+
+
+def done(caller: Caller) -> Any:
+    return "OK" if caller.binding == "grpc" else 200
 
 
 @pytest.mark.requirement("a2a.extension.required", "a2a.error.extension-required")
@@ -86,12 +92,15 @@ async def test_a_required_extension_has_to_be_named(caller: Caller, method: str)
         error = await asked.refused("EXTENSION_SUPPORT_REQUIRED", method, message=message("hi"))
         assert error.metadata == {"extensions": REQUIRED}
     answer = await strict.having(A2A_Extensions=REQUIRED).ask(method, message=message("hi"))
-    assert answer.status_code == 200
+    assert answer.status_code == done(strict)
     assert "COMPLETED" in answer.text
 
 
 @pytest.mark.requirement(
-    "a2a.extension.activated-echoed", "a2a.extension.unknown-ignored", "a2a.extension.several-in-one-header"
+    "a2a.extension.activated-echoed",
+    "a2a.extension.unknown-ignored",
+    "a2a.extension.several-in-one-header",
+    "a2a.grpc.metadata",
 )
 @pytest.mark.parametrize("method", ["SendMessage", "SendStreamingMessage", "ListTasks"])
 @pytest.mark.parametrize("name", ["A2A-Extensions", "a2a-extensions", "A2A-EXTENSIONS"])
@@ -100,10 +109,10 @@ async def test_the_answer_names_the_extensions_that_were_used_and_no_other(
 ) -> None:
     several = {name: f"https://example.com/ext/v1 ,{REQUIRED},, https://example.com/ext/v2"}
     answer = await caller.to("strict").having(**several).ask(method, **arguments(method))
-    assert answer.status_code == 200, answer.text
+    assert answer.status_code == done(caller), answer.text
     assert answer.headers["a2a-extensions"] == REQUIRED
     answer = await caller.having(**several).ask(method, **arguments(method))
-    assert answer.status_code == 200, answer.text
+    assert answer.status_code == done(caller), answer.text
     assert "a2a-extensions" not in answer.headers
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.bindings import BINDINGS, Caller
 from tests.journeys.conftest import TOWN
+from tests.rpc import Rpc
 from tests.serving import ROOT, Gateway, message, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -47,8 +50,9 @@ async def test_a_public_agents_card_is_there_for_anybody(gateway: Gateway, agent
         (interface["protocolVersion"], interface["protocolBinding"]) for interface in shown["supportedInterfaces"]
     ]
     assert list(dict.fromkeys(offered)) == [
-        ("1.0", "JSONRPC"), ("1.0", "HTTP+JSON"), ("0.3", "JSONRPC"), ("0.3", "HTTP+JSON"),
-    ]  # fmt: skip
+        *(("1.0", "JSONRPC"), ("1.0", "HTTP+JSON"), ("1.0", "GRPC"), ("0.3", "JSONRPC"), ("0.3", "HTTP+JSON")),
+        *([("0.3", "GRPC")] if agent == "echo" else []),  # which has no word for any other agent
+    ]
 
 
 @pytest.mark.requirement("a2a.card.well-known")
@@ -59,7 +63,7 @@ async def test_the_default_agents_card_is_at_the_root(gateway: Gateway) -> None:
 @pytest.mark.requirement("a2a.card.interfaces-are-true")
 async def test_every_interface_of_a_card_really_answers(gateway: Gateway) -> None:
     interfaces = [each for each in (await card(gateway))["supportedInterfaces"] if each["protocolVersion"] == "1.0"]
-    assert len(interfaces) == 4  # two bindings, each without and with the tenant
+    assert len(interfaces) == 6  # three bindings, each without and with the tenant
     headers = {"A2A-Version": "1.0", **gateway.bearer(None)}
     for interface in interfaces:
         sent: dict[str, Any] = {"message": message("hi")}
@@ -70,6 +74,10 @@ async def test_every_interface_of_a_card_really_answers(gateway: Gateway) -> Non
             for url in (interface["url"], interface["url"] + "/"):
                 answer = await gateway.client.post(url, json=call, headers=headers)
                 assert "result" in answer.json(), answer.text
+        elif interface["protocolBinding"] == "GRPC":
+            async with grpc.aio.insecure_channel(interface["url"]) as channel:
+                caller = Rpc(replace(gateway, channel=channel), "grpc", "")
+                assert "task" in await caller.call("SendMessage", **sent, **({"tenant": tenant} if tenant else {}))
         else:
             url = interface["url"] + (f"/{tenant}" if tenant else "") + "/message:send"
             answer = await gateway.client.post(url, json=sent, headers=headers)
@@ -225,7 +233,7 @@ async def test_the_extended_card_is_for_those_who_show_who_they_are(caller: Call
     assert stranger.result(answer) == shown
     if caller.binding == "http":
         assert answer.headers["cache-control"] == "no-store"
-    else:
+    elif caller.binding == "jsonrpc":
         bare = await caller.gateway.post(
             {"jsonrpc": "2.0", "id": "call-1", "method": "GetExtendedAgentCard"}, agent="more"
         )

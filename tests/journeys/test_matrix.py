@@ -1,7 +1,8 @@
-"""Any client reaches any agent: two bindings and two versions on both sides, one journey through all sixteen.
+"""Any client reaches any agent: three bindings and two versions on both sides, one journey through all of them.
 
 The agents are a2a-sdk's own servers, each with one binding of one version on its card; and one of them once more behind
-a gateway that is itself reached by ACP alone.
+a gateway that is itself reached by ACP alone. A client of 0.3 over gRPC can name no agent, so for it there is a gateway
+with each of them as the default one.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from typing import Any, Protocol
 import pytest
 import pytest_asyncio
 
-from tests import bindings, older
+from tests import older, rpc
+from tests.older_rpc import OlderRpc
 from tests.receiver import Receiver, receiving
 from tests.remote import Sdk, agents, ready, sdk
 from tests.serving import BOUND, Gateway, message, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-VERSIONS = ("1.0", "0.3")
+SPOKEN = [(binding, version) for binding in ("JSONRPC", "HTTP+JSON", "GRPC") for version in ("1.0", "0.3")]
 AGENTS = {f"{binding}-{version}".lower().replace("+", "-").replace(".", "-"): (binding, version)
-          for binding in ("JSONRPC", "HTTP+JSON") for version in VERSIONS}  # fmt: skip
+          for binding, version in SPOKEN}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Client(Protocol):
 
 class Newer:
     def __init__(self, gateway: Gateway, binding: str, agent: str) -> None:
-        self._caller = bindings.Caller(gateway, binding, agent)
+        self._caller = rpc.caller(gateway, binding, agent)
 
     async def send(self, text: str, *, task: Seen | None = None, push: Any = None, wait: bool = True) -> Seen:
         configuration: dict[str, Any] = {"returnImmediately": not wait}
@@ -106,7 +108,7 @@ class Newer:
 
 class Older:
     def __init__(self, gateway: Gateway, binding: str, agent: str) -> None:
-        self._client = older.Older(gateway, binding, agent)
+        self._client: Any = OlderRpc(gateway) if binding == "grpc" else older.Older(gateway, binding, agent)
 
     async def send(self, text: str, *, task: Seen | None = None, push: Any = None, wait: bool = True) -> Seen:
         configuration: dict[str, Any] = {"blocking": wait}
@@ -122,6 +124,10 @@ class Older:
         return self._stream("tasks/resubscribe", id=id)
 
     async def _stream(self, method: str, **params: Any) -> AsyncIterator[Seen]:
+        if self._client.binding == "grpc":
+            async for event in self._client.events(method, **params):
+                yield _older(event)
+            return
         async with self._client.stream(method, **params) as events:
             async for event in events:
                 yield _older(event)
@@ -133,7 +139,7 @@ class Older:
         return _older({"kind": "task", **await self._client.call("tasks/cancel", id=id)})
 
     async def listed(self, context: str) -> list[str] | None:
-        if self._client.binding == "jsonrpc":
+        if self._client.binding != "http":
             return None
         return [task["id"] for task in await self._client.call("tasks/list", contextId=context)]
 
@@ -183,6 +189,7 @@ CLIENTS: dict[str, Callable[[Gateway, str, str], Client]] = {"1.0": Newer, "0.3"
 class Town:
     gateway: Gateway
     agents: dict[str, Sdk]
+    defaults: dict[str, Gateway]  # by their default agent
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -195,19 +202,28 @@ async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
         await ready(facade, "sdk")
         urls = {name: agent.url for name, agent in far.items()} | {"over-acp": f"{facade.url}/acp/agents/sdk"}
         config = agents(**urls) + "egress: {allow_loopback: true}\n"
-        gateway = await stack.enter_async_context(running(tmp_path_factory.mktemp("town"), config))
+        gateway = await stack.enter_async_context(running(tmp_path_factory.mktemp("town"), config, grpc_port=0))
         await ready(gateway, *far)
-        yield Town(gateway, far)
+        defaults = {}
+        for name, url in urls.items():
+            one = agents(**{name: url}) + "egress: {allow_loopback: true}\n"
+            opened = running(tmp_path_factory.mktemp(name), one, grpc_port=0)
+            defaults[name] = await stack.enter_async_context(opened)
+            await ready(defaults[name], name)
+        yield Town(gateway, far, defaults)
 
 
 @pytest.mark.requirement("a2a.v03.any-client-any-agent", "a2a.bindings.same-results")
 @pytest.mark.parametrize("agent", [*AGENTS, "over-acp"])
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("binding", bindings.BINDINGS)
+@pytest.mark.parametrize(
+    ("binding", "version"),
+    [({"HTTP+JSON": "http"}.get(name, name.lower()), version) for name, version in SPOKEN],
+)
 async def test_any_client_makes_the_whole_journey_with_any_agent(
     town: Town, binding: str, version: str, agent: str
 ) -> None:
-    client, far = CLIENTS[version](town.gateway, binding, agent), town.agents[agent]
+    gateway = town.defaults[agent] if (binding, version) == ("grpc", "0.3") else town.gateway
+    client, far = CLIENTS[version](gateway, binding, agent), town.agents[agent]
     async with asyncio.timeout(3 * BOUND), receiving() as receiver:
         done = await _send_get_and_list(client)
         await _errors_by_reason(client, done)

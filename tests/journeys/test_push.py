@@ -59,7 +59,7 @@ async def test_a_configuration_is_answered_whole_whatever_the_task_is_doing(call
 async def test_a_configuration_is_found_under_the_very_id_it_was_given(caller: Caller, id: str) -> None:
     task = await caller.task()
     await caller.call(CREATE, taskId=task["id"], url=HOOK, id=id)
-    quoted = id if caller.binding == "jsonrpc" else id.replace("%", "%25")
+    quoted = id.replace("%", "%25") if caller.binding == "http" else id
     assert (await caller.call(GET, taskId=task["id"], id=quoted))["id"] == id
     await caller.call(DELETE, taskId=task["id"], id=quoted)
     assert (await caller.call(LIST, taskId=task["id"]))["configs"] == []
@@ -133,13 +133,15 @@ async def test_configurations_of_an_unknown_task_are_not_found(caller: Caller) -
         ({"url": HOOK, "authentication": {"scheme": "Bea rer\r\n", "credentials": "a"}}, "authentication.scheme"),
     ],
 )
-async def test_a_configuration_that_could_never_be_used_is_refused(caller: Caller, wrong: Any, field: str) -> None:
-    task = await caller.task()
-    error = await caller.refused("INVALID_PARAMS", CREATE, taskId=task["id"], **wrong)
+async def test_a_configuration_that_could_never_be_used_is_refused(http_caller: Caller, wrong: Any, field: str) -> None:
+    task = await http_caller.task()
+    error = await http_caller.refused("INVALID_PARAMS", CREATE, taskId=task["id"], **wrong)
     assert error.fields.keys() == {field}
-    error = await caller.refused("INVALID_PARAMS", "SendMessage", message=message("hi"), configuration=hooked(wrong))
+    error = await http_caller.refused(
+        "INVALID_PARAMS", "SendMessage", message=message("hi"), configuration=hooked(wrong)
+    )
     assert [name.removeprefix("configuration.taskPushNotificationConfig.") for name in error.fields] == [field]
-    assert (await caller.call(LIST, taskId=task["id"]))["configs"] == []
+    assert (await http_caller.call(LIST, taskId=task["id"]))["configs"] == []
 
 
 @pytest.mark.requirement("a2a.webhook.private-addresses-refused")

@@ -67,7 +67,7 @@ async def test_the_first_interface_of_the_newest_version_that_both_speak_is_chos
     async with scripted() as agent:
         ours = agent.card["supportedInterfaces"][0]
         agent.card["supportedInterfaces"] = [
-            {"url": "https://x.example", "protocolBinding": "GRPC", "protocolVersion": "1.0"},
+            {"url": "https://x.example", "protocolBinding": "urn:x:CORBA", "protocolVersion": "1.0"},
             {"url": f"{agent.url}/old", "protocolBinding": "JSONRPC", "protocolVersion": "0.3"},
             ours | {"protocolVersion": "1.0.7"},
             {"url": f"{agent.url}/rest", "protocolBinding": "HTTP+JSON", "protocolVersion": "1.0"},
@@ -158,11 +158,14 @@ async def test_a_card_whose_interface_is_at_a_forbidden_address_is_refused(tmp_p
 async def test_an_agent_without_an_interface_that_we_speak_says_which_it_offers(tmp_path: Path) -> None:
     async with scripted() as agent, running(tmp_path) as gateway:
         agent.card["supportedInterfaces"] = [
-            {"url": "https://x.example", "protocolBinding": "GRPC", "protocolVersion": "1.0"},
+            {"url": "https://x.example", "protocolBinding": "urn:x:CORBA", "protocolVersion": "1.0"},
             {"url": "https://x.example", "protocolBinding": "JSONRPC", "protocolVersion": "0.2.6"},
         ]
         _, said = await refused(gateway, agent.url)
-        assert said == "The agent offers GRPC 1.0, JSONRPC 0.2.6; this gateway speaks JSONRPC and HTTP+JSON 1.0 or 0.3"
+        assert said == (
+            "The agent offers urn:x:CORBA 1.0, JSONRPC 0.2.6; "
+            "this gateway speaks JSONRPC, HTTP+JSON and GRPC 1.0 or 0.3, and ACP"
+        )
         agent.card["supportedInterfaces"] = []
         assert "offers no interface at all" in (await refused(gateway, agent.url))[1]
 

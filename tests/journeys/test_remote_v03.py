@@ -90,8 +90,8 @@ async def test_a_stored_agent_of_0_3_is_there_after_a_restart_though_it_is_down(
 
 async def test_an_additional_interface_is_taken_when_the_preferred_one_is_none_of_ours(tmp_path: Path) -> None:
     async with sdk("HTTP+JSON", "0.3") as far, scripted() as agent:
-        additional = [{"url": far.url, "transport": "HTTP+JSON"}, {"url": "x.example:1", "transport": "GRPC"}]
-        agent.card = older_card("", url="x.example:1", preferredTransport="GRPC", additionalInterfaces=additional)
+        additional = [{"url": far.url, "transport": "HTTP+JSON"}, {"url": "x.example:1", "transport": "CORBA"}]
+        agent.card = older_card("", url="x.example:1", preferredTransport="CORBA", additionalInterfaces=additional)
         config = agents(far=agent.url) + f"egress: {{allow: ['{far.url.removeprefix('http://')}']}}\n"
         async with running(tmp_path, config) as gateway:
             await ready(gateway, "far")

@@ -108,6 +108,17 @@ def test_a_port_in_use_is_said(tmp_path: Path) -> None:
         assert not (tmp_path / "gateway.db").exists()
 
 
+def test_a_grpc_port_in_use_is_said(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused(tmp_path, ECHO, "--grpc-port", str(port))
+        assert said == (
+            f"127.0.0.1:{port}: cannot listen for gRPC — choose another with --grpc-port, or stop what listens there"
+        )
+
+
 def test_data_that_another_process_works_on_is_said_with_its_pid(tmp_path: Path) -> None:
     with process(tmp_path, ECHO) as gateway:
         said = refused(tmp_path, ECHO)

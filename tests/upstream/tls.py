@@ -26,6 +26,8 @@ def contexts(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, ssl.SSLContext]
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False)
+        # A trust anchor that says so: readers of a context's anchors show no others.
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     secret = key.private_bytes(

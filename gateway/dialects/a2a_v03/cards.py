@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from gateway.dialects.a2a_v03.requests import VERSION
 from gateway.dialects.a2a_v03.stowed import Tree
 from gateway.model.base import Model
-from gateway.model.card import HTTP_JSON, JSONRPC, AgentCard, AgentInterface, AgentSkill
+from gateway.model.card import GRPC, HTTP_JSON, JSONRPC, AgentCard, AgentInterface, AgentSkill
 
 M = TypeVar("M", bound=Model)
 
@@ -34,10 +34,12 @@ _OLDER = frozenset({*_CONNECTION, "supportsAuthenticatedExtendedCard", "security
 # Writing: what a 1.0 card says, said again for 0.3.
 
 
-def also(card: AgentCard, url: str, *, fields: bool = True) -> AgentCard:
-    """`card`, as it is published at `url`, with 0.3's interfaces and (with `fields`) 0.3's fields beside 1.0's. What it
-    brought under 0.3's names is dropped in any case: it would lead past the gateway."""
-    interfaces = tuple(AgentInterface(url=url, protocol_binding=b, protocol_version=VERSION) for b in BINDINGS)
+def also(card: AgentCard, url: str, *, fields: bool = True, grpc: str | None = None) -> AgentCard:
+    """`card`, as it is published at `url` (and, if it is, over gRPC at `grpc`), with 0.3's interfaces and (with
+    `fields`) 0.3's fields beside 1.0's. What it brought under 0.3's names is dropped in any case: it would lead past
+    the gateway."""
+    offered = [(url, binding) for binding in BINDINGS] + ([] if grpc is None else [(grpc, GRPC)])
+    interfaces = tuple(AgentInterface(url=at, protocol_binding=b, protocol_version=VERSION) for at, b in offered)
     update: Tree = {"supported_interfaces": (*card.supported_interfaces, *interfaces)}
     if not fields:
         return _with(card.model_copy(update=update), {}, _OLDER)
@@ -45,7 +47,7 @@ def also(card: AgentCard, url: str, *, fields: bool = True) -> AgentCard:
         "protocolVersion": PATCH,
         "url": url,
         "preferredTransport": BINDINGS[0],
-        "additionalInterfaces": [{"url": url, "transport": binding} for binding in BINDINGS],
+        "additionalInterfaces": [{"url": at, "transport": binding} for at, binding in offered],
         "supportsAuthenticatedExtendedCard": bool(card.capabilities.extended_agent_card),
     }
     said = card.model_fields_set

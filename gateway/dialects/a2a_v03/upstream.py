@@ -42,7 +42,7 @@ def outgoing(
         headers = {**headers, "x-a2a-extensions": ", ".join(extensions)}
     tree: Tree = orjson.loads(params)
     if interface.protocol_binding == JSONRPC:
-        said = pushes.nested({**tree, "id": id}) if operation in PLAIN else _written(JSON, tree)
+        said = pushes.nested({**tree, "id": id}) if operation in PLAIN else written(JSON, tree)
         if id and operation not in PLAIN:
             said["id"] = id
         body = orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": _NAMES[operation], "params": said})
@@ -51,13 +51,13 @@ def outgoing(
     # Cards give the address with and without the version in it.
     base = interface.url.rstrip("/").removesuffix("/v1") + "/v1"
     url = base + path.replace("{id}", quote(id or "", safe=""))
-    said = pushes.request({**tree, "id": id}) if operation in PLAIN else _written(PROTO, tree)
+    said = pushes.request({**tree, "id": id}) if operation in PLAIN else written(PROTO, tree)
     content = orjson.dumps(said) if method == "POST" else None
     # The text says POST, the proto (and a2a-sdk 0.3) GET.
     return Outgoing(method, url, content, headers, operation, "GET" if operation == "SubscribeToTask" else None)
 
 
-def _written(form: objects.Form, tree: Tree) -> Tree:
+def written(form: objects.Form, tree: Tree) -> Tree:
     made = dict(tree)
     if "message" in made:
         made["message"] = objects.write_message(form, made["message"])

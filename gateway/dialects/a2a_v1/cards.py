@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.model.card import HTTP_JSON, JSONRPC, VERSION, AgentCapabilities, AgentCard, AgentInterface
+from gateway.model.card import GRPC, HTTP_JSON, JSONRPC, VERSION, AgentCapabilities, AgentCard, AgentInterface
 
 # What a caller must show: a bearer credential of this gateway (never the upstream's own schemes).
 SCHEMES: dict[str, Any] = {
@@ -22,8 +22,10 @@ def published(
     extended: bool,
     anonymous: bool,
     tenants: tuple[str, ...] = (),
+    grpc: tuple[str, tuple[str, ...]] | None = None,
 ) -> AgentCard:
-    """`card` as served at `url` (the agent's base URL here, without a trailing slash).
+    """`card` as served at `url` (the agent's base URL here, without a trailing slash). `grpc` is where gRPC is served
+    and the words that mean this agent there, "" for none.
 
     Interfaces, security schemes and the capabilities that the gateway itself provides are replaced; signatures are
     dropped, because they would no longer be true.
@@ -35,6 +37,8 @@ def published(
         for tenant in tenants
         for binding in (JSONRPC, HTTP_JSON)
     ]
+    if grpc is not None:
+        interfaces += [_over_grpc(grpc[0], word) for word in grpc[1]]
     own: dict[str, Any] = {"streaming": streaming, "push_notifications": pushes, "extended_agent_card": extended}
     if card.capabilities.extensions:
         own["extensions"] = card.capabilities.extensions
@@ -48,6 +52,11 @@ def published(
     drop = {"signatures", "security_schemes", "security_requirements"} - update.keys() | _unsafe_links(card)
     view.__pydantic_fields_set__.difference_update(drop)
     return view
+
+
+def _over_grpc(url: str, word: str) -> AgentInterface:
+    said = {"tenant": word} if word else {}
+    return AgentInterface(url=url, protocol_binding=GRPC, protocol_version=VERSION, **said)
 
 
 def _unsafe_links(card: AgentCard) -> set[str]:
