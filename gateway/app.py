@@ -497,7 +497,7 @@ def _grpc(settings: Settings, port: int, not_ready: Callable[[], str | None]) ->
     """The gRPC port, opened."""
     where = settings.config.problem(("server", "grpc_port"), "")
     try:
-        # Imported at first use: 40 MB that nobody needs who does not serve gRPC.
+        # Imported at first use: a second network stack, and packages that are an extra.
         from gateway.server.grpc import CannotListen, GrpcServer
     except ImportError as error:
         reason = "needs the packages of the extra `grpc`"

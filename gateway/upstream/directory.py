@@ -101,7 +101,7 @@ class RemoteDirectory:
         """Agents over gRPC, where its packages are installed."""
         if self._over_grpc is None:
             try:
-                # Imported at first use: 40 MB that nobody needs whose agents speak JSON.
+                # Imported at first use: a second network stack, and packages that are an extra.
                 from gateway.upstream.a2a_grpc import GrpcAgents
             except ImportError:
                 return None
