@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
+import httpx2
 import pytest
 from a2a.types import a2a_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -23,7 +24,7 @@ from tests.journeys.conftest import TOWN
 from tests.older_rpc import OlderRpc
 from tests.remote import process
 from tests.rpc import Rpc, Told
-from tests.serving import BOUND, ECHO, Gateway, message, running
+from tests.serving import BOUND, ECHO, ROOT, Gateway, message, running
 from tests.upstream import tls
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -115,6 +116,23 @@ async def test_a_credential_that_is_wrong_is_refused_and_told_where_to_get_one(r
     call: Call = rpc.gateway.channel.unary_unary(f"/{SERVICE}/ListTasks")
     with pytest.raises(grpc.aio.AioRpcError, match="not known"):
         await call(b"", metadata=metadata)
+
+
+@pytest.mark.requirement("a2a.grpc.every-agent")
+async def test_a_token_for_one_agent_is_good_for_its_word_alone(tmp_path: Path) -> None:
+    echo = f"{{run: 'agents.echo:Echo', card: {ROOT}/agent_cards/echo.json, public: true}}"
+    config = f"auth: {{authorization_server: {{}}}}\nagents:\n  echo: {echo}\n  other: {echo}\n"
+    async with running(tmp_path, config, grpc_port=0) as gateway:
+        made = await gateway.client.post("/admin/clients", json={"id": "c", "scopes": []}, headers=gateway.bearer(None))
+        grant = {"grant_type": "client_credentials", "resource": f"{gateway.url}/agents/other"}
+        answer = await gateway.client.post(
+            "/oauth/token", data=grant, auth=httpx2.BasicAuth("c", made.json()["secret"])
+        )
+        limited = Rpc(gateway, "grpc", "other", who=answer.json()["access_token"])
+        assert state(await limited.task()) == "COMPLETED"
+        for word in ("", "echo", "other/x", "no-one"):
+            reason = "INVALID_PARAMS" if word == "other/x" else "UNAUTHENTICATED"
+            await limited.to(word).refused(reason, "ListTasks")
 
 
 async def test_who_shows_no_credential_learns_nothing_of_its_message(rpc: Rpc) -> None:
