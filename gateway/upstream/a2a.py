@@ -79,7 +79,7 @@ class RemoteAgent:
                 ended = False
                 async for event in events:
                     began = True
-                    ended = ended or _ends(event)
+                    ended = ended or ends(event)
                     yield event
                 if ended:
                     return
@@ -131,7 +131,7 @@ class RemoteAgent:
                     ended = False
                     async for event in events:
                         news += 1
-                        ended = ended or _ends(event)
+                        ended = ended or ends(event)
                         yield event
                     if ended:
                         return
@@ -219,7 +219,7 @@ class RemoteAgent:
                 for frame in reader.feed(chunk):
                     tree = self._result(context, out, answer.status, frame.data)
                     named = self._named(context, tree, size=len(frame.data))
-                    ended = ended or _ends(named)
+                    ended = ended or ends(named)
                     yield named
                 if ended:
                     await answer.settle()
@@ -274,7 +274,7 @@ def _known(context: Context) -> bool:
     return context.upstream is not None and context.upstream.task_id is not None
 
 
-def _ends(event: Event) -> bool:
+def ends(event: Event) -> bool:
     """After this the turn is over. In AUTH_REQUIRED an agent may go on by itself (§7.6.1), so we stay."""
     if isinstance(event, StatusUpdate | Task):
         state = event.status.state

@@ -14,7 +14,7 @@ from gateway.model.card import AgentCard, AgentInterface
 from gateway.model.errors import GatewayError
 from gateway.model.ports import Bells
 from gateway.model.task import Event
-from gateway.upstream.a2a import RemoteAgent
+from gateway.upstream.a2a import RemoteAgent, ends
 from gateway.upstream.address import Origin
 from gateway.upstream.egress import Egress
 from gateway.upstream.grpc import Channels, Refused
@@ -68,7 +68,10 @@ class GrpcAgent(RemoteAgent):
             async with aclosing(messages) as stream:
                 async for data in stream:
                     tree = self._rpc.result(self._interface, out.operation, 200, data, {})
-                    yield self._named(context, tree, size=len(data))
+                    event = self._named(context, tree, size=len(data))
+                    yield event
+                    if ends(event):
+                        return
         except Refused as refused:
             raise self._refusal(context, out, refused) from refused
 

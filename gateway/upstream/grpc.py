@@ -74,8 +74,8 @@ class _Line:
 
     @property
     def usable(self) -> bool:
-        state = self.channel.get_state()
-        return not self.given_up and state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.CONNECTING)
+        """Connected now: on a channel that looks for a connection nobody could say what of a failed call was sent."""
+        return not self.given_up and self.channel.get_state() is grpc.ChannelConnectivity.READY
 
 
 class _Place(NamedTuple):

@@ -211,6 +211,24 @@ async def test_a_stream_that_dies_is_taken_up_again_where_it_stands(tmp_path: Pa
         assert "theirs" not in str(events)
 
 
+async def test_a_stream_that_stays_open_while_the_agent_asks_ends_the_turn_all_the_same(tmp_path: Path) -> None:
+    async with behind(tmp_path) as (gateway, far):
+        left = asyncio.Event()
+
+        @far.on("SendStreamingMessage")
+        async def _(request: Any, context: Any) -> None:
+            await context.write(pb.StreamResponse(task=task("WORKING")))
+            await context.write(update("INPUT_REQUIRED", "What?"))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                left.set()
+
+        events = await gateway.events("SendStreamingMessage", {"message": message("hi")}, agent="far")
+        assert events[-1]["statusUpdate"]["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+        await asyncio.wait_for(left.wait(), BOUND)
+
+
 async def test_an_agent_that_restarts_in_mid_stream_is_waited_for(tmp_path: Path) -> None:
     async with behind(tmp_path) as (gateway, far):
         port = far.port
