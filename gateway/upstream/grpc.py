@@ -100,7 +100,7 @@ class Channels:
         async with self._line(origin, trusted) as line:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = line.channel.unary_unary(path)
             try:
-                return await method(body, timeout=timeout, metadata=tuple(metadata.items()))
+                return await method(body, timeout=timeout, metadata=_lower(metadata))
             except grpc.aio.AioRpcError as error:
                 raise _ended(error, origin) from error
 
@@ -110,7 +110,7 @@ class Channels:
         """The messages of an answer as they come, without an end time; leaving early cancels the call."""
         async with self._line(origin, trusted) as line:
             method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = line.channel.unary_stream(path)
-            call = method(body, metadata=tuple(metadata.items()))
+            call = method(body, metadata=_lower(metadata))
             try:
                 async for data in call:
                     if len(data) > MAX_EVENT_BYTES:
@@ -203,6 +203,11 @@ class Channels:
             self._roots = self._egress.roots()
         credentials = grpc.ssl_channel_credentials(self._roots or None)
         return grpc.aio.secure_channel(target, credentials, options)
+
+
+def _lower(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """As HTTP/2 has them (RFC 9113 §8.2); gRPC refuses to send any other."""
+    return tuple((name.lower(), value) for name, value in metadata.items())
 
 
 async def _ready(channel: grpc.aio.Channel) -> bool:

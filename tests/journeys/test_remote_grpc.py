@@ -136,6 +136,7 @@ async def test_the_callers_credential_stays_here_and_what_is_the_agents_goes_alo
             assert "COMPLETED" in answer.text
             ((_name, request, metadata),) = far.asked
             assert (metadata["a2a-version"], metadata["a2a-extensions"]) == ("1.0", "https://e.example/x")
+            assert metadata["gateway-hops"] == "1"
             assert "authorization" not in metadata
             assert gateway.token not in str(far.asked)
             assert request.tenant == "acme"
