@@ -74,6 +74,7 @@ BODIES: dict[str, Any] = {
     "/admin/tools:call": {"name": "docs/read"},
     "/admin/policy:explain": {"principal": "x", "action": "call", "target": "echo"},
     "/admin/policy:replay": {"text": "{}", "last": 1},
+    "/admin/audit:erase": {"principal": "key:nosuch"},
     "/admin/frozen": {"kind": "agent", "name": "nosuch"},
 }
 # What each method of MCP needs to hear. A method that is new needs an entry.
