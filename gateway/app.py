@@ -53,7 +53,7 @@ from gateway.core.push.bells import Bells
 from gateway.core.push.letters import Letters
 from gateway.core.push.worker import PushWorker
 from gateway.core.recovery import Recovery
-from gateway.core.registry import Registered, Registry
+from gateway.core.registry import Registered, Registry, Source
 from gateway.core.tools.agents import AgentTools
 from gateway.core.tools.grants import Grants as ToolGrants
 from gateway.core.tools.tools import Tools
@@ -63,17 +63,20 @@ from gateway.dialects.mcp import headers
 from gateway.dialects.strict_json import read
 from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import Store
+from gateway.model.ports import Balance, Store
 from gateway.model.principal import Kind
 from gateway.model.problems import Problem, StartError
+from gateway.model.provenance import CardKeys
 from gateway.server.auth import Authenticator
-from gateway.server.cards import Cards
+from gateway.server.cards import KEYS, Cards
 from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits
 from gateway.server.http import application
 from gateway.server.mcp.seal import Seal
+from gateway.server.published import PublishedCards, Signer
 from gateway.server.webhooks import RING
 from gateway.server.webhooks import routes as webhook_routes
+from gateway.stores.keyfolder import KeyFolder
 from gateway.stores.memory import MemoryStore
 from gateway.stores.notary import Notary
 from gateway.stores.problems import StoreProblem
@@ -81,9 +84,11 @@ from gateway.stores.sqlite import SqliteStore, open_sqlite
 from gateway.upstream.address import EgressRules, on_this_machine
 from gateway.upstream.cards import CardFetcher
 from gateway.upstream.directory import RemoteDirectory
+from gateway.upstream.documents import IssuerDocuments
 from gateway.upstream.egress import Egress
 from gateway.upstream.httpx2_transport import control_client
 from gateway.upstream.local import LoadError, load
+from gateway.upstream.signatures import CardSignatures
 from gateway.upstream.tasks import TasksAgent as TasksUpstream
 from gateway.upstream.webhook import WebhookNotifier
 from gateway.webhookkeys import WebhookKeys
@@ -150,7 +155,8 @@ class App:
         self.services = Services(store, Live(), now, _new_id, node, self.push.wake, compliance)
         fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
         updates = {id: agent.updates for id, agent in config.agents.items() if isinstance(agent, RemoteAgent)}
-        self.directory = RemoteDirectory(self.egress, fetcher, bells, updates)
+        signatures = CardSignatures(IssuerDocuments(self.egress))
+        self.directory = RemoteDirectory(self.egress, fetcher, signatures, bells, updates)
         self.registry = Registry(store, self.directory, now)
         self.engine = Engine(self.services)
         self.recovery = Recovery(self.services, self.registry, self.engine)
@@ -210,14 +216,14 @@ class App:
             refused=self.gateway.refusals.note,
         )
         self.grpc = None if settings.grpc_port is None else _grpc(settings, settings.grpc_port, self.trouble)
-        cards = Cards(
-            self.gateway,
-            auth,
-            public_url=settings.public_url,
-            default_agent=settings.default_agent,
+        made = PublishedCards(
+            settings.public_url,
             anonymous=settings.anonymous,
+            default_agent=settings.default_agent,
             grpc=self.grpc_url,
+            signer=partial(_signer, settings, now) if config.cards.sign else None,
         )
+        cards = Cards(self.gateway, auth, made, default_agent=settings.default_agent)
         if self.grpc is not None:
             self.grpc.serves(self.gateway, auth, cards, settings.default_agent, config.server.trusted_proxies)
         self.asgi: ASGIApp = application(
@@ -509,6 +515,16 @@ def _grpc(settings: Settings, port: int, not_ready: Callable[[], str | None]) ->
         raise StartError(Problem(f"{settings.host}:{port}", "cannot listen for gRPC", hint)) from error
 
 
+def _signer(settings: Settings, now: Callable[[], int]) -> Signer:
+    """Who signs the cards, when the first of them is served."""
+    # Imported at first use: a gateway that nobody asks for a card needs no library for signatures.
+    from gateway.server.card_signer import CardSigner
+
+    folder, cards = settings.data / "card-keys", settings.config.cards
+    url = settings.public_url.rstrip("/") + KEYS
+    return CardSigner(KeyFolder(folder), cards.algorithm, cards.rotate_days, now, url, str(folder))
+
+
 def _credential(data: Path) -> str:
     """The machine's own credential: read, or made on the first start, readable by its owner only."""
     path = data / "token"
@@ -571,12 +587,32 @@ def _registered(
         except LoadError as error:
             raise ConfigError([config.problem(("agents", id, "run"), error.reason, error.hint)]) from error
     elif isinstance(agent, RemoteAgent):
-        entry.kind, entry.card_url, entry.trusted = "remote", agent.card_url, True
+        entry.kind, entry.trusted, entry.balance = "remote", True, Balance(agent.balance)
+        entry.sources = tuple(Source(url) for url in dict.fromkeys((agent.card_url, *agent.replicas)))
+        entry.card_keys, entry.require_signature = _card_keys(config, id, agent), agent.require_signature
     elif isinstance(agent, TasksAgent):
         entry.kind = "tasks"
         entry.card = _plain_card(id) if agent.card is None else _card(config, id, "card", agent.card)
         entry.agent = TasksUpstream(id, agent.tasks_url, egress)
     return entry
+
+
+def _card_keys(config: Config, id: str, agent: RemoteAgent) -> CardKeys | None:
+    if agent.card_keys is None:
+        return None if agent.card_keys_url is None else CardKeys(url=agent.card_keys_url)
+    place, hint = ("agents", id, "card_keys"), 'give a JWK set: {"keys": [...]}'
+    if agent.card_keys_url is not None:
+        raise ConfigError([config.problem(place, "cannot stand beside card_keys_url", "give one of the two")])
+    try:
+        document = agent.card_keys.read_bytes()
+        tree = read(document)
+    except OSError as error:
+        raise ConfigError([config.problem(place, f"cannot read {agent.card_keys}: {error.strerror}", hint)]) from error
+    except GatewayError as error:
+        raise ConfigError([config.problem(place, f"is not strict JSON: {error.message}", hint)]) from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("keys"), list):
+        raise ConfigError([config.problem(place, f"{agent.card_keys.name} is no JWK set", hint)])
+    return CardKeys(document)
 
 
 def _modified(path: Path) -> int:

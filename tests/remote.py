@@ -174,10 +174,12 @@ class Scripted:
     url: str = ""
     plays: dict[str, Play] = field(default_factory=dict)
     card: dict[str, Any] = field(default_factory=dict)
+    documents: dict[str, bytes] = field(default_factory=dict)  # further ones, by path
     etag: str | None = None
     asked: list[Asked] = field(default_factory=list)
     cards: list[loopback.Request] = field(default_factory=list)
     up: bool = True
+    close: Callable[[], Awaitable[None]] | None = None  # for good
 
     def on(self, method: str) -> Callable[[Play], Play]:
         def put(play: Play) -> Play:
@@ -206,6 +208,9 @@ class Scripted:
             writer.close()
 
     def _card(self, request: loopback.Request, writer: asyncio.StreamWriter) -> None:
+        if (document := self.documents.get(request.line.split()[1])) is not None:
+            writer.write(loopback.answer(document, content_type="application/json"))
+            return
         self.cards.append(request)
         if self.etag is not None and request.headers.get("if-none-match") == self.etag:
             writer.write(loopback.answer(b"", "304 Not Modified", etag=self.etag))
@@ -218,7 +223,7 @@ class Scripted:
 async def scripted(**about: Any) -> AsyncIterator[Scripted]:
     agent = Scripted()
     async with loopback.serve(agent.play) as server:
-        agent.url = server.url
+        agent.url, agent.close = server.url, server.close
         agent.card = card(server.url, **about)
         yield agent
 

@@ -236,19 +236,29 @@ def _rest() -> Starlette:
     from gateway.server import ops
     from gateway.server.admin import Admin
     from gateway.server.cards import Cards
+    from gateway.server.catalogs import Catalogs
     from gateway.server.connect import Connect
     from gateway.server.oauth.endpoints import Endpoints
     from gateway.server.protected_resources import ProtectedResources
     from gateway.server.webhooks import routes as webhooks
 
     unused = object()
-    cards = Cards(unused, unused, public_url="http://x", default_agent=None, anonymous=False)  # type: ignore[arg-type]
+    cards = Cards(unused, unused, unused, default_agent=None)  # type: ignore[arg-type]
+    catalogs = Catalogs(unused, cards, "http://x")  # type: ignore[arg-type]
     admin = Admin(unused, unused, cards)  # type: ignore[arg-type]
     resources = ProtectedResources("http://x", (), ())
     oauth = Endpoints(unused, unused, unused)  # type: ignore[arg-type]
     outside = (*webhooks(lambda: b"", unused), *ops.routes(lambda: None))  # type: ignore[arg-type]
     connect = Connect(unused, unused, "http://x", lambda: "")  # type: ignore[arg-type]
-    parts = (cards.routes(), admin.routes(), outside, resources.routes(), oauth.routes(), connect.routes())
+    parts = (
+        cards.routes(),
+        catalogs.routes(),
+        admin.routes(),
+        outside,
+        resources.routes(),
+        oauth.routes(),
+        connect.routes(),
+    )
     return Starlette(routes=[route for routes in parts for route in routes])
 
 

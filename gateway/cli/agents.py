@@ -39,6 +39,22 @@ def show_agent(options: argparse.Namespace) -> Exit:
     return Exit.DONE
 
 
+def find_agents(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        answer = gateway.get("agents", verb="find", query=" ".join(options.text), limit=options.limit)
+    if options.json:
+        dump(answer)
+        return Exit.DONE
+    found = answer.get("agents") or []
+    for agent in found:
+        say(f"{line(agent.get('id'))}: {line(agent.get('name'))}. {line(agent.get('description'), 200)}")
+        for skill in agent.get("skills") or ():
+            say(f"  {line(skill.get('id'))}: {line(skill.get('description'), 200)}")
+    if not found:
+        note("No agent fits. Try other words, or see all of them: gateway agents list")
+    return Exit.DONE
+
+
 def add_agent(options: argparse.Namespace) -> Exit:
     place = Place.of(options.data)
     wanted = {"cardUrl": options.url, "id": options.id}
@@ -82,6 +98,13 @@ def _show(agent: dict[str, Any]) -> None:
         say("shadowed: the configuration file has an agent of the same id, and the file wins")
     if url := agent.get("cardUrl"):
         say(f"card     {line(url, 2000)}")
+    endpoints = agent.get("endpoints") or ()
+    for endpoint in endpoints:
+        if signature := endpoint.get("signature"):
+            where = f" at {line(endpoint.get('cardUrl'), 2000)}" if len(endpoints) > 1 else ""
+            say(f"signed   {line(signature)}{where}")
+        if len(endpoints) > 1 and (reason := endpoint.get("reason")):
+            say(f"server   {line(endpoint.get('cardUrl'), 2000)} is unhealthy: {line(reason, 500)}")
     if card := agent.get("card"):
         say()
         show.card(card)

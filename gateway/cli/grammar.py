@@ -139,11 +139,25 @@ def program() -> Parser:
     show = agents.command("show", "Show one agent's card.", "agents:show_agent")
     add = agents.command("add", "Add a remote agent by the URL of its card.", "agents:add_agent")
     remove = agents.command("remove", "Remove an agent that was added.", "agents:remove_agent")
+    search = agents.command("find", "Find agents by what they and their skills do.", "agents:find_agents")
+    search.add_argument("text", nargs="+", metavar="TEXT", help="What is to be done, in a few words.")
+    search.add_argument("--limit", type=_count, default=10, metavar="N", help="At most so many. Default: 10.")
     show.add_argument("id", metavar="ID", help="The agent's id.")
     add.add_argument("url", metavar="URL", help="Where the agent's card is, or the agent's own address.")
     add.add_argument("--id", metavar="ID", help="The id it gets here. Default: made from the card's name.")
     remove.add_argument("id", metavar="ID", help="The agent's id.")
-    for verb in (every, show, add):
+    for verb in (every, show, add, search):
+        _json(verb)
+
+    cards = top.command("cards", "Check agent cards, and see what became of one here.")
+    check = cards.command("verify", "Check the signatures of a card; exit 0 when one fits.", "cards:verify")
+    check.add_argument("url", metavar="URL", help="Where the card is, or the agent's own address.")
+    check.add_argument("--keys", type=Path, metavar="FILE", help="A JWK set: only these keys may have signed it.")
+    told = cards.command("show", "Show what was received, its signature's verdict, what is served.", "cards:show")
+    taken_anew = cards.command("accept", "Take an agent's card that is no longer signed.", "cards:accept")
+    for verb in (told, taken_anew):
+        verb.add_argument("agent", metavar="AGENT", help="The agent's id, as `gateway agents list` shows it.")
+    for verb in (check, told, taken_anew):
         _json(verb)
 
     keys = top.command("keys", "Make, list and revoke API keys.")
@@ -263,7 +277,7 @@ def program() -> Parser:
     replay.add_argument("--event", type=int, metavar="N", help="After its event number N.")
     _data_folder(replay)
     _json(replay)
-    for noun in (tasks, agents, keys, tools, clients, policy, push, audit):
+    for noun in (tasks, agents, cards, keys, tools, clients, policy, push, audit):
         for verb in noun.subcommands.values():
             _data_folder(verb)
     return top

@@ -102,6 +102,13 @@ class RemoteAgent(AgentEntry):
     updates: Literal["stream", "push", "poll"] = Field(
         "stream", description="How it tells of its tasks; where it cannot, the next of stream, push, poll."
     )
+    replicas: Items[Url] = Field((), description="URLs of the cards of further servers that are the same agent.")
+    balance: Literal["round_robin", "least_loaded"] = Field(
+        "round_robin", description="Which of several servers gets a new message."
+    )
+    require_signature: bool = Field(False, description="Whether its card has to be signed.")
+    card_keys: File | None = Field(None, description="File with the JWK set that alone may sign its card.")
+    card_keys_url: Url | None = Field(None, description="URL of that set, where it is not in a file.")
 
 
 class TasksAgent(AgentEntry):
@@ -200,6 +207,14 @@ class AuthorizationServer(Section):
     rotate_days: int = Field(30, ge=2, le=365, description="Days that a key signs; it is published a day before.")
 
 
+class Cards(Section):
+    """The cards that the gateway publishes."""
+
+    sign: bool = Field(True, description="Whether they are signed, with a key that is made in the data folder.")
+    algorithm: Literal["ES256", "EdDSA"] = Field("ES256", description="Signature algorithm.")
+    rotate_days: int = Field(90, ge=2, le=3650, description="Days that a key signs; it is published a day before.")
+
+
 class Auth(Section):
     """Who may come in."""
 
@@ -285,6 +300,7 @@ class Config(Section):
     policy: PolicySettings = Field(default_factory=PolicySettings)
     push: Push = Field(default_factory=Push)
     compliance: Compliance = Field(default_factory=Compliance)
+    cards: Cards = Field(default_factory=Cards)
     store: Store = Field(default_factory=Store)
     audit: Audit = Field(default_factory=Audit)
     egress: Egress = Field(default_factory=Egress)

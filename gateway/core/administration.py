@@ -11,6 +11,7 @@ from gateway.core.clients import Clients, NewClient
 from gateway.core.keys import KeyRing, NewKey
 from gateway.core.registry import Registered, Registry
 from gateway.model.call import (
+    AcceptCard,
     AddAgent,
     AddClient,
     AddKey,
@@ -21,11 +22,14 @@ from gateway.model.call import (
     RemoveAgent,
     RevokeClient,
     RevokeKey,
+    ShowCard,
+    VerifyCard,
 )
 from gateway.model.clients import ClientRecord
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import KeyRecord
 from gateway.model.principal import Kind
+from gateway.model.provenance import CardKeys, CardRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,20 @@ class Administration:
 
     async def remove_agent(self, call: RemoveAgent, ticket: Ticket, entry: None) -> None:
         await self._registry.remove(call.id)
+
+    async def show_card(self, call: ShowCard, ticket: Ticket, entry: None) -> Registered:
+        found = self._registry.get(call.id)
+        if found is None:
+            known = ", ".join(sorted(each.id for each in self._registry.all())) or "none"
+            raise GatewayError(Reason.NOT_FOUND, f"There is no agent {call.id!r}. Known: {known}")
+        return found
+
+    async def verify_card(self, call: VerifyCard, ticket: Ticket, entry: None) -> CardRecord:
+        keys = None if call.keys is None else CardKeys(call.keys)
+        return await self._registry.look(call.card_url, keys, trusted=ticket.principal.kind is Kind.LOCAL)
+
+    async def accept_card(self, call: AcceptCard, ticket: Ticket, entry: None) -> Registered:
+        return await self._registry.accept(call.id)
 
     async def add_key(self, call: AddKey, ticket: Ticket, entry: None) -> NewKey:
         return await self._keys.add(call.name)

@@ -19,7 +19,7 @@ from gateway.core.registry import Registered
 from gateway.core.repeat import known, used_otherwise
 from gateway.core.runner import Runner, Work, last_asked, shutting_down, unwritten
 from gateway.core.turn import Answer, Services, Turn
-from gateway.model.agent import Context, Upstream
+from gateway.model.agent import Context
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
 from gateway.model.compliance import Place
@@ -170,11 +170,9 @@ class Engine:
     async def _recall_context(self, turn: Turn) -> None:
         """What the remote agent calls this context, if it has been there before."""
         assert turn.context is not None
-        turn.known_context = await self._services.store.upstream_context(
-            turn.tenant, turn.owner, turn.entry.id, turn.context_id
-        )
-        if turn.known_context is not None:
-            turn.context.upstream = Upstream("", context_id=turn.known_context)
+        known = await self._services.store.upstream_context(turn.tenant, turn.owner, turn.entry.id, turn.context_id)
+        if known is not None and known.context_id is not None:
+            turn.context.upstream, turn.known_context = known, (known.url, known.context_id)
 
     async def _continue(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
         services, who, task_id = self._services, ticket.principal, call.message.task_id

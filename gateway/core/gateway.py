@@ -218,6 +218,10 @@ class Gateway:
             return True
         return policy.silent(who, "GetAgentCard", target) and policy.visible(who, SendMessage.verb, target)
 
+    def may_use_skill(self, who: Principal, entry: Registered, skill: str) -> bool:
+        """Whether some message for this skill of an agent would be let through."""
+        return self._policy.visible(who, SendMessage.verb, entry.target._replace(skill=skill))
+
     def find(self, agent: str, who: Principal) -> Registered:
         """An agent that the caller may see. Missing and hidden ones are the same to it."""
         entry = self.registry.get(agent)
@@ -409,6 +413,9 @@ def _uses(
         verbs.ListAgents: administration.list_agents,
         verbs.AddAgent: administration.add_agent,
         verbs.RemoveAgent: administration.remove_agent,
+        verbs.ShowCard: administration.show_card,
+        verbs.VerifyCard: administration.verify_card,
+        verbs.AcceptCard: administration.accept_card,
         verbs.AddKey: administration.add_key,
         verbs.ListKeys: administration.list_keys,
         verbs.RevokeKey: administration.revoke_key,

@@ -16,10 +16,22 @@ from dataclasses import dataclass, field, replace
 
 from gateway.core.gate import Gate
 from gateway.core.policy import Target
+from gateway.core.provenance import changes, refusal
 from gateway.model.agent import Agent
 from gateway.model.card import AgentCard
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import AgentRecord, Directory, DropAgent, PutAgent, Store
+from gateway.model.ports import (
+    AgentRecord,
+    Balance,
+    Directory,
+    DropAgent,
+    DropCards,
+    Fetched,
+    PutAgent,
+    PutCard,
+    Store,
+)
+from gateway.model.provenance import CardKeys, CardRecord, Standing, best
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +42,20 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 RESERVED = frozenset(
     {"agents", "mcp", "acp", "admin", "oauth", "console", "tasks", "message", "livez", "readyz", "metrics", "v1"}
 )
+
+
+@dataclass(slots=True)
+class Source:
+    """A place of a remote agent's card, and what it had to say. An agent on several servers has one for each."""
+
+    url: str
+    etag: str | None = None
+    card: AgentCard | None = None
+    agent: Agent | None = None
+    taken: CardRecord | None = None  # the card as it came
+    refused: CardRecord | None = None  # a later one that was not taken
+    problem: str | None = None  # why it is unhealthy, as a sentence
+    failures: int = 0
 
 
 @dataclass(slots=True)
@@ -47,9 +73,11 @@ class Registered:
     public: bool = False
     tenants: tuple[str, ...] = ()
     worker: str | None = None
-    card_url: str | None = None
+    sources: tuple[Source, ...] = ()
+    balance: Balance = Balance.ROUND_ROBIN
     trusted: bool = False
-    etag: str | None = None
+    card_keys: CardKeys | None = None  # they alone may sign its card
+    require_signature: bool = False
     changed: int = 0  # when the card last changed, milliseconds since the epoch
     problem: str | None = None  # why it is unhealthy, as a sentence
     failures: int = 0
@@ -67,6 +95,10 @@ class Registered:
         if self.hashed[0] is not self.card and self.card is not None:
             self.hashed = (self.card, hashlib.sha256(self.card.wire()).hexdigest())
         return self.hashed[1]
+
+    @property
+    def card_url(self) -> str | None:
+        return self.sources[0].url if self.sources else None
 
     @property
     def streaming(self) -> bool:
@@ -123,6 +155,10 @@ class Registry:
                 self._shadowed[record.id] = record
             else:
                 self.put(self._revive(record))
+        taken = {(card.agent, card.card_url): card for card in await self._store.cards()}
+        for entry in self.all():
+            for source in entry.sources:
+                source.taken = taken.get((entry.id, source.url))
         self._refresher = asyncio.create_task(self._refresh_forever(), name="card-refresh")
 
     async def aclose(self) -> None:
@@ -142,13 +178,17 @@ class Registry:
             raise GatewayError(Reason.UPSTREAM_FAILED, f"{card_url} answered 'not modified' to a first request")
         id = id or slug(fetched.card.name)
         self._check_id(id)
-        agent = self._directory.connect(id, fetched.card, card_url=card_url, trusted=trusted)
         now = self._now()
         record = AgentRecord(id, card_url, trusted, now, fetched.body, fetched.etag, now)
+        entry = _entry(record)
+        source = entry.sources[0]
+        self._take(entry, source, fetched)
+        assert source.taken is not None
+        entry.agent, entry.card = source.agent, source.card
         self._check_id(id)  # again: the fetch took its time, and the name is taken from here on
-        self.put(_entry(record, fetched.card, agent))
+        self.put(entry)
         try:
-            await self._store.commit(PutAgent(record))
+            await self._store.commit(PutAgent(record), DropCards(id), PutCard(source.taken))
         except BaseException:
             del self._entries[id]
             raise
@@ -167,36 +207,104 @@ class Registry:
                 Reason.UNSUPPORTED_OPERATION,
                 f"Agent {id!r} stands in the configuration file; remove it there",
             )
-        await self._store.commit(DropAgent(id))
+        await self._store.commit(DropAgent(id), DropCards(id))
         del self._entries[id]
         if entry.agent is not None:
             await entry.agent.aclose()
 
-    async def refresh(self, entry: Registered) -> None:
-        """Read a remote card again. Failure makes the entry unhealthy and keeps what was known."""
-        assert entry.card_url is not None
+    async def look(self, card_url: str, keys: CardKeys | None, *, trusted: bool) -> CardRecord:
+        """A card and its signatures; its agent need not be registered. Raises GatewayError when there is none."""
+        fetched = await self._directory.fetch(card_url, etag=None, trusted=trusted, keys=keys)
+        now, findings = self._now(), fetched.findings
+        return CardRecord("", card_url, fetched.source, now, fetched.received, best(findings), findings)
+
+    async def accept(self, id: str) -> Registered:
+        """Read an agent's card again and take it though the one before was signed. Raises GatewayError when it is
+        refused for another reason, or cannot be had."""
+        entry = self._entries.get(id)
+        if entry is None or not entry.sources:
+            raise GatewayError(Reason.NOT_FOUND, f"There is no remote agent {id!r}")
+        await self.refresh(entry, whatever_was_before=True)
+        for source in entry.sources:
+            if source.problem is not None:
+                raise GatewayError(Reason.INVALID_AGENT_RESPONSE, source.problem)
+        return entry
+
+    async def refresh(self, entry: Registered, *, whatever_was_before: bool = False) -> None:
+        """Read a remote agent's cards again. Failure makes the entry unhealthy and keeps what was known."""
+        read = [self._read(entry, source, whatever_was_before) for source in entry.sources]
+        changed = await asyncio.gather(*read)
+        if self._entries.get(entry.id) is not entry:
+            return  # removed meanwhile; what came must not bring it back
+        agents = [source.agent for source in entry.sources if source.agent is not None]
+        if agents and (any(changed) or entry.agent is None):
+            entry.agent = agents[0] if len(agents) == 1 else self._directory.balance(agents, entry.balance)
+            self._show(entry, next(source for source in entry.sources if source.card is not None))
+            entry.reachable.set()
+        problems = [source.problem for source in entry.sources]
+        entry.problem = problems[0] if all(problems) else None
+        entry.failures = max(source.failures for source in entry.sources)
+
+    def _show(self, entry: Registered, source: Source) -> None:
+        """Callers see the card of the first source that has one."""
+        assert source.card is not None
+        if entry.card is None or changes(entry.card, source.card):
+            entry.card = source.card
+            entry.changed = self._now() if source.taken is None else source.taken.changed
+
+    async def _read(self, entry: Registered, source: Source, whatever_was_before: bool) -> bool:
+        """Whether the card there says something else than it did, or something for the first time."""
+        # A signature is looked at each time: its key may have been withdrawn though the card is the same.
+        signed = source.taken is not None and source.taken.verdict is Standing.VERIFIED
+        etag = None if signed or whatever_was_before else source.etag
+        changed = False
         try:
-            fetched = await self._directory.fetch(entry.card_url, etag=entry.etag, trusted=entry.trusted)
-            if self._entries.get(entry.id) is not entry:
-                return  # removed meanwhile; what came must not bring it back
-            if fetched.card is not None:
-                entry.agent = self._directory.connect(
-                    entry.id, fetched.card, card_url=entry.card_url, trusted=entry.trusted
-                )
-                entry.card, entry.etag, entry.changed = fetched.card, fetched.etag, self._now()
-                entry.reachable.set()
-                if entry.record is not None:
-                    entry.record = replace(entry.record, card=fetched.body, etag=fetched.etag, fetched=entry.changed)
-                    self._store.later(PutAgent(entry.record))
-            entry.problem, entry.failures = None, 0
+            fetched = await self._directory.fetch(source.url, etag=etag, trusted=entry.trusted, keys=entry.card_keys)
+            if fetched.card is not None and self._entries.get(entry.id) is entry:
+                changed = self._take(entry, source, fetched, whatever_was_before=whatever_was_before)
+            source.problem, source.failures, source.refused = None, 0, None
         except GatewayError as error:
-            entry.problem = error.message
-            entry.failures += 1
+            source.problem = error.message
+            source.failures += 1
             log.warning("agent %s is unhealthy: %s", entry.id, error.message)
         except Exception:
-            entry.problem = "its card could not be read; the log says why"
-            entry.failures += 1
+            source.problem = "its card could not be read; the log says why"
+            source.failures += 1
             log.exception("agent %s: refreshing its card failed", entry.id)
+        return changed
+
+    def _take(self, entry: Registered, source: Source, fetched: Fetched, *, whatever_was_before: bool = False) -> bool:
+        """Use a card that was fetched, if it may be used. Raises GatewayError, and nothing has changed then."""
+        card, now = fetched.card, self._now()
+        assert card is not None
+        before, told = source.taken, changes(source.card, card) if source.card is not None else ()
+        changed, kept = (now, told) if told or before is None else (before.changed, before.changes)
+        seen = CardRecord(
+            *(entry.id, source.url, fetched.source, now, fetched.received, best(fetched.findings), fetched.findings),
+            *(changed, kept),
+        )
+        required = entry.require_signature or entry.card_keys is not None
+        why = refusal(seen, None if whatever_was_before else before, required=required)
+        if why is not None:
+            source.refused = seen
+            raise GatewayError(Reason.INVALID_AGENT_RESPONSE, why)
+        if source.agent is None or told:
+            source.agent = self._directory.connect(entry.id, card, card_url=source.url, trusted=entry.trusted)
+            for line in told:
+                log.info("agent %s: its card at %s has changed: %s", entry.id, source.url, line)
+        new = source.card is None or bool(told)
+        same = before is not None and (before.verdict, before.body) == (seen.verdict, seen.body)
+        if self._entries.get(entry.id) is entry and (new or not same or source.etag != fetched.etag):
+            self._keep(entry, fetched, seen)
+        source.taken, source.refused = seen, None
+        source.card, source.etag = card, fetched.etag
+        return new
+
+    def _keep(self, entry: Registered, fetched: Fetched, seen: CardRecord) -> None:
+        self._store.later(PutCard(seen))
+        if entry.record is not None:
+            entry.record = replace(entry.record, card=fetched.body, etag=fetched.etag, fetched=seen.changed)
+            self._store.later(PutAgent(entry.record))
 
     def _check_id(self, id: str) -> None:
         if not _LABEL.fullmatch(id):
@@ -212,22 +320,24 @@ class Registry:
             )
 
     def _revive(self, record: AgentRecord) -> Registered:
-        entry = _entry(record, None, None)
+        entry = _entry(record)
+        source = entry.sources[0]
         if record.card is not None:
             try:
-                entry.card = AgentCard.model_validate_json(record.card)
-                entry.agent = self._directory.connect(
-                    record.id, entry.card, card_url=record.card_url, trusted=record.trusted
+                source.card = AgentCard.model_validate_json(record.card)
+                source.agent = self._directory.connect(
+                    record.id, source.card, card_url=record.card_url, trusted=record.trusted
                 )
+                entry.card, entry.agent = source.card, source.agent
             except (ValueError, GatewayError) as error:
                 # A card that an older version accepted: fetch it afresh and say why until then.
-                entry.card, entry.problem, entry.etag = None, str(error), None
+                source.card, source.etag, entry.problem = None, None, str(error)
         return entry
 
     async def _refresh_forever(self) -> None:
         due: dict[str, int] = {}
         while True:
-            late = [entry for entry in self.all() if entry.card_url and self._now() >= due.get(entry.id, 0)]
+            late = [entry for entry in self.all() if entry.sources and self._now() >= due.get(entry.id, 0)]
             # Together: an agent that takes its ten seconds to fail must not keep the others waiting.
             await asyncio.gather(*(self.refresh(entry) for entry in late))
             for entry in late:
@@ -235,16 +345,13 @@ class Registry:
             await asyncio.sleep(1)
 
 
-def _entry(record: AgentRecord, card: AgentCard | None, agent: Agent | None) -> Registered:
+def _entry(record: AgentRecord) -> Registered:
     return Registered(
         id=record.id,
         kind="remote",
         gate=Gate(64, 256),
-        agent=agent,
-        card=card,
-        card_url=record.card_url,
+        sources=(Source(record.card_url, record.etag),),
         trusted=record.trusted,
-        etag=record.etag,
         changed=record.fetched,
         record=record,
     )

@@ -23,7 +23,7 @@ from gateway.core.latch import Latch
 from gateway.core.live import Live, Topic
 from gateway.core.registry import Registered
 from gateway.core.timers import Timer
-from gateway.model.agent import Context
+from gateway.model.agent import Context, Upstream
 from gateway.model.audit import AuditEntry, Verdict
 from gateway.model.base import milliseconds, timestamp
 from gateway.model.errors import GatewayError, Reason
@@ -147,7 +147,7 @@ class Turn:
         self.broken: Exception | None = None  # what kept an event from being written
         self.accept: Accept | None = None  # still owed, or on its way
         self.settled = False  # answered without a task; none may be opened any more
-        self.known_context: str | None = None  # the upstream's context id, where the store has it already
+        self.known_context: tuple[str, str] | None = None  # interface and context id upstream, where they are stored
         self._push = push
         self._seq = 0
         self._size = 0
@@ -175,7 +175,7 @@ class Turn:
             deadline=row.deadline,
         )
         turn.take(row)
-        turn.known_context = row.upstream.context_id if row.upstream is not None else None
+        turn.known_context = _context_of(row.upstream)
         return turn
 
     def take(self, row: TaskRow) -> None:
@@ -446,11 +446,11 @@ class Turn:
 
     def _learned(self) -> tuple[Change, ...]:
         """The upstream's name for this context, once, as soon as it is known."""
-        upstream = self.context.upstream if self.context is not None else None
-        if upstream is None or upstream.context_id is None or upstream.context_id == self.known_context:
+        found = _context_of(self.context.upstream if self.context is not None else None)
+        if found is None or found == self.known_context:
             return ()
-        self.known_context = upstream.context_id
-        return (PutUpstreamContext(self.tenant, self.owner, self.entry.id, self.context_id, upstream.context_id),)
+        self.known_context = url, theirs = found
+        return (PutUpstreamContext(self.tenant, self.owner, self.entry.id, self.context_id, theirs, url),)
 
     def _publish(self, row: TaskRow, records: tuple[Record, ...]) -> None:
         self._services.live.publish(self.topic, records)
@@ -510,3 +510,7 @@ def _says_nothing(state: TaskState, event: Step) -> bool:
         and event.status.message is None
         and not event.metadata
     )
+
+
+def _context_of(upstream: Upstream | None) -> tuple[str, str] | None:
+    return None if upstream is None or upstream.context_id is None else (upstream.url, upstream.context_id)

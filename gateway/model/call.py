@@ -254,6 +254,34 @@ class RemoveAgent:
 
 
 @value
+class ShowCard:
+    """The card of an agent: what was received, what its signatures are worth, what is served."""
+
+    verb: ClassVar[str] = "ShowCard"
+    id: str
+    agent: None = None
+
+
+@value
+class VerifyCard:
+    """The signatures of a card anywhere; `keys` is a JWK set that alone may have signed it, if it is given."""
+
+    verb: ClassVar[str] = "VerifyCard"
+    card_url: str
+    keys: bytes | None = None
+    agent: None = None
+
+
+@value
+class AcceptCard:
+    """Take the card of a remote agent as it is now, though the one before was signed."""
+
+    verb: ClassVar[str] = "AcceptCard"
+    id: str
+    agent: None = None
+
+
+@value
 class AddKey:
     verb: ClassVar[str] = "AddKey"
     name: str
@@ -345,6 +373,9 @@ Call: TypeAlias = (
     | ListAgents
     | AddAgent
     | RemoveAgent
+    | ShowCard
+    | VerifyCard
+    | AcceptCard
     | AddKey
     | ListKeys
     | RevokeKey

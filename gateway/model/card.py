@@ -86,8 +86,13 @@ class AgentCard(Model):
     def interface(self, bindings: Collection[str] = BINDINGS) -> AgentInterface | None:
         """The first interface, in the card's own order of preference, that we can speak; the newest version of which
         there is one. None if there is none."""
-        for version in VERSIONS:
-            for candidate in self.supported_interfaces:
-                if candidate.protocol_binding in bindings and candidate.version == version:
-                    return candidate
-        return None
+        return next(iter(self.interfaces(bindings)), None)
+
+    def interfaces(self, bindings: Collection[str] = BINDINGS) -> tuple[AgentInterface, ...]:
+        """All that we can speak, the newest version first, then in the card's own order."""
+        return tuple(
+            candidate
+            for version in VERSIONS
+            for candidate in self.supported_interfaces
+            if candidate.protocol_binding in bindings and candidate.version == version
+        )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -23,6 +24,7 @@ from gateway.model.card import AgentCard
 from gateway.model.clients import ClientStore
 from gateway.model.governance import GovernanceStore
 from gateway.model.message import Message
+from gateway.model.provenance import CardKeys, CardRecord, Finding
 from gateway.model.push import PushConfig
 from gateway.model.task import Event, Task, TaskState
 from gateway.model.value import value
@@ -268,13 +270,14 @@ class DropPushConfig:
 
 @value
 class PutUpstreamContext:
-    """The remote agent's own id for one of our contexts."""
+    """The remote agent's own id for one of our contexts, and the interface that gave it."""
 
     tenant: str
     owner: str
     agent: str
     context_id: str
     upstream_context_id: str
+    url: str = ""
 
 
 @value
@@ -319,6 +322,20 @@ class DropAgent:
 
 
 @value
+class PutCard:
+    """The card of a remote agent that was taken last, by its id and the URL of the card."""
+
+    record: CardRecord
+
+
+@value
+class DropCards:
+    """All cards of an agent."""
+
+    agent: str
+
+
+@value
 class PutKey:
     record: KeyRecord
 
@@ -349,6 +366,8 @@ Change: TypeAlias = (
     | ReplayDelivery
     | PutAgent
     | DropAgent
+    | PutCard
+    | DropCards
     | PutKey
     | PutPin
     | DropPin
@@ -405,7 +424,9 @@ class Store(Protocol):
         """The caller's keys with this message id; more than one only if `agent` is None."""
         ...
 
-    async def upstream_context(self, tenant: str, owner: str, agent: str, context_id: str) -> str | None: ...
+    async def upstream_context(self, tenant: str, owner: str, agent: str, context_id: str) -> Upstream | None:
+        """The agent's own id for the context, as an Upstream without a task."""
+        ...
 
     async def push_config(self, tenant: str, task_id: str, id: str) -> PushConfig | None: ...
 
@@ -441,6 +462,8 @@ class Store(Protocol):
 
     async def agents(self) -> list[AgentRecord]: ...
 
+    async def cards(self) -> list[CardRecord]: ...
+
     async def keys(self) -> list[KeyRecord]: ...
 
     async def pins(self) -> list[PinRecord]: ...
@@ -463,24 +486,43 @@ class Store(Protocol):
         ...
 
 
+class Balance(StrEnum):
+    """Which of several endpoints gets a new message."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_LOADED = "least_loaded"
+
+
 @value
 class Fetched:
-    """What fetching a card brought; `card` is None when it has not changed since `etag`."""
+    """What fetching a card brought; `card` is None when it has not changed since `etag`.
+
+    `body` is the card in the shape of the model's version, `received` and `source` are what came and from where;
+    `findings` are its signatures. Of a card whose signature covers a part of it, `card` is that part.
+    """
 
     card: AgentCard | None
     body: bytes
     etag: str | None
+    received: bytes = b""
+    source: str = ""
+    findings: tuple[Finding, ...] = ()
 
 
 class Directory(Protocol):
     """How remote agents are found and reached."""
 
-    async def fetch(self, url: str, *, etag: str | None, trusted: bool) -> Fetched:
-        """The card at `url`, validated. Raises GatewayError with a sentence for every other outcome."""
+    async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None) -> Fetched:
+        """The card at `url`, validated; `keys` alone may sign it, where they are given. Raises GatewayError with a
+        sentence for every other outcome."""
         ...
 
     def connect(self, id: str, card: AgentCard, *, card_url: str, trusted: bool) -> Agent:
         """An agent behind the card. Raises GatewayError when it offers no interface that we speak."""
+        ...
+
+    def balance(self, agents: Sequence[Agent], how: Balance) -> Agent:
+        """Several agents of `connect` that do the same work, as one."""
         ...
 
 

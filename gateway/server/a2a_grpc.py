@@ -75,7 +75,7 @@ class GrpcDoor:
             call, who = await self._admitted(asked)
             result = await _to_its_end(self._gateway.handle(call, who))
             if isinstance(call, GetExtendedCard):
-                result = self._cards.extended(result, older=asked.face.version != VERSION)
+                result = self._cards.extended(result, who, older=asked.face.version != VERSION)
             body = asked.face.encode(asked.rpc, call, result)
             await self._activate(asked, call)
         except Exception as error:

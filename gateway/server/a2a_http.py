@@ -61,7 +61,7 @@ class HttpJsonDoor:
                 return _stream(face, events, request, headers)
             result = await self._gateway.handle(call, who)
             if isinstance(call, GetExtendedCard):
-                result = self._cards.extended(result, older=face.version != VERSION)
+                result = self._cards.extended(result, who, older=face.version != VERSION)
             body = face.encode(call, result)
         except Exception as error:
             return _failure(face, known(error))

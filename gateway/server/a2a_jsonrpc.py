@@ -117,7 +117,7 @@ class JsonRpcDoor:
         call = self._decode(face, method, params, endpoint)
         result = await self._gateway.handle(call, endpoint.who)
         if isinstance(call, GetExtendedCard):
-            result = self._cards.extended(result, older=face.version != VERSION)
+            result = self._cards.extended(result, endpoint.who, older=face.version != VERSION)
         return b"null" if result is None else face.encode(call, result)
 
     def _decode(self, face: JsonRpc, method: str, params: dict[str, Any], endpoint: Endpoint) -> Call:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from gateway.core.administration import Catalogue
 from gateway.core.gateway import Gateway
-from gateway.core.registry import Registered
+from gateway.core.registry import Registered, Source
 from gateway.dialects.a2a_v1 import requests
 from gateway.dialects.a2a_v1.errors import http_error
 from gateway.dialects.sse import frame
@@ -39,6 +39,7 @@ from gateway.model.ports import KeyRecord, Record, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Task
 from gateway.server.admin_audit import AdminAudit
+from gateway.server.admin_cards import AdminCards
 from gateway.server.admin_json import json_answer, json_object, text
 from gateway.server.admin_policy import AdminPolicy
 from gateway.server.admin_push import AdminPush
@@ -60,12 +61,16 @@ class Admin:
         self._policy = AdminPolicy(gateway)
         self._push = AdminPush(gateway)
         self._audit = AdminAudit(gateway)
+        self._card_files = AdminCards(gateway, cards)
 
     def routes(self) -> list[Route]:
         return [
             Route("/admin/agents", self._guard(self._agents), methods=["GET"]),
             Route("/admin/agents", self._guard(self._add_agent), methods=["POST"]),
             Route("/admin/agents/{id}", self._guard(self._remove_agent), methods=["DELETE"]),
+            Route("/admin/cards:verify", self._guard(self._card_files.verify), methods=["POST"]),
+            Route("/admin/cards/{id}:accept", self._guard(self._card_files.accept), methods=["POST"]),
+            Route("/admin/cards/{id}", self._guard(self._card_files.show), methods=["GET"]),
             Route("/admin/keys", self._guard(self._keys), methods=["GET"]),
             Route("/admin/keys", self._guard(self._add_key), methods=["POST"]),
             Route("/admin/keys/{id}", self._guard(self._revoke_key), methods=["DELETE"]),
@@ -128,7 +133,7 @@ class Admin:
         return Response(status_code=204)
 
     def _agent(self, entry: Registered, shadowed: bool) -> dict[str, Any]:
-        card = None if entry.card is None else orjson.Fragment(self._cards.card(entry).wire())
+        card = None if entry.card is None else orjson.Fragment(self._cards.card(entry))
         return {
             "id": entry.id,
             "kind": entry.kind,
@@ -137,6 +142,7 @@ class Admin:
             "public": entry.public,
             "shadowed": shadowed,
             "cardUrl": entry.card_url,
+            "endpoints": [_endpoint(source) for source in entry.sources],
             "card": card,
         }
 
@@ -228,6 +234,15 @@ def _frame(record: Record) -> bytes:
 
 def _broken(error: GatewayError) -> bytes:
     return frame(http_error(error)[1], event="error")
+
+
+def _endpoint(source: Source) -> dict[str, Any]:
+    return {
+        "cardUrl": source.url,
+        "health": "healthy" if source.problem is None else "unhealthy",
+        "reason": source.problem,
+        "signature": None if source.taken is None else source.taken.verdict,
+    }
 
 
 def _across(call: ListTasks, agent: str | None) -> ListTasks:

@@ -1,9 +1,12 @@
-"""Discovery: each agent's card, the default agent's at the host root, and the catalogue (A2A §8.2, §8.6)."""
+"""Discovery: each agent's card, the default agent's at the host root, and the catalogue (A2A §8.2, §8.4, §8.6).
+
+What is served is always made here (`published.py`), with the gateway's signature: the signature that an agent's card
+brought would fit nothing any more.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import formatdate, parsedate_to_datetime
 
@@ -13,52 +16,35 @@ from starlette.routing import Route
 
 from gateway.core.gateway import Gateway
 from gateway.core.registry import Registered
-from gateway.dialects.a2a_v03.cards import also
-from gateway.dialects.a2a_v1.cards import published
 from gateway.model.card import VERSION, AgentCard
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import ANONYMOUS, Principal
 from gateway.server.auth import Authenticator
+from gateway.server.published import PublishedCards
 
 # Minutes, not hours: an agent's new skill should be found soon, and a conditional request costs nothing.
 PUBLIC_CACHE = "public, max-age=300"
 PRIVATE_CACHE = "private, max-age=60"
 WELL_KNOWN = "/.well-known/agent-card.json"
 OLDER_WELL_KNOWN = "/.well-known/agent.json"  # its name until 0.2, where many clients still look
-
-
-@dataclass(frozen=True, slots=True)
-class _Served:
-    source: AgentCard
-    body: bytes
-    etag: str
-    modified: str
+KEYS = "/.well-known/agent-card-keys.json"
 
 
 class Cards:
-    """Cards as they are served, written once per version of the agent's own card."""
+    """Cards as they are served."""
 
     def __init__(
-        self,
-        gateway: Gateway,
-        auth: Authenticator,
-        *,
-        public_url: str,
-        default_agent: str | None,
-        anonymous: bool,
-        grpc: str | None = None,
+        self, gateway: Gateway, auth: Authenticator, made: PublishedCards, *, default_agent: str | None
     ) -> None:
         self._gateway = gateway
         self._auth = auth
-        self._url = public_url.rstrip("/")
+        self._made = made
         self._default = default_agent
-        self._anonymous = anonymous
-        self._grpc = grpc  # host:port, where gRPC is served
-        self._served: dict[tuple[str, bool], _Served] = {}
 
     def routes(self) -> list[Route]:
         return [
             *(Route(path, self.root, methods=["GET"]) for path in (WELL_KNOWN, OLDER_WELL_KNOWN)),
+            Route(KEYS, self.keys, methods=["GET"]),
             Route("/agents", self.catalogue, methods=["GET"]),
             *(Route("/agents/{id}" + path, self.one, methods=["GET"]) for path in (WELL_KNOWN, OLDER_WELL_KNOWN)),
         ]
@@ -71,59 +57,51 @@ class Cards:
     async def one(self, request: Request) -> Response:
         return await self._answer(request, request.path_params["id"])
 
+    async def keys(self, request: Request) -> Response:
+        """The public keys of our signatures, as a JWK set (RFC 7517 §5)."""
+        signer = self._made.signer
+        if signer is None:
+            raise GatewayError(Reason.NOT_FOUND, "This gateway does not sign cards (cards.sign)")
+        return Response(signer.published(), media_type="application/json", headers={"cache-control": PUBLIC_CACHE})
+
     async def catalogue(self, request: Request) -> Response:
         """The cards of the agents that the caller may see."""
-        who = await self._who(request)
-        entries = [entry for entry in self._gateway.registry.all() if self._gateway.may_see(who, entry)]
-        bodies = [self.card(entry).wire() for entry in entries if entry.card is not None]
-        body = b'{"agents":[' + b",".join(bodies) + b"]}"
+        shown = [self._made.card(entry) for entry in await self.visible(request)]
+        body = b'{"agents":[' + b",".join(each.body for each in shown) + b"]}"
+        tag = hashlib.sha256("".join(each.tag for each in shown).encode()).hexdigest()[:32]
         headers = {"cache-control": PRIVATE_CACHE, "vary": "Authorization"}
-        return _conditional(request, body, hashlib.sha256(body).hexdigest()[:32], headers)
+        return conditional(request, body, f'W/"{tag}"', headers)
 
-    def card(self, entry: Registered, *, older: bool = True) -> AgentCard:
-        """The card of one agent with this gateway's doors in it; with `older`, for clients of 0.3 as well."""
-        assert entry.card is not None
-        return self._published(entry, entry.card, older)
+    async def visible(self, request: Request) -> list[Registered]:
+        """The agents that the caller may see and whose cards are known."""
+        who = await self._who(request)
+        every = self._gateway.registry.all()
+        return [entry for entry in every if entry.card is not None and self._gateway.may_see(who, entry)]
 
-    def extended(self, entry: Registered, *, older: bool = True) -> AgentCard:
+    def card(self, entry: Registered) -> bytes:
+        """The card of one agent with this gateway's doors in it."""
+        return self._made.card(entry).body
+
+    def extended(self, entry: Registered, who: Principal, *, older: bool = True) -> AgentCard:
+        """The extended card of one agent, with the skills that the caller may use."""
         assert entry.extended is not None
-        return self._published(entry, entry.extended, older)
-
-    def _published(self, entry: Registered, card: AgentCard, older: bool) -> AgentCard:
-        url = f"{self._url}/agents/{entry.id}"
-        shown = published(
-            card,
-            url,
-            streaming=entry.streaming,
-            pushes=entry.pushes,
-            extended=entry.extended is not None,
-            anonymous=self._anonymous,
-            tenants=entry.tenants,
-            grpc=None if self._grpc is None else (self._grpc, self._words(entry)),
+        skills = frozenset(
+            skill.id for skill in entry.extended.skills if self._gateway.may_use_skill(who, entry, skill.id)
         )
-        # 0.3 has no word that could name an agent on a port for many.
-        return also(shown, url, fields=older, grpc=self._grpc if entry.id == self._default else None)
-
-    def _words(self, entry: Registered) -> tuple[str, ...]:
-        """What stands in `tenant` where one port serves all agents (a2a_grpc.py); the default agent needs no word."""
-        own = "" if entry.id == self._default else entry.id
-        return (own, *(f"{entry.id}/{tenant}" for tenant in entry.tenants))
+        return self._made.extended(entry, skills, older=older)
 
     async def _answer(self, request: Request, id: str) -> Response:
         entry = self._gateway.find(id, await self._who(request))
         if entry.card is None:
             entry.ready()
             raise GatewayError(Reason.UNAVAILABLE, f"The card of agent {id} was not read yet", retry_after=5)
-        older = not _says_1_0(request)
-        served = self._served.get((id, older))
-        if served is None or served.source is not entry.card:
-            body = self.card(entry, older=older).wire()
-            modified = formatdate(entry.changed / 1000, usegmt=True)
-            served = _Served(entry.card, body, hashlib.sha256(body).hexdigest()[:32], modified)
-            self._served[id, older] = served
-        cache = PUBLIC_CACHE if entry.public else PRIVATE_CACHE
-        headers = {"cache-control": cache, "last-modified": served.modified, "vary": "Authorization, A2A-Version"}
-        return _conditional(request, served.body, served.etag, headers)
+        made = self._made.card(entry, older=not _says_1_0(request))
+        headers = {
+            "cache-control": PUBLIC_CACHE if entry.public else PRIVATE_CACHE,
+            "last-modified": formatdate(made.changed / 1000, usegmt=True),
+            "vary": "Authorization, A2A-Version",
+        }
+        return conditional(request, made.body, made.tag, headers)
 
     async def _who(self, request: Request) -> Principal:
         """Public agents' cards are open without a credential; a wrong credential is refused all the same."""
@@ -140,20 +118,22 @@ def _says_1_0(request: Request) -> bool:
     return ".".join(asked.split(".")[:2]) == VERSION
 
 
-def _conditional(request: Request, body: bytes, etag: str, headers: dict[str, str]) -> Response:
-    """200 or 304, by ETag first and by date only without one (RFC 9110 §13.2.2)."""
-    headers = {**headers, "etag": f'"{etag}"'}
+def conditional(
+    request: Request, body: bytes, tag: str, headers: dict[str, str], media_type: str = "application/json"
+) -> Response:
+    """200 or 304, by ETag first and by date only without one (RFC 9110 §13.2.2); tags compare weakly (§8.8.3.2)."""
+    headers = {**headers, "etag": tag}
     asked = request.headers.get("if-none-match")
     if asked is not None:
-        tags = {tag.strip().removeprefix("W/") for tag in asked.split(",")}
-        unchanged = f'"{etag}"' in tags or "*" in tags
+        tags = {each.strip().removeprefix("W/") for each in asked.split(",")}
+        unchanged = tag.removeprefix("W/") in tags or "*" in tags
     else:
         since = _date(request.headers.get("if-modified-since"))
         changed = _date(headers.get("last-modified"))
         unchanged = since is not None and changed is not None and changed <= since
     if unchanged:
         return Response(status_code=304, headers=headers)
-    return Response(body, media_type="application/json", headers=headers)
+    return Response(body, media_type=media_type, headers=headers)
 
 
 def _date(text: str | None) -> datetime | None:

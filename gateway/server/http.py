@@ -24,6 +24,7 @@ from gateway.server.acp import AcpDoor
 from gateway.server.admin import Admin
 from gateway.server.auth import Authenticator, TokenVerifier, challenge
 from gateway.server.cards import Cards
+from gateway.server.catalogs import Catalogs
 from gateway.server.connect import Connect
 from gateway.server.front import Doors, Front
 from gateway.server.incident import known
@@ -64,9 +65,11 @@ def application(
 ) -> ASGIApp:
     admin = Admin(gateway, auth, cards)
     connect = Connect(gateway, auth, public_url.rstrip("/"), new_id)
+    catalogs = Catalogs(gateway, cards, public_url)
     rest = Starlette(
         routes=[
             *cards.routes(),
+            *catalogs.routes(),
             *admin.routes(),
             *ops.routes(not_ready),
             *connect.routes(),

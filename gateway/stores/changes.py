@@ -21,11 +21,13 @@ from gateway.model.ports import (
     Change,
     CreateTask,
     DropAgent,
+    DropCards,
     DropPin,
     DropPushConfig,
     Fenced,
     Key,
     PutAgent,
+    PutCard,
     PutKey,
     PutPin,
     PutPushConfig,
@@ -41,6 +43,7 @@ from gateway.model.ports import (
 from gateway.model.push import PushConfig
 from gateway.model.task import StatusUpdate, Task
 from gateway.stores.auditlog import AuditLog, line
+from gateway.stores.cards import drop_cards, put_card
 from gateway.stores.named_sql import SQL
 from gateway.stores.pins import drop_pin, put_pin
 from gateway.stores.problems import BadChange
@@ -238,7 +241,7 @@ def _drop_push_config(tx: Transaction, change: DropPushConfig) -> None:
 
 def _put_upstream_context(tx: Transaction, change: PutUpstreamContext) -> None:
     key = (change.tenant, change.owner, change.agent, change.context_id)
-    tx.run("put_upstream_context", *key, change.upstream_context_id)
+    tx.run("put_upstream_context", *key, change.upstream_context_id, change.url)
 
 
 def _settle_delivery(tx: Transaction, change: SettleDelivery) -> None:
@@ -298,4 +301,6 @@ _APPLY: dict[type[Any], Callable[[Transaction, Any], None]] = {
     PutKey: _put_key,
     PutPin: lambda tx, change: put_pin(tx.cursor, change),
     DropPin: lambda tx, change: drop_pin(tx.cursor, change),
+    PutCard: lambda tx, change: put_card(tx.cursor, change),
+    DropCards: lambda tx, change: drop_cards(tx.cursor, change),
 }

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from gateway.model.agent import Upstream
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
@@ -25,6 +26,7 @@ from gateway.model.ports import (
     DeadDelivery,
     Delivery,
     DropAgent,
+    DropCards,
     DropPin,
     DropPushConfig,
     Fenced,
@@ -33,6 +35,7 @@ from gateway.model.ports import (
     PinRecord,
     PushQueue,
     PutAgent,
+    PutCard,
     PutKey,
     PutPin,
     PutPushConfig,
@@ -49,6 +52,7 @@ from gateway.model.ports import (
     TaskRow,
     TaskRows,
 )
+from gateway.model.provenance import CardRecord
 from gateway.model.push import PushConfig
 from gateway.model.task import ACTIVE
 from gateway.stores.clients import MemoryClients
@@ -91,8 +95,9 @@ class _Tables:
     outbox: dict[_Queue, dict[int, _Queued]] = field(default_factory=dict)
     dead: dict[int, DeadDelivery] = field(default_factory=dict)
     last_dead: int = 0
-    contexts: dict[tuple[str, str, str, str], str] = field(default_factory=dict)
+    contexts: dict[tuple[str, str, str, str], Upstream] = field(default_factory=dict)
     agents: dict[str, AgentRecord] = field(default_factory=dict)
+    cards: dict[tuple[str, str], CardRecord] = field(default_factory=dict)
     keys: dict[tuple[str, str], KeyRecord] = field(default_factory=dict)
     pins: dict[tuple[str, str, str], PinRecord] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
@@ -217,7 +222,7 @@ def _drop_push_config(tx: _Transaction, change: DropPushConfig) -> None:
 
 def _put_upstream_context(tx: _Transaction, change: PutUpstreamContext) -> None:
     key = (change.tenant, change.owner, change.agent, change.context_id)
-    tx.put(tx.tables.contexts, key, change.upstream_context_id)
+    tx.put(tx.tables.contexts, key, Upstream(change.url, context_id=change.upstream_context_id))
 
 
 def _settle_delivery(tx: _Transaction, change: SettleDelivery) -> None:
@@ -276,6 +281,15 @@ def _put_key(tx: _Transaction, change: PutKey) -> None:
     tx.put(tx.tables.keys, (change.record.tenant, change.record.id), change.record)
 
 
+def _put_card(tx: _Transaction, change: PutCard) -> None:
+    tx.put(tx.tables.cards, (change.record.agent, change.record.card_url), change.record)
+
+
+def _drop_cards(tx: _Transaction, change: DropCards) -> None:
+    for key in [key for key in tx.tables.cards if key[0] == change.agent]:
+        tx.drop(tx.tables.cards, key)
+
+
 def _put_pin(tx: _Transaction, change: PutPin) -> None:
     tx.put(tx.tables.pins, (change.record.server, change.record.kind, change.record.key), change.record)
 
@@ -301,6 +315,8 @@ _APPLY: dict[type[Any], Callable[[_Transaction, Any], None]] = {
     PutKey: _put_key,
     PutPin: _put_pin,
     DropPin: _drop_pin,
+    PutCard: _put_card,
+    DropCards: _drop_cards,
 }
 
 
@@ -398,7 +414,7 @@ class MemoryStore(Store):
             if (key.tenant, key.principal, key.message_id) == asked and agent in (None, key.agent)
         ]
 
-    async def upstream_context(self, tenant: str, owner: str, agent: str, context_id: str) -> str | None:
+    async def upstream_context(self, tenant: str, owner: str, agent: str, context_id: str) -> Upstream | None:
         return self._tables.contexts.get((tenant, owner, agent, context_id))
 
     async def push_config(self, tenant: str, task_id: str, id: str) -> PushConfig | None:
@@ -482,6 +498,9 @@ class MemoryStore(Store):
 
     async def agents(self) -> list[AgentRecord]:
         return sorted(self._tables.agents.values(), key=lambda record: record.id)
+
+    async def cards(self) -> list[CardRecord]:
+        return [self._tables.cards[key] for key in sorted(self._tables.cards)]
 
     async def keys(self) -> list[KeyRecord]:
         return [self._tables.keys[key] for key in sorted(self._tables.keys)]

@@ -239,12 +239,12 @@ AND (:owner IS NULL OR EXISTS (
 
 -- name: put_upstream_context
 -- The remote agent's id for one of our contexts; the newest counts.
-INSERT INTO upstream_context (tenant, owner, agent, context_id, upstream_context_id) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET upstream_context_id = excluded.upstream_context_id;
+INSERT INTO upstream_context (tenant, owner, agent, context_id, upstream_context_id, url) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET upstream_context_id = excluded.upstream_context_id, url = excluded.url;
 
 -- name: upstream_context
 -- The remote agent's id for one of our contexts.
-SELECT upstream_context_id FROM upstream_context WHERE tenant = ? AND owner = ? AND agent = ? AND context_id = ?;
+SELECT url, upstream_context_id FROM upstream_context WHERE tenant = ? AND owner = ? AND agent = ? AND context_id = ?;
 
 -- name: put_agent
 -- Register a remote agent, or write down its newest card.

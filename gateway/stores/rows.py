@@ -177,9 +177,9 @@ def unsettled(db: sqlite3.Connection, before: int) -> list[Reservation]:
 # The rest.
 
 
-def upstream_context(db: sqlite3.Connection, tenant: str, owner: str, agent: str, context_id: str) -> str | None:
+def upstream_context(db: sqlite3.Connection, tenant: str, owner: str, agent: str, context_id: str) -> Upstream | None:
     row = db.execute(SQL["upstream_context"], (tenant, owner, agent, context_id)).fetchone()
-    return None if row is None else row[0]
+    return None if row is None else Upstream(row[0], context_id=row[1])
 
 
 def agents(db: sqlite3.Connection) -> list[AgentRecord]:

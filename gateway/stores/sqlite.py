@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gateway.model.agent import Upstream
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.ports import (
     NOBODY,
@@ -30,8 +31,10 @@ from gateway.model.ports import (
     TaskRow,
     TaskRows,
 )
+from gateway.model.provenance import CardRecord
 from gateway.model.push import PushConfig
 from gateway.stores import auditlog, outbox, rows, schema
+from gateway.stores.cards import cards
 from gateway.stores.changes import Transaction, apply
 from gateway.stores.clients import SqliteClients
 from gateway.stores.datafolder import FolderLock, prepare
@@ -139,7 +142,7 @@ class SqliteStore(Store):
         recent = self._transaction.reservations.recent(tenant, principal, message_id)
         return await self._read(find, recent, tenant, principal, message_id, agent)
 
-    async def upstream_context(self, tenant: str, owner: str, agent: str, context_id: str) -> str | None:
+    async def upstream_context(self, tenant: str, owner: str, agent: str, context_id: str) -> Upstream | None:
         return await self._read(rows.upstream_context, tenant, owner, agent, context_id)
 
     async def push_config(self, tenant: str, task_id: str, id: str) -> PushConfig | None:
@@ -174,6 +177,9 @@ class SqliteStore(Store):
 
     async def agents(self) -> list[AgentRecord]:
         return await self._read(rows.agents)
+
+    async def cards(self) -> list[CardRecord]:
+        return await self._read(cards)
 
     async def keys(self) -> list[KeyRecord]:
         return await self._read(rows.keys)

@@ -62,6 +62,9 @@ class RemoteAgent:
         self._streams = streams and bool(card.capabilities.streaming)
         self._bells = bells if card.capabilities.push_notifications else None
 
+    def serves(self, url: str) -> bool:
+        return url == self._interface.url
+
     async def run(self, context: Context, message: Message) -> AsyncGenerator[Event, None]:
         theirs = context.upstream
         params = shared.message_params(

@@ -59,6 +59,9 @@ class AcpAgent:
         self._egress = egress
         self._trusted = trusted
 
+    def serves(self, url: str) -> bool:
+        return url == self._url
+
     async def run(self, context: Context, message: Message) -> AsyncGenerator[Event, None]:
         theirs = context.upstream
         if theirs is not None and theirs.task_id is not None:

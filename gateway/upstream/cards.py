@@ -48,7 +48,7 @@ class CardFetcher:
         self._client_for = client_for
 
     async def fetch(self, url: str, *, etag: str | None = None, trusted: bool) -> FetchedCard:
-        """The card at `url`, or at the well-known place of its host when `url` has no path.
+        """The card at `url`, or at the well-known place below it when `url` is an agent's address.
 
         Raises GatewayError: EGRESS_REFUSED, UPSTREAM_TIMEOUT, UPSTREAM_FAILED (unreachable, or a status
         that is no card), UPSTREAM_TOO_LARGE, INVALID_AGENT_RESPONSE (not a JSON object). The message is a
@@ -60,12 +60,25 @@ class CardFetcher:
             raise GatewayError(Reason.EGRESS_REFUSED, str(error)) from None
         try:
             async with asyncio.timeout(CARD_TIMEOUT):
-                if location.target != "/":
+                if location.target == "/":
+                    return await self._discover(str(location.origin), etag, trusted)
+                try:
                     return await self._follow(str(location), etag, trusted)
-                return await self._discover(str(location.origin), etag, trusted)
+                except _Status as error:
+                    # 405: an address that takes messages and no GET.
+                    if error.status not in (404, 405) or location.target.endswith(".json") or "?" in location.target:
+                        raise
+                    return await self._below(str(location), error, etag, trusted)
         except TimeoutError as error:
             message = f"{location.origin} did not answer the card request within {CARD_TIMEOUT:g} s"
             raise GatewayError(Reason.UPSTREAM_TIMEOUT, message) from error
+
+    async def _below(self, url: str, first: _Status, etag: str | None, trusted: bool) -> FetchedCard:
+        """The card below an agent's address with a path; there is no older place for it."""
+        try:
+            return await self._follow(url.rstrip("/") + WELL_KNOWN[0], etag, trusted)
+        except _Status:
+            raise first from None
 
     async def _discover(self, origin: str, etag: str | None, trusted: bool) -> FetchedCard:
         newest, older = WELL_KNOWN

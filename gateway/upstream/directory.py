@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from pydantic import ValidationError
 
@@ -15,12 +15,15 @@ from gateway.dialects.acp import manifests as acp
 from gateway.model.agent import Agent
 from gateway.model.card import GRPC, HTTP_JSON, JSONRPC, VERSIONS, AgentCard, AgentInterface
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Bells, Fetched
+from gateway.model.ports import Balance, Bells, Fetched
+from gateway.model.provenance import CardKeys
 from gateway.upstream.a2a import RemoteAgent
 from gateway.upstream.acp import AcpAgent
 from gateway.upstream.address import BadUrl, Origin, on_this_machine, origin_of
 from gateway.upstream.cards import CardFetcher
 from gateway.upstream.egress import Egress
+from gateway.upstream.replicas import Endpoint, Replicas
+from gateway.upstream.signatures import CardSignatures
 
 if TYPE_CHECKING:
     from gateway.upstream.a2a_grpc import GrpcAgents
@@ -33,24 +36,29 @@ class RemoteDirectory:
     """`bells` are where agents can ring; `updates` says of agents of the file how they tell of their tasks."""
 
     def __init__(
-        self, egress: Egress, fetcher: CardFetcher, bells: Bells | None = None, updates: Mapping[str, str] | None = None
+        self,
+        egress: Egress,
+        fetcher: CardFetcher,
+        signatures: CardSignatures,
+        bells: Bells | None = None,
+        updates: Mapping[str, str] | None = None,
     ) -> None:
         self._egress = egress
         self._fetcher = fetcher
+        self._signatures = signatures
         self._bells = bells
         self._updates = updates or {}
         self._over_grpc: GrpcAgents | None = None
 
-    async def fetch(self, url: str, *, etag: str | None, trusted: bool) -> Fetched:
+    async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None) -> Fetched:
         found = await self._fetcher.fetch(url, etag=etag, trusted=trusted)
         if found.not_modified:
             return Fetched(None, b"", etag)
+        looked = await self._signatures.look(found.tree, url, keys, trusted=trusted)
         try:
-            plain = acp.card_tree(found.tree, found.final_url) if acp.is_manifest(found.tree) else found.tree
+            plain = acp.card_tree(looked.card, found.final_url) if acp.is_manifest(looked.card) else looked.card
             tree = cards.read(plain)
             card = AgentCard.model_validate(tree)
-            # What is kept is a card of the model's own version, so that reading it again needs no dialect.
-            return Fetched(card, found.body if tree is found.tree else card.wire(), found.etag)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -58,27 +66,57 @@ class RemoteDirectory:
                 Reason.INVALID_AGENT_RESPONSE,
                 f"The card at {url} is not an A2A {SPOKEN} card: {where}: {first['msg']}",
             ) from None
+        # What is kept is a card of the model's own version, so that reading it again needs no dialect.
+        body = found.body if tree is found.tree else card.wire()
+        return Fetched(card, body, found.etag, found.body, found.final_url, looked.findings)
 
     def connect(self, id: str, card: AgentCard, *, card_url: str, trusted: bool) -> Agent:
-        interface = card.interface() or acp.interface(card)
-        if interface is not None and interface.protocol_binding == GRPC and self._grpc() is None:
-            interface = card.interface((JSONRPC, HTTP_JSON))
-        if interface is None:
+        interfaces = self._usable(card)
+        if not interfaces:
             offered = ", ".join(f"{i.protocol_binding} {i.protocol_version}" for i in card.supported_interfaces)
             raise GatewayError(
                 Reason.INVALID_AGENT_RESPONSE,
                 f"The agent offers {offered or 'no interface at all'}; "
                 f"this gateway speaks {self._spoken()} {SPOKEN}, and ACP",
             )
+        # One interface of each server: another binding of one that cannot be reached is no help.
+        places: dict[Origin, Endpoint] = {}
+        for interface in interfaces:
+            try:
+                place = _origin(interface, card_url)
+                if place not in places:
+                    places[place] = self._endpoint(id, card, interface, place, origin_of(card_url), trusted)
+            except BadUrl as error:
+                if not places:
+                    what = f"The card's interface has no usable URL: {error}"
+                    raise GatewayError(Reason.EGRESS_REFUSED, what) from None
+            except GatewayError:
+                if not places:
+                    raise  # what the card prefers decides: its other words only stand in for it
+        if len(places) == 1:
+            return next(iter(places.values()))
+        return Replicas(tuple(places.values()), None)
+
+    def balance(self, agents: Sequence[Agent], how: Balance) -> Agent:
+        return Replicas(cast(Sequence[Endpoint], agents), how)
+
+    def _usable(self, card: AgentCard) -> tuple[AgentInterface, ...]:
+        """The interfaces that we speak, the preferred one first. Only gRPC stands in for gRPC: it is a network stack of
+        its own, which nobody needs who is called without it."""
+        interfaces = card.interfaces()
+        if interfaces and interfaces[0].protocol_binding == GRPC and self._grpc() is not None:
+            return tuple(each for each in interfaces if each.protocol_binding == GRPC)
+        spare = acp.interface(card)
+        return card.interfaces((JSONRPC, HTTP_JSON)) or (() if spare is None else (spare,))
+
+    def _endpoint(
+        self, id: str, card: AgentCard, interface: AgentInterface, origin: Origin, named: Origin, trusted: bool
+    ) -> Endpoint:
         # What the operator trusts is the origin they named; where its card points is somebody else's word.
-        try:
-            origin, named = _origin(interface, card_url), origin_of(card_url)
-        except BadUrl as error:
-            raise GatewayError(Reason.EGRESS_REFUSED, f"The card's interface has no usable URL: {error}") from None
-        refused = self._egress.rules.judge_text(origin, trusted=trusted and origin == named)
+        trusted = trusted and origin == named
+        refused = self._egress.rules.judge_text(origin, trusted=trusted)
         if refused is not None:
             raise GatewayError(Reason.EGRESS_REFUSED, refused)
-        trusted = trusted and origin == named
         if interface.protocol_binding == acp.BINDING:
             return AcpAgent(interface, self._egress, trusted=trusted)
         updates = self._updates.get(id, "stream")

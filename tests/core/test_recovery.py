@@ -24,7 +24,10 @@ BOUND = 5.0
 class _NoDirectory:
     """These tests have no remote agents."""
 
-    async def fetch(self, url: str, *, etag: str | None, trusted: bool) -> Any:
+    async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: Any = None) -> Any:
+        raise AssertionError
+
+    def balance(self, agents: Any, how: Any) -> Any:
         raise AssertionError
 
     def connect(self, id: str, card: Any, *, card_url: str, trusted: bool) -> Any:

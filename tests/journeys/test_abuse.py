@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from gateway.dialects.a2a_v1.cards import published
 from gateway.dialects.a2a_v1.upstream import MAX_PARTS
 from gateway.model.card import AgentCard
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Fetched
+from gateway.model.ports import Balance, Fetched
+from gateway.model.provenance import CardKeys
 from gateway.stores.memory import MemoryStore
 from tests.serving import A2A, BOUND, message, running
 
@@ -121,7 +123,7 @@ async def test_an_agent_that_is_removed_while_its_card_is_fetched_stays_removed(
         def __init__(self) -> None:
             self.fetching, self.go_on, self.fetches = asyncio.Event(), asyncio.Event(), 0
 
-        async def fetch(self, url: str, *, etag: str | None, trusted: bool) -> Fetched:
+        async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None) -> Fetched:
             self.fetches += 1
             if self.fetches > 1:
                 self.fetching.set()
@@ -130,6 +132,9 @@ async def test_an_agent_that_is_removed_while_its_card_is_fetched_stays_removed(
 
         def connect(self, id: str, card: AgentCard, *, card_url: str, trusted: bool) -> Any:
             return _Closed()
+
+        def balance(self, agents: Sequence[Any], how: Balance) -> Any:
+            return agents[0]
 
     class _Closed:
         resumable = False

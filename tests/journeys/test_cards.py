@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from tests.bindings import BINDINGS, Caller
+from tests.cardkeys import sdk_verifies
 from tests.journeys.conftest import TOWN
 from tests.rpc import Rpc
 from tests.serving import ROOT, Gateway, message, running
@@ -108,11 +109,11 @@ async def test_a_card_declares_how_the_gateway_lets_callers_in(tmp_path: Path) -
         shown = await card(gateway)
         assert shown["securitySchemes"]["gateway"]["httpAuthSecurityScheme"]["scheme"] == "Bearer"
         assert shown["securityRequirements"] == [{"schemes": {"gateway": {"list": []}}}]
-        assert "signatures" not in shown
+        assert own["signatures"][0] not in shown["signatures"]
         assert shown["newerField"] == {"kept": True}
     async with running(tmp_path / "open", config, anonymous=True) as gateway:
         shown = await card(gateway)
-        assert shown.keys().isdisjoint({"securitySchemes", "securityRequirements", "signatures"})
+        assert shown.keys().isdisjoint({"securitySchemes", "securityRequirements"})
 
 
 @pytest.mark.requirement("a2a.card.addresses-are-the-gateways")
@@ -141,7 +142,8 @@ async def test_a_reader_that_has_the_card_is_told_so(gateway: Gateway, path: str
     assert first.headers["content-type"] == "application/json"
     assert first.headers["cache-control"] == "public, max-age=300"
     at = parsedate_to_datetime(changed)
-    same = (tag, f"W/{tag}", f'"other", {tag}', "*")
+    opaque = tag.removeprefix("W/")
+    same = (tag, opaque, f'"other", {tag}', "*")
     for headers in (
         *({"If-None-Match": value} for value in same),
         {"If-Modified-Since": changed},
@@ -154,7 +156,7 @@ async def test_a_reader_that_has_the_card_is_told_so(gateway: Gateway, path: str
         assert answer.headers["cache-control"] == first.headers["cache-control"]
     for headers in (
         {"If-None-Match": '"other"'},
-        {"If-None-Match": tag.strip('"')},
+        {"If-None-Match": opaque.strip('"')},
         {"If-None-Match": '"other"', "If-Modified-Since": changed},
         {"If-Modified-Since": format_datetime(at - timedelta(seconds=1), usegmt=True)},
         {"If-Modified-Since": "yesterday"},
@@ -248,6 +250,27 @@ async def test_nobody_gets_the_extended_card_even_where_nobody_may_call(tmp_path
         assert await nobody.task()
         error = await nobody.refused("UNAUTHENTICATED", "GetExtendedAgentCard")
         assert error.answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_the_extended_card_shows_the_skills_that_its_reader_may_use(tmp_path: Path) -> None:
+    own = json.loads((ROOT / "agent_cards/echo.json").read_text())
+    path, policy = tmp_path / "card.json", tmp_path / "policy.yaml"
+    path.write_text(json.dumps(own))
+    policy.write_text(
+        "rules:\n"
+        "  - {rule: card, who: ann, do: GetExtendedAgentCard, on: agents/desk, verdict: PASS}\n"
+        "  - {rule: echo, who: ann, do: SendMessage, on: agents/desk/echo, verdict: PASS}\n"
+    )
+    desk = f'{{run: "agents.echo:Echo", card: {path}, extended_card: {path}}}'
+    config = f"agents:\n  desk: {desk}\npolicy: {{file: {policy}}}\n"
+    async with running(tmp_path / "data", config) as gateway:
+        for binding in BINDINGS:
+            every = await Caller(gateway, binding, "desk").call("GetExtendedAgentCard")
+            assert [skill["id"] for skill in every["skills"]] == ["echo", "behave"]
+            ann = await Caller(gateway, binding, "desk").other("ann")
+            mine = await ann.call("GetExtendedAgentCard")
+            assert [skill["id"] for skill in mine["skills"]] == ["echo"]
+            sdk_verifies(mine, (await gateway.client.get("/.well-known/agent-card-keys.json")).json())
 
 
 @pytest.mark.requirement("a2a.extended.undeclared")

@@ -58,7 +58,7 @@ async def test_the_published_card_of_a_remote_agent_leads_to_the_gateway_only(tm
         published = answer.json()
         assert agent.url not in answer.text
         assert "theirs" not in answer.text
-        assert "signatures" not in published
+        assert signed[0] not in published["signatures"]
         assert published["iconUrl"] == "https://x.example/i"
         assert {i["url"] for i in published["supportedInterfaces"]} == {f"{gateway.url}/agents/far"}
 

@@ -25,6 +25,7 @@ from gateway.model.ports import (
     DeadDelivery,
     Delivery,
     DropAgent,
+    DropCards,
     DropPin,
     DropPushConfig,
     Fenced,
@@ -33,6 +34,7 @@ from gateway.model.ports import (
     PinRecord,
     PushQueue,
     PutAgent,
+    PutCard,
     PutKey,
     PutPin,
     PutPushConfig,
@@ -48,6 +50,7 @@ from gateway.model.ports import (
     TaskQuery,
     TaskRow,
 )
+from gateway.model.provenance import CardRecord, Finding, Standing
 from gateway.model.push import PushAuthentication, PushConfig
 from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, Task, TaskState, TaskStatus, envelope
 from gateway.stores.problems import BadChange
@@ -652,8 +655,9 @@ class StoreContract:
 
     async def test_upstream_contexts_are_found_by_owner_and_agent(self, store: Store) -> None:
         await store.commit(PutUpstreamContext("t", "key:ann", "echo", "ctx", "old"))
-        await store.commit(PutUpstreamContext("t", "key:ann", "echo", "ctx", "new"))
-        assert await store.upstream_context("t", "key:ann", "echo", "ctx") == "new"
+        await store.commit(PutUpstreamContext("t", "key:ann", "echo", "ctx", "new", "https://b.example/rpc"))
+        found = await store.upstream_context("t", "key:ann", "echo", "ctx")
+        assert found == Upstream("https://b.example/rpc", context_id="new")
         assert await store.upstream_context("t", "key:bob", "echo", "ctx") is None
         assert await store.upstream_context("u", "key:ann", "echo", "ctx") is None
 
@@ -665,6 +669,17 @@ class StoreContract:
         assert await store.agents() == [known, bare]
         await store.commit(DropAgent("a"), DropAgent("nobody"))
         assert await store.agents() == [bare]
+
+    async def test_cards_are_put_changed_and_dropped_by_agent(self, store: Store) -> None:
+        finding = Finding(Standing.INVALID, "does not fit", "k1", "ES256", "https://a.example/keys")
+        first = CardRecord("a", "https://a.example/card", "https://a.example/2", NOW, b'{"n":1}', Standing.UNSIGNED)
+        other = CardRecord("b", first.card_url, first.source, NOW, b"{}", Standing.INVALID, (finding,), NOW, ("x", "y"))
+        await store.commit(PutCard(other), PutCard(first), PutCard(replace(first, card_url="https://c.example/card")))
+        changed = replace(first, verdict=Standing.VERIFIED, changes=("new skill: s",), changed=NOW + 1)
+        await store.commit(PutCard(changed))
+        assert await store.cards() == [changed, replace(first, card_url="https://c.example/card"), other]
+        await store.commit(DropCards("a"), DropCards("nobody"))
+        assert await store.cards() == [other]
 
     async def test_keys_are_put_and_revoked(self, store: Store) -> None:
         record = KeyRecord("k1", "t", "ann", "gw_1234", b"\x00" * 32, NOW)

@@ -23,6 +23,7 @@ class Upstream:
     port: int = 0
     connections: int = 0
     requests: list[Request] = field(default_factory=list)
+    close: Callable[[], Awaitable[None]] | None = None  # stop listening, and end what is open
 
     @property
     def url(self) -> str:
@@ -75,13 +76,18 @@ async def serve(
 
     server = await asyncio.start_server(connection, host, port, ssl=tls)
     seen.port = server.sockets[0].getsockname()[1]
+
+    async def close() -> None:
+        server.close()
+        for task in tuple(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks)
+
+    seen.close = close
     try:
         yield seen
     finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks)
+        await close()
 
 
 @asynccontextmanager

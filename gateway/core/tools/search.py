@@ -1,18 +1,15 @@
 """Finding tools instead of listing them: three tools in place of hundreds, for models whose attention is short.
 
 A mount with `search: true` lists `search_tools`, `describe_tool` and `call_tool`. They see and do exactly what the
-caller may see and do there. Ranking is BM25 over names and descriptions (Robertson and Zaragoza 2009, with their
-constants).
+caller may see and do there. How they are ranked is `core/ranking.py`.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from gateway.core.ranking import NAME_WEIGHT, Index, words
 from gateway.core.tools import links
 from gateway.core.tools.naming import Mount
 from gateway.model.errors import GatewayError, Reason, invalid
@@ -23,43 +20,6 @@ MAX_RESULTS = 20  # of one search; a model that needs more should ask again, in 
 DEFAULT_RESULTS = 5
 MAX_QUERY = 1_000  # characters
 MAX_INDEXES = 64  # views that stay indexed; 300 tools take 0.5 MB and 15 ms
-
-_K1, _B = 1.2, 0.75
-_NAME_WEIGHT = 3  # a word of the name says more than one of the description
-_SEAM = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\D)(?=\d)|(?<=\d)(?=\D)")
-_WORD = re.compile(r"[^\W_]+")
-_ENDINGS = ("ations", "ation", "ings", "ing", "ies", "ed", "es", "s", "e", "y")
-_EMPTY = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "at",
-        "by",
-        "can",
-        "do",
-        "for",
-        "from",
-        "i",
-        "in",
-        "is",
-        "it",
-        "me",
-        "my",
-        "of",
-        "on",
-        "or",
-        "please",
-        "that",
-        "the",
-        "this",
-        "to",
-        "we",
-        "with",
-        "you",
-    ]
-)
 
 
 def _schema(required: list[str], **properties: Tree) -> Tree:
@@ -132,52 +92,20 @@ class Search:
 
     def _index(self, view: View) -> Index:
         key = (view.mount, view.stamp)
-        index = self._indexes.get(key)
-        if index is None:
+        found = self._indexes.get(key)
+        if found is None:
             if len(self._indexes) >= MAX_INDEXES:
                 del self._indexes[next(iter(self._indexes))]
-            index = self._indexes[key] = Index((name, each.tree) for name, each in view.named.items())
-        return index
+            found = self._indexes[key] = index((name, each.tree) for name, each in view.named.items())
+        return found
 
 
-class Index:
-    def __init__(self, tools: Iterable[tuple[str, Tree]]) -> None:
-        self._words = {name: Counter(_document(name, tree)) for name, tree in tools}
-        self._lengths = {name: sum(words.values()) for name, words in self._words.items()}
-        self._mean = sum(self._lengths.values()) / max(1, len(self._lengths))
-        spread = Counter(word for words in self._words.values() for word in words)
-        count = len(self._words)
-        self._weight = {word: math.log(1 + (count - n + 0.5) / (n + 0.5)) for word, n in spread.items()}
-
-    def find(self, query: str, limit: int) -> list[str]:
-        """The names that fit best, the best first; none that shares no word with the query."""
-        wanted = set(words(query))
-        scores = {name: self._score(name, wanted) for name in self._words}
-        ranked = sorted((name for name, score in scores.items() if score > 0), key=lambda name: (-scores[name], name))
-        return ranked[:limit]
-
-    def _score(self, name: str, wanted: set[str]) -> float:
-        found = self._words[name]
-        length = _K1 * (1 - _B + _B * self._lengths[name] / self._mean)
-        return sum(
-            self._weight[word] * found[word] * (_K1 + 1) / (found[word] + length) for word in wanted if word in found
-        )
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, of names in camelCase and snake_case too, without their endings."""
-    return [_stem(word.lower()) for word in _WORD.findall(_SEAM.sub(" ", text)) if word.lower() not in _EMPTY]
-
-
-def _stem(word: str) -> str:
-    for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)]
-    return word
+def index(tools: Iterable[tuple[str, Tree]]) -> Index:
+    return Index((name, _document(name, tree)) for name, tree in tools)
 
 
 def _document(name: str, tree: Tree) -> Iterable[str]:
-    yield from words(name) * _NAME_WEIGHT
+    yield from words(name) * NAME_WEIGHT
     yield from words(str(tree.get("title") or ""))
     yield from words(str(tree.get("description") or ""))
     schema: Any = tree.get("inputSchema")

@@ -59,6 +59,35 @@ def _over_grpc(url: str, word: str) -> AgentInterface:
     return AgentInterface(url=url, protocol_binding=GRPC, protocol_version=VERSION, **said)
 
 
+# Why a field of the card that is served differs from the one that was received, for people who compare the two.
+_WHY = {
+    "supportedInterfaces": "clients come to the gateway, in every binding and version that it speaks",
+    "capabilities": "what the gateway does for the agent: streams, push, extended card",
+    "securitySchemes": "how the gateway lets callers in; the agent's own are between it and the gateway",
+    "securityRequirements": "the same",
+    "signatures": "the gateway signs what it serves; the agent's signature would not fit it",
+    "skills": "said once more for clients of 0.3",
+}
+_LINK = "not served: it is no http or https link"
+_UNSIGNED = "not served: the agent's signature does not cover it"
+_OLDER = "for clients of 0.3, which do not know the fields of 1.0"
+
+
+def differences(received: dict[str, Any], served: dict[str, Any]) -> dict[str, str]:
+    """The fields that differ between two cards, each with the reason."""
+    told = {}
+    for name in dict.fromkeys((*received, *served)):
+        if received.get(name) == served.get(name) and (name in received) == (name in served):
+            continue
+        if name in _WHY:
+            told[name] = _WHY[name]
+        elif name in served:
+            told[name] = _OLDER
+        else:
+            told[name] = _LINK if name in ("provider", "documentationUrl", "iconUrl") else _UNSIGNED
+    return told
+
+
 def _unsafe_links(card: AgentCard) -> set[str]:
     """Fields with a link that is no web address: a card is a stranger's text, and pages will show its links."""
     links = {

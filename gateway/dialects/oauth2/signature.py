@@ -119,6 +119,12 @@ class SignKey:
         """The bare signature over a message."""
         return bytes(JWSRegistry.algorithms[self.alg].sign(message, self._jose))
 
+    def detached(self, header: Mapping[str, str], payload: bytes) -> tuple[str, str]:
+        """Protected header and signature of a JWS whose payload travels elsewhere (RFC 7515, appendix F)."""
+        protected = _b64(orjson.dumps({"alg": self.alg, "kid": self.kid, **header}))
+        signed = b".".join((protected, _b64(payload)))
+        return protected.decode(), _b64(JWSRegistry.algorithms[self.alg].sign(signed, self._jose)).decode()
+
 
 _MAKERS: Mapping[str, Callable[[], Any]] = {
     "ES256": lambda: jwk.generate_key("EC", "P-256", private=True),

@@ -1,7 +1,7 @@
-"""The keys that the gateway signs its own tokens with, and their rotation.
+"""The keys that the gateway signs its own tokens and cards with, and their rotation.
 
 A new key is published a day before it signs, so that whoever keeps our key set for a while knows it by then; an old one
-is published until the last token that it signed has ended.
+is published until the last token that it signed has ended, or the last card that it signed will have been forgotten.
 """
 
 from __future__ import annotations
@@ -37,12 +37,22 @@ class _Dated:
 
 
 class SigningKeys:
-    """`now` gives milliseconds. Raises BadKeys when a file holds no key, and what the files raise."""
+    """`now` gives milliseconds; `afterwards` are the seconds that a key is published after its last signature. Raises
+    BadKeys when a file holds no key, and what the files raise."""
 
-    def __init__(self, files: KeyFiles, algorithm: str, rotate_days: int, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        files: KeyFiles,
+        algorithm: str,
+        rotate_days: int,
+        now: Callable[[], int],
+        *,
+        afterwards: int = AFTERWARDS,
+    ) -> None:
         self._files = files
         self._algorithm = algorithm
         self._period = rotate_days * 86_400
+        self._afterwards = afterwards
         self._now = now
         self._keys = sorted(
             (_Dated(name, int(name.partition("-")[0]), SignKey.read(kept)) for name, kept in files.read().items()),
@@ -58,6 +68,12 @@ class SigningKeys:
         """A bare signature by the key whose turn it is."""
         self._rotate()
         return self._signer().key.signature(message)
+
+    def signer(self) -> tuple[SignKey, int]:
+        """The key that signs now, and since when, in seconds since the epoch; 0 while no key before it is known."""
+        self._rotate()
+        dated = self._signer()
+        return dated.key, 0 if dated is self._keys[0] else dated.made + AHEAD
 
     def find(self, kid: str | None, alg: str) -> VerifyKey | None:
         dated = next((each for each in self._keys if each.key.kid == kid and each.key.alg == alg), None)
@@ -81,7 +97,8 @@ class SigningKeys:
         if not self._keys or now - self._keys[-1].made >= self._period or self._keys[-1].key.alg != self._algorithm:
             self._make(now)
         signer = self._signer()
-        over = [dated for dated in self._keys if dated.made < signer.made and now - signer.made > AHEAD + AFTERWARDS]
+        enough = AHEAD + self._afterwards
+        over = [dated for dated in self._keys if dated.made < signer.made and now - signer.made > enough]
         for dated in over:
             self._files.drop(dated.name)
             self._keys.remove(dated)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.core.tools.search import Index, words
+from gateway.core.ranking import words
+from gateway.core.tools.search import index as made
 
 # Service, the thing it keeps, and what else people call it. Ten operations of each make 300 tools.
 SERVICES = """
@@ -96,15 +97,15 @@ QUERIES = {
 
 def test_what_is_asked_for_in_ones_own_words_is_among_the_first_three() -> None:
     tools = town()
-    index = Index(tools.items())
+    index = made(tools.items())
     assert (len(tools), len(QUERIES)) == (300, 50)
     missed = {query: index.find(query, 3) for query, name in QUERIES.items() if name not in index.find(query, 3)}
     assert len(missed) <= 5, missed
 
 
 def test_nothing_is_found_for_words_that_nobody_uses() -> None:
-    assert Index(town().items()).find("xylophone qwerty", 5) == []
-    assert Index([]).find("anything", 5) == []
+    assert made(town().items()).find("xylophone qwerty", 5) == []
+    assert made([]).find("anything", 5) == []
 
 
 def test_names_are_taken_apart_as_people_read_them() -> None:
