@@ -162,7 +162,7 @@ class App:
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.notary = _notary(settings, store, self.egress, now)
         self.keys = KeyRing(store, now, token)
-        self.trust = _trust(settings, self.egress, store, now)
+        self.trust = _trust(settings, self.egress, store, token.encode(), now)
         cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
         grants = self._grants = ToolGrants(tooling.grants(config))
         policy = Policy(situation=lambda: Situation(now(), used=self.admission.limits.used))
@@ -194,7 +194,7 @@ class App:
         self.gateway = Gateway(
             self.services, self.registry, self.engine, admission, self.keys, cursors, self._judge_webhook, self.tools,
             Letters(store, self.push.hosts, self.push.wake),
-            None if self.trust is None else self.trust.clients,
+            None if self.trust is None else self.trust.server,
             freezer,
             Governance(admission, self.registry, self.tools.servers, freezer, store, self.policies),
             notifier.challenge if config.push.challenge else None,
@@ -248,8 +248,8 @@ class App:
         if self.notary is not None:
             await self.notary.start()
         await self.keys.start()
-        if self.trust is not None and self.trust.clients is not None:
-            await self.trust.clients.start()
+        if self.trust is not None:
+            await self.trust.start()
         self._check_identity()
         await self.freezer.start()
         await self.admission.start()
@@ -304,7 +304,7 @@ class App:
             await self.notary.aclose()
         await self.store.aclose()
         if self.trust is not None:
-            await self.trust.tokens.aclose()
+            await self.trust.aclose()
         await self.egress.aclose()
 
     def _offer(self, entry: Registered, toolset: Toolset) -> None:
@@ -488,7 +488,7 @@ def _profile(config: Config) -> Profile:
     return complying.profile(config.compliance.file, config.base)
 
 
-def _trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], int]) -> Trust | None:
+def _trust(settings: Settings, egress: Egress, store: Store, secret: bytes, now: Callable[[], int]) -> Trust | None:
     """Who checks access tokens and gives them out; nobody where the file does not ask for it."""
     auth = settings.config.auth
     if not auth.issuers and auth.authorization_server is None:
@@ -496,7 +496,7 @@ def _trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], i
     # Imported at first use: a gateway that knows only its own keys needs no library for tokens.
     from gateway.identity import trust
 
-    return trust(settings, egress, store, now, _new_id)
+    return trust(settings, egress, store, secret, now, _new_id)
 
 
 def _grpc(settings: Settings, port: int, not_ready: Callable[[], str | None]) -> GrpcServer:

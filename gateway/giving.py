@@ -2,47 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from starlette.routing import Route
 
 from gateway.config import AuthorizationServer as Entry
-from gateway.config import Settings
+from gateway.config import LoginProvider, Settings
+from gateway.core.administration import TokenServer
+from gateway.core.attempts import Attempts
 from gateway.core.audit import Recorder
 from gateway.core.clients import Clients
-from gateway.dialects.oauth2.access_token import Rules
+from gateway.core.people import People
+from gateway.dialects.oauth2.access_token import Rules, Verified
 from gateway.dialects.oauth2.signature import BadKeys
+from gateway.model.identity import Documents
 from gateway.model.ports import Store
 from gateway.model.problems import Problem, StartError
 from gateway.server.oauth.authorization_server import AuthorizationServer, OwnIssuer
+from gateway.server.oauth.browser import Browsers
+from gateway.server.oauth.client_documents import ClientDocuments
+from gateway.server.oauth.consent import Consent
 from gateway.server.oauth.endpoints import Endpoints
+from gateway.server.oauth.passwords import Argon2Passwords
+from gateway.server.oauth.provider import Provider
+from gateway.server.oauth.registration import Invitations, Registration
 from gateway.server.oauth.signing import SigningKeys
 from gateway.stores.keyfolder import KeyFolder
 
 FOLDER = "oauth-keys"
 LABEL = "gateway"  # no issuer is called so: they are URLs
+DAY = 86_400
 
 
-def authorization(
+@dataclass(frozen=True, slots=True)
+class Giving:
+    """The authorization server: as an issuer of tokens for the door, as paths, and as the operator's."""
+
+    issuer: OwnIssuer
+    routes: list[Route]
+    server: TokenServer
+    provider: Provider | None
+
+
+def giving(
     settings: Settings,
     entry: Entry,
-    clients: Clients,
     store: Store,
+    documents: Documents,
+    secret: bytes,
+    read_secret: Callable[[LoginProvider], str],
+    forget: Callable[[], None],
+    verify: Callable[[bytes], Awaitable[Verified]],
     now: Callable[[], int],
     new_id: Callable[[], str],
-) -> tuple[OwnIssuer, list[Route]]:
-    """The issuer as the door knows it, and its paths. Raises StartError."""
+) -> Giving:
+    """`secret` seals pages and cookies, `forget` is called when a token may be good no longer, `verify` knows every
+    token that the door takes. Raises StartError."""
     url = settings.public_url.rstrip("/")
+    keys = _keys(settings, entry, now)
+    attempts = Attempts(now)
+    clients = Clients(store.clients, now, forget)
+    people = People(
+        store.people, clients, Argon2Passwords(), attempts, now, token_seconds=entry.token_seconds, on_removed=forget
+    )
+    rules = Rules(url, frozenset({url, url + "/"}), frozenset({"ES256", "EdDSA"}), label=LABEL)
+    issuer = OwnIssuer(rules, keys, clients, people, now)
+    logins = entry.users or entry.login is not None
+    server = AuthorizationServer(
+        issuer,
+        keys,
+        clients,
+        people,
+        ClientDocuments(documents, entry.client_documents, now),
+        url=url,
+        seconds=entry.token_seconds,
+        grant_seconds=entry.grant_days * DAY,
+        scopes=entry.scopes,
+        logins=logins,
+        registration=entry.registration != "off",
+        verify=verify,
+        now=now,
+        new_id=new_id,
+    )
+    recorder = Recorder(store, now)
+    invitations = Invitations(issuer, keys, url, now)
+    registration = Registration(clients, None if entry.registration == "open" else invitations, now)
+    routes = Endpoints(server, recorder, new_id, registration if server.abilities.registration else None).routes()
+    provider = None if entry.login is None else _provider(entry.login, url, documents, read_secret, now)
+    if logins:
+        browsers = Browsers(secret, now, secure=url.startswith("https:"))
+        routes += Consent(server, browsers, recorder, attempts, users=entry.users, provider=provider).routes()
+    return Giving(issuer, routes, TokenServer(clients, people, invitations.make), provider)
+
+
+def _keys(settings: Settings, entry: Entry, now: Callable[[], int]) -> SigningKeys:
     folder = settings.data / FOLDER
     try:
-        keys = SigningKeys(KeyFolder(folder), entry.algorithm, entry.rotate_days, now)
+        return SigningKeys(KeyFolder(folder), entry.algorithm, entry.rotate_days, now)
     except (BadKeys, ValueError) as error:
         hint = "remove the file that is not one; a new key is made at the start"
         raise StartError(Problem(str(folder), f"does not hold signing keys only: {error}", hint)) from None
-    algorithms = frozenset({"ES256", "EdDSA"})
-    audiences = frozenset({url, url + "/"})
-    rules = Rules(url, audiences, algorithms, label=LABEL)
-    issuer = OwnIssuer(rules, keys, clients, now)
-    seconds = entry.token_seconds
-    server = AuthorizationServer(issuer, keys, clients, url=url, seconds=seconds, now=now, new_id=new_id)
-    return issuer, Endpoints(server, Recorder(store, now), new_id).routes()
+
+
+def _provider(
+    entry: LoginProvider,
+    url: str,
+    documents: Documents,
+    read_secret: Callable[[LoginProvider], str],
+    now: Callable[[], int],
+) -> Provider:
+    read_secret(entry)  # a file that is not there is found at the start
+    return Provider(
+        entry.issuer,
+        documents,
+        now,
+        client_id=entry.client_id,
+        secret=lambda: read_secret(entry),
+        callback=f"{url}/oauth/callback",
+        name=entry.name,
+        scopes=entry.scopes,
+        roles_claim=entry.roles_claim,
+    )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
 from gateway.config import Config, ConfigError, Issuer, Settings
-from gateway.core.clients import Clients
+from gateway.core.administration import TokenServer
+from gateway.core.keys import fingerprint
 from gateway.dialects.oauth2.access_token import Rules
 from gateway.model.ports import Store
 from gateway.server.http import Identity
@@ -19,6 +21,9 @@ from gateway.server.oauth.tokens import Tokens
 from gateway.upstream.documents import IssuerDocuments
 from gateway.upstream.egress import Egress
 
+if TYPE_CHECKING:
+    from gateway.server.oauth.provider import Provider
+
 
 @dataclass(frozen=True, slots=True)
 class Trust:
@@ -26,11 +31,31 @@ class Trust:
 
     tokens: Tokens
     identity: Identity
-    clients: Clients | None
+    server: TokenServer | None
+    provider: Provider | None = None
+
+    async def start(self) -> None:
+        if self.server is not None:
+            await self.server.clients.start()
+            await self.server.people.start()
+
+    async def aclose(self) -> None:
+        await self.tokens.aclose()
+        if self.provider is not None:
+            await self.provider.aclose()
 
 
-def trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], int], new_id: Callable[[], str]) -> Trust:
-    """Raises ConfigError at the line of what cannot be used, StartError for keys that cannot."""
+def trust(
+    settings: Settings,
+    egress: Egress,
+    store: Store,
+    secret: bytes,
+    now: Callable[[], int],
+    new_id: Callable[[], str],
+) -> Trust:
+    """`secret` seals what people's browsers keep for us.
+
+    Raises ConfigError at the line of what cannot be used, StartError for keys that cannot."""
     config, url = settings.config, settings.public_url.rstrip("/")
     documents = IssuerDocuments(egress)
     entries = config.auth.issuers
@@ -38,18 +63,29 @@ def trust(settings: Settings, egress: Egress, store: Store, now: Callable[[], in
         _issuer(config, index, entry, url, documents, now, lambda: tokens.forget())
         for index, entry in enumerate(entries)
     ]
-    clients, routes = None, list[Route]()
-    if config.auth.authorization_server is not None:
+    server, provider, routes = None, None, list[Route]()
+    if (entry := config.auth.authorization_server) is not None:
         # Imported at first use: authlib only where tokens are given out.
-        from gateway.giving import authorization
+        from gateway.giving import giving
 
-        clients = Clients(store.clients, now, lambda: tokens.forget())
-        own, routes = authorization(settings, config.auth.authorization_server, clients, store, now, new_id)
-        found.append(own)
+        made = giving(
+            settings,
+            entry,
+            store,
+            documents,
+            secret,
+            lambda login: _secret(config, _LOGIN, login.client_secret_file),
+            lambda: tokens.forget(),
+            lambda token: tokens.verify(fingerprint(token), token),
+            now,
+            new_id,
+        )
+        server, provider, routes = made.server, made.provider, made.routes
+        found.append(made.issuer)
     tokens = Tokens(found, now)
     scopes = sorted({scope for entry in entries for scope in entry.required_scopes})
     names = tuple(issuer.rules.issuer for issuer in found)
-    return Trust(tokens, Identity(tokens, names, tuple(scopes), routes), clients)
+    return Trust(tokens, Identity(tokens, names, tuple(scopes), routes), server, provider)
 
 
 def _issuer(
@@ -76,7 +112,11 @@ def _issuer(
             documents,
             now,
             client_id=entry.introspection.client_id,
-            secret=_secret(config, index, entry.introspection.client_secret_file),
+            secret=_secret(
+                config,
+                ("auth", "issuers", index, "introspection", "client_secret_file"),
+                entry.introspection.client_secret_file,
+            ),
             endpoint=entry.introspection.endpoint,
         )
     keys = IssuerKeys(entry.issuer, rules.algorithms, documents, now, forget, jwks_uri=entry.jwks_uri)
@@ -89,8 +129,10 @@ def whole(public_url: str) -> frozenset[str]:
     return frozenset({url, url + "/"} if url.count("/") == 2 else {url})
 
 
-def _secret(config: Config, index: int, path: Path) -> str:
-    place = ("auth", "issuers", index, "introspection", "client_secret_file")
+_LOGIN = ("auth", "authorization_server", "login", "client_secret_file")
+
+
+def _secret(config: Config, place: tuple[str | int, ...], path: Path) -> str:
     try:
         secret = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

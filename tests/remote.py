@@ -429,11 +429,14 @@ def environment(data: Path, **more: str) -> dict[str, str]:
     return {**kept, "HOME": str(data), "GATEWAY_DATA": str(data), **more}
 
 
-def command(data: Path, *words: str, url: str | None = None, cwd: Path | None = None, **more: str) -> Any:
+def command(
+    data: Path, *words: str, url: str | None = None, cwd: Path | None = None, stdin: str | None = None, **more: str
+) -> Any:
     """One command of the program to its end, as a completed process."""
     place = {"GATEWAY_URL": url} if url else {}
     return subprocess.run(
         [PROGRAM, *words],
+        input=stdin,
         capture_output=True, text=True, timeout=30, cwd=cwd or data, env=environment(data, **place, **more),
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ from gateway.config import (
 )
 from gateway.config.problems import dotted
 from gateway.config.reference import schema_text
-from gateway.config.sections import KINDS, AuthorizationServer, Introspection, Issuer, Tls, keys
+from gateway.config.sections import KINDS, AuthorizationServer, Introspection, Issuer, LoginProvider, Tls, keys
 from gateway.config.source import MAX_BYTES, MAX_DEPTH
 
 ROOT = Path(__file__).parent.parent
@@ -338,6 +338,7 @@ def every_key() -> Iterator[tuple[str, str]]:
         ("auth: {issuers: [{issuer: 'https://idp.example', %s: 1}]}", Issuer),
         ("auth: {authorization_server: {%s: x}}", AuthorizationServer),
         ("auth: {issuers: [{issuer: 'https://idp.example', introspection: {%s: 1}}]}", Introspection),
+        ("auth: {authorization_server: {login: {%s: x}}}", LoginProvider),
     ]
     for text, model in sections:
         yield from ((text, key) for key in keys(model))

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from starlette.applications import Starlette
@@ -238,6 +239,7 @@ def _rest() -> Starlette:
     from gateway.server.cards import Cards
     from gateway.server.catalogs import Catalogs
     from gateway.server.connect import Connect
+    from gateway.server.oauth.consent import Consent
     from gateway.server.oauth.endpoints import Endpoints
     from gateway.server.protected_resources import ProtectedResources
     from gateway.server.webhooks import routes as webhooks
@@ -247,7 +249,9 @@ def _rest() -> Starlette:
     catalogs = Catalogs(unused, cards, "http://x")  # type: ignore[arg-type]
     admin = Admin(unused, unused, cards)  # type: ignore[arg-type]
     resources = ProtectedResources("http://x", (), ())
-    oauth = Endpoints(unused, unused, unused)  # type: ignore[arg-type]
+    logins = SimpleNamespace(logins=True)
+    oauth = Endpoints(logins, unused, unused, unused)  # type: ignore[arg-type]
+    pages = Consent(unused, unused, unused, unused, users=True, provider=unused)  # type: ignore[arg-type]
     outside = (*webhooks(lambda: b"", unused), *ops.routes(lambda: None))  # type: ignore[arg-type]
     connect = Connect(unused, unused, "http://x", lambda: "")  # type: ignore[arg-type]
     parts = (
@@ -257,6 +261,7 @@ def _rest() -> Starlette:
         outside,
         resources.routes(),
         oauth.routes(),
+        pages.routes(),
         connect.routes(),
     )
     return Starlette(routes=[route for routes in parts for route in routes])

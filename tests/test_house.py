@@ -114,6 +114,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "cryptography": frozenset(
         {
             "gateway.server.mcp.seal",
+            "gateway.server.oauth.passwords",
             "gateway.upstream.oauth.vault",
             "gateway.stores.signingkeys",
             "gateway.verifier",
@@ -127,8 +128,11 @@ ROOMS: dict[str, frozenset[str]] = {
     "sqlite3": frozenset({"gateway.stores", "gateway.verifier", "gateway.cli.auditfile", "agents.librarian"}),
     "authlib": frozenset(
         {
+            "gateway.server.oauth.asking",
             "gateway.server.oauth.authorization_server",
+            "gateway.server.oauth.consent",
             "gateway.server.oauth.endpoints",
+            "gateway.server.oauth.grants",
             "gateway.upstream.oauth.token_endpoint",
         }
     ),
@@ -154,7 +158,7 @@ ROOMS: dict[str, frozenset[str]] = {
         }
     ),
     "random": frozenset(),
-    "secrets": frozenset({"gateway.core.keys", "gateway.server.incident"}),
+    "secrets": frozenset({"gateway.core.keys", "gateway.server.incident", "gateway.server.oauth.codes"}),
     "uuid": frozenset({"gateway.cli.send", "gateway.cli.serve"}),
     "threading": frozenset({"gateway.stores.writer"}),
     "concurrent.futures": frozenset({"agents.librarian", "gateway.stores.readers"}),
@@ -175,6 +179,8 @@ JSON_IN: dict[str, str] = {
     "gateway.stores.outbox": "rows that we wrote",
     "gateway.stores.pins": "rows that we wrote",
     "gateway.stores.cards": "rows that we wrote",
+    "gateway.stores.clients": "rows that we wrote",
+    "gateway.stores.people": "rows that we wrote",
     "gateway.stores.changes": "rows that we wrote",
     "gateway.core.registry": "a card as it stands in our own store; it came in through the one reader",
     "gateway.verifier": "what a log, an export or a proof claims; hashes and signatures decide whether it counts",
@@ -200,6 +206,7 @@ USES: dict[str, dict[str, str]] = {
         "gateway.stores.signingkeys": "the keys that sign the audit log",
         "gateway.stores.sealing": "a log's name, once",
         "gateway.stores.subjects": "a key for each person in the audit log",
+        "gateway.server.oauth.passwords": "salts, made where passwords are hashed",
     },
     "datetime.datetime.now": {},
     "datetime.datetime.utcnow": {},
@@ -242,6 +249,8 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.app", "gateway.server.card_signer"): "joserfc, when the first card is served",
     ("gateway.upstream.signatures", "gateway.dialects.oauth2.signature"): "joserfc, when a signed card comes",
     ("gateway.identity", "gateway.giving"): "authlib, where tokens are given out",
+    ("gateway.server.oauth.passwords", "cryptography.exceptions"): "when somebody logs in",
+    ("gateway.server.oauth.passwords", "cryptography.hazmat.primitives.kdf.argon2"): "the same",
     ("gateway.cli.token", "gateway.cli.client"): "the HTTP client, which printing a file does not need",
     ("gateway.upstream.oauth.token_endpoint", "authlib.integrations.httpx_client"): "at the first token",
     ("gateway.upstream.oauth.vault", "cryptography.exceptions"): "when there is a token to keep or to read",

@@ -9,18 +9,41 @@ from gateway.cli.exits import Exit
 from gateway.cli.place import Place
 from gateway.cli.text import dump, moment, note, say, table
 
+CLIENT_CREDENTIALS = "client_credentials"
+
 
 def add_client(options: argparse.Namespace) -> Exit:
     place = Place.of(options.data)
     with Gateway(place) as gateway:
-        made = gateway.post("admin", "clients", body={"id": options.id, "scopes": options.scope})
+        body = {
+            "id": options.id,
+            "scopes": options.scope,
+            "grants": options.grant,
+            "redirects": options.redirect,
+            "name": options.name or None,
+            "public": options.public,
+        }
+        made = gateway.post("admin", "clients", body=body)
     if options.json:
         dump(made)
+    elif made.get("secret") is None:
+        note(f"Made {made['id']}, which has no secret.")
+    elif CLIENT_CREDENTIALS not in made["grants"]:
+        note(f"Secret of {made['id']}, shown this one time.")
+        say(str(made["secret"]))
     else:
         # The secret alone on standard output: `gateway clients add agent > secret` puts it in a file and on no screen.
         note(f"Secret of {made['id']}, shown this one time. Get a token with:")
         note(f"  {place.command('token', '--client', str(made['id']), '--secret-file')} FILE")
         say(str(made["secret"]))
+    return Exit.DONE
+
+
+def invite_client(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        made = gateway.post("admin", "clients", verb="invite", body={"seconds": options.hours * 3600})
+    note("Whoever has this token may register clients until it ends.")
+    say(str(made["token"]))
     return Exit.DONE
 
 
@@ -42,6 +65,6 @@ def list_clients(options: argparse.Namespace) -> Exit:
 
 def revoke_client(options: argparse.Namespace) -> Exit:
     with Gateway(Place.of(options.data)) as gateway:
-        gateway.delete("admin", "clients", options.id)
+        gateway.post("admin", "clients", verb="revoke", body={"id": options.id})
     note(f"Revoked {options.id}.")
     return Exit.DONE

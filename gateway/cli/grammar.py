@@ -214,6 +214,23 @@ def program() -> Parser:
     made = clients.command("add", "Make a client. Its secret is shown this one time.", "clients:add_client")
     made.add_argument("id", metavar="NAME", help="The client's id; the caller is known by it.")
     made.add_argument("--scope", action="append", default=[], metavar="SCOPE", help="A scope it may have.")
+    made.add_argument(
+        "--grant",
+        action="append",
+        default=[],
+        metavar="GRANT",
+        help="How it gets tokens: client_credentials (the default), authorization_code, refresh_token, device_code or "
+        "token_exchange. May be repeated.",
+    )
+    made.add_argument(
+        "--redirect", action="append", default=[], metavar="URI", help="Where people come back to it. May be repeated."
+    )
+    made.add_argument("--name", default="", metavar="TEXT", help="What people are shown.")
+    made.add_argument("--public", action="store_true", help="It runs on people's machines and can keep no secret.")
+    invited = clients.command(
+        "invite", "Print a token with which a client may register itself at /oauth/register.", "clients:invite_client"
+    )
+    invited.add_argument("--hours", type=_count, default=1, metavar="N", help="How long it is good. Default: 1.")
     all_of_them = clients.command("list", "List the clients, without their secrets.", "clients:list_clients")
     ended = clients.command("revoke", "Revoke a client and the tokens that it has.", "clients:revoke_client")
     ended.add_argument("id", metavar="NAME", help="The client's id, as `gateway clients list` shows it.")
@@ -270,6 +287,20 @@ def program() -> Parser:
     for verb in (waiting, dead, replay):
         _json(verb)
 
+    users = top.command("users", "Make, list and remove people who may log in with a password.")
+    person = users.command("add", "Make a user. The password is asked for, or read from a pipe.", "users:add_user")
+    person.add_argument("name", metavar="NAME", help="What the person types to log in; they are known by it.")
+    person.add_argument("--role", action="append", default=[], metavar="ROLE", help="A role. May be repeated.")
+    everybody = users.command("list", "List the users.", "users:list_users")
+    gone = users.command("remove", "Remove a user, and refuse the tokens with their name.", "users:remove_user")
+    changed = users.command(
+        "password", "Give a user a new password; what the old one opened is closed.", "users:password"
+    )
+    for verb in (gone, changed):
+        verb.add_argument("name", metavar="NAME", help="The user's name, as `gateway users list` shows it.")
+    for verb in (person, everybody):
+        _json(verb)
+
     audit = _audit_commands(top)
     replay = top.command("replay", "Show a task as it was at any moment, from its events.", "replay:replay")
     replay.add_argument("id", metavar="TASK", help="The task's id.")
@@ -277,7 +308,7 @@ def program() -> Parser:
     replay.add_argument("--event", type=int, metavar="N", help="After its event number N.")
     _data_folder(replay)
     _json(replay)
-    for noun in (tasks, agents, cards, keys, tools, clients, policy, push, audit):
+    for noun in (tasks, agents, cards, keys, tools, clients, policy, push, audit, users):
         for verb in noun.subcommands.values():
             _data_folder(verb)
     return top

@@ -17,6 +17,7 @@ from gateway.config.values import (
     NAME_SCHEMA,
     BaseUrl,
     Cidr,
+    DocumentHost,
     File,
     Host,
     ImportString,
@@ -198,13 +199,34 @@ class Issuer(Section):
     introspection: Introspection | None = Field(None, description="Ask the issuer instead of checking a signature.")
 
 
+class LoginProvider(Section):
+    """An identity provider where people log in, by OpenID Connect; the gateway is its client."""
+
+    issuer: IssuerUrl = Field(description="The provider, exactly as its ID tokens have it in `iss`.")
+    client_id: str = Field(min_length=1, description="The gateway's client id there.")
+    client_secret_file: File = Field(description="File with the secret that belongs to it.")
+    name: str = Field("", max_length=60, description="What people know it by; its host if not set.")
+    scopes: Items[Scope] = Field(("openid",), description="Scopes to ask it for; openid must be one.")
+    roles_claim: Words = Field((), description="Claim of the ID token with the person's roles, if they are to count.")
+
+
 class AuthorizationServer(Section):
-    """The gateway gives out access tokens itself, to clients made with `gateway clients add`."""
+    """The gateway gives out access tokens itself, to clients made with `gateway clients add` and to people."""
 
     # An hour at most: a resource server elsewhere learns of no revocation before a token ends.
     token_seconds: int = Field(600, ge=60, le=3600, description="Seconds that an access token lives.")
     algorithm: Literal["ES256", "EdDSA"] = Field("ES256", description="Signature algorithm of its tokens.")
     rotate_days: int = Field(30, ge=2, le=365, description="Days that a key signs; it is published a day before.")
+    users: bool = Field(False, description="Whether users made with `gateway users add` may log in.")
+    login: LoginProvider | None = Field(None, description="Identity provider where people may log in.")
+    grant_days: int = Field(30, ge=1, le=365, description="Days after which a person is asked again.")
+    scopes: Items[Scope] = Field((), description="Scopes that clients may ask people for, beside the clients' own.")
+    registration: Literal["off", "invited", "open"] = Field(
+        "invited", description="Who may register a client at /oauth/register: nobody, who was invited, or anybody."
+    )
+    client_documents: Items[DocumentHost] = Field(
+        (), description="Hosts whose client ID metadata documents are taken as clients; * for any."
+    )
 
 
 class Cards(Section):

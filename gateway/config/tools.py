@@ -22,9 +22,9 @@ from gateway.config.problems import Loc, did_you_mean
 from gateway.config.values import File, Items, Name, Url, refuse
 
 _PATTERN = re.compile(r"[a-z0-9*?-]{1,63}(/[^\s/][^\s]{0,255})?")
-# Everybody, nobody, a key, an agent, a client of our own authorization server, a role, a subject at an issuer.
+# Everybody, nobody, a key, an agent, a client or user of our own authorization server, a role, a subject at an issuer.
 _PRINCIPAL = re.compile(
-    r"\*|anonymous|(key:|agent:|client:)?[A-Za-z0-9._-]{1,63}|role:[!-~]{1,128}|oauth:https?://[!-\"$-~]{1,255}#[!-~]{1,256}"
+    r"\*|anonymous|(key:|agent:|client:)?[A-Za-z0-9._-]{1,63}|user:[a-z0-9][a-z0-9._@-]{0,62}|role:[!-~]{1,128}|oauth:https?://[!-\"$-~]{1,255}#[!-~]{1,256}"
 )
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -212,7 +212,8 @@ class GrantEntry(_Section):
     """What one principal may use. Without a grant nobody but this machine's own credential may use any tool."""
 
     to: str = Field(
-        description="Key name, agent:NAME, client:NAME (gateway clients), oauth:ISSUER#SUBJECT, role:NAME of an access "
+        description="Key name, agent:NAME, client:NAME (gateway clients), user:NAME (gateway users), "
+        "oauth:ISSUER#SUBJECT, role:NAME of an access "
         "token, anonymous, or * for everybody with a credential."
     )
     tools: Items[str] = Field((), description="Servers, or SERVER/PATTERN.")
@@ -227,7 +228,8 @@ class GrantEntry(_Section):
     def _checked(self) -> GrantEntry:
         if not _PRINCIPAL.fullmatch(self.to):
             raise refuse(
-                "to must be the name of a key, agent:NAME, client:NAME, oauth:ISSUER#SUBJECT, role:NAME, anonymous or *"
+                "to must be the name of a key, agent:NAME, client:NAME, user:NAME, oauth:ISSUER#SUBJECT, "
+                "role:NAME, anonymous or *"
             )
         for patterns in (self.tools, self.prompts, self.resources):
             _check(patterns, _PATTERN, "must be a server or SERVER/PATTERN")
@@ -241,6 +243,8 @@ class GrantEntry(_Section):
             return self.to
         if self.to.startswith("client:"):
             return f"oauth:gateway#{self.to.removeprefix('client:')}"
+        if self.to.startswith("user:"):
+            return f"oauth:gateway#{self.to}"
         return "anonymous:anonymous" if self.to == "anonymous" else f"key:{self.to}"
 
 

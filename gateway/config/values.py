@@ -189,6 +189,10 @@ def _host(text: str) -> str:
     return text.lower()
 
 
+def _document_host(text: str) -> str:
+    return text if text == "*" else _host(text)
+
+
 def _network(text: str) -> str:
     if "/" not in text:
         return _host(text)
@@ -271,6 +275,7 @@ TasksUrl = Annotated[
     WithJsonSchema({"anyOf": [{"const": "pull"}, {"type": "string", "format": "uri"}]}),
 ]
 Host = Annotated[str, AfterValidator(_host)]
+DocumentHost = Annotated[str, AfterValidator(_document_host)]
 Network = Annotated[str, AfterValidator(_network)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 File = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "format": "path"})]

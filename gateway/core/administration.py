@@ -9,24 +9,31 @@ from typing import Any
 from gateway.core.audit import Ticket
 from gateway.core.clients import Clients, NewClient
 from gateway.core.keys import KeyRing, NewKey
+from gateway.core.people import People
 from gateway.core.registry import Registered, Registry
 from gateway.model.call import (
     AcceptCard,
     AddAgent,
     AddClient,
     AddKey,
+    AddUser,
     Call,
+    InviteClient,
     ListAgents,
     ListClients,
     ListKeys,
+    ListUsers,
     RemoveAgent,
+    RemoveUser,
     RevokeClient,
     RevokeKey,
+    SetPassword,
     ShowCard,
     VerifyCard,
 )
 from gateway.model.clients import ClientRecord
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.people import UserRecord
 from gateway.model.ports import KeyRecord
 from gateway.model.principal import Kind
 from gateway.model.provenance import CardKeys, CardRecord
@@ -40,11 +47,21 @@ class Catalogue:
     shadowed: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TokenServer:
+    """The built-in authorization server as the operator sees it. `invite` makes an initial access token that is good
+    for so many seconds."""
+
+    clients: Clients
+    people: People
+    invite: Callable[[int], str]
+
+
 class Administration:
-    def __init__(self, registry: Registry, keys: KeyRing, clients: Clients | None) -> None:
+    def __init__(self, registry: Registry, keys: KeyRing, server: TokenServer | None) -> None:
         self._registry = registry
         self._keys = keys
-        self._clients = clients
+        self._server = server
 
     async def list_agents(self, call: ListAgents, ticket: Ticket, entry: None) -> Catalogue:
         return Catalogue(tuple(self._registry.all()), tuple(record.id for record in self._registry.shadowed()))
@@ -80,13 +97,30 @@ class Administration:
         await self._keys.revoke(call.id)
 
     async def add_client(self, call: AddClient, ticket: Ticket, entry: None) -> NewClient:
-        return await self._server().add(call.id, call.scopes)
+        return await self._own().clients.add(call)
 
     async def list_clients(self, call: ListClients, ticket: Ticket, entry: None) -> Sequence[ClientRecord]:
-        return self._server().all()
+        return self._own().clients.all()
 
     async def revoke_client(self, call: RevokeClient, ticket: Ticket, entry: None) -> None:
-        await self._server().revoke(call.id)
+        server = self._own()
+        await server.clients.revoke(call.id)
+        await server.people.end_grants(client=call.id)
+
+    async def invite_client(self, call: InviteClient, ticket: Ticket, entry: None) -> str:
+        return self._own().invite(call.seconds)
+
+    async def add_user(self, call: AddUser, ticket: Ticket, entry: None) -> UserRecord:
+        return await self._own().people.add(call)
+
+    async def list_users(self, call: ListUsers, ticket: Ticket, entry: None) -> Sequence[UserRecord]:
+        return self._own().people.all()
+
+    async def remove_user(self, call: RemoveUser, ticket: Ticket, entry: None) -> None:
+        await self._own().people.remove(call.name)
+
+    async def set_password(self, call: SetPassword, ticket: Ticket, entry: None) -> None:
+        await self._own().people.set_password(call.name, call.password)
 
     def standing(self, call: Call) -> list[dict[str, Any]] | None:
         """What a call is about, as it stands: for the audit log, without secrets. None for calls of other kinds."""
@@ -108,18 +142,26 @@ class Administration:
         ]
 
     def clients_of(self, id: str) -> list[dict[str, Any]]:
-        every = () if self._clients is None else self._clients.all()
+        every = () if self._server is None else self._server.clients.all()
         return [
             {"created": client.created, "id": client.id, "revoked": client.revoked, "scopes": list(client.scopes)}
             for client in every
             if client.id == id
         ]
 
-    def _server(self) -> Clients:
-        if self._clients is None:
+    def users_of(self, name: str) -> list[dict[str, Any]]:
+        every = () if self._server is None else self._server.people.all()
+        return [
+            {"created": user.created, "name": user.name, "removed": user.removed, "roles": list(user.roles)}
+            for user in every
+            if user.name == name
+        ]
+
+    def _own(self) -> TokenServer:
+        if self._server is None:
             message = "This gateway gives out no tokens; auth.authorization_server in its file would let it"
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, message)
-        return self._clients
+        return self._server
 
 
 _STANDING: dict[type[Any], Callable[[Administration, Any], list[dict[str, Any]]]] = {
@@ -129,4 +171,7 @@ _STANDING: dict[type[Any], Callable[[Administration, Any], list[dict[str, Any]]]
     RevokeKey: lambda all, call: all.keys_of(lambda key: key.id == call.id),
     AddClient: lambda all, call: all.clients_of(call.id),
     RevokeClient: lambda all, call: all.clients_of(call.id),
+    AddUser: lambda all, call: all.users_of(call.name),
+    RemoveUser: lambda all, call: all.users_of(call.name),
+    SetPassword: lambda all, call: all.users_of(call.name),
 }

@@ -12,9 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from gateway.core.administration import Administration
+from gateway.core.administration import Administration, TokenServer
 from gateway.core.audit import Recorder, Refusals, Ticket
-from gateway.core.clients import Clients
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.freezer import Freezer
@@ -87,7 +86,7 @@ class Gateway:
         judge_webhook: Callable[[str], None],
         tools: Tools,
         letters: Letters,
-        clients: Clients | None = None,
+        server: TokenServer | None = None,
         freezer: Freezer | None = None,
         governance: Governance | None = None,
         prove_webhook: Proof | None = None,
@@ -110,7 +109,7 @@ class Gateway:
         self._halting = Halting(engine, tools.flights, self._freezer)
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder)
         self._results = Results(services, engine, self.tasks, policy)
-        self._administration = Administration(registry, keys, clients)
+        self._administration = Administration(registry, keys, server)
         self._logs = Logs(services, registry, self._judge)
         self._uses = _uses(
             self.tasks,
@@ -430,6 +429,11 @@ def _uses(
         governing.Freeze: governance.freeze,
         governing.Thaw: governance.thaw,
         governing.ListFrozen: governance.frozen,
+        verbs.InviteClient: administration.invite_client,
+        verbs.AddUser: administration.add_user,
+        verbs.ListUsers: administration.list_users,
+        verbs.RemoveUser: administration.remove_user,
+        verbs.SetPassword: administration.set_password,
     }
 
 

@@ -23,6 +23,11 @@ def make_secret() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
+def random_word(size: int = 32) -> str:
+    """A word that nobody can guess, of so many random bytes."""
+    return secrets.token_urlsafe(size)
+
+
 def fingerprint(secret: bytes) -> bytes:
     """A plain SHA-256 is right for a secret of 256 random bits: there is nothing to guess slowly."""
     return hashlib.sha256(secret).digest()

@@ -303,9 +303,16 @@ class RevokeKey:
 
 @value
 class AddClient:
+    """A client of the authorization server. `grants` are what it may ask for tokens with, as `core.clients.GRANTS`
+    calls them; a public one has no secret."""
+
     verb: ClassVar[str] = "AddClient"
     id: str
-    scopes: tuple[str, ...]
+    scopes: tuple[str, ...] = ()
+    grants: tuple[str, ...] = ("client_credentials",)
+    redirects: tuple[str, ...] = ()
+    name: str = ""
+    public: bool = False
     agent: None = None
 
 
@@ -348,6 +355,55 @@ class ReplayPushes:
     verb: ClassVar[str] = "ReplayPushes"
     id: int | None = None
     agent: None = None
+
+
+@value
+class InviteClient:
+    """An initial access token: with it a client may register itself, for `seconds` from now."""
+
+    verb: ClassVar[str] = "InviteClient"
+    seconds: int
+    agent: None = None
+
+
+@value
+class AddUser:
+    """A person who may log in with a password."""
+
+    verb: ClassVar[str] = "AddUser"
+    name: str
+    password: str
+    roles: tuple[str, ...] = ()
+    agent: None = None
+
+    def __repr__(self) -> str:
+        return f"AddUser({self.name!r})"
+
+
+@value
+class ListUsers:
+    verb: ClassVar[str] = "ListUsers"
+    agent: None = None
+
+
+@value
+class RemoveUser:
+    verb: ClassVar[str] = "RemoveUser"
+    name: str
+    agent: None = None
+
+
+@value
+class SetPassword:
+    """A new password; whatever the old one opened is closed."""
+
+    verb: ClassVar[str] = "SetPassword"
+    name: str
+    password: str
+    agent: None = None
+
+    def __repr__(self) -> str:
+        return f"SetPassword({self.name!r})"
 
 
 Call: TypeAlias = (
@@ -393,6 +449,11 @@ Call: TypeAlias = (
     | Freeze
     | Thaw
     | ListFrozen
+    | InviteClient
+    | AddUser
+    | ListUsers
+    | RemoveUser
+    | SetPassword
 )
 
 

@@ -24,6 +24,7 @@ from gateway.model.card import AgentCard
 from gateway.model.clients import ClientStore
 from gateway.model.governance import GovernanceStore
 from gateway.model.message import Message
+from gateway.model.people import PeopleStore
 from gateway.model.provenance import CardKeys, CardRecord, Finding
 from gateway.model.push import PushConfig
 from gateway.model.task import Event, Task, TaskState
@@ -388,6 +389,11 @@ class Store(Protocol):
     @property
     def governance(self) -> GovernanceStore:
         """What is frozen, used and labelled (model/governance.py)."""
+        ...
+
+    @property
+    def people(self) -> PeopleStore:
+        """People who log in to it, and what they have allowed (model/people.py)."""
         ...
 
     @property

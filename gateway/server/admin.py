@@ -19,28 +19,25 @@ from gateway.dialects.sse import frame
 from gateway.model.base import timestamp
 from gateway.model.call import (
     AddAgent,
-    AddClient,
     AddKey,
     CancelTask,
     GetTask,
     ListAgents,
-    ListClients,
     ListKeys,
     ListTasks,
     RemoveAgent,
-    RevokeClient,
     RevokeKey,
     SubscribeToTask,
     TaskPage,
 )
-from gateway.model.clients import ClientRecord
-from gateway.model.errors import GatewayError, invalid
+from gateway.model.errors import GatewayError
 from gateway.model.ports import KeyRecord, Record, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Task
 from gateway.server.admin_audit import AdminAudit
 from gateway.server.admin_cards import AdminCards
 from gateway.server.admin_json import json_answer, json_object, text
+from gateway.server.admin_people import AdminPeople
 from gateway.server.admin_policy import AdminPolicy
 from gateway.server.admin_push import AdminPush
 from gateway.server.admin_tools import AdminTools
@@ -58,6 +55,7 @@ class Admin:
         self._auth = auth
         self._cards = cards
         self._tools = AdminTools(gateway)
+        self._people = AdminPeople(gateway)
         self._policy = AdminPolicy(gateway)
         self._push = AdminPush(gateway)
         self._audit = AdminAudit(gateway)
@@ -81,9 +79,15 @@ class Admin:
             Route("/admin/tools:authorized", self._guard(self._tools.authorized), methods=["POST"]),
             Route("/admin/tools:logout", self._guard(self._tools.logout), methods=["POST"]),
             Route("/admin/tools:call", self._guard(self._tools.call), methods=["POST"]),
-            Route("/admin/clients", self._guard(self._clients), methods=["GET"]),
-            Route("/admin/clients", self._guard(self._add_client), methods=["POST"]),
-            Route("/admin/clients/{id}", self._guard(self._revoke_client), methods=["DELETE"]),
+            Route("/admin/clients", self._guard(self._people.clients), methods=["GET"]),
+            Route("/admin/clients", self._guard(self._people.add_client), methods=["POST"]),
+            Route("/admin/clients:invite", self._guard(self._people.invite_client), methods=["POST"]),
+            Route("/admin/clients:revoke", self._guard(self._people.revoke_any_client), methods=["POST"]),
+            Route("/admin/clients/{id}", self._guard(self._people.revoke_client), methods=["DELETE"]),
+            Route("/admin/users", self._guard(self._people.users), methods=["GET"]),
+            Route("/admin/users", self._guard(self._people.add_user), methods=["POST"]),
+            Route("/admin/users/{name}", self._guard(self._people.remove_user), methods=["DELETE"]),
+            Route("/admin/users/{name}:password", self._guard(self._people.set_password), methods=["POST"]),
             Route("/admin/policy", self._guard(self._policy.show), methods=["GET"]),
             Route("/admin/policy/shadow", self._guard(self._policy.shadow), methods=["GET"]),
             Route("/admin/policy:explain", self._guard(self._policy.explain), methods=["POST"]),
@@ -157,23 +161,6 @@ class Admin:
 
     async def _revoke_key(self, request: Request, who: Principal) -> Response:
         await self._gateway.handle(RevokeKey(request.path_params["id"]), who)
-        return Response(status_code=204)
-
-    # Clients of the built-in authorization server.
-
-    async def _clients(self, request: Request, who: Principal) -> Response:
-        return json_answer({"clients": [_client(record) for record in await self._gateway.handle(ListClients(), who)]})
-
-    async def _add_client(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
-        scopes = body.get("scopes", [])
-        if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
-            raise invalid("scopes", "must be a list of texts")
-        made = await self._gateway.handle(AddClient(text(body, "id"), tuple(scopes)), who)
-        return json_answer({**_client(made.record), "secret": made.secret}, 201)
-
-    async def _revoke_client(self, request: Request, who: Principal) -> Response:
-        await self._gateway.handle(RevokeClient(request.path_params["id"]), who)
         return Response(status_code=204)
 
     # Tasks, across agents.
@@ -267,15 +254,6 @@ def _key(record: KeyRecord) -> dict[str, Any]:
         "id": record.id,
         "name": record.name,
         "prefix": record.prefix,
-        "created": timestamp(record.created),
-        "revoked": None if record.revoked is None else timestamp(record.revoked),
-    }
-
-
-def _client(record: ClientRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "scopes": list(record.scopes),
         "created": timestamp(record.created),
         "revoked": None if record.revoked is None else timestamp(record.revoked),
     }

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from gateway.model.clients import ClientRecord, RevokedToken
+import orjson
+
+from gateway.model.clients import ClientRecord, Origin, RevokedToken
 from gateway.stores.named_sql import SQL
 
 
@@ -54,15 +57,23 @@ class SqliteClients:
 
 
 def _put(client: ClientRecord, cursor: sqlite3.Cursor) -> None:
-    row = (client.id, client.hash, " ".join(client.scopes), client.created, client.revoked)
+    about = {"grants": client.grants, "redirects": client.redirects, "name": client.name, "origin": client.origin}
+    scopes = " ".join(client.scopes)
+    row = (client.id, client.hash, scopes, client.created, client.revoked, orjson.dumps(about).decode())
     cursor.execute(SQL["put_client"], row)
 
 
 def _clients(db: sqlite3.Connection) -> list[ClientRecord]:
-    return [
-        ClientRecord(id, hash, tuple(scopes.split()), created, revoked)
-        for id, hash, scopes, created, revoked in db.execute(SQL["clients"])
-    ]
+    return [_client(*row) for row in db.execute(SQL["clients"])]
+
+
+def _client(id: str, hash: bytes, scopes: str, created: int, revoked: int | None, about: str) -> ClientRecord:
+    record = ClientRecord(id, hash, tuple(scopes.split()), created, revoked)
+    said = orjson.loads(about)
+    if not said:  # from before clients had more to say
+        return record
+    grants, redirects = tuple(said["grants"]), tuple(said["redirects"])
+    return replace(record, grants=grants, redirects=redirects, name=said["name"], origin=Origin(said["origin"]))
 
 
 def _revoke(token: RevokedToken, now: int, cursor: sqlite3.Cursor) -> None:

@@ -57,6 +57,7 @@ from gateway.model.push import PushConfig
 from gateway.model.task import ACTIVE
 from gateway.stores.clients import MemoryClients
 from gateway.stores.governance import MemoryGovernance
+from gateway.stores.people import MemoryPeople
 from gateway.stores.problems import BadChange
 
 log = logging.getLogger(__name__)
@@ -337,6 +338,7 @@ class MemoryStore(Store):
         self._closed = False
         self._clients = MemoryClients()
         self._governance = MemoryGovernance()
+        self._people = MemoryPeople()
 
     @property
     def clients(self) -> MemoryClients:
@@ -345,6 +347,10 @@ class MemoryStore(Store):
     @property
     def governance(self) -> MemoryGovernance:
         return self._governance
+
+    @property
+    def people(self) -> MemoryPeople:
+        return self._people
 
     @property
     def trouble(self) -> str | None:

@@ -318,11 +318,11 @@ SELECT seq FROM sqlite_sequence WHERE name = 'audit';
 
 -- name: put_client
 -- A new client of the authorization server, or its revocation.
-INSERT OR REPLACE INTO oauth_client (id, hash, scopes, created, revoked) VALUES (?, ?, ?, ?, ?);
+INSERT OR REPLACE INTO oauth_client (id, hash, scopes, created, revoked, about) VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: clients
 -- All clients, the revoked ones too.
-SELECT id, hash, scopes, created, revoked FROM oauth_client ORDER BY id;
+SELECT id, hash, scopes, created, revoked, about FROM oauth_client ORDER BY id;
 
 -- name: revoke_token
 -- A token that ends before its time.
@@ -371,3 +371,32 @@ DELETE FROM conversation_label WHERE at < ?;
 -- name: labels
 -- All conversations with labels, the latest last.
 SELECT conversation, labels, at FROM conversation_label ORDER BY at, conversation;
+
+-- name: put_user
+-- A person with a password, its new one, or its removal.
+INSERT OR REPLACE INTO oauth_user (name, hash, roles, created, removed) VALUES (?, ?, ?, ?, ?);
+
+-- name: users
+-- All of them, the removed ones too.
+SELECT name, hash, roles, created, removed FROM oauth_user ORDER BY name;
+
+-- name: put_grant
+INSERT INTO oauth_grant (id, mark, client, subject, person, scopes, audience, began, until)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: forget_grants
+-- Those that have ended by themselves.
+DELETE FROM oauth_grant WHERE until <= ?;
+
+-- name: grant
+SELECT id, mark, client, subject, person, scopes, audience, began, until FROM oauth_grant WHERE id = ?;
+
+-- name: rotate_grant
+-- Nobody rotates the same refresh token twice.
+UPDATE oauth_grant SET mark = ? WHERE id = ? AND mark = ?;
+
+-- name: end_grant
+DELETE FROM oauth_grant WHERE id = ?;
+
+-- name: grants_of
+SELECT id FROM oauth_grant WHERE subject = ?1 OR client = ?2;

@@ -40,6 +40,7 @@ from gateway.stores.clients import SqliteClients
 from gateway.stores.datafolder import FolderLock, prepare
 from gateway.stores.governance import SqliteGovernance
 from gateway.stores.named_sql import SQL
+from gateway.stores.people import SqlitePeople
 from gateway.stores.pins import pins
 from gateway.stores.readers import Readers
 from gateway.stores.reservations import find
@@ -95,6 +96,7 @@ class SqliteStore(Store):
         self._writer = Writer(connection, transaction)
         self._clients = SqliteClients(self._write, self._read)
         self._governance = SqliteGovernance(self._write, self._read)
+        self._people = SqlitePeople(self._write, self._read)
 
     @property
     def clients(self) -> SqliteClients:
@@ -103,6 +105,10 @@ class SqliteStore(Store):
     @property
     def governance(self) -> SqliteGovernance:
         return self._governance
+
+    @property
+    def people(self) -> SqlitePeople:
+        return self._people
 
     # For whoever makes a tree of the audit log (notary.py).
 

@@ -90,7 +90,9 @@ async def test_a_client_finds_its_way_from_a_401_to_a_task(tmp_path: Path) -> No
         (issuer,) = resource["authorization_servers"]
         about = (await http.get(f"{issuer}/.well-known/oauth-authorization-server")).json()
         assert about["issuer"] == issuer == gateway.url
-        assert about["grant_types_supported"] == ["client_credentials"]
+        exchange = "urn:ietf:params:oauth:grant-type:token-exchange"
+        assert about["grant_types_supported"] == ["client_credentials", exchange]  # nobody can log in here
+        assert not {"authorization_endpoint", "registration_endpoint", "scopes_supported"} & about.keys()
         answer = await http.post(
             about["token_endpoint"],
             data={**GRANT, "resource": resource["resource"]},

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway.model.clients import ClientRecord, RevokedToken
+from gateway.model.clients import ClientRecord, Origin, RevokedToken
 from gateway.model.ports import Store
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import open_sqlite
 from tests.stores.contract import NODE, NOW
 
-ADA = ClientRecord("ada", b"a" * 32, ("read", "write"), NOW)
+ADA = ClientRecord(
+    "ada", b"a" * 32, ("read", "write"), NOW,
+    grants=("authorization_code",), redirects=("https://a.example/x",), name="Ada's", origin=Origin.REGISTERED,
+)  # fmt: skip
 BOB = ClientRecord("bob", b"b" * 32, (), NOW + 1, revoked=NOW + 2)
 
 

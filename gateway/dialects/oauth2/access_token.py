@@ -32,6 +32,9 @@ MAX_AUDIENCES = 32
 MAX_ROLES = 256
 """Roles, or scopes in a list. All that fit into the bytes above and are told apart by somebody."""
 
+MAX_ACTORS = 8
+"""Actors one inside the other (`act`). A caller of ours has no more hops either."""
+
 LEEWAY = 30
 """Seconds that clocks may differ (RFC 7519 §4.1.4: "usually no more than a few minutes")."""
 
@@ -201,18 +204,31 @@ def verified(claims: Mapping[str, JSON], rules: Rules, until: float) -> Verified
     if "cnf" in claims:
         # A token that only the holder of a key may use must not pass for one that anybody may (RFC 7800, RFC 9449).
         raise BadToken(BOUND)
-    return Verified(
-        Principal(
-            Kind.OAUTH,
-            name(rules.known_as, claims),
-            _tenant(claims, rules.tenant_claim),
-            roles=frozenset(_texts(_at(claims, rules.roles_claim))),
-            scopes=_scopes(claims),
-        ),
-        audiences(claims),
-        until,
-        rules,
+    subject = Principal(
+        Kind.OAUTH,
+        name(rules.known_as, claims),
+        _tenant(claims, rules.tenant_claim),
+        roles=frozenset(_texts(_at(claims, rules.roles_claim))),
+        scopes=_scopes(claims),
     )
+    return Verified(_acting(claims, rules, subject), audiences(claims), until, rules)
+
+
+def _acting(claims: Mapping[str, JSON], rules: Rules, subject: Principal) -> Principal:
+    """Who asks: the subject, or an actor on its behalf (RFC 8693 §4.1), who may itself have been asked by another.
+    Roles are the subject's own and stay with it. Raises BadToken: BAD_CLAIMS."""
+    actors: list[str] = []
+    found = claims.get("act")
+    while found is not None:
+        if not isinstance(found, dict) or len(actors) == MAX_ACTORS:
+            raise BadToken(BAD_CLAIMS)
+        actors.append(name(rules.known_as, found))
+        found = found.get("act")
+    for actor in reversed(actors):
+        subject = Principal(
+            Kind.OAUTH, actor, subject.tenant, on_behalf_of=subject, hops=subject.hops + 1, scopes=subject.scopes
+        )
+    return subject
 
 
 def name(issuer: str, claims: Mapping[str, JSON]) -> str:

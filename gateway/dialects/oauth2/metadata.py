@@ -11,6 +11,7 @@ import orjson
 
 from gateway.dialects.strict_json import JSON, read
 from gateway.model.errors import GatewayError
+from gateway.model.value import value
 
 PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
 AUTHORIZATION_SERVER = "/.well-known/oauth-authorization-server"
@@ -68,19 +69,46 @@ def protected_resource(resource: str, issuers: Sequence[str], scopes: Sequence[s
     return orjson.dumps(document)
 
 
-def authorization_server(url: str, methods: Sequence[str]) -> bytes:
+@value
+class Abilities:
+    """What the gateway's own server can do, as it is configured."""
+
+    grants: tuple[str, ...]
+    methods: tuple[str, ...]
+    scopes: tuple[str, ...] = ()
+    people: bool = False  # somebody can log in
+    registration: bool = False  # RFC 7591
+    documents: bool = False  # client ID metadata documents
+    proofs: tuple[str, ...] = ()  # algorithms of DPoP proofs (RFC 9449 §5.1)
+
+
+def authorization_server(url: str, can: Abilities) -> bytes:
     """RFC 8414 §2: exactly what this gateway's server can do, and nothing it cannot."""
-    return orjson.dumps(
-        {
-            "issuer": url,
-            "token_endpoint": f"{url}/oauth/token",
-            "jwks_uri": f"{url}/.well-known/jwks.json",
-            "revocation_endpoint": f"{url}/oauth/revoke",
-            "introspection_endpoint": f"{url}/oauth/introspect",
-            "response_types_supported": [],
-            "grant_types_supported": ["client_credentials"],
-            "token_endpoint_auth_methods_supported": list(methods),
-            "revocation_endpoint_auth_methods_supported": list(methods),
-            "introspection_endpoint_auth_methods_supported": list(methods),
+    secret = [method for method in can.methods if method != "none"]
+    document: dict[str, Any] = {
+        "issuer": url,
+        "token_endpoint": f"{url}/oauth/token",
+        "jwks_uri": f"{url}/.well-known/jwks.json",
+        "revocation_endpoint": f"{url}/oauth/revoke",
+        "introspection_endpoint": f"{url}/oauth/introspect",
+        "response_types_supported": ["code"] if can.people else [],
+        "grant_types_supported": list(can.grants),
+        "token_endpoint_auth_methods_supported": list(can.methods),
+        "revocation_endpoint_auth_methods_supported": list(can.methods),
+        "introspection_endpoint_auth_methods_supported": secret,
+    }
+    if can.people:
+        document |= {
+            "authorization_endpoint": f"{url}/oauth/authorize",
+            "device_authorization_endpoint": f"{url}/oauth/device_authorization",
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+            "client_id_metadata_document_supported": can.documents,
         }
-    )
+    if can.registration:
+        document["registration_endpoint"] = f"{url}/oauth/register"
+    if can.scopes:
+        document["scopes_supported"] = list(can.scopes)
+    if can.proofs:
+        document["dpop_signing_alg_values_supported"] = list(can.proofs)
+    return orjson.dumps(document)

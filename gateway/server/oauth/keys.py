@@ -42,12 +42,19 @@ class IssuerMetadata:
 
     async def endpoint(self, name: str) -> str:
         """Raises GatewayError when no metadata can be had, BadMetadata when what is there is no good."""
-        if self._found is None:
-            self._found = await self._fetch()
-        return endpoint(self._found, name, self.issuer)
+        return endpoint(await self._document(), name, self.issuer)
+
+    async def says(self, name: str) -> bool:
+        """Whether the issuer says that it does this. Raises GatewayError, BadMetadata."""
+        return (await self._document()).get(name) is True
 
     def forget(self) -> None:
         self._found = None
+
+    async def _document(self) -> dict[str, JSON]:
+        if self._found is None:
+            self._found = await self._fetch()
+        return self._found
 
     async def _fetch(self) -> dict[str, JSON]:
         *first, last = locations(self.issuer)

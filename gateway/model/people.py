@@ -1,0 +1,89 @@
+"""People who log in to the built-in authorization server, what they have allowed, and the ports for both."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.model.value import value
+
+USER = "user:"
+"""In front of a local user's name, where it stands beside names of clients (`sub` of a token)."""
+
+
+@value
+class UserRecord:
+    """A person with a password here. `hash` is a PHC string; a removed user stays, so that nobody inherits tasks."""
+
+    name: str
+    hash: str
+    roles: tuple[str, ...]
+    created: int
+    removed: int | None = None
+
+    @property
+    def subject(self) -> str:
+        return USER + self.name
+
+
+@value
+class Person:
+    """Somebody who has logged in: the subject of tokens, the roles that go into them, and a name to show."""
+
+    subject: str
+    roles: tuple[str, ...]
+    name: str
+
+
+@value
+class GrantRecord:
+    """What a person has allowed a client, and the one refresh token that is good for it now: `mark` is its SHA-256
+    (empty when the client got none). Every token that came of it has `id` in common, and falls with it."""
+
+    id: str
+    mark: bytes
+    client: str
+    person: Person
+    scopes: tuple[str, ...]
+    audience: str
+    began: int
+    until: int
+
+
+class PeopleStore(Protocol):
+    """Durable when awaited. Raises GatewayError(UNAVAILABLE) when the store cannot be written or read."""
+
+    async def put_user(self, user: UserRecord) -> None:
+        """A new user, or its new state."""
+        ...
+
+    async def users(self) -> list[UserRecord]:
+        """Every user, the removed ones too, by name."""
+        ...
+
+    async def put_grant(self, grant: GrantRecord) -> None:
+        """A new grant. Those that have ended by `grant.began` are forgotten."""
+        ...
+
+    async def grant(self, id: str) -> GrantRecord | None: ...
+
+    async def rotate(self, id: str, old: bytes, new: bytes) -> bool:
+        """Put the mark of the next refresh token in the place of `old`. False when `old` is not there any more."""
+        ...
+
+    async def end_grant(self, id: str) -> None: ...
+
+    async def end_grants(self, *, subject: str | None = None, client: str | None = None) -> list[str]:
+        """End all that a person has allowed, or all that a client was allowed, and give their ids."""
+        ...
+
+
+class Passwords(Protocol):
+    """Slow on purpose, and away from the event loop. Raises GatewayError(OVERLOADED) when too many wait."""
+
+    async def make(self, password: str) -> str:
+        """What is kept of a password."""
+        ...
+
+    async def holds(self, password: str, kept: str | None) -> bool:
+        """Whether it is the password. With None it takes as long and says no."""
+        ...

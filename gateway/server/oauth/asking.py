@@ -1,0 +1,117 @@
+"""A request to the authorization server with everything that a decision about it needs, and a client as authlib sees
+one. What has to be waited for is here before authlib is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import field
+from typing import Any
+
+from authlib.oauth2 import OAuth2Error
+from authlib.oauth2.rfc6749 import OAuth2Request
+from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
+
+from gateway.dialects.oauth2.access_token import Rules, Verified
+from gateway.dialects.oauth2.forms import BASIC, FORM
+from gateway.dialects.oauth2.redirects import matches
+from gateway.model.clients import AUTHORIZATION_CODE, ClientRecord
+from gateway.model.people import GrantRecord
+from gateway.model.value import value
+
+
+class InvalidTarget(OAuth2Error):  # type: ignore[misc]
+    """RFC 8707 §2."""
+
+    error = "invalid_target"
+
+
+@value
+class Subject:
+    """Whom a subject token (RFC 8693 §2.1) is about: the name as our own tokens have it, who acts for them already, the
+    latest one first, and until when the token is good (seconds since the epoch)."""
+
+    name: str
+    scopes: tuple[str, ...]
+    until: float
+    actors: tuple[str, ...] = ()
+    may_act: str | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)  # what goes on into the new token: roles, the grant's id
+
+
+def subject_of(found: Verified, claims: Mapping[str, Any], ours: Rules) -> Subject:
+    """Whom a token that is known to be good is about. Our own subjects keep their short names; those of another issuer
+    have it in front, as people who have logged in there do."""
+    principals = [found.principal]
+    while (behind := principals[-1].on_behalf_of) is not None:
+        principals.append(behind)
+    names = [principal.name.removeprefix(f"{ours.known_as}#") for principal in principals]
+    root = principals[-1]
+    allowed = claims.get("may_act")
+    kept: dict[str, Any] = {}
+    if found.rules is ours and "sid" in claims:
+        kept["sid"] = claims["sid"]  # what ends the grant ends this token too
+    if root.roles:
+        kept["roles"] = sorted(root.roles)
+    return Subject(
+        names[-1],
+        tuple(sorted(found.principal.scopes)),
+        found.until,
+        tuple(names[:-1]),
+        str(allowed.get("sub")) if isinstance(allowed, dict) else None,
+        kept,
+    )
+
+
+class Asking(OAuth2Request):  # type: ignore[misc]
+    """A form with its headers. authlib's own refuses a URL that is neither https nor loopback.
+
+    `finish` is what is left to do when the answer is yes: it writes, and makes the answer's body. `amends` is a grant
+    that must end because of what was tried with it, `revoking` the `jti` of a token and its end (milliseconds)."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> None:
+        super().__init__("POST", url, headers=headers)
+        self.payload = BasicOAuth2Payload(dict(form))
+        self.grant: GrantRecord | None = None
+        self.subject: Subject | None = None
+        self.subject_problem = ""
+        self.key: str | None = None
+        self.finish: Callable[[], Awaitable[dict[str, Any]]] | None = None
+        self.amends: str | None = None
+        self.revoking: tuple[str, int] | None = None
+
+    @property
+    def form(self) -> Mapping[str, str]:
+        fields: Mapping[str, str] = self.payload.data
+        return fields
+
+
+class Client:
+    """A client as authlib sees it."""
+
+    def __init__(self, record: ClientRecord) -> None:
+        self.record = record
+        self.id = record.id
+        self.scopes = record.scopes
+
+    def get_client_id(self) -> str:
+        return self.id
+
+    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
+        return method == "none" if self.record.public else method in (BASIC, FORM)
+
+    def check_grant_type(self, grant_type: str) -> bool:
+        return grant_type in self.record.grants
+
+    def check_response_type(self, response_type: str) -> bool:
+        return response_type == "code" and AUTHORIZATION_CODE in self.record.grants
+
+    def check_redirect_uri(self, uri: str) -> bool:
+        return matches(uri, self.record.redirects)
+
+    def get_default_redirect_uri(self) -> str | None:
+        """OAuth 2.1 §4.1.1: it may be left out where there is one."""
+        return self.record.redirects[0] if len(self.record.redirects) == 1 else None
+
+    def get_allowed_scope(self, scope: str | None) -> str:
+        """Narrowed later, by what the server lets people be asked for (`AuthorizationServer.asked`)."""
+        return scope or ""

@@ -1,0 +1,146 @@
+"""The pages that people see: a login, a question, a short code, a sentence. Plain HTML; no script, nothing from
+elsewhere, in no frame. Every word from outside is escaped here."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+
+from starlette.responses import Response
+
+from gateway.dialects.oauth2.redirects import host_of, is_local, policy_source
+from gateway.model.clients import ClientRecord, Origin
+from gateway.model.people import Person
+from gateway.server.oauth.browser import Visit
+from gateway.server.oauth.codes import shown
+
+_STYLE = """
+:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
+body { margin: 10vh auto 2rem; max-width: 26rem; padding: 0 1.25rem }
+h1 { font-size: 1.4rem; line-height: 1.3 }
+label, input, button, .button { display: block; width: 100%; box-sizing: border-box; font: inherit }
+label { margin-top: 1rem }
+input, button, .button { padding: .6rem .75rem; border-radius: .4rem; border: 1px solid }
+button, .button { margin-top: 1rem; cursor: pointer; text-align: center }
+button.first { background: #0b57d0; color: #fff; border-color: #0b57d0 }
+button.plain { border: 0; background: none; text-decoration: underline; color: inherit }
+a { color: inherit }
+dt { margin-top: .75rem; opacity: .75 }
+dd { margin: 0; overflow-wrap: anywhere }
+[role=alert] { border-left: .3rem solid #c5221f; padding: .25rem .75rem }
+:focus-visible { outline: 3px solid #f9ab00; outline-offset: 2px }
+"""
+_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+
+def page(title: str, body: str, status: int = 200, *, leads_to: str = "", retry_after: float | None = None) -> Response:
+    """`leads_to` is where a form's answer may redirect: browsers hold the whole chain to `form-action`."""
+    html = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
+        f"<body><main><h1>{escape(title)}</h1>{body}</main></body></html>"
+    )
+    form_action = f"'self' {leads_to}".strip()
+    headers = {
+        "content-security-policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; form-action {form_action}; "
+        "frame-ancestors 'none'; base-uri 'none'",
+        "x-frame-options": "DENY",
+        "x-content-type-options": "nosniff",
+        # Not no-referrer: with that, browsers send `Origin: null` with the forms of these very pages.
+        "referrer-policy": "same-origin",
+        "cross-origin-opener-policy": "same-origin",
+        "cache-control": "no-store",
+    }
+    if retry_after is not None:
+        headers["retry-after"] = str(max(1, round(retry_after)))
+    return Response(html, status, headers, "text/html")
+
+
+def sentence(title: str, text: str, status: int = 200, *, retry_after: float | None = None) -> Response:
+    return page(title, f"<p>{escape(text)}</p>", status, retry_after=retry_after)
+
+
+def login(
+    form: str,
+    client: ClientRecord,
+    *,
+    users: bool,
+    provider: str = "",
+    problem: str = "",
+    name: str = "",
+    status: int = 200,
+    retry_after: float | None = None,
+) -> Response:
+    """`provider` is the name of the identity provider where people may log in too, if there is one."""
+    parts = [f"<p><strong>{escape(_called(client))}</strong> wants to use this gateway in your name.</p>"]
+    if problem:
+        parts.append(f'<p role="alert">{escape(problem)}</p>')
+    if users:
+        parts.append(
+            f'<form method="post" action="/oauth/login">{_hidden(form)}'
+            '<label for="name">Name</label>'
+            f'<input id="name" name="name" value="{escape(name)}" autocomplete="username" autocapitalize="none" '
+            f'spellcheck="false" required maxlength="63"{"" if name else " autofocus"}>'
+            '<label for="password">Password</label>'
+            '<input id="password" name="password" type="password" autocomplete="current-password" required '
+            f'maxlength="256"{" autofocus" if name else ""}>'
+            '<button class="first">Log in</button></form>'
+        )
+    if provider:
+        link = f"/oauth/provider?visit={escape(form)}"
+        parts.append(f'<p><a class="button" href="{link}">Log in with {escape(provider)}</a></p>')
+    return page("Log in", "".join(parts), status, retry_after=retry_after)
+
+
+def consent(form: str, visit: Visit, client: ClientRecord, person: Person, resource: str) -> Response:
+    """What the person is asked. Whatever the client says about itself is shown as its own words."""
+    about = [("Logged in as", person.name), ("It may use", resource)]
+    if visit.asked.scopes:
+        about.append(("With the scopes", ", ".join(visit.asked.scopes)))
+    if visit.user_code:
+        about.append(("The device shows", shown(visit.user_code)))
+    else:
+        about.append(("The answer goes to", host_of(visit.redirect_uri)))
+    if client.origin is not Origin.OPERATOR:
+        about.append(("It is known by", client.id))
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in about)
+    body = (
+        f"<dl>{rows}</dl>{_warnings(client, visit)}"
+        f'<form method="post" action="/oauth/consent">{_hidden(form)}'
+        '<button class="first" name="answer" value="allow">Allow</button>'
+        '<button name="answer" value="deny">Do not allow</button>'
+        '<button class="plain" name="answer" value="other">Log in as somebody else</button></form>'
+    )
+    leads_to = "" if visit.user_code else policy_source(visit.redirect_uri)
+    return page(f"Allow {_called(client)}?", body, leads_to=leads_to)
+
+
+def device(form: str, *, typed: str = "", problem: str = "", status: int = 200, retry: float | None = None) -> Response:
+    alert = f'<p role="alert">{escape(problem)}</p>' if problem else ""
+    body = (
+        "<p>Type the code that your device shows. Do it only if you have just begun this there yourself.</p>"
+        f'{alert}<form method="post" action="/oauth/device">{_hidden(form)}<label for="code">Code</label>'
+        f'<input id="code" name="user_code" value="{escape(typed)}" autocomplete="off" autocapitalize="characters" '
+        'spellcheck="false" required maxlength="16" autofocus><button class="first">Go on</button></form>'
+    )
+    return page("Connect a device", body, status, retry_after=retry)
+
+
+def _called(client: ClientRecord) -> str:
+    return client.name or client.id
+
+
+def _warnings(client: ClientRecord, visit: Visit) -> str:
+    said = []
+    if client.origin is not Origin.OPERATOR:
+        said.append("Nobody has checked who this client is: its name is its own word.")
+    if not visit.user_code and is_local(visit.redirect_uri):
+        said.append(
+            "The answer goes to a program on your own machine. Allow it only if you have just begun this there."
+        )
+    return "".join(f"<p>{escape(each)}</p>" for each in said)
+
+
+def _hidden(form: str) -> str:
+    return f'<input type="hidden" name="visit" value="{escape(form)}">'

@@ -1,0 +1,127 @@
+"""People and what they have allowed, in memory or in the store's database."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import orjson
+
+from gateway.model.people import GrantRecord, Person, UserRecord
+from gateway.stores.named_sql import SQL
+
+
+class MemoryPeople:
+    def __init__(self) -> None:
+        self._users: dict[str, UserRecord] = {}
+        self._grants: dict[str, GrantRecord] = {}
+
+    async def put_user(self, user: UserRecord) -> None:
+        self._users[user.name] = user
+
+    async def users(self) -> list[UserRecord]:
+        return [self._users[name] for name in sorted(self._users)]
+
+    async def put_grant(self, grant: GrantRecord) -> None:
+        self._grants = {id: each for id, each in self._grants.items() if each.until > grant.began} | {grant.id: grant}
+
+    async def grant(self, id: str) -> GrantRecord | None:
+        return self._grants.get(id)
+
+    async def rotate(self, id: str, old: bytes, new: bytes) -> bool:
+        grant = self._grants.get(id)
+        if grant is None or grant.mark != old:
+            return False
+        self._grants[id] = replace(grant, mark=new)
+        return True
+
+    async def end_grant(self, id: str) -> None:
+        self._grants.pop(id, None)
+
+    async def end_grants(self, *, subject: str | None = None, client: str | None = None) -> list[str]:
+        ended = [id for id, each in self._grants.items() if each.person.subject == subject or each.client == client]
+        for id in ended:
+            del self._grants[id]
+        return sorted(ended)
+
+
+class SqlitePeople:
+    """`submit` runs work in the next transaction, `read` runs a function with a connection of its own (sqlite.py)."""
+
+    def __init__(
+        self, submit: Callable[[Callable[[sqlite3.Cursor], Any]], Awaitable[Any]], read: Callable[..., Awaitable[Any]]
+    ) -> None:
+        self._submit = submit
+        self._read = read
+
+    async def put_user(self, user: UserRecord) -> None:
+        await self._submit(partial(_put_user, user))
+
+    async def users(self) -> list[UserRecord]:
+        found: list[UserRecord] = await self._read(_users)
+        return found
+
+    async def put_grant(self, grant: GrantRecord) -> None:
+        await self._submit(partial(_put_grant, grant))
+
+    async def grant(self, id: str) -> GrantRecord | None:
+        found: GrantRecord | None = await self._read(_grant, id)
+        return found
+
+    async def rotate(self, id: str, old: bytes, new: bytes) -> bool:
+        done: bool = await self._submit(partial(_rotate, id, old, new))
+        return done
+
+    async def end_grant(self, id: str) -> None:
+        await self._submit(partial(_end_grant, id))
+
+    async def end_grants(self, *, subject: str | None = None, client: str | None = None) -> list[str]:
+        ended: list[str] = await self._submit(partial(_end_grants, subject, client))
+        return ended
+
+
+def _put_user(user: UserRecord, cursor: sqlite3.Cursor) -> None:
+    row = (user.name, user.hash, orjson.dumps(user.roles).decode(), user.created, user.removed)
+    cursor.execute(SQL["put_user"], row)
+
+
+def _users(db: sqlite3.Connection) -> list[UserRecord]:
+    return [
+        UserRecord(name, hash, tuple(orjson.loads(roles)), created, removed)
+        for name, hash, roles, created, removed in db.execute(SQL["users"])
+    ]
+
+
+def _put_grant(grant: GrantRecord, cursor: sqlite3.Cursor) -> None:
+    cursor.execute(SQL["forget_grants"], (grant.began,))
+    person = orjson.dumps({"roles": grant.person.roles, "name": grant.person.name}).decode()
+    scopes, subject = " ".join(grant.scopes), grant.person.subject
+    row = (grant.id, grant.mark, grant.client, subject, person, scopes, grant.audience, grant.began, grant.until)
+    cursor.execute(SQL["put_grant"], row)
+
+
+def _grant(db: sqlite3.Connection, id: str) -> GrantRecord | None:
+    row = db.execute(SQL["grant"], (id,)).fetchone()
+    if row is None:
+        return None
+    id, mark, client, subject, about, scopes, audience, began, until = row
+    said = orjson.loads(about)
+    person = Person(subject, tuple(said["roles"]), said["name"])
+    return GrantRecord(id, mark, client, person, tuple(scopes.split()), audience, began, until)
+
+
+def _rotate(id: str, old: bytes, new: bytes, cursor: sqlite3.Cursor) -> bool:
+    return cursor.execute(SQL["rotate_grant"], (new, id, old)).rowcount == 1
+
+
+def _end_grant(id: str, cursor: sqlite3.Cursor) -> None:
+    cursor.execute(SQL["end_grant"], (id,))
+
+
+def _end_grants(subject: str | None, client: str | None, cursor: sqlite3.Cursor) -> list[str]:
+    ended = [id for (id,) in cursor.execute(SQL["grants_of"], (subject, client)).fetchall()]
+    cursor.executemany(SQL["end_grant"], [(id,) for id in ended])
+    return sorted(ended)

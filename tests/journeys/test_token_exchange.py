@@ -1,0 +1,159 @@
+"""Token exchange (RFC 8693): an agent that asks on behalf of the person whose token it was shown."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.issuer import Clock, Issuer, issuing
+from tests.journeys.people import ACCESS, EXCHANGE, App, app, claims, error, opens, town
+from tests.person import Person, somebody
+from tests.serving import Gateway
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.security]
+
+
+@dataclass
+class Town:
+    gateway: Gateway
+    clock: Clock
+    issuer: Issuer
+    app: App
+    agent: App
+    ada: Person
+
+    async def exchange(self, token: str, who: App | None = None, **more: str | None) -> Any:
+        form = {"subject_token": token, "subject_token_type": ACCESS, **more}
+        sent = {name: value for name, value in form.items() if value is not None}
+        return await (who or self.agent).token(EXCHANGE, **sent)
+
+    async def token(self, **asked: str) -> str:
+        made: str = (await self.app.tokens(self.ada, **asked))["access_token"]
+        return made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
+    data = tmp_path_factory.mktemp("exchange")
+    async with (
+        issuing() as issuer,
+        town(data, issuers=[issuer]) as (gateway, clock),
+        somebody(gateway.url) as ada,
+    ):
+        yield Town(gateway, clock, issuer, await app(gateway), await agent(gateway, "agent"), ada)
+
+
+async def agent(gateway: Gateway, id: str) -> App:
+    """A client that may act for others."""
+    return await app(gateway, id, public=False, redirects=[], grants=["client_credentials", "token_exchange"])
+
+
+@pytest.mark.requirement("oauth.server.exchange", "oauth.server.exchange-actor")
+async def test_an_agent_asks_in_the_name_of_a_person_and_both_are_seen(here: Town) -> None:
+    token = await here.token(scope="read write")
+    answer = await here.exchange(token, resource=f"{here.gateway.url}/agents/echo", scope="read")
+    made = answer.json()
+    assert (made["issued_token_type"], made["token_type"], made["scope"]) == (ACCESS, "Bearer", "read")
+    said = claims(made["access_token"])
+    assert {name: said[name] for name in ("sub", "act", "client_id", "aud", "roles")} == {
+        "sub": "user:ada", "act": {"sub": "agent"}, "client_id": "agent", "aud": f"{here.gateway.url}/agents/echo",
+        "roles": ["clerk"],
+    }  # fmt: skip
+    assert said["exp"] <= claims(token)["exp"]
+    # The task is the person's; the record says who asked and for whom.
+    task = await here.gateway.task("hi", who=made["access_token"])
+    assert (await here.gateway.result("GetTask", {"id": task["id"]}, who=token))["id"] == task["id"]
+    entries = [entry for _, entry in await here.gateway.app.store.audit(0, 10_000)]
+    pairs = {(each.principal, each.chain) for each in entries}
+    assert ("oauth:gateway#agent", ("oauth:gateway#user:ada",)) in pairs
+
+
+async def test_a_chain_of_agents_is_kept_whole_and_ends_somewhere(here: Town) -> None:
+    token = await here.token()
+    chain: list[str] = []
+    for number in range(4):
+        who = await agent(here.gateway, f"hop-{number}")
+        token = (await here.exchange(token, who)).json()["access_token"]
+        chain.insert(0, who.id)
+    found, seen = claims(token)["act"], []
+    while found:
+        seen.append(found["sub"])
+        found = found.get("act")
+    assert seen == chain
+    assert await opens(here.gateway, token)
+    assert error(await here.exchange(token, here.agent)) == (400, "invalid_grant")
+
+
+@pytest.mark.requirement("oauth.server.exchange-narrow")
+async def test_nothing_grows_by_an_exchange(here: Town) -> None:
+    token = await here.token(scope="read")
+    assert error(await here.exchange(token, scope="read write")) == (400, "invalid_scope")
+    assert error(await here.exchange(token, resource="https://evil.example")) == (400, "invalid_target")
+    assert error(await here.exchange(token, audience="somebody")) == (400, "invalid_target")
+    here.clock.ahead += 500
+    made = (await here.exchange(token)).json()
+    assert made["expires_in"] <= 100
+    here.clock.ahead += 200
+    assert error(await here.exchange(token)) == (400, "invalid_request")
+
+
+async def test_what_ends_the_grant_ends_the_tokens_of_those_who_act_for_it(here: Town) -> None:
+    tokens = await here.app.tokens(here.ada)
+    made = (await here.exchange(tokens["access_token"])).json()["access_token"]
+    assert await opens(here.gateway, made)
+    await here.app.form("/oauth/revoke", token=tokens["refresh_token"])
+    assert not await opens(here.gateway, made)
+    assert error(await here.exchange(tokens["access_token"])) == (400, "invalid_request")
+
+
+async def test_a_token_of_a_trusted_issuer_is_exchanged_too_and_names_nobody_of_ours(here: Town) -> None:
+    now = here.clock.now() // 1000
+    times: Any = {"iat": now, "exp": now + 300}
+    theirs = here.issuer.token(here.gateway.url, scope="read", act={"sub": "their-agent"}, **times)
+    said = claims((await here.exchange(theirs)).json()["access_token"])
+    assert said["sub"] == f"{here.issuer.url}#alice"
+    assert said["act"] == {"sub": "agent", "act": {"sub": f"{here.issuer.url}#their-agent"}}
+    for wrong in (
+        here.issuer.token("https://elsewhere.example", **times),
+        here.issuer.token(here.gateway.url + ".evil.example", **times),
+        here.issuer.token(here.gateway.url),  # whose time is over by the gateway's clock
+        here.issuer.token(here.gateway.url, iss="https://evil.example", **times),
+        here.issuer.token(here.gateway.url, may_act={"sub": "somebody else"}, **times),
+        here.issuer.token(here.gateway.url, act="me", **times),
+        theirs[:-4] + "AAAA",
+        "x",
+    ):
+        assert (await here.exchange(wrong)).status_code == 400
+    allowed = here.issuer.token(here.gateway.url, may_act={"sub": "agent"}, **times)
+    assert (await here.exchange(allowed)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"subject_token_type": None},
+        {"subject_token_type": "urn:ietf:params:oauth:token-type:refresh_token"},
+        {"subject_token_type": "urn:ietf:params:oauth:token-type:id_token"},
+        {"subject_token": None},
+        {"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"},
+        {"actor_token": "x", "actor_token_type": ACCESS},
+    ],
+)
+async def test_exchanges_that_are_none(here: Town, changed: Any) -> None:
+    assert error(await here.exchange(await here.token(), **changed)) == (400, "invalid_request")
+
+
+async def test_only_clients_that_were_made_for_it_act_for_others(here: Town) -> None:
+    token = await here.token()
+    web = await app(here.gateway, "no-agent", public=False)
+    assert error(await here.exchange(token, web)) == (400, "unauthorized_client")
+    assert (await here.exchange(token, here.app)).status_code in (400, 401)
+    wrong = App(here.gateway, "agent", "wrong")
+    assert error(await here.exchange(token, wrong)) == (401, "invalid_client")
+    public = {"id": "open-agent", "public": True, "grants": ["token_exchange"]}
+    answer = await here.gateway.client.post("/admin/clients", json=public, headers=here.gateway.bearer(None))
+    assert answer.status_code == 400
