@@ -23,7 +23,7 @@ import uvicorn
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
-from gateway import logs, policing, tooling
+from gateway import admitting, logs, policing, tooling
 from gateway.config import (
     Config,
     ConfigError,
@@ -69,6 +69,7 @@ from gateway.model.problems import Problem, StartError
 from gateway.model.provenance import CardKeys
 from gateway.server.auth import Authenticator
 from gateway.server.cards import KEYS, Cards
+from gateway.server.certificates import Certificates
 from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits
 from gateway.server.http import application
@@ -156,7 +157,10 @@ class App:
         fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
         updates = {id: agent.updates for id, agent in config.agents.items() if isinstance(agent, RemoteAgent)}
         signatures = CardSignatures(IssuerDocuments(self.egress))
-        self.directory = RemoteDirectory(self.egress, fetcher, signatures, bells, updates)
+        statement = self._statement(settings)
+        self.directory = admitting.admitted(
+            settings, self.egress, now, statement, lambda way: RemoteDirectory(way, fetcher, signatures, bells, updates)
+        )
         self.registry = Registry(store, self.directory, now)
         self.engine = Engine(self.services)
         self.recovery = Recovery(self.services, self.registry, self.engine)
@@ -207,6 +211,7 @@ class App:
             if isinstance(agent, ToolsAgent):
                 self._offer(registered, Toolset(id, agent.tools, self.tools.servers))
             self.registry.put(registered)
+        certificates = config.auth.client_certificates
         identity = None if self.trust is None else self.trust.identity
         auth = Authenticator(
             self.keys,
@@ -214,6 +219,9 @@ class App:
             public_url=settings.public_url.rstrip("/"),
             tokens=None if identity is None else identity.tokens,
             refused=self.gateway.refusals.note,
+            certificates=None
+            if certificates is None
+            else Certificates(config.server.trusted_proxies, certificates.trust_domains),
         )
         self.grpc = None if settings.grpc_port is None else _grpc(settings, settings.grpc_port, self.trouble)
         made = PublishedCards(
@@ -273,7 +281,8 @@ class App:
 
     def _check_identity(self) -> None:
         """Beyond loopback somebody must be able to say who a caller is; the local credential is for this machine."""
-        if is_loopback(self.settings.host) or self.trust is not None or self.keys.shared:
+        certificates = self.settings.config.auth.client_certificates is not None
+        if is_loopback(self.settings.host) or self.trust is not None or self.keys.shared or certificates:
             return
         hint = "name an identity provider there, or make a key first, on 127.0.0.1: gateway keys add NAME"
         reason = f"nobody could be told apart on {self.settings.host}, beyond loopback"
@@ -306,6 +315,18 @@ class App:
         if self.trust is not None:
             await self.trust.aclose()
         await self.egress.aclose()
+
+    def _statement(self, settings: Settings) -> admitting.Statement | None:
+        """Who a caller is, signed by us: for those who give tokens for acting on their behalf."""
+        if settings.config.auth.authorization_server is None:
+            return None
+
+        def statement(caller: str, issuer: str) -> str:
+            assert self.trust is not None
+            assert self.trust.server is not None
+            return self.trust.server.state(caller, issuer)
+
+        return statement
 
     def _offer(self, entry: Registered, toolset: Toolset) -> None:
         """The agent of a set of tools, whose card follows what its servers offer."""

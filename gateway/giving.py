@@ -25,6 +25,7 @@ from gateway.server.oauth.client_documents import ClientDocuments
 from gateway.server.oauth.consent import Consent
 from gateway.server.oauth.endpoints import Endpoints
 from gateway.server.oauth.passwords import Argon2Passwords
+from gateway.server.oauth.proofs import Proofs
 from gateway.server.oauth.provider import Provider
 from gateway.server.oauth.registration import Invitations, Registration
 from gateway.server.oauth.signing import SigningKeys
@@ -54,6 +55,7 @@ def giving(
     read_secret: Callable[[LoginProvider], str],
     forget: Callable[[], None],
     verify: Callable[[bytes], Awaitable[Verified]],
+    proofs: Proofs,
     now: Callable[[], int],
     new_id: Callable[[], str],
 ) -> Giving:
@@ -66,7 +68,8 @@ def giving(
     people = People(
         store.people, clients, Argon2Passwords(), attempts, now, token_seconds=entry.token_seconds, on_removed=forget
     )
-    rules = Rules(url, frozenset({url, url + "/"}), frozenset({"ES256", "EdDSA"}), label=LABEL)
+    bound = entry.dpop == "required"
+    rules = Rules(url, frozenset({url, url + "/"}), frozenset({"ES256", "EdDSA"}), label=LABEL, bound=bound)
     issuer = OwnIssuer(rules, keys, clients, people, now)
     logins = entry.users or entry.login is not None
     server = AuthorizationServer(
@@ -82,6 +85,7 @@ def giving(
         logins=logins,
         registration=entry.registration != "off",
         verify=verify,
+        proofs=proofs,
         now=now,
         new_id=new_id,
     )
@@ -93,7 +97,7 @@ def giving(
     if logins:
         browsers = Browsers(secret, now, secure=url.startswith("https:"))
         routes += Consent(server, browsers, recorder, attempts, users=entry.users, provider=provider).routes()
-    return Giving(issuer, routes, TokenServer(clients, people, invitations.make), provider)
+    return Giving(issuer, routes, TokenServer(clients, people, invitations.make, server.state), provider)
 
 
 def _keys(settings: Settings, entry: Entry, now: Callable[[], int]) -> SigningKeys:

@@ -13,10 +13,12 @@ from gateway.config import Config, ConfigError, Issuer, Settings
 from gateway.core.administration import TokenServer
 from gateway.core.keys import fingerprint
 from gateway.dialects.oauth2.access_token import Rules
+from gateway.dialects.oauth2.dpop import ACCEPTED
 from gateway.model.ports import Store
 from gateway.server.http import Identity
 from gateway.server.oauth import issuers
 from gateway.server.oauth.keys import IssuerKeys
+from gateway.server.oauth.proofs import Proofs
 from gateway.server.oauth.tokens import Tokens
 from gateway.upstream.documents import IssuerDocuments
 from gateway.upstream.egress import Egress
@@ -57,7 +59,7 @@ def trust(
 
     Raises ConfigError at the line of what cannot be used, StartError for keys that cannot."""
     config, url = settings.config, settings.public_url.rstrip("/")
-    documents = IssuerDocuments(egress)
+    documents, proofs = IssuerDocuments(egress), Proofs(now)
     entries = config.auth.issuers
     found: list[issuers.Issuer] = [
         _issuer(config, index, entry, url, documents, now, lambda: tokens.forget())
@@ -77,15 +79,18 @@ def trust(
             lambda login: _secret(config, _LOGIN, login.client_secret_file),
             lambda: tokens.forget(),
             lambda token: tokens.verify(fingerprint(token), token),
+            proofs,
             now,
             new_id,
         )
         server, provider, routes = made.server, made.provider, made.routes
         found.append(made.issuer)
-    tokens = Tokens(found, now)
+    tokens = Tokens(found, now, proofs)
     scopes = sorted({scope for entry in entries for scope in entry.required_scopes})
     names = tuple(issuer.rules.issuer for issuer in found)
-    return Trust(tokens, Identity(tokens, names, tuple(scopes), routes), server, provider)
+    bound = all(issuer.rules.bound for issuer in found)
+    identity = Identity(tokens, names, tuple(scopes), routes, ACCEPTED, bound)
+    return Trust(tokens, identity, server, provider)
 
 
 def _issuer(
@@ -105,6 +110,7 @@ def _issuer(
         roles_claim=entry.roles_claim,
         tenant_claim=entry.tenant_claim,
         scopes=frozenset(entry.required_scopes),
+        bound=entry.dpop == "required",
     )
     if entry.introspection is not None:
         return issuers.IntrospectedIssuer(

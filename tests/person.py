@@ -103,7 +103,10 @@ class Person:
 
 def may_redirect(policy: str, page: str, target: str) -> None:
     """CSP3 §6.4.2: what comes back for a form may only lead to where `form-action` says."""
-    (sources,) = (part.split()[1:] for part in policy.split(";") if part.split()[0] == "form-action")
+    named = [part.split()[1:] for part in policy.split(";") if part.split()[:1] == ["form-action"]]
+    if not named:
+        return  # a site without such a policy
+    (sources,) = named
     here, there = urlsplit(page), urlsplit(target)
     allowed = {f"{here.scheme}://{here.netloc}" if source == "'self'" else source for source in sources}
     assert {f"{there.scheme}://{there.netloc}", f"{there.scheme}:"} & allowed, f"{policy} does not let go to {target}"

@@ -169,7 +169,8 @@ Play = Callable[[Asked], Awaitable[None]]
 
 @dataclass
 class Scripted:
-    """`plays` by method; `card` is what is served as the card, `cards` the requests for it."""
+    """`plays` by method; `card` is what is served as the card, `cards` the requests for it,
+    `lines` the request lines of the calls."""
 
     url: str = ""
     plays: dict[str, Play] = field(default_factory=dict)
@@ -178,6 +179,7 @@ class Scripted:
     etag: str | None = None
     asked: list[Asked] = field(default_factory=list)
     cards: list[loopback.Request] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     up: bool = True
     close: Callable[[], Awaitable[None]] | None = None  # for good
 
@@ -198,6 +200,7 @@ class Scripted:
         if request.line.startswith("GET "):
             self._card(request, writer)
             return
+        self.lines.append(request.line)
         call = json.loads(request.body)
         asked = Asked(call["method"], call["params"], request.headers, request.body, writer)
         self.asked.append(asked)
@@ -210,6 +213,9 @@ class Scripted:
     def _card(self, request: loopback.Request, writer: asyncio.StreamWriter) -> None:
         if (document := self.documents.get(request.line.split()[1])) is not None:
             writer.write(loopback.answer(document, content_type="application/json"))
+            return
+        if "/.well-known/oauth-" in request.line:  # it knows nothing of RFC 9728
+            writer.write(loopback.answer(b"", "404 Not Found"))
             return
         self.cards.append(request)
         if self.etag is not None and request.headers.get("if-none-match") == self.etag:

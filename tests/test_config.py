@@ -38,9 +38,19 @@ from gateway.config import (
     settle,
     source,
 )
+from gateway.config.credentials import AgentCredentials, AgentOAuth
 from gateway.config.problems import dotted
 from gateway.config.reference import schema_text
-from gateway.config.sections import KINDS, AuthorizationServer, Introspection, Issuer, LoginProvider, Tls, keys
+from gateway.config.sections import (
+    KINDS,
+    AuthorizationServer,
+    ClientCertificates,
+    Introspection,
+    Issuer,
+    LoginProvider,
+    Tls,
+    keys,
+)
 from gateway.config.source import MAX_BYTES, MAX_DEPTH
 
 ROOT = Path(__file__).parent.parent
@@ -339,6 +349,9 @@ def every_key() -> Iterator[tuple[str, str]]:
         ("auth: {authorization_server: {%s: x}}", AuthorizationServer),
         ("auth: {issuers: [{issuer: 'https://idp.example', introspection: {%s: 1}}]}", Introspection),
         ("auth: {authorization_server: {login: {%s: x}}}", LoginProvider),
+        ("auth: {client_certificates: {%s: x}}", ClientCertificates),
+        ("agents: {a: {card_url: 'https://a.example', credentials: {%s: 1}}}", AgentCredentials),
+        ("agents: {a: {card_url: 'https://a.example', credentials: {oauth: {%s: 1}}}}", AgentOAuth),
     ]
     for text, model in sections:
         yield from ((text, key) for key in keys(model))

@@ -42,6 +42,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.witnessing": frozenset(
         {f"gateway.{name}" for name in ("config", "model", "stores", "upstream", "verifier")}
     ),
+    "gateway.admitting": frozenset({f"gateway.{name}" for name in ("config", "model", "upstream")}),
     "gateway.tooling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "upstream")}),
     "gateway.checks": frozenset({"gateway.model"}),
     "gateway.complying": frozenset(
@@ -53,7 +54,7 @@ LAYERS: dict[str, frozenset[str]] = {
             f"gateway.{name}"
             for name in (
                 *("model", "config", "logs", "dialects", "core", "stores", "upstream", "server"),
-                *("complying", "identity", "policing", "tooling", "webhookkeys", "witnessing"),
+                *("admitting", "complying", "identity", "policing", "tooling", "webhookkeys", "witnessing"),
             )
         }
     ),
@@ -201,6 +202,7 @@ USES: dict[str, dict[str, str]] = {
     "os.urandom": {
         "gateway.app": "ids are made here and given in",
         "gateway.tooling": "states and pauses of tool servers, given in",
+        "gateway.admitting": "states of people's authorizations at agents, given in",
         "gateway.server.mcp.seal": "a nonce that repeats would give the key away; nobody else may make it",
         "gateway.upstream.oauth.vault": "the same, and the key itself",
         "gateway.stores.signingkeys": "the keys that sign the audit log",

@@ -6,6 +6,7 @@ Imports nothing else of ours.
 from __future__ import annotations
 
 from gateway.config.compliancefile import ComplianceFile, ComplianceRule, parse_compliance
+from gateway.config.credentials import AgentCredentials, AgentOAuth
 from gateway.config.document import document_problem, read_document
 from gateway.config.loading import demo_base, load, parse
 from gateway.config.policyfile import (
@@ -41,7 +42,9 @@ from gateway.config.values import RESERVED, Origin
 
 __all__ = [
     "RESERVED",
+    "AgentCredentials",
     "AgentEntry",
+    "AgentOAuth",
     "AnyAgent",
     "Auth",
     "AuthorizationServer",

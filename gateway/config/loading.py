@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from gateway.config import source
 from gateway.config.problems import ConfigError, Loc, Problem, did_you_mean, dotted, nearest
 from gateway.config.sections import KINDS, Config, keys, meant_kind
-from gateway.config.tools import ENTRIES, cross_checks, owner
+from gateway.config.tools import ENTRIES, Value, cross_checks, owner
 from gateway.config.values import Origin, folded
 
 DEFAULT_FILE = "gateway.yaml"
@@ -165,6 +165,15 @@ def _cross_checks(data: Any) -> Iterator[tuple[Loc, str, str]]:
         yield from _alike((("tools", name), name) for name in tools)
     yield from cross_checks(data)
     yield from _issuers(data.get("auth"))
+    yield from _certificates(data)
+
+
+def _certificates(data: Mapping[str, Any]) -> Iterator[tuple[Loc, str, str]]:
+    auth, server = data.get("auth"), data.get("server")
+    wanted = isinstance(auth, dict) and auth.get("client_certificates") is not None
+    if wanted and not (isinstance(server, dict) and server.get("trusted_proxies")):
+        hint = "name the proxies that see the certificates"
+        yield ("auth", "client_certificates"), "needs server.trusted_proxies", hint
 
 
 def _issuers(auth: object) -> Iterator[tuple[Loc, str, str]]:
@@ -271,12 +280,19 @@ def _model(loc: Loc) -> type[BaseModel]:
         return Config
     if loc[0] in ENTRIES:
         return owner(loc)
-    if _of_an_agent(loc):
-        return KINDS[str(loc[2])]
+    if loc[0] == "agents":
+        return _inside_agent(KINDS[str(loc[2])], loc[3:-1])
     section: type[BaseModel] = Config
     for name in loc[:-1]:
         if isinstance(name, str):
             section = _inside(section.model_fields[name].annotation)
+    return section
+
+
+def _inside_agent(section: type[BaseModel], loc: Loc) -> type[BaseModel]:
+    for name in loc:
+        field = section.model_fields.get(str(name))
+        section = Value if field is None or name == "headers" else _inside(field.annotation)
     return section
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config.compliancefile import ComplianceFile, ComplianceRule, SizesEntry
+from gateway.config.credentials import AgentCredentials, AgentOAuth
 from gateway.config.loading import DEMO
 from gateway.config.policyfile import (
     ArgumentEntry,
@@ -29,6 +30,7 @@ from gateway.config.sections import (
     Auth,
     AuthorizationServer,
     Cards,
+    ClientCertificates,
     Compliance,
     Config,
     Egress,
@@ -65,11 +67,11 @@ environment over the file, the file over the default. Names are RFC 1123 labels 
 # Heading -> the model under it. A new surface adds its line here.
 _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "server": (Server, Tls),
-    "agents": tuple(KINDS.values()),
     "tools": (ToolServerEntry, OAuthEntry, LimitsEntry, Value),
+    "agents": (*KINDS.values(), AgentCredentials, AgentOAuth),
     "mounts": (MountEntry,),
     "grants": (GrantEntry,),
-    "auth": (Auth, Issuer, Introspection, AuthorizationServer, LoginProvider),
+    "auth": (Auth, Issuer, Introspection, AuthorizationServer, LoginProvider, ClientCertificates),
     "policy": (PolicySettings,),
     "push": (Push,),
     "compliance": (Compliance,),
@@ -87,8 +89,11 @@ _INSIDE: Mapping[type[BaseModel], str] = {
     Introspection: "`introspection` of an issuer",
     Witness: "each of `audit.witnesses`",
     LoginProvider: "`auth.authorization_server.login`",
+    ClientCertificates: "`auth.client_certificates`",
     OAuthEntry: "`oauth` of a tool server",
     LimitsEntry: "`limits` of a tool server",
+    AgentCredentials: "`credentials` of a remote agent",
+    AgentOAuth: "`oauth` of those",
     Value: "a value of `headers` and `env`",
 }
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, PrivateAttr, Tag
 
+from gateway.config.credentials import AgentCredentials
 from gateway.config.problems import Loc, Problem, dotted, nearest
 from gateway.config.tools import GrantEntry, Mounts, Tools
 from gateway.config.values import (
@@ -110,6 +111,7 @@ class RemoteAgent(AgentEntry):
     require_signature: bool = Field(False, description="Whether its card has to be signed.")
     card_keys: File | None = Field(None, description="File with the JWK set that alone may sign its card.")
     card_keys_url: Url | None = Field(None, description="URL of that set, where it is not in a file.")
+    credentials: AgentCredentials | None = Field(None, description="What the agent asks for before it lets us in.")
 
 
 class TasksAgent(AgentEntry):
@@ -197,6 +199,9 @@ class Issuer(Section):
     tenant_claim: Words = Field((), description="Claim with the tenant; then every token needs it.")
     required_scopes: Items[Scope] = Field((), description="Scopes that every token must hold.")
     introspection: Introspection | None = Field(None, description="Ask the issuer instead of checking a signature.")
+    dpop: Literal["optional", "required"] = Field(
+        "optional", description="Whether tokens must be bound to a key (RFC 9449); those that are need their proof."
+    )
 
 
 class LoginProvider(Section):
@@ -217,6 +222,9 @@ class AuthorizationServer(Section):
     token_seconds: int = Field(600, ge=60, le=3600, description="Seconds that an access token lives.")
     algorithm: Literal["ES256", "EdDSA"] = Field("ES256", description="Signature algorithm of its tokens.")
     rotate_days: int = Field(30, ge=2, le=365, description="Days that a key signs; it is published a day before.")
+    dpop: Literal["optional", "required"] = Field(
+        "optional", description="Whether its tokens must be bound to a key of the client (RFC 9449)."
+    )
     users: bool = Field(False, description="Whether users made with `gateway users add` may log in.")
     login: LoginProvider | None = Field(None, description="Identity provider where people may log in.")
     grant_days: int = Field(30, ge=1, le=365, description="Days after which a person is asked again.")
@@ -237,6 +245,12 @@ class Cards(Section):
     rotate_days: int = Field(90, ge=2, le=3650, description="Days that a key signs; it is published a day before.")
 
 
+class ClientCertificates(Section):
+    """Workloads whose certificate a proxy of `server.trusted_proxies` has seen (X-Forwarded-Client-Cert)."""
+
+    trust_domains: Items[Host] = Field(min_length=1, description="SPIFFE trust domains whose workloads may come in.")
+
+
 class Auth(Section):
     """Who may come in."""
 
@@ -244,6 +258,9 @@ class Auth(Section):
     issuers: Items[Issuer] = Field((), description="Identity providers whose access tokens are accepted.")
     authorization_server: AuthorizationServer | None = Field(
         None, description="Give out access tokens; {} does, with the defaults."
+    )
+    client_certificates: ClientCertificates | None = Field(
+        None, description="Let workloads in by their certificates; needs server.trusted_proxies."
     )
 
 

@@ -33,11 +33,11 @@ _SECURE = re.compile(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:|/|$)",
 _PERMISSION = re.compile(r"[!-~]{1,128}")
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Value(_Section):
+class Value(Section):
     """A text, or where to read one: secrets stand in a file or in the gateway's environment, never here."""
 
     text: str | None = Field(None, description="The text itself; for what is no secret.")
@@ -67,7 +67,11 @@ class _OrText:
 AnyValue = Annotated[Value, BeforeValidator(_value), _OrText]
 
 
-class OAuthEntry(_Section):
+def check_headers(names: Iterable[str]) -> None:
+    _check(names, _HEADER, "is no name of a header")
+
+
+class OAuthEntry(Section):
     """How the gateway gets the tokens for a tool server; the server itself says where."""
 
     grant: Literal["authorization_code", "client_credentials"] = Field(
@@ -117,7 +121,7 @@ _FITTING = {
 }
 
 
-class LimitsEntry(_Section):
+class LimitsEntry(Section):
     """The most that a command may take of this machine; null: no limit."""
 
     memory: int | None = Field(512, ge=16, le=1_048_576, description="MiB that each of its processes may have written.")
@@ -126,7 +130,7 @@ class LimitsEntry(_Section):
     file_size: int | None = Field(1024, ge=1, le=1_048_576, description="MiB that a file may have which it writes.")
 
 
-class ToolServerEntry(_Section):
+class ToolServerEntry(Section):
     """One MCP server, of any revision: at a URL, or as a command that runs on this machine."""
 
     url: Url | None = Field(None, description="URL of a server that is reached over HTTP.")
@@ -172,14 +176,14 @@ class ToolServerEntry(_Section):
             raise refuse("oauth needs an https URL", "a token must not cross a network in clear text (RFC 6750 §5.2)")
         if self.oauth is not None and any(name.lower() == "authorization" for name in self.headers):
             raise refuse("oauth and an Authorization header exclude each other")
-        _check(self.headers, _HEADER, "is no name of a header")
+        check_headers(self.headers)
         _check(self.env, _VARIABLE, "is no name of a variable")
         for names in self.requires.values():
             _check(names, _PERMISSION, "must be visible ASCII characters, no spaces")
         return self
 
 
-class MountEntry(_Section):
+class MountEntry(Section):
     """One endpoint, /mcp/NAME, with some of the tools."""
 
     tools: Items[str] = Field((), description="Servers, or SERVER/PATTERN; all servers if not set.")
@@ -208,7 +212,7 @@ class MountEntry(_Section):
         return self
 
 
-class GrantEntry(_Section):
+class GrantEntry(Section):
     """What one principal may use. Without a grant nobody but this machine's own credential may use any tool."""
 
     to: str = Field(

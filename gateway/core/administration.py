@@ -49,12 +49,13 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class TokenServer:
-    """The built-in authorization server as the operator sees it. `invite` makes an initial access token that is good
-    for so many seconds."""
+    """The built-in authorization server as the rest of the gateway sees it. `invite` makes an initial access token that
+    is good for so many seconds; `state` says to an issuer who a caller is, signed, for a minute."""
 
     clients: Clients
     people: People
     invite: Callable[[int], str]
+    state: Callable[[str, str], str]
 
 
 class Administration:

@@ -126,11 +126,12 @@ class People:
         until: int,
         *,
         refreshable: bool,
+        key: str | None = None,
     ) -> Rotation:
         """Keep a new grant. Without `refreshable` there is no refresh token; the grant is only there to be ended."""
         secret = random_word() if refreshable else ""
         mark = fingerprint(secret.encode()) if secret else b""
-        grant = GrantRecord(id, mark, client, person, tuple(scopes), audience, self._now(), until)
+        grant = GrantRecord(id, mark, client, person, tuple(scopes), audience, self._now(), until, key)
         await self._store.put_grant(grant)
         return Rotation(grant, f"{id}.{secret}" if secret else "")
 

@@ -37,7 +37,8 @@ class Person:
 @value
 class GrantRecord:
     """What a person has allowed a client, and the one refresh token that is good for it now: `mark` is its SHA-256
-    (empty when the client got none). Every token that came of it has `id` in common, and falls with it."""
+    (empty when the client got none), `key` the thumbprint of the key that must come with it. Every token that came of
+    it has `id` in common, and falls with it."""
 
     id: str
     mark: bytes
@@ -47,6 +48,7 @@ class GrantRecord:
     audience: str
     began: int
     until: int
+    key: str | None = None
 
 
 class PeopleStore(Protocol):

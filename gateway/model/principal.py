@@ -11,6 +11,7 @@ class Kind(StrEnum):
     LOCAL = "local"  # the credential that the gateway generated for the machine it runs on
     KEY = "key"  # an API key made with `gateway keys add`
     OAUTH = "oauth"  # whom a trusted issuer says it is, by an access token; the name is `issuer#subject`
+    SPIFFE = "spiffe"  # a workload by its certificate; its id is its SPIFFE ID
     ANONYMOUS = "anonymous"  # nobody; exists only where the operator switched it on
     AGENT = "agent"  # a local agent that asks another one, on behalf of the caller whose task it works on
 

@@ -42,7 +42,7 @@ class HttpJsonDoor:
     ) -> Answer:
         """The answer to one operation on `agent`; `tenant` is the one in the path."""
         try:
-            who = await self._auth.principal(request.headers, request.path)
+            who = await self._auth.principal(request.headers, request.path, request.method, request.peer)
             if request.has_content and request.media_type not in MEDIA_TYPES:
                 return Reply(*face.error(_unsupported(), HTTPStatus.UNSUPPORTED_MEDIA_TYPE))
             if tenant is not None and tenant not in self._gateway.find(agent, who).tenants:

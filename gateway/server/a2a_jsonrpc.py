@@ -88,7 +88,7 @@ class JsonRpcDoor:
     async def answer(self, request: Request, agent: str | None) -> Answer:
         """The answer to one POST on the endpoint of `agent`."""
         try:
-            who = await self._auth.principal(request.headers, request.path)
+            who = await self._auth.principal(request.headers, request.path, request.method, request.peer)
             if request.media_type != "application/json":
                 # Looked at before the body is: what is not JSON cannot be a parse error.
                 return _unsupported()

@@ -63,7 +63,7 @@ class AcpDoor:
         await answer(send)
 
     async def _answer(self, request: Request) -> Answer:
-        who = await self._auth.principal(request.headers, request.path)
+        who = await self._auth.principal(request.headers, request.path, request.method, request.peer)
         found = paths.match(request.method, request.path.removeprefix(paths.PREFIX))
         if isinstance(found, Operation):
             return await self._uses[found.name](self, request, found.ids.get("id", ""), who)

@@ -43,7 +43,7 @@ from gateway.server.admin_push import AdminPush
 from gateway.server.admin_tools import AdminTools
 from gateway.server.auth import Authenticator
 from gateway.server.cards import Cards
-from gateway.server.request import STREAM_HEADERS, Stream
+from gateway.server.request import STREAM_HEADERS, Stream, peer_of
 from gateway.server.request import Request as DoorRequest
 
 Use = Callable[[Request, Principal], Awaitable[Response]]
@@ -114,7 +114,9 @@ class Admin:
 
     def _guard(self, use: Use) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            return await use(request, await self._auth.principal(dict(request.scope["headers"])))
+            scope = request.scope
+            who = await self._auth.principal(dict(scope["headers"]), scope["path"], scope["method"], peer_of(scope))
+            return await use(request, who)
 
         return endpoint
 

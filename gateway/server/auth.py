@@ -8,11 +8,20 @@ from typing import Protocol
 
 from gateway.core.audit import traced
 from gateway.core.keys import PREFIX, KeyRing, fingerprint
-from gateway.dialects.oauth2.access_token import BAD_AUDIENCE, BadToken, Verified
+from gateway.dialects.oauth2.access_token import (
+    BAD_AUDIENCE,
+    NEEDS_KEY,
+    NEEDS_PROOF,
+    UNBOUND,
+    WRONG_KEY,
+    BadToken,
+    Verified,
+)
 from gateway.dialects.oauth2.metadata import PROTECTED_RESOURCE
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import ANONYMOUS, Principal
 from gateway.model.trail import HOPS
+from gateway.server.certificates import Certificates
 from gateway.server.request import Headers
 
 # RFC 6750 §3; the realm names no host and no product version.
@@ -40,6 +49,10 @@ class TokenVerifier(Protocol):
         """Raises BadToken; GatewayError when it cannot be found out."""
         ...
 
+    def prove(self, proof: bytes, method: str, url: str, token: bytes) -> str:
+        """The thumbprint of the key that made this proof for this request (RFC 9449 §4.3). Raises BadToken."""
+        ...
+
 
 class Challenged(GatewayError):
     """A refusal with the challenge that belongs to it: 401, or 403 for want of a scope."""
@@ -63,7 +76,8 @@ def resource_path(path: str) -> str:
 
 
 class Authenticator:
-    """Bearer credentials against the key ring, and against `tokens` where issuers are trusted. `anonymous` lets a
+    """Bearer credentials against the key ring, and against `tokens` where issuers are trusted; without one, the
+    certificate that a trusted proxy has seen. `anonymous` lets a
     request without any credential in as nobody. `public_url` has no slash at its end."""
 
     def __init__(
@@ -73,6 +87,7 @@ class Authenticator:
         anonymous: bool,
         public_url: str = "",
         tokens: TokenVerifier | None = None,
+        certificates: Certificates | None = None,
         refused: Callable[[str], None],
     ) -> None:
         self._keys = keys
@@ -80,36 +95,64 @@ class Authenticator:
         self._anonymous = anonymous
         self._url = public_url
         self._tokens = tokens
+        self._certificates = certificates
 
-    async def principal(self, headers: dict[bytes, bytes], path: str = "/") -> Principal:
-        """Who asks for `path`. Raises Challenged; UNAVAILABLE when an issuer cannot be reached. A credential that is
-        wrong is never treated as none. Never waits for a key or for a token that was seen a moment ago."""
+    async def principal(
+        self, headers: dict[bytes, bytes], path: str = "/", method: str = "GET", peer: str = ""
+    ) -> Principal:
+        """Who asks for `path`, from the address `peer`. Raises Challenged; UNAVAILABLE when an issuer cannot be
+        reached. A credential that is wrong is never treated as none. Never waits for a key or for a token that was
+        seen a moment ago."""
         traced(headers.get(b"traceparent"))
-        who = await self._principal(headers, path)
+        who = await self._principal(headers, path, method, peer)
         hops = headers.get(_HOPS)
-        return who if hops is None else who._replace(hops=_counted(hops))
+        return who if hops is None else who._replace(hops=max(who.hops, _counted(hops)))
 
-    async def _principal(self, headers: dict[bytes, bytes], path: str) -> Principal:
+    async def _principal(self, headers: dict[bytes, bytes], path: str, method: str, peer: str) -> Principal:
         authorization = headers.get(b"authorization")
         if authorization is None:
-            if self._anonymous:
-                return ANONYMOUS
-            message = "Send a credential: Authorization: Bearer …"
-            raise Challenged(Reason.UNAUTHENTICATED, message, self._challenge(path))
+            return self._by_certificate(headers, path, peer)
         scheme, _, secret = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
+        scheme = scheme.lower()
+        if scheme not in (b"bearer", b"dpop"):
             raise self._unknown(path)
         mark = fingerprint(secret)
         found = self._keys.known(mark)
-        if found is not None:
+        if found is not None and scheme == b"bearer":
             return found
         if self._tokens is None or secret.startswith(_OURS):
             raise self._unknown(path)  # a key of ours that is wrong is nobody else's business
         try:
             verified = self._tokens.known(mark) or await self._tokens.verify(mark, secret)
+            if verified.key is not None or scheme == b"dpop":
+                self._proven(verified, scheme, headers, method, path, secret)
             return self._judged(verified, path)
         except BadToken as refused:
             raise self._invalid(str(refused), path) from None
+
+    def _by_certificate(self, headers: dict[bytes, bytes], path: str, peer: str) -> Principal:
+        """Whom a trusted proxy has seen the certificate of, or nobody where that is allowed."""
+        if self._certificates is not None:
+            found = self._certificates.principal(headers, peer)
+            if found is not None:
+                return found
+        if self._anonymous:
+            return ANONYMOUS
+        message = "Send a credential: Authorization: Bearer …"
+        raise Challenged(Reason.UNAUTHENTICATED, message, self._challenge(path))
+
+    def _proven(
+        self, verified: Verified, scheme: bytes, headers: dict[bytes, bytes], method: str, path: str, token: bytes
+    ) -> None:
+        """RFC 9449 §7.1: a token that is bound to a key comes as DPoP, with a proof of that key. Raises BadToken."""
+        if verified.key is None:
+            raise BadToken(UNBOUND)
+        proof = headers.get(b"dpop")
+        if scheme != b"dpop" or proof is None:
+            raise BadToken(NEEDS_PROOF)
+        assert self._tokens is not None
+        if self._tokens.prove(proof, method, self._url + path, token) != verified.key:
+            raise BadToken(WRONG_KEY)
 
     def _judged(self, verified: Verified, path: str) -> Principal:
         """Every time, because a token that is good for one part of the gateway is not for another."""
@@ -127,8 +170,12 @@ class Authenticator:
         return verified.principal
 
     def _invalid(self, sentence: str, path: str) -> Challenged:
-        parameters = ('error="invalid_token"', f'error_description="{sentence}"')
-        return Challenged(Reason.UNAUTHENTICATED, sentence, self._challenge(path, *parameters))
+        error = "invalid_dpop_proof" if sentence.startswith("The proof") else "invalid_token"
+        parameters = (f'error="{error}"', f'error_description="{sentence}"')
+        told = self._challenge(path, *parameters)
+        if error == "invalid_dpop_proof" or sentence in (NEEDS_PROOF, NEEDS_KEY, WRONG_KEY):  # RFC 9449 §7.1
+            told = told.replace("Bearer", "DPoP", 1)
+        return Challenged(Reason.UNAUTHENTICATED, sentence, told)
 
     def _unknown(self, path: str) -> Challenged:
         message = "This credential is not known here"

@@ -21,6 +21,7 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import ANONYMOUS, Principal
 from gateway.server.auth import Authenticator
 from gateway.server.published import PublishedCards
+from gateway.server.request import peer_of
 
 # Minutes, not hours: an agent's new skill should be found soon, and a conditional request costs nothing.
 PUBLIC_CACHE = "public, max-age=300"
@@ -108,7 +109,7 @@ class Cards:
         headers = dict(request.scope["headers"])
         if b"authorization" not in headers:
             return ANONYMOUS
-        return await self._auth.principal(headers, request.scope["path"])
+        return await self._auth.principal(headers, request.scope["path"], request.method, peer_of(request.scope))
 
 
 def _says_1_0(request: Request) -> bool:

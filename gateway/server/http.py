@@ -43,6 +43,8 @@ class Identity:
     issuers: tuple[str, ...]
     scopes: tuple[str, ...]
     routes: Sequence[Route] = ()
+    proofs: tuple[str, ...] = ()  # algorithms of DPoP proofs
+    bound: bool = False  # whether every token must be bound to a key
 
 
 def application(
@@ -97,7 +99,7 @@ def application(
             allow_methods=["GET", "POST", "DELETE"],
             # Mcp-Param-* has no fixed names, and a browser asks for each one: those calls it cannot make.
             allow_headers=[
-                *("Authorization", "Content-Type", "A2A-Version", "A2A-Extensions", "X-A2A-Extensions"),
+                *("Authorization", "DPoP", "Content-Type", "A2A-Version", "A2A-Extensions", "X-A2A-Extensions"),
                 *("Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"),
             ],
             expose_headers=["A2A-Extensions", "X-A2A-Extensions", "Mcp-Session-Id", "Retry-After", "WWW-Authenticate"],
@@ -108,7 +110,9 @@ def application(
 def _identity(identity: Identity | None, public_url: str) -> list[Route]:
     if identity is None:
         return []
-    resources = ProtectedResources(public_url.rstrip("/"), identity.issuers, identity.scopes)
+    resources = ProtectedResources(
+        public_url.rstrip("/"), identity.issuers, identity.scopes, identity.proofs, bound=identity.bound
+    )
     return [*resources.routes(), *identity.routes]
 
 

@@ -16,10 +16,20 @@ CACHE = "public, max-age=300"
 
 
 class ProtectedResources:
-    def __init__(self, public_url: str, issuers: Sequence[str], scopes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        public_url: str,
+        issuers: Sequence[str],
+        scopes: Sequence[str],
+        proofs: Sequence[str] = (),
+        *,
+        bound: bool = False,
+    ) -> None:
         self._url = public_url
         self._issuers = issuers
         self._scopes = scopes
+        self._proofs = proofs
+        self._bound = bound
 
     def routes(self) -> list[Route]:
         return [
@@ -33,5 +43,5 @@ class ProtectedResources:
         resource = resource_path(path)
         if path.rstrip("/") != resource:
             raise GatewayError(Reason.NOT_FOUND, "There is no protected resource at this path")
-        body = protected_resource(self._url + resource, self._issuers, self._scopes)
+        body = protected_resource(self._url + resource, self._issuers, self._scopes, self._proofs, bound=self._bound)
         return Response(body, media_type="application/json", headers={"cache-control": CACHE})

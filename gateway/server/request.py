@@ -29,6 +29,12 @@ STREAM_HEADERS: Headers = (
 )
 
 
+def peer_of(scope: Scope) -> str:
+    """The address of the connection, whatever headers say."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
 @dataclass(slots=True)
 class Request:
     method: str
@@ -36,10 +42,11 @@ class Request:
     query_string: bytes
     headers: dict[bytes, bytes]
     receive: Receive
+    peer: str = ""  # the address of the connection
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Request:
-        return cls(scope["method"], scope["path"], scope["query_string"], fields(scope), receive)
+        return cls(scope["method"], scope["path"], scope["query_string"], fields(scope), receive, peer_of(scope))
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)

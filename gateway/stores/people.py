@@ -97,7 +97,7 @@ def _users(db: sqlite3.Connection) -> list[UserRecord]:
 
 def _put_grant(grant: GrantRecord, cursor: sqlite3.Cursor) -> None:
     cursor.execute(SQL["forget_grants"], (grant.began,))
-    person = orjson.dumps({"roles": grant.person.roles, "name": grant.person.name}).decode()
+    person = orjson.dumps({"roles": grant.person.roles, "name": grant.person.name, "key": grant.key}).decode()
     scopes, subject = " ".join(grant.scopes), grant.person.subject
     row = (grant.id, grant.mark, grant.client, subject, person, scopes, grant.audience, grant.began, grant.until)
     cursor.execute(SQL["put_grant"], row)
@@ -110,7 +110,7 @@ def _grant(db: sqlite3.Connection, id: str) -> GrantRecord | None:
     id, mark, client, subject, about, scopes, audience, began, until = row
     said = orjson.loads(about)
     person = Person(subject, tuple(said["roles"]), said["name"])
-    return GrantRecord(id, mark, client, person, tuple(scopes.split()), audience, began, until)
+    return GrantRecord(id, mark, client, person, tuple(scopes.split()), audience, began, until, said.get("key"))
 
 
 def _rotate(id: str, old: bytes, new: bytes, cursor: sqlite3.Cursor) -> bool:

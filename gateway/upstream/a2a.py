@@ -26,7 +26,7 @@ from gateway.model.ports import Bell, Bells
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
 from gateway.model.trail import HOPS
 from gateway.upstream.doze import Doze
-from gateway.upstream.egress import Egress, StreamAnswer
+from gateway.upstream.egress import Outbound, StreamAnswer
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class RemoteAgent:
         card: AgentCard,
         interface: AgentInterface,
         wire: Wire,
-        egress: Egress,
+        egress: Outbound,
         *,
         trusted: bool,
         streams: bool = True,

@@ -22,7 +22,7 @@ from gateway.model.card import AgentInterface
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
-from gateway.upstream.egress import ANSWER_LIMIT, Egress, StreamAnswer
+from gateway.upstream.egress import ANSWER_LIMIT, Outbound, StreamAnswer
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class AcpAgent:
 
     resumable = False
 
-    def __init__(self, interface: AgentInterface, egress: Egress, *, trusted: bool) -> None:
+    def __init__(self, interface: AgentInterface, egress: Outbound, *, trusted: bool) -> None:
         self._url = interface.url
         self._base, _, self._name = interface.url.rpartition("/agents/")
         self._egress = egress

@@ -21,7 +21,7 @@ from gateway.upstream.a2a import RemoteAgent
 from gateway.upstream.acp import AcpAgent
 from gateway.upstream.address import BadUrl, Origin, on_this_machine, origin_of
 from gateway.upstream.cards import CardFetcher
-from gateway.upstream.egress import Egress
+from gateway.upstream.egress import Egress, Way
 from gateway.upstream.replicas import Endpoint, Replicas
 from gateway.upstream.signatures import CardSignatures
 
@@ -37,7 +37,7 @@ class RemoteDirectory:
 
     def __init__(
         self,
-        egress: Egress,
+        egress: Way,
         fetcher: CardFetcher,
         signatures: CardSignatures,
         bells: Bells | None = None,
@@ -137,6 +137,8 @@ class RemoteDirectory:
 
     def _grpc(self) -> GrpcAgents | None:
         """Agents over gRPC, where its packages are installed."""
+        if not isinstance(self._egress, Egress):
+            return None  # a way out that adds credentials adds them to HTTP requests: such an agent is called over JSON
         if self._over_grpc is None:
             try:
                 # Imported at first use: a second network stack, and packages that are an extra.

@@ -22,6 +22,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 from gateway.model.errors import GatewayError, Reason
@@ -31,7 +32,7 @@ from gateway.upstream.exchange import Exchange, Failed
 from gateway.upstream.head import Unsendable, request_head
 from gateway.upstream.pool import CONNECTIONS_PER_HOST, Pool, Refused
 
-__all__ = ["ANSWER_LIMIT", "CONNECT_TIMEOUT", "Answer", "Egress", "Outbound", "StreamAnswer"]
+__all__ = ["ANSWER_LIMIT", "CONNECT_TIMEOUT", "Answer", "Egress", "Outbound", "StreamAnswer", "Way"]
 
 # A SYN that got no answer in this time gets none; the user should hear of a dead host before their own
 # timeout.
@@ -84,6 +85,29 @@ class Outbound(Protocol):
         idle_timeout: float,
         trusted: bool = False,
     ) -> AbstractAsyncContextManager[StreamAnswer]: ...
+
+
+class Way(Outbound, Protocol):
+    """A way out with the rules that it keeps."""
+
+    @property
+    def rules(self) -> EgressRules: ...
+
+
+class BadCertificate(Exception):
+    """A client certificate that cannot be used; the sentence says why."""
+
+
+def showing(rules: EgressRules, cert: Path, key: Path) -> Egress:
+    """An egress of its own for one upstream, whose connections show this certificate (RFC 8446 §4.4.2). Raises
+    BadCertificate."""
+    tls = ssl.create_default_context()
+    try:
+        tls.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise BadCertificate(f"cannot be used: {reason}") from error
+    return Egress(rules, tls=tls)
 
 
 class Egress:

@@ -171,7 +171,9 @@ async def test_each_resource_says_whose_tokens_it_takes_and_nothing_about_itself
     async with house(tmp_path, ", required_scopes: [gateway.use]") as (gateway, issuer, _):
         answer = await gateway.client.get(WELL_KNOWN + path)
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-        assert answer.json() == {
+        told = answer.json()
+        assert "ES256" in told.pop("dpop_signing_alg_values_supported")
+        assert told == {
             "resource": gateway.url + path,
             "authorization_servers": [issuer.url],
             "bearer_methods_supported": ["header"],
@@ -460,7 +462,8 @@ ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
     "ended": ({"exp": 5}, said.EXPIRED),
     "an end that is no time": ({"exp": "never"}, said.BAD_CLAIMS),
     "a refresh token": ({"token_type": "refresh"}, said.NOT_ACTIVE),
-    "bound to a key": ({"cnf": {"jkt": "x"}}, said.BOUND),
+    "bound to a key": ({"cnf": {"x5t#S256": "x"}}, said.BOUND),
+    "bound to a key, without its proof": ({"cnf": {"jkt": "x"}}, said.NEEDS_PROOF),
 }
 
 

@@ -261,7 +261,8 @@ def cases() -> Iterator[Case]:
         yield claim("scope", scope, said.BAD_CLAIMS)
     for roles in any_of(1, True, {}, [1], [None], [["admin"]], ["x"] * 257):
         yield claim("roles", roles, said.BAD_CLAIMS)
-    for bound in any_of({"jkt": "x"}, {"x5t#S256": "x"}, {}, None, "x"):
+    yield claim("cnf", {"jkt": "x"}, said.NEEDS_PROOF)
+    for bound in any_of({"x5t#S256": "x"}, {}, None, "x"):
         yield claim("cnf", bound, said.BOUND)
 
     # Signatures (CVE-2022-21449: zeros; malleable forms).
@@ -380,8 +381,9 @@ async def test_a_bad_token_is_refused_with_what_is_wrong_and_reaches_nobody(
 ) -> None:
     answer = await house.ask(f"Bearer {make(house)}")
     assert answer.status_code == 401, answer.text
+    scheme = "DPoP" if sentence == said.NEEDS_PROOF else "Bearer"
     assert answer.headers["www-authenticate"] == (
-        f'Bearer realm="gateway", error="invalid_token", error_description="{sentence}", '
+        f'{scheme} realm="gateway", error="invalid_token", error_description="{sentence}", '
         f'resource_metadata="{house.url}/.well-known/oauth-protected-resource/agents/far"'
     )
     assert answer.json()["error"]["message"] == sentence

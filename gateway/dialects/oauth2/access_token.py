@@ -72,7 +72,11 @@ EXPIRED = "The token has expired"
 TOO_EARLY = "The token is not valid yet"
 BAD_AUDIENCE = "The token is for another audience"
 BAD_CLAIMS = "The token lacks a claim that it needs, or one has the wrong form"
-BOUND = "The token is bound to a key, and came without proof"
+BOUND = "The token is bound to a key in a way that cannot be checked here"
+NEEDS_PROOF = "The token is bound to a key: send it as DPoP, with a proof of that key"
+UNBOUND = "The token is not bound to a key: send it as Bearer"
+NEEDS_KEY = "The token must be bound to a key (DPoP)"
+WRONG_KEY = "The token is bound to another key"
 NOT_ACTIVE = "The token is not active"
 
 
@@ -92,6 +96,7 @@ class Rules:
     tenant_claim: tuple[str, ...] = ()
     scopes: frozenset[str] = frozenset()  # every token must hold them
     label: str = ""  # what its principals are called by; the issuer's own name if not set
+    bound: bool = False  # every token must be bound to a key (RFC 9449)
 
     @property
     def known_as(self) -> str:
@@ -125,12 +130,14 @@ class Unverified:
 @value
 class Verified:
     """What a token says, once it is known to be true: by which `rules`, and until when, in seconds since the epoch.
-    `audiences` is all of its `aud`; whether it is for us depends on what is asked for."""
+    `audiences` is all of its `aud`; whether it is for us depends on what is asked for. `key` is the thumbprint of the
+    key that it is bound to."""
 
     principal: Principal
     audiences: frozenset[str]
     until: float
     rules: Rules
+    key: str | None = None
 
     @property
     def meant_for_all(self) -> bool:
@@ -200,10 +207,10 @@ def check_claims(claims: Mapping[str, JSON], rules: Rules, now: float) -> Verifi
 
 
 def verified(claims: Mapping[str, JSON], rules: Rules, until: float) -> Verified:
-    """Who it is, from claims that are known to be the issuer's. Raises BadToken: BAD_CLAIMS, BOUND."""
-    if "cnf" in claims:
-        # A token that only the holder of a key may use must not pass for one that anybody may (RFC 7800, RFC 9449).
-        raise BadToken(BOUND)
+    """Who it is, from claims that are known to be the issuer's. Raises BadToken: BAD_CLAIMS, BOUND, NEEDS_KEY."""
+    key = _bound_to(claims)
+    if key is None and rules.bound:
+        raise BadToken(NEEDS_KEY)
     subject = Principal(
         Kind.OAUTH,
         name(rules.known_as, claims),
@@ -211,7 +218,18 @@ def verified(claims: Mapping[str, JSON], rules: Rules, until: float) -> Verified
         roles=frozenset(_texts(_at(claims, rules.roles_claim))),
         scopes=_scopes(claims),
     )
-    return Verified(_acting(claims, rules, subject), audiences(claims), until, rules)
+    return Verified(_acting(claims, rules, subject), audiences(claims), until, rules, key)
+
+
+def _bound_to(claims: Mapping[str, JSON]) -> str | None:
+    """The thumbprint of the key that the token is bound to (RFC 9449 §6.1). A token that only the holder of a key may
+    use must not pass for one that anybody may, so what binds it in another way is refused (RFC 7800)."""
+    if "cnf" not in claims:
+        return None
+    bound = claims["cnf"]
+    if not isinstance(bound, dict) or set(bound) != {"jkt"} or not isinstance(bound["jkt"], str):
+        raise BadToken(BOUND)
+    return bound["jkt"]
 
 
 def _acting(claims: Mapping[str, JSON], rules: Rules, subject: Principal) -> Principal:

@@ -57,7 +57,9 @@ def same_origin(one: str, other: str) -> bool:
         return False
 
 
-def protected_resource(resource: str, issuers: Sequence[str], scopes: Sequence[str]) -> bytes:
+def protected_resource(
+    resource: str, issuers: Sequence[str], scopes: Sequence[str], proofs: Sequence[str] = (), *, bound: bool = False
+) -> bytes:
     """RFC 9728 §2. The same for every resource of its kind, whether it is there or not: it tells a stranger nothing."""
     document: dict[str, Any] = {
         "resource": resource,
@@ -66,6 +68,10 @@ def protected_resource(resource: str, issuers: Sequence[str], scopes: Sequence[s
     }
     if scopes:
         document["scopes_supported"] = list(scopes)
+    if proofs:
+        document["dpop_signing_alg_values_supported"] = list(proofs)
+    if bound:
+        document["dpop_bound_access_tokens_required"] = True
     return orjson.dumps(document)
 
 

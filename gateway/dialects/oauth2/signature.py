@@ -175,6 +175,16 @@ def _key(entry: JSON, allowed: frozenset[str]) -> VerifyKey | None:
     return VerifyKey(kid, algorithms, jose)
 
 
+def proof_key(jwk: dict[str, JSON], alg: str) -> VerifyKey | None:
+    """The public key that a proof brings along (RFC 9449 §4.2), for one algorithm; None for what is none."""
+    if not _SECRET.isdisjoint(jwk):
+        return None
+    return _key({name: jwk[name] for name in _PUBLIC & jwk.keys()} | {"alg": alg}, frozenset({alg}))
+
+
+# What makes up a private key; a proof that shows one is not taken.
+_SECRET = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+
 # What makes up a public key (RFC 7518 §6, RFC 8037 §2); the rest of an entry is somebody's remarks.
 _PUBLIC = frozenset({"kty", "n", "e", "crv", "x", "y"})
 

@@ -55,7 +55,7 @@ class McpDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request.of(scope, receive)
         try:
-            who = await self._auth.principal(request.headers, request.path)
+            who = await self._auth.principal(request.headers, request.path, request.method, request.peer)
             mount = request.path.removeprefix("/mcp").removeprefix("/")
             self._gateway.tools.views.mount(mount)
         except GatewayError as error:

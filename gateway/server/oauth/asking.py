@@ -25,6 +25,12 @@ class InvalidTarget(OAuth2Error):  # type: ignore[misc]
     error = "invalid_target"
 
 
+class InvalidProof(OAuth2Error):  # type: ignore[misc]
+    """RFC 9449 §5."""
+
+    error = "invalid_dpop_proof"
+
+
 @value
 class Subject:
     """Whom a subject token (RFC 8693 §2.1) is about: the name as our own tokens have it, who acts for them already, the

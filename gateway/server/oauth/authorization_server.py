@@ -24,6 +24,7 @@ from gateway.dialects.oauth2.access_token import (
     ACCESS_TOKEN,
     BAD_AUDIENCE,
     BAD_SIGNATURE,
+    NEEDS_PROOF,
     NOT_ACTIVE,
     UNKNOWN_KEY,
     BadToken,
@@ -36,19 +37,24 @@ from gateway.dialects.oauth2.access_token import (
     parse,
 )
 from gateway.dialects.oauth2.client_metadata import NONE, BadClient
+from gateway.dialects.oauth2.dpop import ACCEPTED, BadProof
 from gateway.dialects.oauth2.forms import BASIC, FORM, basic_credentials
 from gateway.dialects.oauth2.metadata import Abilities
 from gateway.model.clients import TOKEN_EXCHANGE, ClientRecord, Origin
 from gateway.model.people import GrantRecord
 from gateway.server.auth import resource_path
 from gateway.server.oauth import grants
-from gateway.server.oauth.asking import Asking, Client, InvalidTarget, subject_of
+from gateway.server.oauth.asking import Asking, Client, InvalidProof, InvalidTarget, subject_of
 from gateway.server.oauth.client_documents import ClientDocuments
 from gateway.server.oauth.codes import Asked, Codes, Devices
+from gateway.server.oauth.proofs import Proofs
 from gateway.server.oauth.signing import SigningKeys
 
 # It writes tokens into its debug log.
 logging.getLogger("authlib").setLevel(logging.INFO)
+
+STATEMENT_SECONDS = 60
+"""Life of our word on a caller: one request to a token endpoint."""
 
 OFFLINE = "offline_access"
 """What clients ask for when they want a refresh token. They get one anyway where they registered for it."""
@@ -114,6 +120,7 @@ class AuthorizationServer(Core):  # type: ignore[misc]
         logins: bool,
         registration: bool,
         verify: Callable[[bytes], Awaitable[Verified]],
+        proofs: Proofs,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
@@ -130,6 +137,7 @@ class AuthorizationServer(Core):  # type: ignore[misc]
         self.logins = logins
         self.registration = registration
         self._verify = verify
+        self._proofs = proofs
         self.now = now
         self.new_id = new_id
         self._grant_ms = grant_seconds * 1000
@@ -156,7 +164,7 @@ class AuthorizationServer(Core):  # type: ignore[misc]
         methods = (BASIC, FORM, NONE) if self.logins else (BASIC, FORM)
         scopes = (*self._scopes, OFFLINE) if self.logins else ()
         documents = self.logins and self.documents.taken
-        return Abilities(ways, methods, scopes, self.logins, self.logins and self.registration, documents)
+        return Abilities(ways, methods, scopes, self.logins, self.logins and self.registration, documents, ACCEPTED)
 
     # What authlib asks of a framework.
 
@@ -181,6 +189,8 @@ class AuthorizationServer(Core):  # type: ignore[misc]
     async def prepare(self, path: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Asking:
         """The request with what a decision about it needs. Raises GatewayError when that cannot be had now."""
         asking = Asking(self.url + path, headers, form)
+        if path.endswith("/token"):
+            asking.key = self._key(headers.get("dpop"), self.url + path)
         id = form.get("client_id", "")
         if is_document(id) and not self.clients.is_blocked(id):
             with contextlib.suppress(BadClient):  # then nobody knows this client
@@ -192,6 +202,20 @@ class AuthorizationServer(Core):  # type: ignore[misc]
             await self._look_at_subject(asking, form["subject_token"].encode("latin-1", "replace"))
         return asking
 
+    def _key(self, proof: str | None, url: str) -> str | None:
+        """The key that the token is to be bound to (RFC 9449 §5). Raises InvalidProof."""
+        if proof is None:
+            if self.issuer.rules.bound:
+                raise InvalidProof("Send a proof of the key that the token is to be bound to.")
+            return None
+        try:
+            key = self._proofs.key(proof.encode("latin-1", "replace"), method="POST", url=url, token=None)
+        except BadProof as refused:
+            raise InvalidProof(f"{refused}.") from None
+        if key is None:
+            raise InvalidProof("The proof was used before.")
+        return key
+
     async def _look_at_subject(self, asking: Asking, token: bytes) -> None:
         """Only for clients that may ask: an issuer elsewhere may have to be asked about the token."""
         client = self._by_header(asking) or self._by_form(asking)
@@ -201,6 +225,9 @@ class AuthorizationServer(Core):  # type: ignore[misc]
             found = await self._verify(token)
         except BadToken as refused:
             asking.subject_problem = str(refused)
+            return
+        if found.key is not None and found.key != asking.key:
+            asking.subject_problem = NEEDS_PROOF
             return
         if not (found.meant_for_all or any(map(self._is_ours, found.audiences))):
             asking.subject_problem = BAD_AUDIENCE
@@ -304,6 +331,21 @@ class AuthorizationServer(Core):  # type: ignore[misc]
             "expires_in": ends - now,
             "scope": token["scope"],
         }
+
+    def state(self, caller: str, issuer: str) -> str:
+        """Our word on who a caller is, for another issuer alone and for a minute: what it gives a token for (RFC 8693
+        §2.1). Here it opens nothing: it names no client of ours."""
+        now = self.now() // 1000
+        said = {
+            "iss": self.url,
+            "aud": issuer,
+            "sub": caller,
+            "client_id": "gateway",
+            "iat": now,
+            "exp": now + STATEMENT_SECONDS,
+            "jti": self.new_id(),
+        }
+        return self.keys.sign(ACCESS_TOKEN, said)
 
     def audience(self, resource: str | None) -> str:
         """RFC 8707: the gateway, or one part of it. Raises InvalidTarget for what is not ours."""

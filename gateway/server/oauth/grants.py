@@ -171,6 +171,8 @@ class RefreshToken(RefreshTokenGrant):  # type: ignore[misc]
             raise InvalidRequestError("Missing 'refresh_token' in request.")
         if grant is None or grant.client != client.id or not self.server.people.is_active(grant.person.subject):
             raise InvalidGrantError()
+        if grant.key is not None and grant.key != self.request.key:
+            raise InvalidGrantError("The refresh token is bound to another key.")
         if not is_last(grant, word):
             self.request.amends = grant.id
             raise InvalidGrantError()
@@ -248,7 +250,15 @@ async def begin(server: Any, request: Asking, asked: Asked, person: Person, id: 
     client: Client = request.client
     refreshable = client.check_grant_type("refresh_token")
     rotation = await server.people.allow(
-        id, client.id, person, asked.scopes, asked.audience, server.grant_until(), refreshable=refreshable
+        id,
+        client.id,
+        person,
+        asked.scopes,
+        asked.audience,
+        server.grant_until(),
+        refreshable=refreshable,
+        # RFC 9449 §5: a client with a secret shows that instead.
+        key=request.key if client.record.public else None,
     )
     issued: dict[str, Any] = server.issue(
         person.subject, client.id, asked.scopes, asked.audience, key=request.key, claims=claims_of(person, id)

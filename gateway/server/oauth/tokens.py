@@ -14,8 +14,10 @@ from gateway.dialects.oauth2.access_token import (
     looks_like_jwt,
     parse,
 )
+from gateway.dialects.oauth2.dpop import BadProof
 from gateway.model.value import value
 from gateway.server.oauth.issuers import Issuer
+from gateway.server.oauth.proofs import Proofs
 
 REMEMBER = 60.0
 """Seconds that a token found good is not looked at again; never past its own end."""
@@ -36,10 +38,11 @@ class _Kept:
 class Tokens:
     """Remembered by the token's SHA-256 alone. `now` gives milliseconds."""
 
-    def __init__(self, issuers: Sequence[Issuer], now: Callable[[], int]) -> None:
+    def __init__(self, issuers: Sequence[Issuer], now: Callable[[], int], proofs: Proofs) -> None:
         self._issuers = {issuer.rules.issuer: issuer for issuer in issuers}
         self._opaque = next((issuer for issuer in issuers if issuer.opaque), None)
         self._now = now
+        self._proofs = proofs
         self._kept: dict[bytes, _Kept] = {}
         self._flights: dict[bytes, asyncio.Task[Verified]] = {}
         self._forgotten = 0
@@ -64,6 +67,16 @@ class Tokens:
             flight = self._flights[mark] = asyncio.create_task(self._verify(mark, token))
             flight.add_done_callback(lambda flight: self._landed(mark, flight))
         return await asyncio.shield(flight)
+
+    def prove(self, proof: bytes, method: str, url: str, token: bytes) -> str:
+        """The thumbprint of the key that made this proof for this request, once. Raises BadToken."""
+        try:
+            key = self._proofs.key(proof, method=method, url=url, token=token)
+        except BadProof as refused:
+            raise BadToken(str(refused)) from None
+        if key is None:
+            raise BadToken("The proof was used before")
+        return key
 
     def forget(self) -> None:
         """Look at every token again: something was revoked."""

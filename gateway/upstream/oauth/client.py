@@ -12,10 +12,16 @@ from gateway.upstream.secret import Secret, settle
 
 
 class Grant(StrEnum):
-    """How a token is come by (RFC 6749 §4.1, §4.4)."""
+    """How a token is come by (RFC 6749 §4.1, §4.4, RFC 8693)."""
 
     AUTHORIZATION_CODE = "authorization_code"
     CLIENT_CREDENTIALS = "client_credentials"
+    TOKEN_EXCHANGE = "token_exchange"
+
+    @property
+    def of_a_person(self) -> bool:
+        """Whether somebody must say yes in a browser."""
+        return self is Grant.AUTHORIZATION_CODE
 
 
 @value

@@ -30,13 +30,23 @@ DOCUMENT_SECONDS = 10.0
 
 class Discovery:
     """`url` is the tool server's. What is at its origin, or at that of the issuer that the operator pinned, is the
-    operator's own choice; everything else must be an address that the egress admits to anybody."""
+    operator's own choice; everything else must be an address that the egress admits to anybody. `otherwise` is what a
+    card says of who gives tokens: an issuer, or a server of which nothing more is known."""
 
-    def __init__(self, url: str, issuer: str | None, egress: Egress, *, seconds: float = DOCUMENT_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        issuer: str | None,
+        egress: Egress,
+        *,
+        seconds: float = DOCUMENT_SECONDS,
+        otherwise: Server | str | None = None,
+    ) -> None:
         self._url = url
         self._issuer = issuer
         self._egress = egress
         self._seconds = seconds
+        self._otherwise = otherwise
         self._own = {origin_of(each) for each in (url, issuer) if each is not None}
 
     async def resource(self, challenge: Challenge) -> Resource:
@@ -45,6 +55,9 @@ class Discovery:
         tree = await self._first([named] if named else resource_places(self._url))
         if tree is not None:
             return resource(tree, self._url)
+        if self._issuer is None and self._otherwise is not None:
+            named = self._otherwise if isinstance(self._otherwise, str) else self._otherwise.issuer
+            return Resource(self._url, (named,), None)
         if self._issuer is None:
             what = "The server asks for a token and does not say who gives one (no resource metadata); set oauth.issuer"
             raise refused(what)
@@ -60,6 +73,8 @@ class Discovery:
 
     async def server(self, issuer: str) -> Server:
         """The metadata of an authorization server (RFC 8414 §3). Raises GatewayError."""
+        if isinstance(self._otherwise, Server) and issuer == self._otherwise.issuer:
+            return self._otherwise
         if not secure(issuer):
             raise refused("The authorization server's issuer is no https URL")
         tree = await self._first(server_places(issuer))

@@ -40,6 +40,7 @@ class Server:
     methods: tuple[str, ...]
     says_iss: bool  # RFC 9207 §3
     takes_documents: bool  # client ID metadata documents
+    pkce: bool  # S256, without which no person is sent there
 
 
 def resource_places(url: str) -> Iterator[str]:
@@ -83,12 +84,10 @@ def covers(id: str, url: str) -> bool:
 
 
 def server(tree: JSON, issuer: str) -> Server:
-    """Raises GatewayError(UPSTREAM_FAILED) for a document of somebody else, and for one without S256."""
+    """Raises GatewayError(UPSTREAM_FAILED) for a document of somebody else."""
     if not isinstance(tree, dict) or tree.get("issuer") != issuer:
         # RFC 8414 §3.3: identical, code point by code point; everything else is a mix-up.
         raise refused("The authorization server's metadata has another issuer than the one it was asked for")
-    if "S256" not in _texts(tree.get("code_challenge_methods_supported")):
-        raise refused("The authorization server does not say that it supports PKCE with S256")
     token_endpoint = _endpoint(tree, "token_endpoint")
     if token_endpoint is None:
         raise refused("The authorization server's metadata has no token endpoint")
@@ -102,7 +101,17 @@ def server(tree: JSON, issuer: str) -> Server:
         _texts(tree.get("token_endpoint_auth_methods_supported")) or ("client_secret_basic",),
         tree.get("authorization_response_iss_parameter_supported") is True,
         tree.get("client_id_metadata_document_supported") is True,
+        "S256" in _texts(tree.get("code_challenge_methods_supported")),
     )
+
+
+def bare(token_endpoint: str) -> Server:
+    """A server of which only a card says where its token endpoint is. The endpoint's URL stands for the issuer: what is
+    got there belongs to it and to nobody else. Raises GatewayError(UPSTREAM_FAILED)."""
+    if not secure(token_endpoint):
+        raise refused("The card's token endpoint is no https URL")
+    methods = ("client_secret_basic", "client_secret_post")
+    return Server(token_endpoint, token_endpoint, None, None, (), methods, False, False, False)
 
 
 def secure(url: str) -> bool:

@@ -16,7 +16,7 @@ from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.grants import Grants, Held, held
 from gateway.upstream.oauth.metadata import Resource, Server, refused
 from gateway.upstream.oauth.response import Pending
-from gateway.upstream.oauth.token_endpoint import Denied, TokenEndpoint, register
+from gateway.upstream.oauth.token_endpoint import Denied, Token, TokenEndpoint, register
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class LoginRequired(GatewayError):
 class TokenSource:
     """`random` gives so many random bytes; `now` is epoch milliseconds; `ours` the gateway's own environment. Who the
     gateway is at each issuer stands in `registrations`, where several owners share that; else with the token.
+    `subject` is our word for an issuer on who the caller is (RFC 8693 §2.1).
 
     Whatever two calls want of it at the same time is done once. Every method raises GatewayError."""
 
@@ -59,6 +60,7 @@ class TokenSource:
         now: Callable[[], int],
         random: Callable[[int], bytes],
         registrations: Grants | None = None,
+        subject: Callable[[str], str] | None = None,
     ) -> None:
         self._registrations = registrations or grants
         self._upstream = upstream
@@ -69,6 +71,7 @@ class TokenSource:
         self._ours = ours
         self._now = now
         self._random = random
+        self._subject = subject
         self._one = asyncio.Lock()
         self._pending: dict[str, Pending] = {}
         self._challenge = NOTHING
@@ -109,7 +112,7 @@ class TokenSource:
 
     async def begin(self, redirect_uri: str) -> str:
         """The URL at which a person authorizes the gateway. `redirect_uri` is on this machine."""
-        if self._settings.grant is not Grant.AUTHORIZATION_CODE:
+        if not self._settings.grant.of_a_person:
             raise GatewayError(
                 Reason.UNSUPPORTED_OPERATION, f"{self._upstream} takes the gateway's own credentials; nobody logs in"
             )
@@ -117,6 +120,8 @@ class TokenSource:
             found, server = await self._found(self._challenge)
             if server.authorization_endpoint is None:
                 raise refused("The authorization server has no authorization endpoint")
+            if not server.pkce:
+                raise refused("The authorization server does not say that it supports PKCE with S256")
             client = await self._client(server, redirect_uri)
             scopes = self._scopes(found, server)
             state, verifier = self._word(), self._word()
@@ -177,7 +182,7 @@ class TokenSource:
 
     async def _again(self, old: Held) -> Held | None:
         """The same grant once more, from the issuer that it came from and no other."""
-        person = self._settings.grant is Grant.AUTHORIZATION_CODE
+        person = self._settings.grant.of_a_person
         if person and old.refresh is None:
             if old.expires is None or self._now() < old.expires:
                 return old
@@ -189,7 +194,7 @@ class TokenSource:
             if old.refresh is not None:
                 token = await endpoint.refresh(old.refresh, old.resource)
             else:
-                token = await endpoint.credentials(old.resource, old.asked)
+                token = await self._without_a_person(endpoint, old.issuer, old.resource, old.asked)
         except Denied as error:
             self._denied(error, old.issuer, old.client)
             if person and self._held is None:
@@ -206,7 +211,7 @@ class TokenSource:
             old = None
         if old is not None and self._now() < old.since + YOUNG_MS:
             return False
-        if self._settings.grant is Grant.CLIENT_CREDENTIALS:
+        if not self._settings.grant.of_a_person:
             before = old.asked if old is not None else ()
             await self._own(found, server, _union(before, self._scopes(found, server)))
             return True
@@ -225,7 +230,7 @@ class TokenSource:
             return False  # asked for and not given, or given and not enough: once more changes nothing
         self._challenge = challenge
         self._more = _union(self._more, asked, wanted)[:MOST_SCOPES]
-        if self._settings.grant is Grant.CLIENT_CREDENTIALS:
+        if not self._settings.grant.of_a_person:
             found, server = await self._found(challenge)
             await self._own(found, server, self._more)
             return True
@@ -242,11 +247,18 @@ class TokenSource:
     async def _own(self, found: Resource, server: Server, scopes: tuple[str, ...]) -> None:
         client = await self._client(server, None)
         try:
-            token = await self._endpoint(server, client).credentials(found.id, scopes)
+            token = await self._without_a_person(self._endpoint(server, client), server.issuer, found.id, scopes)
         except Denied as error:
             self._denied(error, server.issuer, client)
             raise
         self._hold(held(server.issuer, found.id, client, token, scopes, self._now()))
+
+    async def _without_a_person(
+        self, endpoint: TokenEndpoint, issuer: str, resource: str, scopes: tuple[str, ...]
+    ) -> Token:
+        if self._settings.grant is Grant.TOKEN_EXCHANGE and self._subject is not None:
+            return await endpoint.on_behalf(self._subject(issuer), resource, scopes)
+        return await endpoint.credentials(resource, scopes)
 
     async def _found(self, challenge: Challenge) -> tuple[Resource, Server]:
         found = await self._discovery.resource(challenge)
@@ -289,7 +301,7 @@ class TokenSource:
         base = self._settings.scopes or self._challenge.scopes or found.scopes or ()
         wanted = _union(self._more, base)
         offline = ("offline_access",) if "offline_access" in server.scopes and wanted else ()
-        if self._settings.grant is Grant.CLIENT_CREDENTIALS:
+        if not self._settings.grant.of_a_person:
             offline = ()
         return _union(wanted, offline)
 

@@ -101,6 +101,16 @@ class TokenEndpoint:
         """A token for ourselves (RFC 6749 §4.4)."""
         return await self._fetched("client_credentials", resource=resource, scope=" ".join(scopes))
 
+    async def on_behalf(self, subject: str, resource: str, scopes: tuple[str, ...]) -> Token:
+        """A token for acting for somebody, by our own signed word on who that is (RFC 8693 §2.1)."""
+        return await self._fetched(
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+            subject_token=subject,
+            subject_token_type="urn:ietf:params:oauth:token-type:access_token",
+            resource=resource,
+            scope=" ".join(scopes),
+        )
+
     async def refresh(self, refresh_token: str, resource: str) -> Token:
         """A new token for an old grant (RFC 6749 §6). Without `scope`: what was granted stays."""
         return await self._fetched("refresh_token", refresh_token=refresh_token, resource=resource)

@@ -1,0 +1,42 @@
+"""The section about what the gateway shows to a remote agent, so that it is let in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from gateway.config.tools import AnyValue, OAuthEntry, Section, Value, check_headers
+from gateway.config.values import File, Url, refuse
+
+
+class AgentOAuth(OAuthEntry):
+    """How the gateway gets the tokens for an agent; the agent or its card says where, unless `issuer` does."""
+
+    grant: Literal["authorization_code", "client_credentials", "token_exchange"] = Field(  # type: ignore[assignment]
+        "client_credentials",
+        description="As itself, on behalf of each caller (RFC 8693), or by each person's own authorization.",
+    )
+
+
+class AgentCredentials(Section):
+    """What a remote agent asks for; its card says where each of it goes. Only the agent's own origin gets any."""
+
+    key: Value | None = Field(None, description="API key, bearer token or password: file or variable.")
+    user: str | None = Field(None, min_length=1, description="Name that belongs to the password (HTTP Basic).")
+    headers: dict[str, AnyValue] = Field(default_factory=dict, description="Headers, whatever the card says.")
+    oauth: AgentOAuth | None = Field(None, description="Tokens, got by OAuth.")
+    cert: File | None = Field(None, description="PEM file with the gateway's client certificate (mTLS).")
+    cert_key: File | None = Field(None, description="PEM file with its private key.")
+    origin: Url | None = Field(None, description="Where they may go; the origin of card_url if not set.")
+
+    @model_validator(mode="after")
+    def _checked(self) -> AgentCredentials:
+        if self.key is not None and (self.key.text is not None or self.key.before):
+            raise refuse("key must have file or variable", "a secret never stands in this file")
+        if self.user is not None and self.key is None:
+            raise refuse("user needs a key, the password")
+        if (self.cert is None) != (self.cert_key is None):
+            raise refuse("cert and cert_key belong together")
+        check_headers(self.headers)
+        return self
