@@ -124,7 +124,7 @@ _FITTING = {
 class LimitsEntry(Section):
     """The most that a command may take of this machine; null: no limit."""
 
-    memory: int | None = Field(512, ge=16, le=1_048_576, description="MiB that each of its processes may have written.")
+    memory: int | None = Field(512, ge=16, le=1_048_576, description="MiB of memory, of all its processes together.")
     files: int | None = Field(1024, ge=16, le=1_048_576, description="Files that each of its processes may have open.")
     processes: int | None = Field(64, ge=1, le=65_536, description="Processes, those it starts included.")
     file_size: int | None = Field(1024, ge=1, le=1_048_576, description="MiB that a file may have which it writes.")

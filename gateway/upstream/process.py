@@ -61,10 +61,11 @@ _WATCHDOG = str(Path(__file__).with_name("watchdog.py"))
 
 @value
 class Bounds:
-    """The most that a command may take; None: no limit. `memory` and `file_size` are bytes, of each process and each
-    file; `files` what one process may have open; `processes` what descends from the command, itself included."""
+    """The most that a command may take; None: no limit. `memory` (resident bytes) and `processes` are those of the
+    command and all that descends from it, together; `files` is what one process may have open, `file_size` bytes of one
+    file."""
 
-    # Servers in Python or JavaScript take 50 to 150 MiB, with a package runner in front. Memory that several have
+    # Servers in Python or JavaScript take 50 to 150 MiB, with a package runner in front 250. Memory that several have
     # leaked is what takes a machine down.
     memory: int | None = 512 * 1024 * 1024
     # What programs were written for since select(2); a leak shows before it is the machine's.

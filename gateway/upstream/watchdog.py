@@ -12,9 +12,11 @@ On Linux descendants cannot hide: whoever loses its parent becomes a child of th
 prctl(2)), also after setsid() and a double fork. Elsewhere only the process group is reached. If this process is
 killed itself, the kernel kills the command (PR_SET_PDEATHSIG) and the gateway whoever is left of its session.
 
-LIMITS are `name=number` with commas between: memory, files and file_size hold for each process and are the kernel's
-(getrlimit(2)); processes is how many there may be of the command's whole family, which is counted here, since the
-kernel's own limit counts whatever the user runs and does not hold for root. More of them end the command.
+LIMITS are `name=number` with commas between. files and file_size hold for each process and are the kernel's
+(getrlimit(2)). memory (bytes that are resident) and processes hold for the command's whole family, which is looked at
+here a few times a second: the kernel's own limits count addresses that are merely reserved, of which a JavaScript
+engine takes half a gigabyte at its start, and whatever else the user runs. More than that ends the command. What one
+process may reserve is held to RESERVED more than memory, so that it cannot take the machine between two looks.
 """
 
 from __future__ import annotations
@@ -33,16 +35,14 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 # After SIGKILL nothing waits for anybody; this only gives the kernel time to say so.
 LAST_SECONDS = 2.0
-# Between two counts of the family. A fork bomb makes some thousand in that time, which a machine survives.
+# Between two looks at the family. A fork bomb makes some thousand in that time, which a machine survives.
 COUNT_SECONDS = 0.25
+# Where the kernel does not list children, every process of the machine has to be looked at: less often.
+SCAN_SECONDS = 0.5
+# What a process may have reserved on top of its memory: node 24 has 573 MB at its start, 40 of them resident.
+RESERVED = 1024 * 1024 * 1024
 
-RESOURCES = {
-    # Private memory that may be written. RLIMIT_AS would count addresses that are only reserved, of which a JavaScript
-    # engine takes gigabytes at its start.
-    "memory": resource.RLIMIT_DATA,
-    "files": resource.RLIMIT_NOFILE,
-    "file_size": resource.RLIMIT_FSIZE,
-}
+RESOURCES = {"reserved": resource.RLIMIT_DATA, "files": resource.RLIMIT_NOFILE, "file_size": resource.RLIMIT_FSIZE}
 
 
 def main(words: list[str]) -> int:
@@ -59,7 +59,7 @@ def main(words: list[str]) -> int:
     for end in (0, 1):
         os.close(end)  # or the gateway would never see the command close its own
     try:
-        _watch(child, lifeline, awake, limits.get("processes"))
+        _watch(child, lifeline, awake, limits)
     finally:
         _end(child, grace)
     return child.code
@@ -93,7 +93,8 @@ class Child:
 
 def _limits(words: str) -> dict[str, int]:
     pairs = (word.partition("=") for word in words.split(",") if word)
-    return {name: int(number) for name, _, number in pairs}
+    limits = {name: int(number) for name, _, number in pairs}
+    return {**limits, "reserved": limits["memory"] + RESERVED} if "memory" in limits else limits
 
 
 def _limit(limits: dict[str, int]) -> None:
@@ -138,9 +139,11 @@ def _start(argv: list[str], prctl: Callable[..., int], limits: dict[str, int], p
         os._exit(127)
 
 
-def _watch(child: Child, lifeline: int, awake: int, most: int | None) -> None:
+def _watch(child: Child, lifeline: int, awake: int, limits: dict[str, int]) -> None:
     """Until the command has ended, the gateway wants it to, or its family is larger than it may be."""
-    pause = COUNT_SECONDS * 1000 if most is not None and os.path.isdir("/proc/self") else None
+    pause = None
+    if ("memory" in limits or "processes" in limits) and os.path.isdir("/proc/self"):
+        pause = (COUNT_SECONDS if os.path.exists(_CHILDREN.format(os.getpid(), os.getpid())) else SCAN_SECONDS) * 1000
     poll = select.poll()
     poll.register(lifeline, select.POLLIN)
     poll.register(awake, select.POLLIN)
@@ -153,8 +156,8 @@ def _watch(child: Child, lifeline: int, awake: int, most: int | None) -> None:
                 return
         if lifeline in ready:
             return
-        if not ready and most is not None and (found := _family(most)) > most:
-            os.write(2, f"{found} processes at the same time, where {most} are allowed (limits.processes)\n".encode())
+        if not ready and (problem := _excess(limits)) is not None:
+            os.write(2, f"{problem}\n".encode())
             return
 
 
@@ -186,19 +189,48 @@ def _wait_for_all(child: Child, seconds: float) -> bool:
         select.select([], [], [], min(left, 0.01))
 
 
+def _excess(limits: dict[str, int]) -> str | None:
+    """What the family has too much of, in a sentence."""
+    most = limits.get("processes")
+    family = _family(most)
+    if most is not None and len(family) > most:
+        return f"{len(family)} processes at the same time, where {most} are allowed (limits.processes)"
+    if "memory" in limits:
+        used, allowed = sum(map(_resident, family)) >> 20, limits["memory"] >> 20
+        if used > allowed:
+            return f"{used} MiB of memory, where {allowed} are allowed (limits.memory)"
+    return None
+
+
+def _family(most: int | None) -> list[int]:
+    """Who descends from us; nobody is looked for beyond `most`."""
+    listed = os.path.exists(_CHILDREN.format(os.getpid(), os.getpid()))
+    parents = {} if listed else _parents()
+    found: list[int] = []
+    left = [os.getpid()]
+    while left and (most is None or len(found) <= most):
+        pid = left.pop()
+        children = _listed(pid) if listed else parents.get(pid, [])
+        found += children
+        left += children
+    return found
+
+
 def _children() -> list[int]:
     """Our children, orphans that became ours included. Linux only; elsewhere the process group is all there is."""
     return _parents().get(os.getpid(), [])
 
 
-def _family(most: int) -> int:
-    """How many descend from us; counting stops beyond `most`."""
-    children = _parents()
-    found, left = 0, [os.getpid()]
-    while left and found <= most:
-        mine = children.get(left.pop(), ())
-        found += len(mine)
-        left += mine
+# Of one thread (CONFIG_PROC_CHILDREN, proc(5)); most kernels have it.
+_CHILDREN = "/proc/{}/task/{}/children"
+
+
+def _listed(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(_CHILDREN.format(pid, thread), encoding="ascii") as file:
+                found += map(int, file.read().split())
     return found
 
 
@@ -206,14 +238,24 @@ def _parents() -> dict[int, list[int]]:
     """Who has which children, of all processes that can be seen."""
     found: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", encoding="latin-1") as file:
-                    parent = int(file.read().rpartition(")")[2].split()[1])  # proc(5): the name may hold anything
-            except (OSError, IndexError, ValueError):
-                continue
-            found.setdefault(parent, []).append(int(name))
+        if name.isdigit() and (fields := _stat(int(name))):
+            found.setdefault(int(fields[1]), []).append(int(name))
     return found
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process has; shared pages count for each that shares them."""
+    fields = _stat(pid)
+    return int(fields[21]) * resource.getpagesize() if fields else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields after the name, which may hold anything (proc(5)). Empty for a process that is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def _signal(pid: int, number: int) -> None:

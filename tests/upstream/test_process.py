@@ -356,7 +356,8 @@ async def _either(ear: Ear) -> str | None:
 
 SMALL = Bounds(memory=160 * MIB, files=32, processes=8, file_size=MIB)
 TAKES = {
-    "memory": ("x = bytearray(600 * 2**20)", "MemoryError"),
+    "memory": ("import time; x = b'x' * 300 * 2**20; time.sleep(600)", "where 160 are allowed (limits.memory)"),
+    "all memory": ("x = bytearray(2 * 2**30)", "MemoryError"),
     "files": ("kept = [open('/dev/null') for _ in range(200)]", "Too many open files"),
     "file_size": ("open('large', 'wb').write(b'x' * 2**21)", "File too large"),
     "core": ("import os; os.abort()", "code 134"),
@@ -398,6 +399,25 @@ async def test_a_command_that_starts_too_many_processes_is_ended_with_all_of_the
     assert len(pids) > 8
     for pid in pids:
         await until(lambda pid=pid: gone(pid))  # type: ignore[misc]
+
+
+@pytest.mark.requirement("stdio.limits")
+async def test_memory_is_that_of_the_whole_family_and_what_is_only_reserved_does_not_count() -> None:
+    code = """
+        import mmap, os, sys, time
+        reserved = mmap.mmap(-1, 600 * 2**20, mmap.MAP_PRIVATE)  # as node does at its start
+        print("there")
+        time.sleep(1.2)
+        print("still there")
+        for _ in range(3):
+            if not os.fork():
+                mine = b"x" * 50 * 2**20
+                time.sleep(600)
+        time.sleep(600)
+    """
+    async with running(python(code, bounds=SMALL)) as (_, ear):
+        assert [await ear.hear(), await ear.hear()] == ["there", "still there"]
+        assert "where 160 are allowed (limits.memory)" in await ear.last()
 
 
 async def test_as_many_processes_as_it_may_have_are_no_reason() -> None:
