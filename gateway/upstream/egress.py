@@ -60,7 +60,9 @@ class Outbound(Protocol):
         timeout: float,
         limit: int = ANSWER_LIMIT,
         trusted: bool = False,
-    ) -> Answer: ...
+    ) -> Answer:
+        """POST and read the whole answer. `timeout` is seconds for all of it, `limit` bytes of body."""
+        return await self.request("POST", url, body, headers, timeout=timeout, limit=limit, trusted=trusted)
 
     async def request(
         self,
@@ -110,7 +112,7 @@ def showing(rules: EgressRules, cert: Path, key: Path) -> Egress:
     return Egress(rules, tls=tls)
 
 
-class Egress:
+class Egress(Outbound):
     """Bytes out, bytes in. One per process; belongs to the event loop of its first call.
 
     Every method raises GatewayError and nothing else: EGRESS_REFUSED (the sentence names the setting),
@@ -140,19 +142,6 @@ class Egress:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    async def post(
-        self,
-        url: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        *,
-        timeout: float,
-        limit: int = ANSWER_LIMIT,
-        trusted: bool = False,
-    ) -> Answer:
-        """POST and read the whole answer. `timeout` is seconds for all of it, `limit` bytes of body."""
-        return await self.request("POST", url, body, headers, timeout=timeout, limit=limit, trusted=trusted)
 
     async def request(
         self,

@@ -14,24 +14,12 @@ from gateway.upstream.oauth.source import TokenSource
 _REFUSALS = frozenset({401, 403})
 
 
-class AuthorizedEgress:
+class AuthorizedEgress(Outbound):
     """`Outbound` with a token. A request that was refused with 401 or 403 was not worked on, so it may go again."""
 
     def __init__(self, egress: Outbound, source: TokenSource) -> None:
         self._egress = egress
         self._source = source
-
-    async def post(
-        self,
-        url: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        *,
-        timeout: float,
-        limit: int = ANSWER_LIMIT,
-        trusted: bool = False,
-    ) -> Answer:
-        return await self.request("POST", url, body, headers, timeout=timeout, limit=limit, trusted=trusted)
 
     async def request(
         self,
