@@ -325,6 +325,13 @@ class Process:
         self._stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))  # uvloop's is of no such class
         self._lifeline = lifeline
 
+    def not_started(self, lifeline: int) -> None:
+        """Whoever has the lifeline lets go of it, once."""
+        if self._transport is None:
+            os.close(lifeline)
+        else:
+            self._cut()
+
     def received(self, fd: int, data: bytes) -> None:
         if fd == 2:
             self.stderr.feed(data)
@@ -344,6 +351,14 @@ class Process:
         code = self._transport.get_returncode()
         if code is None or code < 0:
             _sweep(self.pid)
+        if self._mute:
+            self._ended(code)
+        else:
+            # What it wrote last is still in the pipes: on a busy machine the end can be known before the words.
+            asyncio.get_running_loop().call_later(EXIT_SECONDS, self._ended, code)
+
+    def _ended(self, code: int | None) -> None:
+        assert self._transport is not None
         if self._mute and code in _OURS:
             self._mute_for_good()  # that is why the watchdog ended it
         else:
@@ -364,8 +379,13 @@ def _sweep(session: int) -> None:
 
 
 class _Pipes(asyncio.SubprocessProtocol):
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, lifeline: int) -> None:
         self._process = process
+        self._lifeline = lifeline
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Here, and not after the start was awaited: a command that ends at once is reported before that.
+        self._process.started(cast(asyncio.SubprocessTransport, transport), self._lifeline)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         self._process.received(fd, data)
@@ -390,21 +410,20 @@ async def start(name: str, command: Command, listener: Listener, ours: Mapping[s
     try:
         private = (str(watched), str(GRACE_SECONDS), command.bounds.word)
         words = (sys.executable, "-I", "-S", _WATCHDOG, *private, *command.words)
-        transport, _ = await asyncio.get_running_loop().subprocess_exec(
-            lambda: _Pipes(process),
+        await asyncio.get_running_loop().subprocess_exec(
+            lambda: _Pipes(process, lifeline),
             *words,
             env=environ,
             cwd=command.folder or "/",
             pass_fds=(watched,),
             start_new_session=True,
         )
-        process.started(transport, lifeline)
     except OSError as error:
-        os.close(lifeline)
+        process.not_started(lifeline)
         message = f"The command of {name} cannot be started: {error.strerror}"
         raise GatewayError(Reason.UNAVAILABLE, message) from error
     except BaseException:
-        os.close(lifeline)
+        process.not_started(lifeline)
         raise
     finally:
         os.close(watched)

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -349,6 +350,12 @@ async def _either(ear: Ear) -> str | None:
         return line.result().decode()
     line.cancel()
     return None
+
+
+async def test_a_command_that_is_over_before_anybody_looked_is_noticed() -> None:
+    asyncio.get_running_loop().call_soon(time.sleep, 0.6)  # as on a busy machine: between its start and its pipes
+    async with running(python("import sys; sys.exit('no licence')")) as (_, ear):
+        assert await ear.last() == "ended with code 1: no licence"
 
 
 # What it may take.
