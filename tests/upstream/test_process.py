@@ -367,7 +367,7 @@ TAKES = {
     "all memory": ("x = bytearray(2 * 2**30)", "MemoryError"),
     "files": ("kept = [open('/dev/null') for _ in range(200)]", "Too many open files"),
     "file_size": ("open('large', 'wb').write(b'x' * 2**21)", "File too large"),
-    "core": ("import os; os.abort()", "code 134"),
+    "core": ("import os; os.abort()", ""),  # how it ends is not the point: what it leaves behind is
 }
 
 
