@@ -159,3 +159,16 @@ def test_a_failure_of_the_mcp_client_is_told_by_name() -> None:
 
 def test_the_mcp_suites_configuration_is_one() -> None:
     assert set(load_config(mcp.CONFIG, cwd=mcp.HERE).mounts) == set(mcp.KINDS)
+
+
+def test_the_results_with_acp_sdk_are_those_that_the_page_shows() -> None:
+    told = json.loads((RESULTS / "acp-1.0.3.json").read_text("utf-8"))
+    page = (RESULTS.parent / "README.md").read_text("utf-8")
+    checked = {agent: found["passed"] for agent, found in told["acp_sdk_client"].items()}
+    assert [found["failed"] for found in told["acp_sdk_client"].values()] == [{}, {}]
+    assert f"| acp-sdk's client with `echo` | {checked['echo']} | 0 |" in page
+    assert f"| acp-sdk's client with acp-sdk's server | {checked['player']} | 0 |" in page
+    assert [result["failed"] for result in told["a2a_sdk_client"]] == [[]] * 4
+    server, server_03, again, again_03 = (result["passed"] for result in told["a2a_sdk_client"])
+    assert f"in 1.0 and in 0.3 | {server}, {server_03} | 0 |" in page
+    assert f"in 1.0 and in 0.3 | {again}, {again_03} | 0 |" in page

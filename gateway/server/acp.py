@@ -165,10 +165,7 @@ class AcpDoor:
         return _streamed(request, await self._gateway.follow(FollowLog(task_id), who), after, headers)
 
     async def _log(self, id: str, who: Principal) -> TaskLog:
-        try:
-            log: TaskLog = await self._gateway.handle(ReadLog(plain(id)), who)
-        except GatewayError as error:
-            raise task_not_found(id) if error.reason is Reason.NOT_FOUND else error from None
+        log: TaskLog = await self._gateway.handle(ReadLog(plain(id)), who)
         return log
 
     # Sessions.

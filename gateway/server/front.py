@@ -84,18 +84,17 @@ class Doors:
         *,
         default_agent: str | None,
     ) -> None:
-        self._own = {"/mcp": mcp, "/acp": acp}
+        self._own = {"mcp": mcp, "acp": acp}
         self._jsonrpc = jsonrpc
         self._http_json = http_json
         self._rest = rest
         self._default = default_agent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"][4:5] in ("", "/"):
-            door = self._own.get(scope["path"][:4])
-            if door is not None:
-                await door(scope, receive, send)
-                return
+        door = self._own.get(scope["path"][1:].partition("/")[0]) if scope["type"] == "http" else None
+        if door is not None:
+            await door(scope, receive, send)
+            return
         answer = await self._answer(Request.of(scope, receive)) if scope["type"] == "http" else None
         if answer is None:
             await self._rest(scope, receive, send)

@@ -100,9 +100,12 @@ def application(
             # Mcp-Param-* has no fixed names, and a browser asks for each one: those calls it cannot make.
             allow_headers=[
                 *("Authorization", "DPoP", "Content-Type", "A2A-Version", "A2A-Extensions", "X-A2A-Extensions"),
-                *("Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"),
+                *("Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name", "Last-Event-ID"),
             ],
-            expose_headers=["A2A-Extensions", "X-A2A-Extensions", "Mcp-Session-Id", "Retry-After", "WWW-Authenticate"],
+            expose_headers=[
+                *("A2A-Extensions", "X-A2A-Extensions", "Mcp-Session-Id", "Run-ID"),
+                *("Retry-After", "WWW-Authenticate"),
+            ],
         )
     return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")), proxies=proxies)
 

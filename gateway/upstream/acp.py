@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway.dialects.acp.errors import carried
+from gateway.dialects.acp.manifests import place
 from gateway.dialects.acp.upstream import HEADERS, STREAM_HEADERS, RunReader, create_body, resume_body
 from gateway.dialects.sse import Reader
 from gateway.dialects.strict_json import read
@@ -49,13 +50,17 @@ class _Refused(Exception):
 
 class AcpAgent:
     """`interface.url` is the address of the agent's manifest. `trusted` when it is at the very origin that the operator
-    named for this agent."""
+    named for this agent. Raises INVALID_AGENT_RESPONSE for an address where no ACP server has a manifest."""
 
     resumable = False
 
     def __init__(self, interface: AgentInterface, egress: Outbound, *, trusted: bool) -> None:
         self._url = interface.url
-        self._base, _, self._name = interface.url.rpartition("/agents/")
+        found = place(interface.url)
+        if found is None:
+            what = "An ACP agent is known by the address of its manifest at its server, which ends in /agents/NAME"
+            raise GatewayError(Reason.INVALID_AGENT_RESPONSE, what)
+        self._base, self._name = found
         self._egress = egress
         self._trusted = trusted
 

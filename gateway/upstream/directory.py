@@ -51,7 +51,10 @@ class RemoteDirectory:
         self._over_grpc: GrpcAgents | None = None
 
     async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None) -> Fetched:
-        found = await self._fetcher.fetch(url, etag=etag, trusted=trusted)
+        try:
+            found = await self._fetcher.fetch(url, etag=etag, trusted=trusted)
+        except GatewayError as error:
+            raise await self._perhaps_acp(url, error, trusted=trusted) from error
         if found.not_modified:
             return Fetched(None, b"", etag)
         looked = await self._signatures.look(found.tree, url, keys, trusted=trusted)
@@ -69,6 +72,21 @@ class RemoteDirectory:
         # What is kept is a card of the model's own version, so that reading it again needs no dialect.
         body = found.body if tree is found.tree else card.wire()
         return Fetched(card, body, found.etag, found.body, found.final_url, looked.findings)
+
+    async def _perhaps_acp(self, url: str, error: GatewayError, *, trusted: bool) -> GatewayError:
+        """Where there is no card: the addresses of the agents, if it is an ACP server that was meant."""
+        if getattr(error, "status", None) != 404:
+            return error
+        listed = url.rstrip("/") + "/agents"
+        try:
+            found = await self._fetcher.fetch(listed, trusted=trusted)
+        except GatewayError:
+            return error
+        addresses = acp.addresses(found.tree, found.final_url)
+        if not addresses:
+            return error
+        some = ", ".join(addresses[:5]) + (", …" if len(addresses) > 5 else "")
+        return GatewayError(Reason.INVALID_AGENT_RESPONSE, f"{url} is an ACP server; name one of its agents: {some}")
 
     def connect(self, id: str, card: AgentCard, *, card_url: str, trusted: bool) -> Agent:
         interfaces = self._usable(card)

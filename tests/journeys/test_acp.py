@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from gateway.model.ports import TaskQuery
 from tests.acp import UUID, Acp, said, words
 from tests.actors import Cue
 from tests.bindings import Caller
 from tests.remote import until
-from tests.serving import BOUND, Gateway, running
+from tests.serving import BOUND, ECHO, Gateway, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -336,6 +337,44 @@ async def test_what_is_asked_is_recorded(acp: Acp, fresh: Acp) -> None:
         return [(entry.verb, entry.outcome) for entry in entries if entry.outcome == "TASK_NOT_FOUND"][-1:]
 
     assert await until(written) == [("GetTask", "TASK_NOT_FOUND")]
+
+
+POLICY = """
+rules:
+  - {rule: no-cancel-for-eve, who: eve, do: CancelTask, on: agents/echo, verdict: BLOCK, because: Eve has to wait}
+  - {rule: nothing-for-mallory, who: mallory, on: agents/echo, verdict: BLOCK, because: Mallory has left}
+"""
+
+
+@pytest.mark.requirement("acp.audited")
+async def test_a_policy_holds_for_runs_as_for_messages(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    async with running(tmp_path, f"policy: {{file: {tmp_path}/policy.yaml}}" + ECHO) as gateway:
+        eve, mallory = [Acp(gateway, who=await gateway.key(name)) for name in ("eve", "mallory")]
+        run = await eve.run("ask")
+        refused = await eve.refused(403, "server_error", "POST", f"/runs/{run['run_id']}/cancel")
+        assert "Eve has to wait" in refused["message"]
+        assert (await eve.resume(run["run_id"], "blue"))["status"] == "completed"
+        await mallory.refused(404, "not_found", "POST", "/runs", mallory.body("hi"))
+        assert await mallory.get("/agents") == {"agents": []}
+
+
+async def test_who_waits_while_the_gateway_stops_is_told_where_to_look(tmp_path: Path) -> None:
+    config = "server: {drain_seconds: 0.2}" + ECHO
+    async with running(tmp_path, config) as gateway:
+        acp = Acp(gateway)
+        waiting = asyncio.create_task(acp.ask("POST", "/runs", body=acp.body("wait 2")))
+
+        async def begun() -> bool:
+            return bool((await gateway.app.store.tasks(TaskQuery("", "local:local", None, 1))).rows)
+
+        await until(begun)
+        await gateway.app.drain()
+        answer = await waiting
+        assert (answer.status_code, answer.json()["code"]) == (503, "server_error")
+        run_id = answer.json()["data"]["run_id"]
+    async with running(tmp_path, config) as gateway:
+        assert words((await Acp(gateway).until(run_id, "completed"))["output"]) == "Waited 2 s."
 
 
 # What is refused.

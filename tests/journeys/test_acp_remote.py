@@ -160,6 +160,17 @@ async def test_an_agent_is_added_by_the_address_of_its_manifest(tmp_path: Path) 
             assert said(await near.task("still here", agent="far")) == "still here"
 
 
+async def test_an_acp_server_says_which_agents_it_has_when_none_is_named(tmp_path: Path) -> None:
+    async with running(tmp_path / "far", ECHO, anonymous=True) as far, running(tmp_path / "near") as near:
+        for address in (f"{far.url}/acp", f"{far.url}/acp/"):
+            asked = {"cardUrl": address, "id": "far"}
+            answer = await near.client.post("/admin/agents", json=asked, headers=near.bearer(None))
+            assert f"name one of its agents: {far.url}/acp/agents/echo" in answer.json()["error"]["message"]
+        asked = {"cardUrl": f"{far.url}/acp/nothing", "id": "far"}
+        answer = await near.client.post("/admin/agents", json=asked, headers=near.bearer(None))
+        assert "status 404" in answer.json()["error"]["message"]
+
+
 # Servers that misbehave.
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
@@ -20,6 +21,7 @@ EXTENSION: Final = "https://agentcommunicationprotocol.dev/core-concepts/agent-m
 ANY: Final = "*/*"
 
 _URL = TypeAdapter(AnyHttpUrl)
+_PLACE = re.compile(r"([^?#]+)/agents/([^/?#]+)")
 _TYPES = ("input_content_types", "output_content_types")
 
 
@@ -119,17 +121,19 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "skill"
 
 
+def place(url: str) -> tuple[str, str] | None:
+    """Where the server is and what it calls the agent, by the address of a manifest; None for another address."""
+    found = _PLACE.fullmatch(url)
+    return (found[1], unquote(found[2])) if found else None
+
+
+def addresses(tree: Tree, url: str) -> list[str]:
+    """The addresses of the manifests in a server's list of agents, which is at `url`; none if it is no such list."""
+    listed = tree.get("agents")
+    names = [each.get("name") for each in (listed if isinstance(listed, list) else ()) if isinstance(each, dict)]
+    return [f"{url}/{quote(name, safe='')}" for name in names if isinstance(name, str)]
+
+
 def interface(card: AgentCard) -> AgentInterface | None:
     """Where an agent that speaks ACP is, if this is one."""
     return next((each for each in card.supported_interfaces if each.protocol_binding == BINDING), None)
-
-
-__all__ = [
-    "BINDING",
-    "EXTENSION",
-    "VERSION",
-    "card_tree",
-    "interface",
-    "is_manifest",
-    "manifest",
-]
