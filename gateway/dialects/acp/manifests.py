@@ -107,8 +107,8 @@ def _modes(types: Any) -> list[Any]:
 
 
 def _skills(name: str, described: str, about: Tree) -> list[Tree]:
-    tags = [tag for tag in about.get("tags") or () if isinstance(tag, str)] or ["acp"]
-    listed = about.get("capabilities")
+    named, listed = about.get("tags"), about.get("capabilities")
+    tags = [tag for tag in (named if isinstance(named, list) else ()) if isinstance(tag, str)] or ["acp"]
     skills = [
         {"id": _slug(each["name"]), "name": each["name"], "description": each.get("description") or "", "tags": tags}
         for each in (listed if isinstance(listed, list) else ())

@@ -31,7 +31,7 @@ def write_part(part: Tree, *, files: bool = True) -> Tree:
     elsewhere that the part is an artifact."""
     if _note(part) is not None:
         made = _write(part, files, noted=True)
-        if _read(made, files, noted=A2A in made) == part:
+        if _read(made, files, noted=isinstance(made.get(A2A), dict)) == part:
             return made
     return _write(part, files, noted=False)
 

@@ -148,11 +148,10 @@ class RunReader:
 
     def _generic(self, tree: Tree) -> list[Event]:
         generic = tree.get("generic")
-        said = generic.get(A2A) if isinstance(generic, dict) else None
-        if isinstance(said, dict) and said and said.keys() <= _ASIDE:
+        if (said := _aside(generic)) is not None:
             try:
                 return self._restored(said)
-            except (ValidationError, TypeError, AttributeError):
+            except ValidationError:
                 pass  # not of our making after all
         return [self._report(generic)]
 
@@ -169,7 +168,7 @@ class RunReader:
             else:
                 status = update.status.model_copy(update={"message": spoken})
                 update = update.model_copy(update={"status": status})
-        return [update if "metadata" not in said else update.model_copy(update={"metadata": dict(said["metadata"])})]
+        return [update if "metadata" not in said else update.model_copy(update={"metadata": said["metadata"]})]
 
     def _report(self, generic: Any) -> StatusUpdate:
         thought = generic.get("thought") if isinstance(generic, dict) and len(generic) == 1 else None
@@ -189,7 +188,8 @@ class RunReader:
 
     def look(self, tree: Any) -> Tree:
         """A run, looked at. Raises INVALID_AGENT_RESPONSE."""
-        if not isinstance(tree, dict) or not isinstance(tree.get("run_id"), str) or tree.get("status") not in _STATES:
+        status = tree.get("status") if isinstance(tree, dict) else None
+        if not isinstance(status, str) or status not in _STATES or not isinstance(tree.get("run_id"), str):
             raise _nonsense("sent a run that is none")
         if self.run_id is not None and _plain(self.run_id) != _plain(tree["run_id"]):
             raise _nonsense("sent another run than the one that it was asked about")
@@ -261,7 +261,7 @@ class RunReader:
             raise _nonsense("sent a message that is none") from None
 
 
-_ASIDE: Final = frozenset({"message", "state", "metadata", "artifactUpdate"})
+_ASIDE: Final[dict[str, type]] = {"message": dict, "state": str, "metadata": dict, "artifactUpdate": dict}
 _RESTS: Final = frozenset({"awaiting", "completed", "failed", "cancelled"})
 
 _READ: Final[dict[str, Callable[[RunReader, Tree], list[Event]]]] = {
@@ -272,6 +272,14 @@ _READ: Final[dict[str, Callable[[RunReader, Tree], list[Event]]]] = {
     "generic": RunReader._generic,
     "error": RunReader._error,
 }
+
+
+def _aside(generic: Any) -> Tree | None:
+    """What the facade noted on an event of no kind, if it did."""
+    said = generic.get(A2A) if isinstance(generic, dict) else None
+    if not isinstance(said, dict) or not said:
+        return None
+    return said if all(isinstance(value, _ASIDE.get(name, ())) for name, value in said.items()) else None
 
 
 def _closes(message: Tree) -> bool:

@@ -100,6 +100,10 @@ def test_a_note_that_a_stranger_wrote_changes_no_content() -> None:
     read = read_part(forged)
     assert read["text"] == "safe"
     assert "data" not in read
+    notes: tuple[Any, ...] = (True, "x", 1, [], {}, {"part": 1}, {"kind": []})
+    for note in notes:
+        assert read_part({"content": "safe", "a2a": note})["text"] == "safe"
+        assert write_part(read_part({"content": "safe", "a2a": note}))["content"] == "safe"
     other = {"data": {"a": 1}, "metadata": {"acp": {"content": '{"a": 2}'}}}
     assert write_part(other)["content"] == '{"a":1}'  # never another text than the value that policy looked at
     assert read_part(write_part(other)) == other

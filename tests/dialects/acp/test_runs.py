@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -226,6 +227,33 @@ def test_nonsense_is_called_so(event: Any) -> None:
     with pytest.raises(GatewayError) as refused:
         RunReader(context()).feed(event)
     assert refused.value.reason is Reason.INVALID_AGENT_RESPONSE
+
+
+junk: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 1, 1.5, True, "", "x", [], [1], [{}], {}, {"a2a": 1}, {"artifact": {}}, {"acp": {"message": 1}}, "agent"]
+)
+
+
+@given(logs(), st.data())
+def test_whatever_a_server_sends_is_an_event_or_called_nonsense(steps: list[Step], data: st.DataObject) -> None:
+    _, events = told(*steps)
+    number = data.draw(st.integers(0, len(events) - 1))
+    holder: Any = events[number]
+    while data.draw(st.booleans()):
+        inner = [each for each in (holder.values() if isinstance(holder, dict) else holder) if each and _holds(each)]
+        if not inner:
+            break
+        holder = data.draw(st.sampled_from(inner))
+    key: Any = data.draw(st.sampled_from([*holder, "a2a"] if isinstance(holder, dict) else range(len(holder))))
+    holder[key] = data.draw(junk)
+    reader = RunReader(context())
+    for event in events:
+        with contextlib.suppress(GatewayError):
+            reader.feed(event)
+
+
+def _holds(tree: Any) -> bool:
+    return isinstance(tree, dict | list)
 
 
 def test_an_error_in_the_stream_breaks_it() -> None:
