@@ -252,7 +252,7 @@ def _rest() -> Starlette:
     logins = SimpleNamespace(logins=True)
     oauth = Endpoints(logins, unused, unused, unused)  # type: ignore[arg-type]
     pages = Consent(unused, unused, unused, unused, users=True, provider=unused)  # type: ignore[arg-type]
-    outside = (*webhooks(lambda: b"", unused), *ops.routes(lambda: None))  # type: ignore[arg-type]
+    outside = (*webhooks(unused, unused), *ops.routes(lambda: None))  # type: ignore[arg-type]
     connect = Connect(unused, unused, "http://x", lambda: "")  # type: ignore[arg-type]
     parts = (
         cards.routes(),

@@ -32,6 +32,7 @@ RESERVED = frozenset(
         "readyz",
         "metrics",
         "v1",
+        "webhooks",
     )
 )
 

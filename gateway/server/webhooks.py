@@ -6,7 +6,7 @@ that there is news (core/push/bells.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,12 +20,12 @@ KEYS = "/.well-known/webhook-jwks.json"
 MAX_AGE_SECONDS = 3600  # keys are published a day before they sign, so an hour old is fresh
 
 
-def routes(published: Callable[[], bytes], bells: Bells) -> list[Route]:
+def routes(published: Callable[[], Awaitable[bytes]], bells: Bells) -> list[Route]:
     """`published` gives the JWK set (RFC 7517 §5)."""
 
     async def keys(request: Request) -> Response:
         headers = {"cache-control": f"public, max-age={MAX_AGE_SECONDS}"}
-        return Response(published(), headers=headers, media_type="application/jwk-set+json")
+        return Response(await published(), headers=headers, media_type="application/jwk-set+json")
 
     async def ring(request: Request) -> Response:
         words = request.path_params

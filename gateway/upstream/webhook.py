@@ -33,7 +33,7 @@ class WebhookNotifier:
         self,
         egress: Egress,
         find: Callable[[str, str], Awaitable[TaskRow | None]],
-        sign: Callable[[bytes], bytes],
+        sign: Callable[[bytes], Awaitable[bytes]],
         now: Callable[[], int],
     ) -> None:
         self._egress = egress
@@ -43,7 +43,7 @@ class WebhookNotifier:
 
     async def deliver(self, delivery: Delivery) -> Told:
         body = await self._body(delivery)
-        headers = {**_headers(delivery.config), **self._signed(delivery, body)}
+        headers = {**_headers(delivery.config), **await self._signed(delivery, body)}
         answer = await self._egress.post(
             delivery.config.url, body, headers, timeout=TIMEOUT_SECONDS, limit=ANSWER_LIMIT
         )
@@ -69,10 +69,10 @@ class WebhookNotifier:
             raise GatewayError(Reason.TASK_NOT_FOUND, "the task of which the webhook was to be told is gone")
         return write(row.task)
 
-    def _signed(self, delivery: Delivery, body: bytes) -> dict[str, str]:
+    async def _signed(self, delivery: Delivery, body: bytes) -> dict[str, str]:
         id, timestamp = message_id(delivery), self._now() // 1000
         content = signatures.content(id, timestamp, body)
-        made = [signatures.asymmetric(self._sign(content))]
+        made = [signatures.asymmetric(await self._sign(content))]
         if (secret := signatures.secret(delivery.config.token)) is not None:
             made.insert(0, signatures.symmetric(secret, content))
         return {"webhook-id": id, "webhook-timestamp": str(timestamp), "webhook-signature": " ".join(made)}

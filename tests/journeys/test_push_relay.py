@@ -93,6 +93,22 @@ async def test_a_receiver_with_a_secret_checks_every_delivery_with_a_library(gat
             Webhook("whsec_" + base64.b64encode(RAW[::-1]).decode()).verify(one.body, one.headers)
 
 
+@pytest.mark.requirement("webhooks.id")
+async def test_two_configurations_at_one_address_get_messages_of_their_own(caller: Caller) -> None:
+    async with receiving() as receiver:
+        task = await caller.task("ask", configuration=hooked({"url": receiver.url, "id": "one"}))
+        await caller.call(CREATE, taskId=task["id"], url=receiver.url, id="two")
+        await caller.task("the answer", taskId=task["id"])
+        told = await receiver.taken(task["id"], 4)
+
+        async def all_told() -> bool:
+            return len(receiver.about(task["id"])) == 6
+
+        await until(all_told)
+    ids = [one.headers["webhook-id"] for one in receiver.about(task["id"])]
+    assert len(set(ids)) == len(ids) > len({one.seq for one in told})
+
+
 @pytest.mark.requirement("webhooks.hmac")
 async def test_not_a_byte_of_a_delivery_can_be_changed(caller: Caller) -> None:
     async with receiving() as receiver:
@@ -301,6 +317,22 @@ async def test_a_name_that_leads_into_the_machine_by_then_is_refused_when_it_is_
     assert receiver.told == []
 
 
+@pytest.mark.requirement("webhooks.order")
+async def test_what_is_in_hand_does_not_go_out_twice_however_long_it_takes(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "LEASE_MS", 20)  # as after a sleep of the whole machine
+    async with receiving() as slow, receiving() as witness:
+        slow.hold = asyncio.Event()
+        stuck = await caller.task("count 1", configuration=hooked({"url": slow.url}))
+        for _ in range(5):  # each of these takes several looks at the outbox
+            task = await caller.task("count 3", configuration=hooked({"url": witness.url}))
+            await witness.ended(task["id"])
+        assert len(slow.told) == 1
+        slow.hold.set()
+        assert [one.seq for one in await slow.ended(stuck["id"])] == [1, 2, 3, 4]
+
+
 @pytest.mark.requirement("webhooks.breaker")
 async def test_a_host_that_keeps_failing_rests_and_holds_up_no_other(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
@@ -394,6 +426,18 @@ async def test_what_is_given_up_is_a_dead_letter_and_the_next_event_has_its_turn
         )
         assert answer.status_code == 404
         assert "gateway push dead" in answer.json()["error"]["message"]
+
+
+@pytest.mark.requirement("a2a.webhook.retry", "webhooks.dead-letters")
+async def test_what_fails_is_tried_until_it_is_too_old(hasty: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "FIRST_RETRY_MS", 100)
+    async with receiving() as receiver:
+        receiver.chance = lambda: 400
+        await hasty.task("ask", configuration=hooked({"url": receiver.url}))
+        letter, *_ = await dead(hasty)
+        tries = [one for one in receiver.told if one.seq == letter["event"]]
+    assert letter["attempts"] == len(tries) >= 3
+    assert tries[-1].at - tries[0].at < 1.0
 
 
 @pytest.mark.requirement("webhooks.dead-letters")

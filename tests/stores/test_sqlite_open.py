@@ -141,6 +141,24 @@ async def test_the_migrations_give_the_schema_that_the_code_expects(path: Path) 
     assert {name for kind, name in objects if kind == "trigger"} == {"task_has_ended"}
 
 
+async def test_what_waited_for_webhooks_before_the_relay_is_delivered_after_it(path: Path) -> None:
+    older = [step.read_text("utf-8") for step in schema.MIGRATIONS if int(step.name[:4]) < 10]
+    path.parent.mkdir(mode=0o700)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript("\n".join(older))
+        db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {len(older)}")
+        config = b'{"url": "https://hooks.example/1", "id": "c", "taskId": "t-1"}'
+        db.execute("INSERT INTO push_config (tenant, task_id, id, doc) VALUES ('t', 't-1', 'c', ?)", (config,))
+        db.execute("INSERT INTO event VALUES ('t', 't-1', 1, 1, ?)", (b'[{"task":{}}]',))
+        db.execute("INSERT INTO outbox VALUES ('t', 't-1', 'c', 1, 5, 2)")
+    store = await open_store(path)
+    (delivery,) = await store.due(NOW, 10, 1000)
+    assert (delivery.config.url, delivery.attempts, delivery.body) == ("https://hooks.example/1", 3, b'{"task":{}}')
+    assert delivery.queued > NOW  # it has a day from the day of the update
+    await store.aclose()
+
+
 def test_no_two_migrations_have_one_number() -> None:
     numbers = [int(step.name[:4]) for step in schema.MIGRATIONS]
     assert numbers == sorted(set(numbers))

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from gateway.core.audit import Ticket
 from gateway.core.push.hosts import PER_HOST, Hosts
@@ -64,6 +65,7 @@ class PushWorker:
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._trying: set[asyncio.Task[None]] = set()
+        self._in_hand: set[tuple[str, str, str]] = set()  # queues: tenant, task, configuration
 
     def start(self) -> None:
         self._due.set()  # an earlier life may have left some
@@ -96,15 +98,23 @@ class PushWorker:
             busy = self.hosts.busy()
             deliveries = await self._store.due(self._now(), room, LEASE_MS, per_host=PER_HOST, busy=busy)
             for delivery in deliveries:
-                self.hosts.enter(delivery.config.host)
-                task = asyncio.create_task(self._try(delivery))
-                self._trying.add(task)
-                task.add_done_callback(self._tried)
+                # After a long sleep of the whole machine leases have ended, and what is in hand would go out twice.
+                if _key(delivery)[:3] not in self._in_hand:
+                    self._begin(delivery)
             if not deliveries:
                 return
 
-    def _tried(self, task: asyncio.Task[None]) -> None:
+    def _begin(self, delivery: Delivery) -> None:
+        queue = _key(delivery)[:3]
+        self._in_hand.add(queue)
+        self.hosts.enter(delivery.config.host)
+        task = asyncio.create_task(self._try(delivery))
+        self._trying.add(task)
+        task.add_done_callback(partial(self._tried, queue))
+
+    def _tried(self, queue: tuple[str, str, str], task: asyncio.Task[None]) -> None:
         self._trying.discard(task)
+        self._in_hand.discard(queue)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("how a push ended could not be written; it is made again", exc_info=error)
         self._due.set()  # there is room again, and that webhook's next event may be due
