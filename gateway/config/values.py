@@ -32,7 +32,6 @@ RESERVED = frozenset(
         "readyz",
         "metrics",
         "v1",
-        "webhooks",
     )
 )
 

@@ -1,4 +1,5 @@
-"""The accept of a message: its idempotency key and the audit intent, and how they share a commit with what follows."""
+"""The accept of a message: its idempotency key, the webhook that wants to be told and the audit intent, and how they
+share a commit with what follows."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable
 
 from gateway.model.audit import AuditEntry
-from gateway.model.ports import Change, CreateTask, Release, Reservation, Reserve, SaveReply, Store
+from gateway.model.ports import Change, CreateTask, PutPushConfig, Release, Reservation, Reserve, SaveReply, Store
 
 
 class Held(Exception):
@@ -18,10 +19,14 @@ class Held(Exception):
 
 
 class Accept:
-    """`write` makes it durable by itself; `commit` together with what the turn has to say, if that comes first."""
+    """`write` makes it durable by itself; `commit` together with what the turn has to say, if that comes first (a new
+    task brings its `push` along)."""
 
-    def __init__(self, store: Store, reserve: Reserve | None, intent: AuditEntry) -> None:
+    def __init__(
+        self, store: Store, reserve: Reserve | None, intent: AuditEntry, push: PutPushConfig | None = None
+    ) -> None:
         self._store = store
+        self._push = push
         self._reserve = reserve
         self._intent = intent
         self._written: asyncio.Future[Reservation | None] | None = None
@@ -40,7 +45,7 @@ class Accept:
     def write(self) -> asyncio.Future[Reservation | None]:
         """On its way now, if it was not before."""
         if self._written is None:
-            changes = () if self._reserve is None else (self._reserve,)
+            changes = [change for change in (self._reserve, self._push) if change is not None]
             self._written = asyncio.ensure_future(self._store.commit(*changes, records=(self._intent,)))
         return self._written
 

@@ -25,7 +25,7 @@ from gateway.model.call import SendMessage
 from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message
-from gateway.model.ports import Key, Reservation, Reserve, TaskRow
+from gateway.model.ports import Key, PutPushConfig, Reservation, Reserve, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
 from gateway.model.tool import ToolRequest, ToolResult
@@ -131,7 +131,10 @@ class Engine:
         turn.placed = True
         self._runner.hold(turn)
         reserve = None if key is None else Reserve(Reservation(key, call.digest, turn.task_id, now))
-        turn.accept = Accept(services.store, reserve, ticket.intent(now, turn.task_id))
+        push = None
+        if call.push is not None and reserve is not None:  # who finds the key after a crash finds the webhook too
+            push = PutPushConfig(who.tenant, call.push.model_copy(update={"task_id": turn.task_id}))
+        turn.accept = Accept(services.store, reserve, ticket.intent(now, turn.task_id), push)
         try:
             turn.context = self._context(turn, call)
             if call.message.context_id and entry.kind == "remote":

@@ -23,8 +23,9 @@ from gateway.model.audit import Decision, Verdict
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
 from gateway.model.message import Message, Part, Role
-from gateway.model.ports import CreateTask, Record, Release, Reservation, TaskRow
+from gateway.model.ports import Change, CreateTask, DropPushConfig, Record, Release, Reservation, TaskRow
 from gateway.model.principal import Principal
+from gateway.model.push import PushConfig
 from gateway.model.task import Event, Task, TaskState, TaskStatus, envelope
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Recovery:
         background as room becomes free."""
         store, now = self._services.store, self._services.now()
         if unsettled := await store.unsettled(EVER):
-            changes = [self._settled(left) for left in unsettled]
+            changes = [change for left in unsettled for change in await self._settled(left)]
             records = [
                 self._ticket(left.key.tenant, left.key.principal, left.key.agent).outcome(now, "unknown", left.task_id)
                 for left in unsettled
@@ -129,15 +130,17 @@ class Recovery:
         turn.status(TaskState.FAILED, text, reason=reason)
         await turn.flush()
 
-    def _settled(self, left: Reservation) -> Release | CreateTask:
+    async def _settled(self, left: Reservation) -> list[Change]:
         """A message that was accepted and left nothing: its sender got no answer. Where a repeat does no harm the
-        key is given back; else a FAILED task says that the outcome is not known."""
+        key is given back; else a FAILED task says that the outcome is not known, to the message's webhook too."""
+        tenant, task_id = left.key.tenant, left.task_id
+        webhooks = await self._services.store.push_configs(tenant, task_id, limit=1)  # a message names one at most
         entry = self._registry.get(left.key.agent)
         if entry is not None and entry.agent is not None and entry.agent.resumable:
-            return Release(left.key)
-        return self._failed(left)
+            return [Release(left.key), *(DropPushConfig(tenant, task_id, config.id or "") for config in webhooks)]
+        return [self._failed(left, tuple(webhooks))]
 
-    def _failed(self, reservation: Reservation) -> CreateTask:
+    def _failed(self, reservation: Reservation, webhooks: tuple[PushConfig, ...]) -> CreateTask:
         now, key = self._services.now(), reservation.key
         context_id = self._services.new_id()
         text = "The gateway was stopped while this message was being delivered; whether the agent got it is not known"
@@ -164,7 +167,7 @@ class Recovery:
             deadline=now,
             message_id=key.message_id,
         )
-        return CreateTask(row, self._services.node, (Record(1, task, envelope(task)),), key)
+        return CreateTask(row, self._services.node, (Record(1, task, envelope(task)),), key, webhooks)
 
 
 async def _followed(entry: Registered, context: Context) -> AsyncIterator[Event]:

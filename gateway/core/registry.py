@@ -40,10 +40,7 @@ RETRY_SECONDS = (5, 15, 60, 300)  # an unhealthy agent's card, with growing pati
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 RESERVED = frozenset(
-    (
-        *("agents", "mcp", "acp", "admin", "oauth", "console", "tasks", "message", "livez", "readyz", "metrics", "v1"),
-        "webhooks",
-    )
+    {"agents", "mcp", "acp", "admin", "oauth", "console", "tasks", "message", "livez", "readyz", "metrics", "v1"}
 )
 
 

@@ -32,6 +32,7 @@ from gateway.model.ports import (
     AdvanceTask,
     Change,
     CreateTask,
+    DropPushConfig,
     Fenced,
     Key,
     PutUpstreamContext,
@@ -316,7 +317,9 @@ class Turn:
     def settle(self, change: Change | None, outcome: str, answer: Message | GatewayError) -> None:
         """End without a task, with `answer`; `change` says what becomes of the key."""
         self.settled = self._recorded = True
-        changes = () if change is None else (change,)
+        changes: tuple[Change, ...] = () if change is None else (change,)
+        if self._push is not None and self._push.id is not None:  # it came with the accept, and there is no task
+            changes += (DropPushConfig(self.tenant, self.task_id, self._push.id),)
         records = () if self.ticket is None else (self.ticket.outcome(self._services.now(), outcome),)
         self._submit(_Write((*changes, *self._learned()), records, partial(self.answer, answer)))
 

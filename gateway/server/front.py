@@ -17,7 +17,7 @@ from gateway.server.cycle import fields
 from gateway.server.request import JSON_HEADERS, Answer, Reply, Request
 
 # Paths that belong to Starlette whatever an agent is called; the doors never look at them.
-_FIXED = ("/.well-known/", "/admin", "/oauth/", "/webhooks/", "/livez", "/readyz")
+_FIXED = ("/.well-known/", "/admin", "/oauth/", "/livez", "/readyz")
 
 
 class Front:

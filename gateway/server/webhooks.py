@@ -15,7 +15,7 @@ from starlette.routing import Route
 from gateway.core.push.bells import Bells
 from gateway.model.errors import GatewayError, Reason
 
-RING = "/webhooks"
+RING = "/webhooks"  # with two segments behind it no path of a tenant called so: no agent is called tasks or v1
 KEYS = "/.well-known/webhook-jwks.json"
 MAX_AGE_SECONDS = 3600  # keys are published a day before they sign, so an hour old is fresh
 

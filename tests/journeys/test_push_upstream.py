@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,55 @@ async def test_an_agent_that_is_only_asked_is_relayed_to_the_clients_webhook_all
         told = await receiver.ended(mine["id"])
         assert {asked.method for asked in agent.asked} == {"SendMessage", "GetTask"}
     assert [next(iter(one.tree)) for one in told] == ["task", "statusUpdate", "artifactUpdate", "statusUpdate"]
+
+
+@pytest.mark.requirement("webhooks.at-least-once")
+async def test_the_webhook_of_a_message_that_a_restart_interrupted_hears_how_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.core.runner.PATIENCE_SECONDS", 3600.0)  # no task is made for it
+    async with receiving() as receiver, scripted() as agent:
+        reached, never = asyncio.Event(), asyncio.Event()
+
+        @agent.on("SendMessage")
+        async def _(asked: Asked) -> None:
+            reached.set()
+            await never.wait()
+
+        config = agents(far=agent.url) + LOCAL
+        async with running(tmp_path, config) as gateway:
+            await ready(gateway, "far")
+            params = {
+                "message": message("hi"),
+                "configuration": {"taskPushNotificationConfig": {"url": receiver.url, "token": "t"}},
+            }
+            sending = asyncio.create_task(gateway.rpc("SendMessage", params, agent="far"))
+            await reached.wait()
+        await asyncio.gather(sending, return_exceptions=True)
+        assert receiver.told == []
+        async with running(tmp_path, config) as gateway:
+            (told,) = await receiver.until(1)
+            assert state(told.tree["task"]) == "FAILED"
+            assert told.headers["x-a2a-notification-token"] == "t"
+            assert (await gateway.result("GetTask", {"id": told.tree["task"]["id"]}, agent="far"))["id"]
+        never.set()
+
+
+async def test_a_direct_answer_leaves_no_webhook_behind(tmp_path: Path) -> None:
+    async with receiving() as receiver, behind(tmp_path) as (gateway, agent):
+
+        @agent.on("SendMessage")
+        async def _(asked: Asked) -> None:
+            said = {"messageId": "r-1", "role": "ROLE_AGENT", "parts": [{"text": "at once"}]}
+            asked.answer({"message": said})
+
+        push = {"taskPushNotificationConfig": {"url": receiver.url, "id": "c"}}
+        answer = await gateway.send("hi", agent="far", configuration=push)
+        assert answer["message"]["parts"] == [{"text": "at once"}]
+        db = gateway.app.settings.data / "gateway.db"
+        with closing(sqlite3.connect(db)) as connection:
+            assert connection.execute("SELECT count(*) FROM push_config").fetchone() == (0,)
+    assert receiver.told == []
 
 
 @pytest.mark.requirement("relay.client-push-whatever-the-agent")

@@ -91,6 +91,8 @@ class PushWorker:
                 await self._take()
             except GatewayError as error:
                 log.error("the push outbox cannot be read: %s", error.message)
+            except Exception:
+                log.exception("the push outbox cannot be read")  # and nothing may end this worker
 
     async def _take(self) -> None:
         """Begin what is due, as far as there is room; nobody waits for anybody else's webhook."""
