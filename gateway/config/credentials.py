@@ -13,9 +13,8 @@ from gateway.config.values import File, Url, refuse
 class AgentOAuth(OAuthEntry):
     """How the gateway gets the tokens for an agent; the agent or its card says where, unless `issuer` does."""
 
-    grant: Literal["authorization_code", "client_credentials", "token_exchange"] = Field(  # type: ignore[assignment]
-        "client_credentials",
-        description="As itself, on behalf of each caller (RFC 8693), or by each person's own authorization.",
+    grant: Literal["client_credentials", "token_exchange"] = Field(  # type: ignore[assignment]
+        "client_credentials", description="As itself, or on behalf of each caller (RFC 8693)."
     )
 
 

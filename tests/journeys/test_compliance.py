@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from gateway.app import assemble
 from gateway.config import ConfigError, Flags, parse, settle
-from tests.mcp import Door, Scripted, configured, scripted, tool
+from tests.mcp import Door, Scripted, configured, scripted, soon, tool
 from tests.serving import ROOT, Gateway, message, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -104,9 +104,13 @@ def words(answer: Any) -> str:
 
 
 async def recorded(gateway: Gateway, rule: str) -> list[str]:
-    return [
-        entry.outcome for _, entry in await gateway.app.store.audit(0, 1000) if entry.rule == rule and entry.outcome
-    ]
+    """What the audit has under a rule. (It is written with the next commit, so it may be a moment behind.)"""
+
+    async def found() -> list[str]:
+        return [entry.outcome for _, entry in await gateway.app.store.audit(0, 1000) if entry.rule == rule]
+
+    outcomes: list[str] = await soon(found)
+    return outcomes
 
 
 async def test_a_message_that_may_not_pass_reaches_nobody_and_its_sender_is_told_why(gateway: Gateway) -> None:

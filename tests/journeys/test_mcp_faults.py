@@ -286,3 +286,16 @@ async def test_a_change_that_a_server_says_only_to_the_session_that_caused_it_re
                     change = await asyncio.wait_for(anext(told), BOUND)
                     assert change["method"] == "notifications/tools/list_changed"
             assert await door.names() == ["docs__grow", "docs__new"]
+
+
+async def test_a_call_for_a_tool_of_a_server_that_is_still_starting_waits_for_it(tmp_path: Path) -> None:
+    async with scripted(tool("late")) as server:
+        server.hang = asyncio.Event()
+        async with running(tmp_path, configured(slow=server)) as gateway:
+            door = Door(gateway)
+            assert await door.names() == []  # a list does not wait so long
+            calling = asyncio.ensure_future(door.call("slow__late"))
+            missing = asyncio.ensure_future(door.error("tools/call", {"name": "slow__never"}))
+            server.hang.set()
+            assert (await calling)["content"] == says("late")["content"]
+            assert (await missing)["message"] == "Unknown tool: slow__never"

@@ -98,7 +98,10 @@ class Requests:
     async def use(self, call: UseServer, who: Principal) -> Tree:
         """The result, in the mount's names. Raises GatewayError; PeerError for what the server refused."""
         await self._servers.settled()
-        found, ticket = self._admit(call, who)
+        found = self._find(call, who)
+        if found is None and await self._servers.started():
+            found = self._find(call, who)
+        found, ticket = self._admit(call, who, found)
         call, found = await self._examined(call, found, ticket)
         await self._store.commit(records=(ticket.intent(self._now()),))
         try:
@@ -142,9 +145,8 @@ class Requests:
 
     # Finding and deciding.
 
-    def _admit(self, call: UseServer, who: Principal) -> tuple[Found, Ticket]:
+    def _admit(self, call: UseServer, who: Principal, found: Found | None) -> tuple[Found, Ticket]:
         """What is asked for and a ticket for it. Whatever the caller may not use does not exist for it."""
-        found = self._find(call, who)
         verb, target = found.served.question(found.verb, found.key) if found is not None else ("", None)
         sent = call.params.get("arguments") if call.method == "tools/call" else None
         arguments = sent if isinstance(sent, dict) else {}

@@ -28,6 +28,7 @@ from gateway.model.toolcall import Health, Waiting
 log = logging.getLogger(__name__)
 
 READ_SECONDS = 30  # for a whole catalogue, connecting included; a package runner may have to unpack one first
+START_SECONDS = 10  # how long a call for what is not there waits for servers that are still starting: a slow command
 FIRST_SECONDS = 1  # how long the first list after a start waits for servers that nobody has heard of yet
 RETRY_SECONDS = (1, 2, 5, 15, 30, 60)  # after so many failures in a row
 POLL_SECONDS = 60  # between looks at a server that sends no changes and says no `ttlMs`
@@ -66,6 +67,7 @@ class Served:
     problem: str | None = None
     failures: int = 0
     tried: asyncio.Event = field(default_factory=asyncio.Event)
+    overdue: bool = False  # it has kept a list waiting, and keeps no other one
     watched: Counter[str] = field(default_factory=Counter)
     rewatch: asyncio.Event = field(default_factory=asyncio.Event)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
@@ -181,13 +183,19 @@ class Servers:
     async def settled(self) -> None:
         """Returns when every server has been tried once, or FIRST_SECONDS have passed since this was asked. Only a
         gateway that has just started makes anybody wait here."""
-        untried = [served.tried.wait() for served in self._served.values() if not served.tried.is_set()]
-        if untried:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_SECONDS):
-                    await asyncio.gather(*untried)
-            for served in self._served.values():
-                served.tried.set()  # once is enough: from here on nobody waits for it
+        awaited = [served for served in self._served.values() if not (served.overdue or served.tried.is_set())]
+        if awaited:
+            await _tried(awaited, FIRST_SECONDS)
+            for served in awaited:
+                served.overdue = not served.tried.is_set()  # once is enough: no other list waits for it
+
+    async def started(self) -> bool:
+        """For who asks for something that nobody has: it may be of a server that is still on its way. False when there
+        is none such; else returns when all have been tried, or START_SECONDS have passed."""
+        awaited = [served for served in self._served.values() if not served.tried.is_set()]
+        if awaited:
+            await _tried(awaited, START_SECONDS)
+        return bool(awaited)
 
     async def approve(self, address: str) -> list[Definition]:
         """Let `server/name`, or all of `server`, out of quarantine. Raises NOT_FOUND when nothing of it waits."""
@@ -388,6 +396,12 @@ def _definitions(server: str, kind: Kind, trees: Iterable[Tree]) -> Iterable[Def
     for key in twice:
         log.warning("MCP server %s lists %r twice among its %s; neither is offered", server, key, kind)
     return [definition for key, definition in found.items() if key not in twice]
+
+
+async def _tried(awaited: list[Served], seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(*(served.tried.wait() for served in awaited))
 
 
 async def _closed(served: Served) -> None:
