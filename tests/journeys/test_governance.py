@@ -93,7 +93,15 @@ def fanned(*asked: tuple[str, ...]) -> Any:
 
 async def test_a_frozen_agent_stops_at_once_and_takes_nothing(gateway: Gateway) -> None:
     cue, id = await begun(gateway)
-    ended = asyncio.create_task(gateway.events("SubscribeToTask", {"id": id}, agent="actor"))
+    watching = asyncio.Event()
+
+    async def watch() -> None:
+        async with gateway.stream("SubscribeToTask", {"id": id}, agent="actor") as events:
+            async for _ in events:
+                watching.set()
+
+    ended = asyncio.create_task(watch())
+    await asyncio.wait_for(watching.wait(), BOUND)
     before = time.monotonic()
     await admin(gateway, "POST", "frozen", kind="agent", name="actor", reason="it misbehaves")
     try:

@@ -94,11 +94,12 @@ async def test_an_agent_on_a2a_sdk_rings_and_the_clients_webhook_is_told(
             agent="far",
             configuration={"returnImmediately": True, "taskPushNotificationConfig": {"url": receiver.url}},
         )
-        row = await gateway.app.store.task("", mine["id"])
-        assert row is not None
-        assert row.upstream is not None
-        theirs = row.upstream.task_id
-        assert theirs is not None
+
+        async def accepted() -> Any:
+            row = await gateway.app.store.task("", mine["id"])
+            return row and row.upstream and row.upstream.task_id
+
+        theirs = await until(accepted)  # ours may be there first
 
         async def given() -> Any:
             return await remote.webhooks.get_info_for_dispatch(theirs)

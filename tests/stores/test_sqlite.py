@@ -335,13 +335,14 @@ async def test_each_filter_has_its_index(
     assert index in plan(db, page, values)[0]
 
 
-# The registry, keys, clients and what governs calls are read whole, and so is SQLite's own table of sequences: it has a
-# row and no index.
+# The registry, keys, clients, users and what governs calls are read whole, and so is SQLite's own table of sequences:
+# it has a row and no index.
 # `tasks` and `count_tasks` are templates, tested above.
 _WHOLE = {
     "agents",
     "keys",
     "clients",
+    "users",
     "revoked_tokens",
     "frozen",
     "usage",
