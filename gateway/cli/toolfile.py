@@ -59,11 +59,12 @@ def _entry(words: list[str]) -> dict[str, Any]:
 
 
 def _resolved(words: list[str]) -> list[str]:
-    """The command with the absolute path of its program, looked up this once: later nobody's PATH decides."""
+    """The command with the absolute paths of its program and of files here that it names, looked up this once: later
+    nobody's PATH decides, and it starts in a folder of its own."""
     found = shutil.which(words[0])
     if found is None:
         raise Stop(f"There is no program {words[0]} on PATH", Exit.USAGE)
-    command = [os.path.abspath(found), *words[1:]]
+    command = [os.path.abspath(found), *(os.path.abspath(word) if os.path.isfile(word) else word for word in words[1:])]
     name = Path(command[0]).name
     if name in _RAISES:
         raise Stop(f"{name} would give a tool server more rights than the gateway has; name the server itself")

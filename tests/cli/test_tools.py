@@ -145,17 +145,19 @@ def test_a_server_is_written_into_the_file_and_the_rest_of_it_stays(gateway: Run
 
 
 @pytest.mark.usefixtures("nobody")
-def test_a_command_is_written_with_its_absolute_path(
+def test_a_command_is_written_with_the_absolute_paths_of_its_program_and_files(
     gateway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = Path(sys.executable)
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setenv("GATEWAY_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    added = gateway("tools", "add", "files", "--", program.name, "-m", "files; rm -rf /", "$HOME")
+    (tmp_path / "server.py").touch()
+    added = gateway("tools", "add", "files", "--", program.name, "server.py", "-m", "files; rm -rf /", "$HOME")
     assert added.code == 0, added.err
     entry = load(tmp_path / "data" / "gateway.yaml", cwd=tmp_path).tools["files"]
-    assert entry.command == (str(program.absolute()), "-m", "files; rm -rf /", "$HOME")
+    here = str(tmp_path / "server.py")
+    assert entry.command == (str(program.absolute()), here, "-m", "files; rm -rf /", "$HOME")
     assert str(program.absolute()) in added.out
 
 
