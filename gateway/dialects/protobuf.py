@@ -20,7 +20,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from math import isfinite
+from math import copysign, isfinite
 from typing import Any, Final, TypeAlias
 
 from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, empty_pb2, struct_pb2, timestamp_pb2
@@ -331,7 +331,8 @@ def _read_value(said: Any) -> Any:
 def _number(said: float) -> int | float:
     if not isfinite(said):
         raise _refused("a number is not finite")
-    return int(said) if said.is_integer() and -_EXACT <= said <= _EXACT else said
+    whole = said.is_integer() and -_EXACT <= said <= _EXACT and (said or copysign(1, said) > 0)  # -0.0 keeps its sign
+    return int(said) if whole else said
 
 
 _KINDS: dict[int, Convert] = {

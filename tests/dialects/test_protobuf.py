@@ -149,6 +149,16 @@ def test_there_and_back_is_identity(name: str, data: st.DataObject) -> None:
     assert SCHEMA.read(name, SCHEMA.write(name, tree)) == tree
 
 
+def test_a_number_keeps_its_sign_even_if_it_is_nothing() -> None:
+    tree = {"tenant": "t", "metadata": {"below": -0.0, "above": 0.0, "whole": -3}}
+    read = SCHEMA.read("SendMessageRequest", SCHEMA.write("SendMessageRequest", tree))
+    assert {name: repr(each) for name, each in read["metadata"].items()} == {
+        "below": "-0.0",
+        "above": "0",
+        "whole": "-3",
+    }
+
+
 @pytest.mark.parametrize("name", ["StreamResponse", "SendMessageRequest", "AgentCard"])
 @given(data=st.data())
 def test_the_sdks_stubs_read_what_we_write_and_write_what_we_read(name: str, data: st.DataObject) -> None:
