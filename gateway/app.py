@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
 import hashlib
 import logging
 import os
-import signal
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import uvicorn
-from pydantic import ValidationError
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from gateway import admitting, logs, policing, tooling
+from gateway import admitting, policing, tooling
 from gateway.config import (
     Config,
     ConfigError,
-    LocalAgent,
     RemoteAgent,
     Settings,
-    TasksAgent,
     ToolsAgent,
-    demo_base,
     is_loopback,
 )
-from gateway.config.problems import Problem as ConfigProblem
 from gateway.core.audit import Recorder
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.compliance.profile import Profile
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.freezer import Freezer
-from gateway.core.gate import Gate
 from gateway.core.gateway import Gateway
 from gateway.core.governance import Governance
-from gateway.core.keys import KeyRing, make_secret
+from gateway.core.keys import KeyRing
 from gateway.core.live import Live
 from gateway.core.policy import Policy, Situation
 from gateway.core.policy.admission import Admission
@@ -53,25 +41,22 @@ from gateway.core.push.bells import Bells
 from gateway.core.push.letters import Letters
 from gateway.core.push.worker import PushWorker
 from gateway.core.recovery import Recovery
-from gateway.core.registry import Registered, Registry, Source
+from gateway.core.registry import Registered, Registry
 from gateway.core.tools.agents import AgentTools
 from gateway.core.tools.grants import Grants as ToolGrants
 from gateway.core.tools.tools import Tools
 from gateway.core.tools.toolset import Toolset
 from gateway.core.turn import Services
+from gateway.credential import credential
 from gateway.dialects.mcp import headers
-from gateway.dialects.strict_json import read
-from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill
+from gateway.enrolling import enrolled
+from gateway.listening import certificate, hosts
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import Balance, Store
-from gateway.model.principal import Kind
+from gateway.model.ports import Store
 from gateway.model.problems import Problem, StartError
-from gateway.model.provenance import CardKeys
 from gateway.server.auth import Authenticator
 from gateway.server.cards import KEYS, Cards
 from gateway.server.certificates import Certificates
-from gateway.server.edge import server_config
-from gateway.server.head import EdgeLimits
 from gateway.server.http import application
 from gateway.server.mcp.seal import Seal
 from gateway.server.published import PublishedCards, Signer
@@ -88,9 +73,7 @@ from gateway.upstream.directory import RemoteDirectory
 from gateway.upstream.documents import IssuerDocuments
 from gateway.upstream.egress import Egress
 from gateway.upstream.httpx2_transport import control_client
-from gateway.upstream.local import LoadError, load
 from gateway.upstream.signatures import CardSignatures
-from gateway.upstream.tasks import TasksAgent as TasksUpstream
 from gateway.upstream.webhook import WebhookNotifier
 from gateway.webhookkeys import WebhookKeys
 
@@ -99,6 +82,11 @@ if TYPE_CHECKING:
     from gateway.server.grpc import GrpcServer
 
 log = logging.getLogger(__name__)
+
+
+def _derived(token: str, use: bytes) -> bytes:
+    """A key for one use, which tells nothing about the others."""
+    return hashlib.sha256(use + b"\0" + token.encode()).digest()
 
 
 def _now() -> int:
@@ -123,23 +111,13 @@ def _chance() -> float:
     return int.from_bytes(os.urandom(4)) / 2**32
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What a started gateway tells the person who started it."""
-
-    url: str
-    cards: list[tuple[str, str]]
-    token_file: Path | None
-    grpc: str | None = None  # host:port
-
-
 class App:
     """An assembled gateway: `start`, then serve `asgi`; `drain`, then `aclose`."""
 
     def __init__(
         self, settings: Settings, store: Store, token: str, node: str, *, now: Callable[[], int] = _now
     ) -> None:
-        config = settings.config
+        config, home = settings.config, settings.public_url.rstrip("/")
         self.settings = settings
         self.store = store
         self.egress = Egress(EgressRules(**config.egress.model_dump()))
@@ -147,11 +125,7 @@ class App:
         notifier = WebhookNotifier(self.egress, store.task, signing.sign, now)
         give_up_ms = round(config.push.give_up_seconds * 1000)
         self.push = PushWorker(store, notifier, now, _new_id, _chance, give_up_ms)
-        bells = Bells(
-            hashlib.sha256(b"bell\0" + token.encode()).digest(),
-            settings.public_url.rstrip("/") + RING,
-            local=on_this_machine(settings.public_url),
-        )
+        bells = Bells(_derived(token, b"bell"), home + RING, local=on_this_machine(settings.public_url))
         compliance = Compliance(_profile(config), Recorder(store, now))
         self.services = Services(store, Live(), now, _new_id, node, self.push.wake, compliance)
         fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
@@ -167,24 +141,16 @@ class App:
         self.notary = _notary(settings, store, self.egress, now)
         self.keys = KeyRing(store, now, token)
         self.trust = _trust(settings, self.egress, store, token.encode(), now)
-        cursors = Cursors(hashlib.sha256(b"cursor\0" + token.encode()).digest())
+        cursors = Cursors(_derived(token, b"cursor"))
         grants = self._grants = ToolGrants(tooling.grants(config))
         policy = Policy(situation=lambda: Situation(now(), used=self.admission.limits.used))
         admission = self.admission = Admission(policy, store.governance, now)
+        seal = partial(Seal, token.encode())
         self.tools = Tools(
-            store,
-            admission,
-            Recorder(store, now),
-            Seal(token.encode(), b"mcp-request-state"),
-            Seal(token.encode(), b"mcp-task"),
-            Seal(token.encode(), b"mcp-connect"),
-            now,
-            _new_id,
-            headers.parameters,
-            tooling.mounts(config),
-            settings.public_url.rstrip("/"),
-            compliance,
-        )
+            store, admission, Recorder(store, now),
+            seal(b"mcp-request-state"), seal(b"mcp-task"), seal(b"mcp-connect"),
+            now, _new_id, headers.parameters, tooling.mounts(config), home, compliance,
+        )  # fmt: skip
         for id, entry in config.tools.items():
             self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, now))
         freezer = self.freezer = Freezer(store.governance, now)
@@ -206,24 +172,34 @@ class App:
         bridge.doors = self.gateway
         self.gateway.rotate_audit_key = None if self.notary is None else self.notary.rotate
         self._not_ready: str | None = "starting"
+        self._enrol(config)
+        self.grpc = None if settings.grpc_port is None else _grpc(settings, settings.grpc_port, self.trouble)
+        self.asgi = self._doors(cursors, webhook_routes(signing.published, bells))
+
+    def _enrol(self, config: Config) -> None:
+        """Put the agents of the file into the registry."""
         for id, agent in config.agents.items():
-            registered = _registered(config, id, agent, self.egress, now())
+            registered = enrolled(config, id, agent, self.egress, self.services.now())
             if isinstance(agent, ToolsAgent):
                 self._offer(registered, Toolset(id, agent.tools, self.tools.servers))
             self.registry.put(registered)
-        certificates = config.auth.client_certificates
-        identity = None if self.trust is None else self.trust.identity
-        auth = Authenticator(
+
+    def _authenticator(self) -> Authenticator:
+        """The one check of who calls, for every door."""
+        settings, listed = self.settings, self.settings.config.auth.client_certificates
+        proxies = settings.config.server.trusted_proxies
+        return Authenticator(
             self.keys,
             anonymous=settings.anonymous,
             public_url=settings.public_url.rstrip("/"),
-            tokens=None if identity is None else identity.tokens,
+            tokens=None if self.trust is None else self.trust.identity.tokens,
             refused=self.gateway.refusals.note,
-            certificates=None
-            if certificates is None
-            else Certificates(config.server.trusted_proxies, certificates.trust_domains),
+            certificates=None if listed is None else Certificates(proxies, listed.trust_domains),
         )
-        self.grpc = None if settings.grpc_port is None else _grpc(settings, settings.grpc_port, self.trouble)
+
+    def _doors(self, cursors: Cursors, webhooks: list[Route]) -> ASGIApp:
+        """Everything that callers reach, over the one gateway."""
+        settings, config, auth, now = self.settings, self.settings.config, self._authenticator(), self.services.now
         made = PublishedCards(
             settings.public_url,
             anonymous=settings.anonymous,
@@ -234,12 +210,12 @@ class App:
         cards = Cards(self.gateway, auth, made, default_agent=settings.default_agent)
         if self.grpc is not None:
             self.grpc.serves(self.gateway, auth, cards, settings.default_agent, config.server.trusted_proxies)
-        self.asgi: ASGIApp = application(
+        return application(
             self.gateway,
             auth,
             cards,
             public_url=settings.public_url,
-            hosts=_hosts(settings),
+            hosts=hosts(settings),
             cors_origins=config.server.cors_origins,
             default_agent=settings.default_agent,
             not_ready=self.trouble,
@@ -247,8 +223,8 @@ class App:
             now=now,
             cursors=cursors,
             version=tooling.version(),
-            webhooks=webhook_routes(signing.published, bells),
-            identity=identity,
+            webhooks=webhooks,
+            identity=None if self.trust is None else self.trust.identity,
             proxies=config.server.trusted_proxies,
         )
 
@@ -375,109 +351,12 @@ class App:
 
 async def assemble(settings: Settings, *, store: Store | None = None, now: Callable[[], int] = _now) -> App:
     """A gateway that is ready to start. Raises StartError or ConfigError with everything that stands in its way."""
-    token = _credential(settings.data)
+    token = credential(settings.data)
     node = _new_id()  # this life of the process: what another one left behind is told by it
     try:
         return App(settings, store or await _store(settings, node), token, node, now=now)
     except StoreProblem as problem:
         raise StartError(Problem("", problem.sentence, problem.hint)) from problem
-
-
-async def serve(
-    settings: Settings, *, ready: Callable[[Running], None], again: Callable[[], Settings] | None = None
-) -> int:
-    """Run until SIGTERM or Ctrl-C. Returns the exit code. `again` reads the operator's file once more."""
-    logs.configure()
-    # The socket first: an address in use is found before anything is written.
-    listener = listen(settings.host, settings.port)
-    try:
-        app = await assemble(settings.bound(listener.getsockname()[1]))
-        if again is not None:
-            app.tools.reload = partial(app.reload, again)
-        server = Server(app, ready)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, server.handle_exit, number, None)
-        try:
-            await app.start()
-            # What is alive now stays: the collector need not look at it again (+8 to 10 % throughput).
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(50_000, 20, 100)
-            await server.serve([listener])
-        finally:
-            await app.aclose()
-    finally:
-        listener.close()
-    return 0
-
-
-class Server(uvicorn.Server):
-    """uvicorn with a drain in front of its shutdown and with the signals left to us."""
-
-    def __init__(self, app: App, ready: Callable[[Running], None]) -> None:
-        settings = app.settings
-        grace = max(1, int(settings.config.server.drain_seconds))
-        config = server_config(
-            cast(Any, app.asgi),
-            settings.host,
-            settings.port,
-            EdgeLimits(),
-            graceful_shutdown=grace,
-            lifespan="off",
-            tls=_certificate(settings.config),
-        )
-        super().__init__(config)
-        self._app = app
-        self._ready = ready
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn would raise the signal again at the end, and a clean shutdown would look like a crash.
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        settings = self._app.settings
-        cards = [
-            (entry.id, f"{settings.public_url}/agents/{entry.id}/.well-known/agent-card.json")
-            for entry in self._app.registry.all()
-        ]
-        self._ready(Running(settings.public_url, cards, settings.data / "token", self._app.grpc_url))
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._app.drain()
-        await super().shutdown(sockets)
-
-
-def _certificate(config: Config) -> tuple[str, str] | None:
-    """Certificate and key files, tried out. Raises ConfigError."""
-    tls = config.server.tls
-    if tls is None:
-        return None
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        reason = f"cannot be used: {getattr(error, 'reason', None) or error.strerror or error}"
-        raise ConfigError([config.problem(("server", "tls"), reason, "give PEM files that belong together")]) from error
-    return str(tls.cert), str(tls.key)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named protocol: asyncio switches Nagle off only where it sees TCP, and accepted sockets inherit it.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        reason = f"cannot listen: {error.strerror or error}"
-        hint = "choose another with --host and --port, or stop what listens there"
-        raise StartError(Problem(f"{host}:{port}", reason, hint)) from error
-    listener.setblocking(False)
-    return listener
 
 
 async def _store(settings: Settings, node: str) -> Store:
@@ -530,7 +409,7 @@ def _grpc(settings: Settings, port: int, not_ready: Callable[[], str | None]) ->
         reason = "needs the packages of the extra `grpc`"
         raise ConfigError([replace(where, reason=reason, hint="pip install 'gateway[grpc]'")]) from error
     try:
-        return GrpcServer(settings.host, port, tls=_certificate(settings.config), not_ready=not_ready)
+        return GrpcServer(settings.host, port, tls=certificate(settings.config), not_ready=not_ready)
     except CannotListen as error:
         hint = "choose another with --grpc-port, or stop what listens there"
         raise StartError(Problem(f"{settings.host}:{port}", "cannot listen for gRPC", hint)) from error
@@ -544,130 +423,3 @@ def _signer(settings: Settings, now: Callable[[], int]) -> Signer:
     folder, cards = settings.data / "card-keys", settings.config.cards
     url = settings.public_url.rstrip("/") + KEYS
     return CardSigner(KeyFolder(folder), cards.algorithm, cards.rotate_days, now, url, str(folder))
-
-
-def _credential(data: Path) -> str:
-    """The machine's own credential: read, or made on the first start, readable by its owner only."""
-    path = data / "token"
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            _write_private(path, make_secret() + "\n")
-        token = path.read_text().strip()
-        _write_private(data / "curl-header", f"Authorization: Bearer {token}\n")
-    except OSError as error:
-        raise StartError(
-            Problem(str(data), f"cannot keep data there: {error.strerror or error}", "choose a folder with --data DIR")
-        ) from error
-    if len(token) < 32:
-        raise StartError(Problem(str(path), "holds no credential", "delete the file; a new one is made at the start"))
-    return token
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Whole or not at all, and never readable by others, not even for a moment."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    fresh.replace(path)
-
-
-def _hosts(settings: Settings) -> set[str]:
-    """The names under which callers may know us, with their ports (security.md T3)."""
-    public = urlsplit(settings.public_url)
-    hosts = {public.netloc, *settings.config.server.allowed_hosts}
-    if is_loopback(settings.host):
-        hosts |= {f"{name}:{settings.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
-    else:
-        hosts.add(f"{settings.host}:{settings.port}")
-    default = {"http": 80, "https": 443}.get(public.scheme)
-    return hosts | {f"{host}:{default}" for host in hosts if host.rpartition(":")[2].isdigit() is False and default}
-
-
-def _registered(
-    config: Config, id: str, agent: LocalAgent | RemoteAgent | TasksAgent | ToolsAgent, egress: Egress, now: int
-) -> Registered:
-    """One agent of the configuration file. Raises ConfigError at the line that is to blame."""
-    entry = Registered(
-        id=id,
-        kind="local",
-        gate=Gate(agent.concurrency, agent.queue),
-        deadline=agent.deadline,
-        deduplicate=agent.deduplicate,
-        public=agent.public,
-        tenants=tuple(agent.tenants),
-        changed=now,
-        worker=f"{Kind.KEY}:{agent.worker}" if isinstance(agent, TasksAgent) else None,
-    )
-    if agent.extended_card is not None:
-        entry.extended = _card(config, id, "extended_card", agent.extended_card)
-    if isinstance(agent, LocalAgent):
-        entry.card, entry.changed = _card(config, id, "card", agent.card), _modified(agent.card)
-        try:
-            entry.agent = load(agent.run, agent.options, base=config.base, also=demo_base())
-        except LoadError as error:
-            raise ConfigError([config.problem(("agents", id, "run"), error.reason, error.hint)]) from error
-    elif isinstance(agent, RemoteAgent):
-        entry.kind, entry.trusted, entry.balance = "remote", True, Balance(agent.balance)
-        entry.sources = tuple(Source(url) for url in dict.fromkeys((agent.card_url, *agent.replicas)))
-        entry.card_keys, entry.require_signature = _card_keys(config, id, agent), agent.require_signature
-    elif isinstance(agent, TasksAgent):
-        entry.kind = "tasks"
-        entry.card = _plain_card(id) if agent.card is None else _card(config, id, "card", agent.card)
-        entry.agent = TasksUpstream(id, agent.tasks_url, egress)
-    return entry
-
-
-def _card_keys(config: Config, id: str, agent: RemoteAgent) -> CardKeys | None:
-    if agent.card_keys is None:
-        return None if agent.card_keys_url is None else CardKeys(url=agent.card_keys_url)
-    place, hint = ("agents", id, "card_keys"), 'give a JWK set: {"keys": [...]}'
-    if agent.card_keys_url is not None:
-        raise ConfigError([config.problem(place, "cannot stand beside card_keys_url", "give one of the two")])
-    try:
-        document = agent.card_keys.read_bytes()
-        tree = read(document)
-    except OSError as error:
-        raise ConfigError([config.problem(place, f"cannot read {agent.card_keys}: {error.strerror}", hint)]) from error
-    except GatewayError as error:
-        raise ConfigError([config.problem(place, f"is not strict JSON: {error.message}", hint)]) from error
-    if not isinstance(tree, dict) or not isinstance(tree.get("keys"), list):
-        raise ConfigError([config.problem(place, f"{agent.card_keys.name} is no JWK set", hint)])
-    return CardKeys(document)
-
-
-def _modified(path: Path) -> int:
-    with contextlib.suppress(OSError):
-        return path.stat().st_mtime_ns // 1_000_000
-    return 0
-
-
-def _card(config: Config, id: str, field: str, path: Path) -> AgentCard:
-    def problem(reason: str, hint: str) -> ConfigProblem:
-        return config.problem(("agents", id, field), reason, hint)
-
-    try:
-        return AgentCard.model_validate(read(path.read_bytes()))
-    except OSError as error:
-        raise ConfigError([problem(f"cannot read {path}: {error.strerror}", "give the path of a card")]) from error
-    except GatewayError as error:
-        raise ConfigError([problem(f"{path.name} is not strict JSON: {error.message}", "correct the file")]) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        reason = f"{path.name} is not an A2A card: {where}: {first['msg']}"
-        raise ConfigError([problem(reason, "agent_cards/README.md says what a card needs")]) from error
-
-
-def _plain_card(id: str) -> AgentCard:
-    """The card of an agent that speaks only the older messages and brought none."""
-    return AgentCard(
-        name=id,
-        description=f"{id}, an agent that takes agents/tasks/create",
-        version="1.0.0",
-        supported_interfaces=(),
-        capabilities=AgentCapabilities(),
-        default_input_modes=("text/plain", "application/json"),
-        default_output_modes=("text/plain", "application/json"),
-        skills=(AgentSkill(id=id, name=id, description=f"Whatever {id} does", tags=("tasks",)),),
-    )

@@ -19,11 +19,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gateway.app import listen
 from gateway.dialects.mcp import headers
 from gateway.dialects.mcp.message import CLIENT_CAPABILITIES, CLIENT_INFO, META, PROTOCOL_VERSION
 from gateway.dialects.sse import Event, Reader
 from gateway.dialects.strict_json import read
+from gateway.listening import listen
 from tests.serving import BOUND, Gateway
 
 MODERN = "2026-07-28"

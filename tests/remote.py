@@ -47,7 +47,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
-from gateway.app import listen
+from gateway.listening import listen
 from tests.serving import BOUND, ROOT, Gateway
 from tests.upstream import loopback
 

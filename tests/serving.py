@@ -14,11 +14,13 @@ from typing import Any
 import grpc
 import httpx2
 
-from gateway.app import App, Server, assemble, listen
+from gateway.app import App, assemble
 from gateway.config import Flags, parse, settle
 from gateway.dialects.sse import Reader
 from gateway.dialects.strict_json import read
+from gateway.listening import listen
 from gateway.model.ports import Store
+from gateway.serving import Server
 
 ROOT = Path(__file__).parent.parent
 BOUND = 10.0  # seconds that any wait in a test may take

@@ -49,23 +49,38 @@ LAYERS: dict[str, frozenset[str]] = {
         {f"gateway.{name}" for name in ("config", "model", "core", "checks", "dialects", "upstream")}
     ),
     "gateway.policing": frozenset({f"gateway.{name}" for name in ("config", "model", "core")}),
+    "gateway.credential": frozenset({"gateway.model", "gateway.core"}),
+    "gateway.enrolling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "dialects", "upstream")}),
+    "gateway.listening": frozenset({"gateway.config", "gateway.model"}),
     "gateway.app": frozenset(
         {
             f"gateway.{name}"
             for name in (
-                *("model", "config", "logs", "dialects", "core", "stores", "upstream", "server"),
-                *("admitting", "complying", "identity", "policing", "tooling", "webhookkeys", "witnessing"),
+                *("model", "config", "dialects", "core", "stores", "upstream", "server"),
+                *(
+                    "credential",
+                    "enrolling",
+                    "listening",
+                    "admitting",
+                    "complying",
+                    "identity",
+                    "policing",
+                    "tooling",
+                    "webhookkeys",
+                    "witnessing",
+                ),
             )
         }
     ),
-    "gateway.cli": frozenset({"gateway.app", "gateway.config", "gateway.model", "gateway.verifier"}),
+    "gateway.serving": frozenset({f"gateway.{name}" for name in ("app", "config", "listening", "logs", "server")}),
+    "gateway.cli": frozenset({"gateway.serving", "gateway.config", "gateway.model", "gateway.verifier"}),
     "gateway.__main__": frozenset({"gateway.cli"}),
     "gateway": frozenset(),
     "agents": frozenset({"gateway.model"}),
 }
 
 # Within `cli` only the command that runs the gateway may know it; the others speak to it over HTTP.
-KNOWS_THE_APP = frozenset({"gateway.cli.serve"})
+KNOWS_THE_SERVER = frozenset({"gateway.cli.serve"})
 
 # A module that may be imported, and the only rooms (module prefixes) where it may be. Every third-party package
 # has a line, so a new one asks for a decision; of the standard library, what reaches out of the process does.
@@ -90,18 +105,19 @@ ROOMS: dict[str, frozenset[str]] = {
     "idna": frozenset({"gateway.upstream.address"}),
     "socket": frozenset(
         {
-            *("gateway.app", "gateway.server.edge", "gateway.upstream.http1", "gateway.upstream.pool"),
+            *("gateway.listening", "gateway.serving", "gateway.server.edge"),
+            *("gateway.upstream.http1", "gateway.upstream.pool"),
             "gateway.upstream.grpc",  # the names of what it asks the resolver for
         }
     ),
-    "ssl": frozenset({"gateway.app", "gateway.upstream.egress", "gateway.upstream.pool"}),
+    "ssl": frozenset({"gateway.listening", "gateway.upstream.egress", "gateway.upstream.pool"}),
     "select": frozenset({"gateway.upstream.http1", "gateway.upstream.watchdog"}),
     "http.client": frozenset(),
     "urllib.request": frozenset(),
     "smtplib": frozenset(),
     "ftplib": frozenset(),
     "httptools": frozenset({"gateway.server.edge", "gateway.upstream.http1"}),
-    "uvicorn": frozenset({"gateway.server.edge", "gateway.app"}),
+    "uvicorn": frozenset({"gateway.server.edge", "gateway.serving"}),
     "uvloop": frozenset({"gateway.cli.serve"}),
     "starlette": frozenset({"gateway.server", "gateway.app", "gateway.identity", "gateway.giving"}),
     # Other processes, and code by name.
@@ -142,7 +158,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "joserfc": frozenset({"gateway.dialects.oauth2.signature"}),
     "jsonrpcserver": frozenset({"gateway.server.dispatch"}),
     "pydantic": frozenset(
-        {"gateway.model", "gateway.dialects", "gateway.config", "gateway.app", "gateway.upstream.directory"}
+        {"gateway.model", "gateway.dialects", "gateway.config", "gateway.enrolling", "gateway.upstream.directory"}
     ),
     "pydantic_core": frozenset({"gateway.config"}),
     # Time, randomness, threads: given in everywhere else.
@@ -260,7 +276,7 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.stores.notary", "gateway.stores.sealing"): "cryptography, at the first checkpoint",
     ("gateway.stores.notary", "gateway.stores.witnesses"): "the same, where there are witnesses",
     ("gateway.app", "gateway.witnessing"): "the same",
-    ("gateway.cli.grammar", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
+    ("gateway.cli.parser", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
 }
 
 # What neither `gateway --help` nor a gateway without these surfaces may load.
@@ -389,9 +405,9 @@ def test_the_map_allows_no_arrow_that_nobody_uses() -> None:
     assert not unused
 
 
-def test_only_the_serve_command_knows_the_application() -> None:
-    knowing = {found.module for found in imports() if named(found.target, "gateway.app")}
-    assert knowing == KNOWS_THE_APP
+def test_only_the_serve_command_knows_the_server() -> None:
+    knowing = {found.module for found in imports() if named(found.target, "gateway.serving")}
+    assert knowing == KNOWS_THE_SERVER
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

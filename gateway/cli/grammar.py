@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+
+from gateway.cli.parser import Parser, Version, as_json, count, data_folder
 
 STATES = (
     "submitted", "working", "input-required", "auth-required", "completed", "failed", "canceled", "rejected",
@@ -27,42 +28,25 @@ ENVIRONMENT = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse without guessing: an option is written in full, so a new one never changes an old script."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
-        self.about: str = settings.get("description") or ""
-        self.subcommands: dict[str, Parser] = {}
-        self._nouns: argparse._SubParsersAction[Parser] | None = None
-        self.runs: str | None = None
-        self.leaf: Parser | None = None
-
-    def command(self, name: str, about: str, run: str | None = None) -> Parser:
-        if self._nouns is None:
-            self._nouns = self.add_subparsers(metavar="COMMAND", required=True, title="commands")
-        parser = self._nouns.add_parser(name, help=about, description=about)
-        parser.runs = run
-        if run is not None:
-            parser.set_defaults(run=run, parser=parser)
-        self.subcommands[name] = parser
-        return parser
-
-
 def program() -> Parser:
     top = Parser(
         prog="gateway",
         description="A gateway between agents and tools: A2A, MCP and their older dialects.",
         epilog="Environment: " + ", ".join(ENVIRONMENT) + ". `gateway COMMAND --help` says more.",
     )
-    top.add_argument("--version", action=_Version, help="Print the version.")
+    top.add_argument("--version", action=Version, help="Print the version.")
+    for command in COMMANDS:
+        command(top)
+    return top
 
+
+def _serve(top: Parser) -> None:
     serve = top.command("serve", "Run the gateway.", "serve:serve")
     serve.add_argument("--config", type=Path, metavar="FILE", help="The configuration file.")
     serve.add_argument("--host", metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1.")
     serve.add_argument("--port", type=int, metavar="PORT", help="Port to listen on. Default: 8080; 0: any free one.")
     serve.add_argument("--grpc-port", type=int, metavar="PORT", help="Serve A2A over gRPC on this port, too.")
-    _data_folder(serve)
+    data_folder(serve)
     serve.add_argument(
         "--store", metavar="URL", help="Where tasks and the audit log are kept: sqlite:///PATH or memory:."
     )
@@ -73,10 +57,12 @@ def program() -> Parser:
         help="Let calls without a credential use public agents; loopback only.",
     )
 
+
+def _token(top: Parser) -> None:
     token = top.command(
         "token", "Print the local credential of the data folder, or get an access token for a client.", "token:token"
     )
-    _data_folder(token)
+    data_folder(token)
     token.add_argument("--client", metavar="ID", help="Get an access token for this client instead.")
     token.add_argument(
         "--secret-file",
@@ -87,6 +73,8 @@ def program() -> Parser:
     token.add_argument("--scope", action="append", default=[], metavar="SCOPE", help="Ask for this scope only.")
     token.add_argument("--agent", metavar="ID", help="Get a token for this agent only.")
 
+
+def _send(top: Parser) -> None:
     send = top.command("send", "Send a message to an agent and print its answer as it comes.", "send:send")
     send.add_argument("agent", metavar="AGENT", help="The agent's id, as `gateway agents list` shows it.")
     send.add_argument("text", nargs="*", metavar="TEXT", help="What to say; `-` reads it from standard input.")
@@ -110,8 +98,10 @@ def program() -> Parser:
     )
     send.add_argument("--no-wait", action="store_true", help="Return once the task is accepted, and print its id.")
     send.add_argument("--out", type=Path, metavar="DIR", help="Save files of the answer in this folder.")
-    _json(send, "Print the final task or message as one JSON value.")
+    as_json(send, "Print the final task or message as one JSON value.")
 
+
+def _tasks(top: Parser) -> None:
     tasks = top.command("tasks", "See, watch and cancel tasks.")
     listing = tasks.command("list", "List tasks, the one that changed last first.", "tasks:list_tasks")
     listing.add_argument("--agent", metavar="ID", help="Only this agent's tasks.")
@@ -122,7 +112,7 @@ def program() -> Parser:
         help="Only tasks in this state: " + ", ".join(STATES) + ".",
     )
     listing.add_argument("--context", metavar="ID", help="Only this conversation's tasks.")
-    listing.add_argument("--limit", type=_count, default=50, metavar="N", help="At most so many. Default: 50.")
+    listing.add_argument("--limit", type=count, default=50, metavar="N", help="At most so many. Default: 50.")
     get = tasks.command("get", "Show one task with its results.", "tasks:get_task")
     cancel = tasks.command("cancel", "Cancel a task.", "tasks:cancel_task")
     watch = tasks.command("watch", "Follow a task until it ends or waits for somebody.", "tasks:watch_task")
@@ -131,9 +121,12 @@ def program() -> Parser:
     for verb in (get, watch):
         verb.add_argument("--out", type=Path, metavar="DIR", help="Save files of the results in this folder.")
     for verb in (listing, get, cancel):
-        _json(verb)
-    _json(watch, "Print each event as one line of JSON.")
+        as_json(verb)
+    as_json(watch, "Print each event as one line of JSON.")
+    _with_data_folder(tasks)
 
+
+def _agents(top: Parser) -> None:
     agents = top.command("agents", "See, add and remove agents.")
     every = agents.command("list", "List the agents.", "agents:list_agents")
     show = agents.command("show", "Show one agent's card.", "agents:show_agent")
@@ -141,14 +134,17 @@ def program() -> Parser:
     remove = agents.command("remove", "Remove an agent that was added.", "agents:remove_agent")
     search = agents.command("find", "Find agents by what they and their skills do.", "agents:find_agents")
     search.add_argument("text", nargs="+", metavar="TEXT", help="What is to be done, in a few words.")
-    search.add_argument("--limit", type=_count, default=10, metavar="N", help="At most so many. Default: 10.")
+    search.add_argument("--limit", type=count, default=10, metavar="N", help="At most so many. Default: 10.")
     show.add_argument("id", metavar="ID", help="The agent's id.")
     add.add_argument("url", metavar="URL", help="Where the agent's card is, or the agent's own address.")
     add.add_argument("--id", metavar="ID", help="The id it gets here. Default: made from the card's name.")
     remove.add_argument("id", metavar="ID", help="The agent's id.")
     for verb in (every, show, add, search):
-        _json(verb)
+        as_json(verb)
+    _with_data_folder(agents)
 
+
+def _cards(top: Parser) -> None:
     cards = top.command("cards", "Check agent cards, and see what became of one here.")
     check = cards.command("verify", "Check the signatures of a card; exit 0 when one fits.", "cards:verify")
     check.add_argument("url", metavar="URL", help="Where the card is, or the agent's own address.")
@@ -158,8 +154,11 @@ def program() -> Parser:
     for verb in (told, taken_anew):
         verb.add_argument("agent", metavar="AGENT", help="The agent's id, as `gateway agents list` shows it.")
     for verb in (check, told, taken_anew):
-        _json(verb)
+        as_json(verb)
+    _with_data_folder(cards)
 
+
+def _keys(top: Parser) -> None:
     keys = top.command("keys", "Make, list and revoke API keys.")
     new = keys.command("add", "Make an API key. It is shown this one time.", "keys:add_key")
     new.add_argument("name", metavar="NAME", help="Who or what the key is for.")
@@ -167,8 +166,11 @@ def program() -> Parser:
     revoke = keys.command("revoke", "Revoke an API key.", "keys:revoke_key")
     revoke.add_argument("id", metavar="ID", help="The key's id, as `gateway keys list` shows it.")
     for verb in (new, known):
-        _json(verb)
+        as_json(verb)
+    _with_data_folder(keys)
 
+
+def _tools(top: Parser) -> None:
     tools = top.command("tools", "See, try, add and approve the tools of MCP servers.")
     seen = tools.command("list", "List the MCP servers, or the tools of one.", "tools:list_tools")
     seen.add_argument("server", nargs="?", metavar="SERVER", help="Only this server, with its tools.")
@@ -200,16 +202,21 @@ def program() -> Parser:
     for verb in (insert, taken):
         verb.add_argument("--config", type=Path, metavar="FILE", help="The file. Default: the one that `serve` reads.")
     for verb in (seen, shown, call, approve):
-        _json(verb)
+        as_json(verb)
+    _with_data_folder(tools)
 
+
+def _connect(top: Parser) -> None:
     connect = top.command(
         "connect", "Show or write the settings with which an MCP client uses this gateway.", "connect:connect"
     )
     connect.add_argument("client", choices=CLIENTS, metavar="CLIENT", help="One of " + ", ".join(CLIENTS) + ".")
     connect.add_argument("--mount", metavar="NAME", help="A mount of the configuration. Default: all tools.")
     connect.add_argument("--write", action="store_true", help="Write them into the client's file in this folder.")
-    _data_folder(connect)
+    data_folder(connect)
 
+
+def _clients(top: Parser) -> None:
     clients = top.command("clients", "Make, list and revoke clients of the gateway's authorization server.")
     made = clients.command("add", "Make a client. Its secret is shown this one time.", "clients:add_client")
     made.add_argument("id", metavar="NAME", help="The client's id; the caller is known by it.")
@@ -230,13 +237,16 @@ def program() -> Parser:
     invited = clients.command(
         "invite", "Print a token with which a client may register itself at /oauth/register.", "clients:invite_client"
     )
-    invited.add_argument("--hours", type=_count, default=1, metavar="N", help="How long it is good. Default: 1.")
+    invited.add_argument("--hours", type=count, default=1, metavar="N", help="How long it is good. Default: 1.")
     all_of_them = clients.command("list", "List the clients, without their secrets.", "clients:list_clients")
     ended = clients.command("revoke", "Revoke a client and the tokens that it has.", "clients:revoke_client")
     ended.add_argument("id", metavar="NAME", help="The client's id, as `gateway clients list` shows it.")
     for verb in (made, all_of_them):
-        _json(verb)
+        as_json(verb)
+    _with_data_folder(clients)
 
+
+def _policy(top: Parser) -> None:
     policy = top.command("policy", "See, explain and reload the rules of who may do what.")
     rules = policy.command("show", "Print the rules that hold, as a policy file.", "policy:show")
     why = policy.command("explain", "Say why somebody may or may not do something.", "policy:explain")
@@ -261,8 +271,11 @@ def program() -> Parser:
         "--last", type=int, default=100_000, metavar="N", help="So many entries of the record. Default: 100000."
     )
     for verb in (rules, why, tried, past):
-        _json(verb)
+        as_json(verb)
+    _with_data_folder(policy)
 
+
+def _freezing(top: Parser) -> None:
     freeze = top.command("freeze", "Let an agent or principal do nothing more, and stop its work.", "freezing:freeze")
     thaw = top.command("thaw", "Let a frozen agent or principal work again.", "freezing:thaw")
     cold = top.command("frozen", "List what is frozen.", "freezing:frozen")
@@ -271,10 +284,12 @@ def program() -> Parser:
         verb.add_argument("name", metavar="NAME", help="The agent's id, or the principal as a policy names it.")
     freeze.add_argument("--reason", default="", metavar="TEXT", help="Why, for whoever is refused.")
     for verb in (freeze, thaw, cold):
-        _data_folder(verb)
+        data_folder(verb)
     for verb in (freeze, cold):
-        _json(verb)
+        as_json(verb)
 
+
+def _push(top: Parser) -> None:
     push = top.command("push", "See what waits for webhooks, and try again what was given up.")
     waiting = push.command("show", "Show what waits for webhooks, and why.", "push:show")
     dead = push.command("dead", "List the push notifications that were given up.", "push:dead")
@@ -283,10 +298,13 @@ def program() -> Parser:
     replay.add_argument("id", nargs="?", type=int, metavar="ID", help="The one, as `gateway push dead` shows it.")
     replay.add_argument("--all", action="store_true", help="All of them.")
     for verb in (waiting, dead):
-        verb.add_argument("--limit", type=_count, default=100, metavar="N", help="At most so many. Default: 100.")
+        verb.add_argument("--limit", type=count, default=100, metavar="N", help="At most so many. Default: 100.")
     for verb in (waiting, dead, replay):
-        _json(verb)
+        as_json(verb)
+    _with_data_folder(push)
 
+
+def _users(top: Parser) -> None:
     users = top.command("users", "Make, list and remove people who may log in with a password.")
     person = users.command("add", "Make a user. The password is asked for, or read from a pipe.", "users:add_user")
     person.add_argument("name", metavar="NAME", help="What the person types to log in; they are known by it.")
@@ -299,28 +317,17 @@ def program() -> Parser:
     for verb in (gone, changed):
         verb.add_argument("name", metavar="NAME", help="The user's name, as `gateway users list` shows it.")
     for verb in (person, everybody):
-        _json(verb)
-
-    audit = _audit_commands(top)
-    replay = top.command("replay", "Show a task as it was at any moment, from its events.", "replay:replay")
-    replay.add_argument("id", metavar="TASK", help="The task's id.")
-    replay.add_argument("--at", metavar="TIME", help="At this moment, as 2026-11-21T08:00:00Z. Default: now.")
-    replay.add_argument("--event", type=int, metavar="N", help="After its event number N.")
-    _data_folder(replay)
-    _json(replay)
-    for noun in (tasks, agents, cards, keys, tools, clients, policy, push, audit, users):
-        for verb in noun.subcommands.values():
-            _data_folder(verb)
-    return top
+        as_json(verb)
+    _with_data_folder(users)
 
 
-def _audit_commands(top: Parser) -> Parser:
+def _audit(top: Parser) -> None:
     audit = top.command("audit", "Read, verify and export the audit log.")
     tail = audit.command("tail", "Show the newest entries, and follow what comes.", "audit:tail")
-    tail.add_argument("-n", dest="limit", type=_count, default=20, metavar="N", help="So many first. Default: 20.")
+    tail.add_argument("-n", dest="limit", type=count, default=20, metavar="N", help="So many first. Default: 20.")
     tail.add_argument("--follow", action="store_true", help="Go on until Ctrl-C.")
     search = audit.command("search", "Find entries, the newest first.", "audit:search")
-    search.add_argument("--limit", type=_count, default=50, metavar="N", help="At most so many. Default: 50.")
+    search.add_argument("--limit", type=count, default=50, metavar="N", help="At most so many. Default: 50.")
     search.add_argument("--before", metavar="INDEX", help="Only entries before this one.")
     search.add_argument("--since", metavar="TIME", help="Only entries from then on, as 2026-11-21T08:00:00Z.")
     search.add_argument("--until", metavar="TIME", help="Only entries from before then.")
@@ -360,8 +367,29 @@ def _audit_commands(top: Parser) -> Parser:
     for verb in (verify, prove):
         verb.add_argument("--keys", type=Path, metavar="FILE", help="Keys or a policy. Default: DATA/audit/keys.")
     for verb in (tail, search, one, verify):
-        _json(verb)
-    return audit
+        as_json(verb)
+    _with_data_folder(audit)
+
+
+def _replay(top: Parser) -> None:
+    replay = top.command("replay", "Show a task as it was at any moment, from its events.", "replay:replay")
+    replay.add_argument("id", metavar="TASK", help="The task's id.")
+    replay.add_argument("--at", metavar="TIME", help="At this moment, as 2026-11-21T08:00:00Z. Default: now.")
+    replay.add_argument("--event", type=int, metavar="N", help="After its event number N.")
+    data_folder(replay)
+    as_json(replay)
+
+
+def _with_data_folder(noun: Parser) -> None:
+    for verb in noun.subcommands.values():
+        data_folder(verb)
+
+
+# In the order of --help.
+COMMANDS = (
+    *(_serve, _token, _send, _tasks, _agents, _cards, _keys, _tools, _connect, _clients),
+    *(_policy, _freezing, _push, _users, _audit, _replay),
+)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -381,30 +409,3 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
         options.text += words
     return options
-
-
-def _data_folder(parser: Parser) -> None:
-    parser.add_argument("--data", type=Path, metavar="DIR", help="The data folder. Default: GATEWAY_DATA.")
-
-
-def _json(parser: Parser, about: str = "Print JSON.") -> None:
-    parser.add_argument("--json", action="store_true", help=about)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError("must be 1 to 10000")
-    return int(text)
-
-
-class _Version(argparse.Action):
-    """Looks the version up only when asked: importlib.metadata takes as long as everything else here."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from importlib.metadata import version
-
-        print(f"gateway {version('gateway')}")
-        parser.exit()

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator
 
 from gateway.cli.exits import MEANING
-from gateway.cli.grammar import ENVIRONMENT, Parser, program
+from gateway.cli.grammar import ENVIRONMENT, program
+from gateway.cli.parser import Parser
 
 _HEAD = """\
 # The `gateway` program

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.app import Running
-from gateway.app import serve as run
 from gateway.cli.exits import Exit
 from gateway.cli.place import Place
 from gateway.cli.text import line, note, say
 from gateway.config import ConfigError, Flags, Settings, config_path, data_folder, load, settle
 from gateway.model.problems import Problem, StartError
+from gateway.serving import Running
+from gateway.serving import serve as run
 
 
 def serve(options: argparse.Namespace) -> int:

@@ -4,7 +4,8 @@ import importlib
 from pathlib import Path
 
 from gateway.cli.exits import MEANING, Exit
-from gateway.cli.grammar import Parser, program
+from gateway.cli.grammar import program
+from gateway.cli.parser import Parser
 from gateway.cli.reference import markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"

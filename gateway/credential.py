@@ -1,0 +1,35 @@
+"""The machine's own credential, in a file that only its owner reads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gateway.core.keys import make_secret
+from gateway.model.problems import Problem, StartError
+
+
+def credential(data: Path) -> str:
+    """The machine's own credential: read, or made on the first start, readable by its owner only."""
+    path = data / "token"
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _write_private(path, make_secret() + "\n")
+        token = path.read_text().strip()
+        _write_private(data / "curl-header", f"Authorization: Bearer {token}\n")
+    except OSError as error:
+        raise StartError(
+            Problem(str(data), f"cannot keep data there: {error.strerror or error}", "choose a folder with --data DIR")
+        ) from error
+    if len(token) < 32:
+        raise StartError(Problem(str(path), "holds no credential", "delete the file; a new one is made at the start"))
+    return token
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Whole or not at all, and never readable by others, not even for a moment."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    fresh.replace(path)

@@ -1,0 +1,100 @@
+"""A gateway from its first socket to its last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+
+from gateway import logs
+from gateway.app import App, assemble
+from gateway.config import Settings
+from gateway.listening import certificate, listen
+from gateway.server.edge import server_config
+from gateway.server.head import EdgeLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a started gateway tells the person who started it."""
+
+    url: str
+    cards: list[tuple[str, str]]
+    token_file: Path | None
+    grpc: str | None = None  # host:port
+
+
+async def serve(
+    settings: Settings, *, ready: Callable[[Running], None], again: Callable[[], Settings] | None = None
+) -> int:
+    """Run until SIGTERM or Ctrl-C. Returns the exit code. `again` reads the operator's file once more."""
+    logs.configure()
+    # The socket first: an address in use is found before anything is written.
+    listener = listen(settings.host, settings.port)
+    try:
+        app = await assemble(settings.bound(listener.getsockname()[1]))
+        if again is not None:
+            app.tools.reload = partial(app.reload, again)
+        server = Server(app, ready)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.handle_exit, number, None)
+        try:
+            await app.start()
+            # What is alive now stays: the collector need not look at it again (+8 to 10 % throughput).
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 100)
+            await server.serve([listener])
+        finally:
+            await app.aclose()
+    finally:
+        listener.close()
+    return 0
+
+
+class Server(uvicorn.Server):
+    """uvicorn with a drain in front of its shutdown and with the signals left to us."""
+
+    def __init__(self, app: App, ready: Callable[[Running], None]) -> None:
+        settings = app.settings
+        grace = max(1, int(settings.config.server.drain_seconds))
+        config = server_config(
+            cast(Any, app.asgi),
+            settings.host,
+            settings.port,
+            EdgeLimits(),
+            graceful_shutdown=grace,
+            lifespan="off",
+            tls=certificate(settings.config),
+        )
+        super().__init__(config)
+        self._app = app
+        self._ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn would raise the signal again at the end, and a clean shutdown would look like a crash.
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        settings = self._app.settings
+        cards = [
+            (entry.id, f"{settings.public_url}/agents/{entry.id}/.well-known/agent-card.json")
+            for entry in self._app.registry.all()
+        ]
+        self._ready(Running(settings.public_url, cards, settings.data / "token", self._app.grpc_url))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._app.drain()
+        await super().shutdown(sockets)
