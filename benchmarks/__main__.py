@@ -6,6 +6,7 @@
     make bench ARGS=--list                     the names
     make bench ARGS=store                      the store alone (benchmarks/store.py)
     make bench ARGS=audit                      the audit log alone (benchmarks/audit.py)
+    make bench ARGS=policy                     the policy alone (benchmarks/policy.py)
 
 A wrong answer, or a server that does not start, fails the run. A missed target does not.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import audit, machine, store
+from benchmarks import audit, machine, policy, store
 from benchmarks.bench import Plan
 from benchmarks.processes import StartError
 from benchmarks.run import Run
@@ -30,6 +31,8 @@ from benchmarks.scenarios import PAIRS, SCENARIOS
 def main(words: list[str]) -> int:
     if words[:1] == ["audit"]:
         return audit.main(words[1:])
+    if words[:1] == ["policy"]:
+        return policy.main()
     if words[:1] == ["store"]:
         return store.main(words[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

@@ -89,6 +89,11 @@ class Freezer:
 
     # As a rule.
 
+    @property
+    def people(self) -> frozenset[str] | None:
+        """While nothing is frozen, nobody is kept from anything."""
+        return None if self._frozen else frozenset()
+
     def applies(self, question: Question) -> bool:
         return self.why(question.who, question.verb, question.target) is not None
 

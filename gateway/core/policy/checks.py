@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from gateway.core.policy.actions import DELEGATE, GROUPS
-from gateway.core.policy.patterns import AGENTS, matches
+from gateway.core.policy.patterns import AGENTS, compiled, covered
 from gateway.core.policy.people import People, short
 from gateway.core.policy.question import Question
 from gateway.model.principal import Principal
@@ -70,6 +70,7 @@ class Do:
             *(GROUPS.get(word, frozenset((word,))) for word in self.words if word != DELEGATE)
         )
         self._delegated = GROUPS[DELEGATE] if DELEGATE in self.words else frozenset[str]()
+        self.by_verb = not self._delegated  # nothing but the verb matters
 
     @property
     def may_be(self) -> frozenset[str]:
@@ -93,14 +94,15 @@ class On:
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
         self._public = PUBLIC in self.patterns
-        self._globs = tuple(pattern for pattern in self.patterns if pattern != PUBLIC)
-        self.skilled = any(fnmatchcase(f"{AGENTS}/x/x", _shape(pattern)) for pattern in self._globs)
+        globs = [pattern for pattern in self.patterns if pattern != PUBLIC]
+        self._all = "*" in globs
+        self._globs = tuple(compiled(pattern) for pattern in globs)
+        self.skilled = any(fnmatchcase(f"{AGENTS}/x/x", _shape(pattern)) for pattern in globs)
 
     def holds(self, question: Question) -> bool:
-        if self._public and question.target.public:
+        if self._all or (self._public and question.target.public):
             return True
-        address = question.address
-        return any(pattern == "*" or matches(pattern, address) for pattern in self._globs)
+        return covered(self._globs, *question.place)
 
     def wants(self) -> str:
         return f"on: {', '.join(self.patterns)}"

@@ -1,8 +1,9 @@
 """May they? One table of rules for everything that can be done; the first rule that holds decides, none means BLOCK.
 
-Which rules can decide about a principal, a verb and a target is worked out once and remembered. Where the first of
-them depends on nothing else, so is the decision; what depends on arguments, time, labels and budgets is looked at each
-time. Lists ask the same table whether any arguments would do.
+Which rules can decide about a principal, a verb and a target is worked out once and remembered; only those that could
+concern this verb and this principal are asked at all. Where the first of them depends on nothing else, so is the
+decision; what depends on arguments, time, labels and budgets is looked at each time. Lists ask the same table whether
+any arguments would do.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gateway.core.policy.actions import VERBS
 from gateway.core.policy.explanation import Explanation, explained
+from gateway.core.policy.index import Index
 from gateway.core.policy.question import Question, Situation, Target
 from gateway.core.policy.rules import DENIED, RULES, Ruling
 from gateway.core.policy.shadow import Shadow
@@ -53,7 +54,6 @@ class Policy:
         self.shadow: Shadow | None = None  # what is asked beside this one
         self._memo: dict[tuple[Principal, str, Target], Plan] = {}
         self._stamped: dict[int, tuple[Decision, Decision]] = {}  # by identity: a rule's decision is one object
-        self._by_verb: dict[str, tuple[Ruling, ...]] = {}
         self.use(rules, hash)
 
     def use(self, rules: Iterable[Ruling], hash: str) -> None:
@@ -67,7 +67,7 @@ class Policy:
         """What the rules look at has changed."""
         self._memo.clear()
         self._stamped.clear()
-        self._by_verb.clear()
+        self._index = Index(self.rules)
         self._denied = replace(DENIED, policy=self.hash)
 
     def decide(
@@ -78,19 +78,16 @@ class Policy:
         arguments: Arguments = NOTHING,
         situation: Situation | None = None,
     ) -> Decision:
-        decision = self._decide(who, verb, target, arguments, situation)
+        plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
+        decision = plan.decision
+        if decision is None:
+            sent = arguments() if callable(arguments) else arguments
+            decision = self._judge(plan, Question(who, verb, target, sent, situation or self.situation()))
         if self.shadow is not None:
             self.shadow.compare(decision, who, verb, target, arguments, situation)
         return decision
 
-    def _decide(
-        self, who: Principal, verb: str, target: Target, arguments: Arguments, situation: Situation | None
-    ) -> Decision:
-        plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
-        if plan.decision is not None:
-            return plan.decision
-        sent = arguments() if callable(arguments) else arguments
-        question = Question(who, verb, target, sent, situation or self.situation())
+    def _judge(self, plan: Plan, question: Question) -> Decision:
         for ruling in plan.rulings:
             decision = ruling.judge(question)
             if decision is not None:
@@ -127,34 +124,31 @@ class Policy:
     ) -> Explanation:
         """The same decision, with what each rule on the way to it made of the question."""
         question = Question(who, verb, target, arguments, situation or self.situation())
-        return explained(question, self._decide(who, verb, target, arguments, question.situation), self.rules)
+        plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
+        decision = plan.decision or self._judge(plan, question)
+        return explained(question, decision, self.rules, self._index.about(verb, who))
 
     def _plan(self, who: Principal, verb: str, target: Target) -> Plan:
         rulings: list[Ruling] = []
         settled: Decision | None = None
+        hopeful = False
         question = Question(who, verb, target, NOTHING, _ANYTIME)
-        for ruling in self._about(verb):
+        for ruling in self._index.about(verb, who):
             if ruling.applies(question):
                 rulings.append(ruling)
+                hopeful = hopeful or ruling.hopeful
                 settled = ruling.settled(question)
                 if settled is not None:
                     break
-        only = len(rulings) == 1 and settled is not None
-        decision = self._stamp(settled) if only and settled is not None else None if rulings else self._denied
-        plan = Plan(decision, tuple(rulings), any(ruling.hopeful for ruling in rulings))
+        if not rulings:
+            decision: Decision | None = self._denied
+        else:
+            decision = None if settled is None or len(rulings) > 1 else self._stamp(settled)
+        plan = Plan(decision, tuple(rulings), hopeful)
         if len(self._memo) >= MAX_MEMO:
             self._memo.clear()
         self._memo[who, verb, target] = plan
         return plan
-
-    def _about(self, verb: str) -> tuple[Ruling, ...]:
-        """The rules that can decide about a verb, in their order."""
-        found = self._by_verb.get(verb)
-        if found is None:
-            found = tuple(ruling for ruling in self.rules if ruling.verbs is None or verb in ruling.verbs)
-            if verb in VERBS:  # others are made up by whoever asks
-                self._by_verb[verb] = found
-        return found
 
     def _stamp(self, decision: Decision) -> Decision:
         """The decision with the hash of the rules that it follows from."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from gateway.core.policy.checks import chain
@@ -28,14 +28,17 @@ class Explanation:
     new_rule: Mapping[str, Any] | None
 
 
-def explained(question: Question, decision: Decision, rules: Iterable[Ruling]) -> Explanation:
+def explained(
+    question: Question, decision: Decision, rules: Iterable[Ruling], concerned: Collection[Ruling]
+) -> Explanation:
+    """`concerned` are the rules that can decide about this verb and this principal."""
     looked_at: list[Weighed] = []
     for ruling in rules:
         found = tuple(ruling.weigh(question))
         looked_at += found
         if any(not each.missing for each in found):
             break
-        if ruling.applies(question) and ruling.judge(question) is not None:
+        if ruling in concerned and ruling.applies(question) and ruling.judge(question) is not None:
             break  # it decided by what is missing: a grant for other arguments
     if decision.verdict is Verdict.PASS:
         return Explanation(decision, _inputs(question), tuple(looked_at), None, None)

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import translate
+from functools import lru_cache
 
 AGENTS = "agents"
+
+
+Covers = tuple[Callable[[str], object], Callable[[str], object], Callable[[str], object]]
 
 
 def matches(pattern: str, address: str) -> bool:
     """`docs` and `docs/*` mean all of a server, `docs/read_*` some of it. A pattern never reaches into another
     server's name: the part before the slash is compared by itself. `agents/NAME` means all skills of that agent."""
+    server, _, name = address.partition("/")
+    return covered((compiled(pattern),), server, name)
+
+
+def covered(patterns: Iterable[Covers], server: str, name: str) -> bool:
+    """Whether one of them covers the address `server/name`."""
+    for is_server, is_name, is_skill in patterns:
+        if is_server(server) and (is_name(name) or (server == AGENTS and is_skill(name))):
+            return True
+    return False
+
+
+@lru_cache(maxsize=4096)
+def compiled(pattern: str) -> Covers:
+    """What a server, a name and the skill of an agent have to be."""
     server, _, name = pattern.partition("/")
-    their_server, _, their_name = address.partition("/")
-    if not fnmatchcase(their_server, server):
-        return False
-    if fnmatchcase(their_name, name or "*"):
-        return True
-    return their_server == AGENTS and fnmatchcase(their_name, f"{name}/*")
+    return _glob(server), _glob(name or "*"), _glob(f"{name}/*")
+
+
+def _glob(pattern: str) -> Callable[[str], object]:
+    """Most patterns are plain words."""
+    return re.compile(translate(pattern)).match if any(sign in pattern for sign in "*?[") else pattern.__eq__

@@ -46,6 +46,11 @@ class People:
         self._patterns = tuple(_pattern(word) for word in meant if "*" in word and word != EVERYBODY)
         self.worker = WORKER in meant
 
+    @property
+    def named(self) -> frozenset[str] | None:
+        """Their ids and `role:NAME`, where these words name each of them; None: others may be meant as well."""
+        return None if self._anybody or self._everybody or self._patterns or self.worker else self._ids
+
     def include(self, who: Principal) -> bool:
         return (
             self._anybody

@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Any, NamedTuple
 
 from gateway.core.policy.actions import AGENT_VERBS
+from gateway.core.policy.patterns import AGENTS
 from gateway.model.principal import Principal
 from gateway.model.value import value
 
@@ -23,9 +24,15 @@ class Target(NamedTuple):
 
 def address(verb: str, target: Target) -> str:
     """The target as rules write it: `agents/NAME`, `agents/NAME/SKILL`, `server/tool`, `gateway`."""
+    return "/".join(place(verb, target)) if verb in AGENT_VERBS else target.id
+
+
+def place(verb: str, target: Target) -> tuple[str, str]:
+    """What stands before the first slash of the address, and behind it."""
     if verb not in AGENT_VERBS:
-        return target.id
-    return f"agents/{target.id}/{target.skill}" if target.skill else f"agents/{target.id}"
+        server, _, name = target.id.partition("/")
+        return server, name
+    return AGENTS, f"{target.id}/{target.skill}" if target.skill else target.id
 
 
 @value
@@ -49,3 +56,7 @@ class Question(NamedTuple):
     @property
     def address(self) -> str:
         return address(self.verb, self.target)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return place(self.verb, self.target)

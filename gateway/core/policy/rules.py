@@ -57,8 +57,14 @@ class Ruling(Protocol):
         """Those that it can decide about; None: all."""
         ...
 
+    @property
+    def people(self) -> frozenset[str] | None:
+        """The ids and `role:NAME` of those whom it can decide about; None: anybody."""
+        ...
+
     def applies(self, question: Question) -> bool:
-        """Whether it could decide, for some arguments at some time. Nothing else of the question is looked at."""
+        """Whether it could decide, for some arguments at some time, about a verb and a principal that it can decide
+        about. Nothing else of the question is looked at."""
         ...
 
     def settled(self, question: Question) -> Decision | None:
@@ -91,19 +97,23 @@ class Rule:
     source: Mapping[str, Any] = field(default_factory=dict)
 
     decision: Decision = field(init=False)
+    hopeful: bool = field(init=False)
     verbs: frozenset[str] | None = field(init=False)
+    people: frozenset[str] | None = field(init=False)
     _fixed: tuple[Check, ...] = field(init=False)
     _loose: tuple[Check, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.decision = Decision(self.verdict, self.name, self.says, self.obligations)
+        self.hopeful = self.verdict in HOPEFUL
         self.verbs = next((check.may_be for check in self.checks if isinstance(check, Do)), None)
-        self._fixed = tuple(check for check in self.checks if check.fixed)
+        self.people = next((check.people.named for check in self.checks if isinstance(check, Who)), None)
+        self._fixed = tuple(check for check in self.checks if check.fixed and not self._implied(check))
         self._loose = tuple(check for check in self.checks if not check.fixed)
 
-    @property
-    def hopeful(self) -> bool:
-        return self.verdict in HOPEFUL
+    def _implied(self, check: Check) -> bool:
+        """Whether it holds for everybody of `people` and each of `verbs`, as who asks us knows."""
+        return (isinstance(check, Do) and check.by_verb) or (isinstance(check, Who) and self.people is not None)
 
     @property
     def skilled(self) -> bool:

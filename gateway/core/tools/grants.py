@@ -75,6 +75,11 @@ class Grants:
         """Other grants from now on. Whoever remembers decisions has to be told."""
         self._grants = tuple(grants)
 
+    @property
+    def people(self) -> frozenset[str] | None:
+        named = frozenset(grant.to for grant in self._grants)
+        return None if EVERYBODY in named else named
+
     def applies(self, question: Question) -> bool:
         return bool(self._covering(question.who, question.verb, question.target))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime
 from typing import Any
 
 import pytest
 
 from gateway.config import ConfigError
-from gateway.core.policy import MAX_MEMO, Policy, Situation, Target
+from gateway.core.policy import MAX_MEMO, Policy, Question, Situation, Target
+from gateway.core.policy.rules import DENIED
 from gateway.core.tools.grants import Grant, Grants
 from gateway.model.audit import Decision, Verdict
 from gateway.model.principal import ANONYMOUS, LOCAL, Kind, Principal
@@ -313,3 +315,43 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as refused:
         policy("rules:\n  - {rule: A, who: ann, verdict: PASS}\n  - {rule: b, who: ann, verdict: NO}\nmore: 1\n")
     assert [problem.line for problem in refused.value.problems] == [2, 3, 4]
+
+
+@pytest.mark.security
+def test_finding_rules_by_whom_they_name_changes_no_decision() -> None:
+    """Against asking every rule in turn, over every principal, action and target, with the rules in many orders."""
+    words = ("ann", "[bob, 'role:editor']", "'role:staff'", "'agent:*'", "'*'", "anybody", "worker", "client:robot")
+    entries = [
+        f"{{rule: r{place}, who: {who}, do: {do}, on: {on}, verdict: {verdict}}}"
+        for place, (who, do, on, verdict) in enumerate(
+            zip(
+                words * 2,
+                itertools.cycle(("call", "use", "delegate", "'*'", "AddKey")),
+                itertools.cycle(("docs/se*", "agents/librarian", "'*'", "public", "gateway", "agents/librarian/find")),
+                itertools.cycle(("PASS", "BLOCK", "ESCALATE")),
+                strict=False,
+            )
+        )
+    ]
+    people = (ANN, BOB, ROBOT, EDITOR, HELPER, HELPER.delegate("clerk"), LOCAL, ANONYMOUS)
+    targets = (
+        DOCS,
+        LIBRARIAN,
+        LIBRARIAN._replace(skill="find"),
+        Target("x", public=True, worker=BOB.id),
+        Target("gateway"),
+    )
+    questions = list(itertools.product(people, ("tools/call", "SendMessage", "AddKey", "SubmitResult"), targets))
+    for turn in range(0, len(entries), 3):
+        rules = ", ".join(entries[turn:] + entries[:turn])
+        decided = policy(
+            f"{{roles: {{staff: [ann]}}, rules: [{rules}]}}",
+            Grant("key:ann", ("docs/*",)),
+            Grant("role:editor", ("docs",)),
+        )
+        for who, verb, target in questions:
+            asked = Question(who, verb, target, {}, Situation())
+            hold = (rule for rule in decided.rules if any(not each.missing for each in rule.weigh(asked)))
+            decision = next((rule.judge(asked) for rule in hold), DENIED)
+            assert decision is not None
+            assert decided.decide(who, verb, target).rule == decision.rule, (turn, who.id, verb, target)
