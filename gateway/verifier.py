@@ -629,7 +629,8 @@ class Exit(IntEnum):
 
 @dataclass
 class Report:
-    """`first` is the first bad entry; where only a stretch can be told, it lies in [first, end)."""
+    """`first` is the first bad entry; where only a stretch can be told, it lies in [first, end). Of a log that is too
+    short it is where that ends; what stands between `covered` and there has lost the signature over it."""
 
     exit: Exit
     sentence: str
@@ -726,7 +727,10 @@ class Verification:
         if marks:
             self._compare()
             lost = f"{marks[-1].size - self._tree.size} entries from {self._tree.size} on"
-            raise _Found(f"Entries were removed: {lost} were signed and are not there", self._tree.size)
+            text = f"Entries were removed: {lost} were signed and are not there"
+            if self._good < self._tree.size:
+                text += f", and nothing is left to vouch for those from {self._good} on"
+            raise _Found(text, self._tree.size)
         self._compare()
 
     def _take(self, first: int, entries: list[bytes], claimed: list[bytes] | None, marks: list[Checkpoint]) -> None:

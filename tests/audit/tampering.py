@@ -16,8 +16,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.cli.auditformats import jsonl
 from gateway.stores.sealing import Sealed, Sealer, put
-from gateway.verifier import Checkpoint, Tree, leaf_hash
+from gateway.verifier import Checkpoint, Database, Tree, leaf_hash
 from tests.audit.logs import Written
 from tests.stores.contract import NOW
 
@@ -167,16 +168,22 @@ def change_and_hash_again(db: sqlite3.Connection, scene: Scene, rng: random.Rand
 def sign_with_another_key(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
     """The same, and every checkpoint from there on is signed again, by somebody else."""
     act = change_and_hash_again(db, scene, rng)
-    entries, origin = every(db), scene.log.head.origin
+    for head in signed_by_the_stranger(scene, every(db), act):
+        put(Sealed(head, {}), NOW, db.cursor())
+    return act
+
+
+def signed_by_the_stranger(scene: Scene, entries: list[bytes], act: Act) -> list[Checkpoint]:
+    """All heads over the first bad entry, under the log's name."""
+    origin, heads = scene.log.head.origin, []
     signers = scene.stranger.keys.load(lambda: origin)
     assert act.first is not None
     for size in [size for size in scene.sizes if size > act.first]:
         tree = Tree()
         list(tree.extend([leaf_hash(entry) for entry in entries[:size]]))
         bare = Checkpoint(origin, size, tree.root())
-        signatures = tuple(signer.sign(bare, NOW // 1000) for signer in signers)
-        put(Sealed(Checkpoint(origin, size, bare.root, signatures), {}), NOW, db.cursor())
-    return act
+        heads.append(Checkpoint(origin, size, bare.root, tuple(each.sign(bare, NOW // 1000) for each in signers)))
+    return heads
 
 
 def fork(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
@@ -222,13 +229,13 @@ def tampered_database(scene: Scene, rng: random.Random, path: Path) -> tuple[str
 # --- On an export. ---------------------------------------------------------------------------------------------
 
 
-def line_changed(lines: list[bytes], rng: random.Random) -> Act:
+def line_changed(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
     at = rng.randrange(1, len(lines))
     lines[at] = flipped(lines[at], rng)[0]
     return Act(at - 1)
 
 
-def head_changed(lines: list[bytes], rng: random.Random) -> Act:
+def head_changed(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
     tree = json.loads(lines[0])
     at = rng.randrange(len(tree["checkpoints"]))
     tree["checkpoints"][at] = flipped(tree["checkpoints"][at].encode(), rng)[0].decode(errors="replace")
@@ -236,13 +243,13 @@ def head_changed(lines: list[bytes], rng: random.Random) -> Act:
     return Act(None)
 
 
-def line_deleted(lines: list[bytes], rng: random.Random) -> Act:
+def line_deleted(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
     at = rng.randrange(1, len(lines))
     del lines[at]
     return Act(at - 1)
 
 
-def line_inserted(lines: list[bytes], rng: random.Random) -> Act:
+def line_inserted(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
     at = rng.randrange(1, len(lines) + 1)
     forged = rng.choice(lines[1:])
     while at < len(lines) and forged == lines[at]:
@@ -251,41 +258,110 @@ def line_inserted(lines: list[bytes], rng: random.Random) -> Act:
     return Act(at - 1)
 
 
-def lines_swapped(lines: list[bytes], rng: random.Random) -> Act:
+def lines_swapped(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
     one, other = sorted(rng.sample(range(1, len(lines)), 2))
     lines[one], lines[other] = lines[other], lines[one]
     return Act(one - 1)
 
 
-def cut_off(lines: list[bytes], rng: random.Random) -> Act:
+def cut_off(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
     at = rng.randrange(1, len(lines))
     del lines[at:]
     return Act(at - 1)
 
 
-def line_and_hash_changed(lines: list[bytes], rng: random.Random) -> Act:
+def cut_off_with_its_heads(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
+    """And all that spoke of the rest."""
+    act = cut_off(lines, scene, rng)
+    assert act.first is not None
+    under(lines, [head for head in scene.log.signed if head.size <= len(lines) - 1])
+    return act
+
+
+def rolled_back(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
+    """An export of earlier, which was right then."""
+    lines[:] = exported(scene.earlier)
+    return Act(scene.earlier_size)
+
+
+def line_and_hash_changed(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
     at = rng.randrange(1, len(lines))
-    record = lines[at].partition(b',"record":')[2][:-1].replace(b'"outcome":"', b'"outcome":"not ')
-    leaf = leaf_hash(record).hex().encode()
-    lines[at] = b'{"index":%d,"leaf":"%s","record":%s}' % (at - 1, leaf, record)
+    lines[at] = of(at - 1, record(lines[at]).replace(b'"outcome":"', b'"outcome":"not '))
     return Act(at - 1, exact=False)
 
 
-ON_EXPORTS: tuple[Callable[[list[bytes], random.Random], Act], ...] = (
+def hashed_again(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
+    """An entry more, one less, or two in another order, and all numbers and hashes as if it had been so."""
+    records = [record(each) for each in lines[1:]]
+    at = rng.randrange(len(records) - 1)
+    choice = rng.randrange(3)
+    if choice == 0:
+        del records[at]
+    elif choice == 1:
+        records.insert(at, records[at].replace(b'"v":1', b'"v":1 '))
+    else:
+        records[at : at + 2] = reversed(records[at : at + 2])
+    lines[1:] = [of(number, each) for number, each in enumerate(records)]
+    return Act(at, exact=False)
+
+
+def signed_with_another_key(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
+    act = line_and_hash_changed(lines, scene, rng)
+    assert act.first is not None
+    theirs = signed_by_the_stranger(scene, [record(each) for each in lines[1:]], act)
+    under(lines, [*(head for head in scene.log.signed if head.size <= act.first), *theirs])
+    return act
+
+
+def forked(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
+    """Another history from some entry on, rightly signed: by whoever holds the keys."""
+    lines[:] = exported(scene.fork)
+    return Act(scene.fork_at, exact=False)
+
+
+def record(line: bytes) -> bytes:
+    return line.partition(b',"record":')[2][:-1]
+
+
+def of(index: int, record: bytes) -> bytes:
+    return b'{"index":%d,"leaf":"%s","record":%s}' % (index, leaf_hash(record).hex().encode(), record)
+
+
+def under(lines: list[bytes], heads: list[Checkpoint]) -> None:
+    """These are all the heads that it has."""
+    size = heads[-1].size if heads else 0
+    lines[0] = json.dumps({**json.loads(lines[0]), "checkpoints": [each.note for each in heads], "size": size}).encode()
+
+
+def exported(db: Path) -> list[bytes]:
+    with closing(Database(db)) as log:
+        return list(jsonl(log, -1))
+
+
+ON_EXPORTS: tuple[Callable[[list[bytes], Scene, random.Random], Act], ...] = (
     line_changed,
     head_changed,
     line_deleted,
     line_inserted,
     lines_swapped,
     cut_off,
+    cut_off_with_its_heads,
+    rolled_back,
     line_and_hash_changed,
+    hashed_again,
+    signed_with_another_key,
+    forked,
 )
+"""Every kind of `ON_DATABASES`, as far as an export has what is changed there."""
+
+SEEN_BEFORE = (cut_off_with_its_heads, rolled_back, forked)
+"""Those that show only to whoever saw a head of the log before."""
 
 
 def tampered_export(scene: Scene, rng: random.Random, path: Path) -> tuple[str, Act]:
     lines = scene.export.read_bytes().splitlines()
     act = rng.choice(ON_EXPORTS)
-    done = act(lines, rng)
+    done = act(lines, scene, rng)
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     return act.__name__, done
 

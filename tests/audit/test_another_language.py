@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.stores.sealing import Sealer
 from gateway.verifier import Database
 from tests.audit.logs import Written, written
-from tests.audit.tampering import ON_EXPORTS, head_changed
+from tests.audit.tampering import ON_EXPORTS, SEEN_BEFORE, Scene, head_changed
 from tests.serving import ROOT
+from tests.stores.contract import NOW
 
 NODE = shutil.which("node")
 PROGRAM = ROOT / "conformance" / "audit" / "verify.mjs"
@@ -46,9 +48,13 @@ async def test_it_finds_what_we_find(tmp_path: Path) -> None:
     log = await written(tmp_path, (20, 50))
     export = log.export(tmp_path / "log.jsonl")
     rng = random.Random(1)
-    for act in (act for act in ON_EXPORTS if act is not head_changed):  # what signs that, not every Node can check
+    stranger = Sealer(tmp_path / "stranger", "stranger.example", lambda: NOW)
+    scene = Scene(log, export, log.db, 50, log.db, 50, stranger)
+    for act in ON_EXPORTS:
+        if act is head_changed or act in SEEN_BEFORE:  # what signs the one, not every Node can check
+            continue
         lines = export.read_bytes().splitlines()
-        done = act(lines, rng)
+        done = act(lines, scene, rng)
         other = tmp_path / "other.jsonl"
         other.write_bytes(b"".join(line + b"\n" for line in lines))
         code, said = says(log, other)

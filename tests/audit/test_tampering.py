@@ -69,6 +69,8 @@ def found(scene: Scene, name: str, act: Act, report: Report) -> str | None:
         return None
     if act.exact:
         return None if report.first == act.first else f"{name} at {act.first}, not {report.first}: {report.sentence}"
+    if report.end is None and "not there, and nothing is left to vouch" in report.sentence:
+        return None if report.covered <= act.first else f"{name} at {act.first}: {report}"
     if report.first is None or report.end is None:
         return f"{name} at {act.first}: {report}"
     if not report.first <= act.first < report.end and (report.first, report.end) != stretch(scene, act.first):
