@@ -23,11 +23,13 @@ import sqlite3
 import struct
 import sys
 import time
+from binascii import hexlify
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
+from operator import add
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +47,23 @@ NodeAt = Callable[[int, int], bytes]
 """The root of the perfect subtree of that height and that number, counted from the left."""
 
 
+# A copy of a hash that has begun is made in two thirds of the time of a new one.
+_LEAF, _NODE = hashlib.sha256(b"\0"), hashlib.sha256(b"\1")
+
+
+def _hashed(begun: hashlib._Hash, texts: Iterable[bytes]) -> list[bytes]:
+    done, fresh = [], begun.copy
+    for text in texts:
+        hash = fresh()
+        hash.update(text)
+        done.append(hash.digest())
+    return done
+
+
+def leaf_hashes(entries: Iterable[bytes]) -> list[bytes]:
+    return _hashed(_LEAF, entries)
+
+
 def leaf_hash(entry: bytes) -> bytes:
     return hashlib.sha256(b"\0" + entry).digest()
 
@@ -58,8 +77,7 @@ def tree_root(hashes: Sequence[bytes]) -> bytes:
     row = list(hashes)
     while len(row) > 1:
         odd = row[-1:] if len(row) % 2 else []
-        pairs = zip(row[::2], row[1::2], strict=False)
-        row = [hashlib.sha256(b"\1" + left + right).digest() for left, right in pairs] + odd
+        row = _hashed(_NODE, map(add, row[::2], row[1::2])) + odd
     return row[0] if row else EMPTY
 
 
@@ -106,18 +124,22 @@ class Tree:
         return rest[0] if rest else EMPTY
 
 
-def nodes_of(tile: Callable[[int, int], Sequence[bytes]]) -> NodeAt:
-    """Nodes of a tree that is kept as tiles."""
+def nodes_of(tile: Callable[[int, int], bytes | None]) -> NodeAt:
+    """Nodes of a tree that is kept as tiles, each the hashes of it in a row."""
 
     def node(height: int, number: int) -> bytes:
         level, rest = divmod(height, 8)
         first = (number << rest) % WIDTH
-        hashes = tile(level, (number << rest) // WIDTH)[first : first + (1 << rest)]
+        hashes = hashes_in(tile(level, (number << rest) // WIDTH) or b"", first, first + (1 << rest))
         if len(hashes) < 1 << rest:
             raise LookupError(f"the node {number} of height {height} is not there")
         return tree_root(hashes)
 
     return node
+
+
+def hashes_in(tile: bytes, first: int = 0, end: int = WIDTH) -> list[bytes]:
+    return [tile[at : at + 32] for at in range(32 * first, min(32 * end, len(tile) // 32 * 32), 32)]
 
 
 def _split(size: int) -> int:
@@ -437,6 +459,12 @@ class Proof:
 # --- Where logs are found. --------------------------------------------------------------------------------------------
 
 
+Run = tuple[int, list[bytes], bytes | None]
+"""The index of the first entry, some entries, and where those stand beside them their hashes in hex, in a row."""
+
+RUN = 4 * WIDTH  # entries at once: what each run costs is then nothing
+
+
 class Log(Protocol):
     """`live`: a gateway may be writing to it, so its newest entries may wait for their checkpoint."""
 
@@ -446,13 +474,12 @@ class Log(Protocol):
         """The checkpoints, by size."""
         ...
 
-    def runs(self) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
-        """Entries in their order: the index of the first, some of them, and their hashes as far as those stand beside
-        them. Raises Broken."""
+    def runs(self) -> Iterator[Run]:
+        """All entries in their order. Raises Broken."""
         ...
 
-    def tile(self, level: int, number: int) -> list[bytes] | None:
-        """What is kept of the tree; None where nothing is."""
+    def tile(self, level: int, number: int) -> bytes | None:
+        """What is kept of the tree, hashes in a row; None where nothing is."""
         ...
 
 
@@ -476,21 +503,26 @@ class Database:
     def notes(self) -> list[str]:
         return [_text(note) for (note,) in self._db.execute("SELECT note FROM audit_checkpoint ORDER BY size")]
 
-    def runs(self) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
-        rows = self._db.execute("SELECT first_idx, last_idx, entries FROM audit ORDER BY last_idx")
-        for first, end, body in rows:
-            if not isinstance(body, bytes):
-                raise Broken(first - 1, "the entries are not bytes")
-            lines = body.split(b"\n")
-            yield first - 1, lines, None  # the store counts from one
-            if first + len(lines) - 1 != end:
-                raise Broken(min(first + len(lines) - 1, end), "a row does not hold as many entries as it says")
+    def runs(self) -> Iterator[Run]:
+        first: int = 0
+        entries: list[bytes] = []
+        for begin, end, body in self._db.execute("SELECT first_idx, last_idx, entries FROM audit ORDER BY last_idx"):
+            if not isinstance(begin, int) or not isinstance(body, bytes):
+                yield first, entries, None
+                raise Broken(first + len(entries), "the entries are not bytes, or have no number")
+            # The store counts from one.
+            if begin - 1 != first + len(entries) or len(entries) >= RUN:
+                yield first, entries, None
+                first, entries = begin - 1, []
+            entries += body.split(b"\n")
+            if first + len(entries) != end:
+                yield first, entries, None
+                raise Broken(min(first + len(entries), end), "a row does not hold as many entries as it says")
+        yield first, entries, None
 
-    def tile(self, level: int, number: int) -> list[bytes] | None:
+    def tile(self, level: int, number: int) -> bytes | None:
         row = self._db.execute("SELECT hashes FROM audit_tile WHERE level = ? AND n = ?", (level, number)).fetchone()
-        if row is None or not isinstance(row[0], bytes):
-            return None
-        return [row[0][at : at + 32] for at in range(0, len(row[0]), 32)]
+        return row[0] if row is not None and isinstance(row[0], bytes) else None
 
     def entry(self, index: int) -> bytes | None:
         sql = "SELECT first_idx, entries FROM audit WHERE last_idx >= ? ORDER BY last_idx LIMIT 1"
@@ -511,7 +543,7 @@ class Database:
             raise LookupError(f"there is no entry {index}")
         if head is None or index >= head.size:
             raise LookupError(f"entry {index} is not under a checkpoint yet; that takes some ten seconds")
-        node = nodes_of(cache(lambda level, number: self.tile(level, number) or []))
+        node = nodes_of(cache(self.tile))
         return Proof(entry, index, tuple(inclusion(node, index, head.size)), head)
 
     def close(self) -> None:
@@ -534,36 +566,30 @@ class Export:
     def notes(self) -> list[str]:
         return self._notes
 
-    def runs(self) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
+    def runs(self) -> Iterator[Run]:
         with self._path.open("rb") as file:
             file.readline()
             yield from _runs(file, 0)
 
-    def tile(self, level: int, number: int) -> list[bytes] | None:
+    def tile(self, level: int, number: int) -> bytes | None:
         return None
 
 
-_LINE = re.compile(rb'\{"index":(0|[1-9][0-9]*),"leaf":"([0-9a-f]{64})","record":(\{.*\})\}')
-
-
-def _runs(lines: Iterable[bytes], first: int) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+def _runs(lines: Iterable[bytes], first: int) -> Iterator[Run]:
     """Lines of an export, from entry `first` on. Raises Broken."""
-    match = _LINE.fullmatch
-    entries: list[bytes] = []
-    leaves: list[bytes] = []
-    for line in lines:
-        found = match(line.rstrip(b"\n"))
-        number = None if found is None else int(found[1])
-        if found is None or number != first + len(entries):
-            yield first, entries, leaves
-            why = "this line is no entry" if found is None else f"entry {number} stands in its place"
-            raise Broken(first + len(entries), why)
-        entries.append(found[3])
-        leaves.append(bytes.fromhex(found[2].decode()))
-        if len(entries) == 4 * WIDTH:
-            yield first, entries, leaves
-            first, entries, leaves = first + len(entries), [], []
-    yield first, entries, leaves
+    source = iter(lines)
+    while some := list(islice(source, RUN)):
+        entries: list[bytes] = []
+        leaves: list[bytes] = []
+        for index, line in enumerate(some, first):
+            head, _, record = line.removesuffix(b"\n").partition(b'","record":')
+            if head[:-64] != b'{"index":%d,"leaf":"' % index or record[-2:] != b"}}":
+                yield first, entries, b"".join(leaves)
+                raise Broken(index, "what stands there is no entry, or another one")
+            entries.append(record[:-1])
+            leaves.append(head[-64:])
+        yield first, entries, b"".join(leaves)
+        first += len(entries)
 
 
 MANIFEST = ".manifest.json"
@@ -587,7 +613,7 @@ class Segments:
         except (ValueError, TypeError, KeyError) as error:
             raise BadNote(f"a manifest in {self._folder} cannot be read") from error
 
-    def runs(self) -> Iterator[tuple[int, list[bytes], list[bytes] | None]]:
+    def runs(self) -> Iterator[Run]:
         end, before = 0, ""
         for path in self._manifests:
             raw = path.read_bytes()
@@ -600,7 +626,7 @@ class Segments:
                 raise Broken(end, f"the segment beside {path.name} is not the one that was written")
             end, before = tree["end"], hashlib.sha256(raw).hexdigest()
 
-    def tile(self, level: int, number: int) -> list[bytes] | None:
+    def tile(self, level: int, number: int) -> bytes | None:
         return None
 
 
@@ -643,10 +669,15 @@ class Report:
 
 
 class _Found(Exception):
-    def __init__(self, sentence: str, first: int | None, end: int | None = None) -> None:
+    """Why the log need not be read any further."""
+
+    def __init__(
+        self, sentence: str, first: int | None = None, end: int | None = None, exit: Exit = Exit.TAMPERED
+    ) -> None:
         super().__init__(sentence)
         self.first = first
         self.end = end
+        self.exit = exit
 
 
 _UNWITNESSED = "The newest checkpoint lacks the witnesses that the policy asks for."
@@ -654,10 +685,6 @@ _UNWITNESSED = "The newest checkpoint lacks the witnesses that the policy asks f
 FRESH_SECONDS = 60.0
 """So old may an entry of a live log be without a checkpoint over it."""
 _AT = re.compile(rb'[{,]"at":([0-9]+)')
-# Once in each entry, for inside of a text the quotes would be escaped. The second form is that of the first releases.
-_CALL = re.compile(
-    rb'"phase":"(intent|outcome)","(?:request":\{(?:"digest":"[^"]*",)?"id"|principal":"[^"]*","request_id"):"([^"\\]*)"'
-)
 _NEW_KEYS = b'{"action":"RotateAuditKey",'
 
 
@@ -679,42 +706,39 @@ class Verification:
 
     def report(self) -> Report:
         try:
-            signed = self._signed()
-            if isinstance(signed, Report):
-                return signed
-            self._read(signed)
-            return self._verdict(signed)
+            heads = self._signed()
+            self._read(heads)
+            return self._verdict(heads)
         except _Found as found:
-            size = self._tree.size
-            return Report(Exit.TAMPERED, str(found), size, self._good, found.first, found.end)
+            return Report(found.exit, str(found), self._tree.size, self._good, found.first, found.end)
 
-    def _signed(self) -> list[Checkpoint] | Report:
+    def _signed(self) -> list[Checkpoint]:
         """All checkpoints, by size. Signatures by keys that only the log itself can name are looked at as it does."""
         heads = []
         for note in self._log.notes():
             try:
                 heads.append(Checkpoint.parse(note))
             except BadNote as error:
-                raise _Found(f"A checkpoint was changed: {error}", None) from error
+                raise _Found(f"A checkpoint was changed: {error}") from error
         if not heads and not self._since:
-            return Report(Exit.INCOMPLETE, "Nothing is signed yet: there is no checkpoint.")
+            raise _Found("Nothing is signed yet: there is no checkpoint.", exit=Exit.INCOMPLETE)
         if any(before.size >= after.size for before, after in pairwise(heads)):
-            raise _Found("The checkpoints are not in their order", None)
+            raise _Found("The checkpoints are not in their order")
         if heads and not self._since and not any(self._known(head) for head in heads):
-            return Report(Exit.KEY, "No checkpoint was signed by the keys that are given.")
+            raise _Found("No checkpoint was signed by the keys that are given.", exit=Exit.KEY)
         return heads
 
     def _known(self, head: Checkpoint) -> bool:
         try:
             return self._trust.signed(head)
         except BadNote as error:
-            raise _Found(f"A checkpoint was changed: {error}", None) from error
+            raise _Found(f"A checkpoint was changed: {error}") from error
 
     def _read(self, heads: list[Checkpoint]) -> None:
         marks = sorted([*self._since, *heads], key=lambda head: head.size)
         try:
-            for first, entries, claimed in self._log.runs():
-                self._take(first, entries, claimed, marks)
+            for run in self._log.runs():
+                self._take(run, marks)
         except Broken as broken:
             self._compare()
             raise _Found(f"Entry {broken.index} was tampered with: {broken}", broken.index) from broken
@@ -733,26 +757,27 @@ class Verification:
             raise _Found(text, self._tree.size)
         self._compare()
 
-    def _take(self, first: int, entries: list[bytes], claimed: list[bytes] | None, marks: list[Checkpoint]) -> None:
-        tree, sha = self._tree, hashlib.sha256
-        if first != tree.size:
+    def _take(self, run: Run, marks: list[Checkpoint]) -> None:
+        first, entries, claimed = run
+        size = self._tree.size
+        if first != size:
             self._compare()
-            what = "are missing" if first > tree.size else "stand there twice"
-            raise _Found(f"Entries from {min(first, tree.size)} on {what}", min(first, tree.size))
-        leaves = [sha(b"\0" + entry).digest() for entry in entries]
-        if claimed is not None and leaves != claimed:
-            at = next(at for at, (one, other) in enumerate(zip(leaves, claimed, strict=True)) if one != other)
-            raise _Found(f"Entry {first + at} is not what was written: its hash differs", first + at)
-        self._look(first, entries)
+            what = "are missing" if first > size else "stand there twice"
+            raise _Found(f"Entries from {min(first, size)} on {what}", min(first, size))
+        leaves = leaf_hashes(entries)
+        if claimed is not None and (hashes := hexlify(b"".join(leaves))) != claimed:
+            at = first + next(at for at in range(len(hashes)) if hashes[at] != claimed[at]) // 64
+            raise _Found(f"Entry {at} is not what was written: its hash differs", at)
         done = 0
         while marks and marks[0].size <= first + len(leaves):
             upto = marks[0].size - first
-            self._extend(leaves[done:upto])
-            done = upto
+            self._extend(entries[done:upto], leaves[done:upto])
             self._check(marks.pop(0))
-        self._extend(leaves[done:])
+            done = upto
+        self._extend(entries[done:], leaves[done:])
 
-    def _extend(self, leaves: list[bytes]) -> None:
+    def _extend(self, entries: list[bytes], leaves: list[bytes]) -> None:
+        self._look(self._tree.size, entries)
         for level, number, tile in self._tree.extend(leaves):
             self._same(level, number, tile)
 
@@ -762,17 +787,17 @@ class Verification:
 
     def _same(self, level: int, number: int, tile: list[bytes]) -> None:
         """Raises if entries do not have the hashes that are kept of them. Those vouch for nothing; they tell where."""
-        kept = self._log.tile(level, number)
-        if kept is None:
+        kept, ours = self._log.tile(level, number) or b"", b"".join(tile)
+        common = min(len(kept), len(ours))
+        if kept[:common] == ours[:common]:
             return
+        at = next(at for at in range(common) if kept[at] != ours[at]) // 32
         span = WIDTH**level
-        for at, (ours, theirs) in enumerate(zip(tile, kept, strict=False)):
-            if ours != theirs:
-                first = (number * WIDTH + at) * span
-                text = f"Entry {first} is not what was written: its hash differs"
-                if level:
-                    text = f"The hash that is kept of the entries {first} to {first + span - 1} was changed"
-                raise _Found(text, first)
+        first = (number * WIDTH + at) * span
+        text = f"Entry {first} is not what was written: its hash differs"
+        if level:
+            text = f"The hash that is kept of the entries {first} to {first + span - 1} was changed"
+        raise _Found(text, first)
 
     def _check(self, mark: Checkpoint) -> None:
         seen = mark in self._since
@@ -797,7 +822,7 @@ class Verification:
         try:
             signers = mark.signers(self._announced)
         except BadNote as error:
-            raise _Found(f"A checkpoint was changed: {error}", None) from error
+            raise _Found(f"A checkpoint was changed: {error}") from error
         if not signers or {key.kind for key in signers} < kinds:
             text = f"The checkpoint over {mark.size} entries was signed by somebody else"
             raise _Found(text, self._good, mark.size)
@@ -805,16 +830,17 @@ class Verification:
 
     def _look(self, first: int, entries: list[bytes]) -> None:
         """What the entries say, as far as it matters here: which calls have an end, and new keys."""
-        begun, block = self._begun, b"\n".join(entries)
-        for at, (phase, id) in enumerate(_CALL.findall(block), first):
-            if phase == b"intent":
-                begun[id] = at
-            elif begun:
+        begun = self._begun
+        for at, entry in enumerate(entries, first):
+            # The last one is the entry's own: what stands behind it holds no tree of others, and texts escape quotes.
+            rest = entry.rpartition(b'"phase":"')[2]
+            id = rest.partition(b'id":"')[2].partition(b'"')[0]  # "request_id" in the first releases
+            if not rest.startswith(b"intent"):
                 begun.pop(id, None)
-        if _NEW_KEYS in block:
-            for entry in entries:
-                if entry.startswith(_NEW_KEYS):
-                    self._named_now = _announced(entry)
+                continue
+            begun[id] = at
+            if entry.startswith(_NEW_KEYS):
+                self._named_now = _announced(entry)
         if entries:
             self._newest = entries[-1]
 

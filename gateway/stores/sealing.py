@@ -16,7 +16,7 @@ from gateway.stores.auditlog import Rows
 from gateway.stores.datafolder import problems
 from gateway.stores.named_sql import SQL
 from gateway.stores.signingkeys import KeyFiles, Signer, write
-from gateway.verifier import BadNote, Checkpoint, NodeAt, Tree, leaf_hash, nodes_of
+from gateway.verifier import BadNote, Checkpoint, NodeAt, Tree, hashes_in, leaf_hashes, nodes_of
 
 HEAD = "head"
 """The newest checkpoint, outside the database: who rolls that back does not roll this back with it."""
@@ -95,7 +95,7 @@ class Sealer:
                     raise Inconsistent(f"entry {self._tree.size} is not there")
                 lines = lines[skip:]
             room = SEGMENT - self._tree.size % SEGMENT
-            self._keep(self._tree.extend([leaf_hash(line) for line in lines[:room]]))
+            self._keep(self._tree.extend(leaf_hashes(lines[:room])))
             if len(lines) > room:
                 return [(self._tree.size + 1, b"\n".join(lines[room:])), *rows[at + 1 :]]
             if len(lines) == room and at + 1 < len(rows):
@@ -156,9 +156,9 @@ def put(sealed: Sealed, now: int, cursor: sqlite3.Cursor) -> None:
 def node_at(db: sqlite3.Connection) -> NodeAt:
     """Nodes of the tree from the database."""
 
-    def tile(level: int, number: int) -> list[bytes]:
+    def tile(level: int, number: int) -> bytes | None:
         row = db.execute(SQL["tile"], (level, number)).fetchone()
-        return [] if row is None else _hashes(row[0])
+        return None if row is None else row[0]
 
     return nodes_of(tile)
 
@@ -170,13 +170,9 @@ def _tree(db: sqlite3.Connection, size: int) -> Tree:
     while span <= size:
         number, count = divmod(size // span, 256)
         row = db.execute(SQL["tile"], (len(tiles), number)).fetchone() if count else None
-        tiles.append([] if row is None else _hashes(row[0])[:count])
+        tiles.append([] if row is None else hashes_in(row[0], end=count))
         span *= 256
     return Tree(size, tiles)
-
-
-def _hashes(blob: bytes) -> list[bytes]:
-    return [blob[at : at + 32] for at in range(0, len(blob), 32)]
 
 
 def _parsed(note: bytes) -> Checkpoint:

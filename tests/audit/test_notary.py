@@ -36,6 +36,7 @@ from gateway.verifier import (
     consistent,
     leaf_hash,
     nodes_of,
+    open_log,
     verify,
     verify_proof,
 )
@@ -62,7 +63,7 @@ async def test_a_log_is_signed_with_both_kinds_of_key_by_files_of_their_owner(tm
 async def test_each_checkpoint_is_the_beginning_of_the_next(tmp_path: Path) -> None:
     log = await written(tmp_path)
     with closing(Database(log.db)) as db:
-        node = nodes_of(lambda level, number: db.tile(level, number) or [])
+        node = nodes_of(db.tile)
         for old in log.signed:
             steps = consistency(node, old.size, log.head.size)
             assert consistent(old.size, old.root, log.head.size, log.head.root, steps)
@@ -270,7 +271,8 @@ async def test_the_newest_entries_of_a_running_gateway_may_wait_for_their_checkp
 
 async def test_calls_that_have_no_end_are_told(tmp_path: Path) -> None:
     store, notary = await opened(tmp_path)
-    await store.commit(records=[entry("1", phase="intent"), entry("2", phase="intent"), entry("1")])
+    said = {"phase": "outcome", "id": "2", "text": '"phase":"outcome","request":{"id":"2"}'}
+    await store.commit(records=[entry("1", phase="intent"), entry("2", phase="intent", change=said), entry("1")])
     await closed(store, notary)
     report = checked(tmp_path)
     assert (report.exit, report.unknown) == (Exit.OK, 1)
@@ -309,9 +311,9 @@ async def test_whoever_has_the_first_keys_verifies_what_the_next_ones_sign(tmp_p
     assert len(log.trust.log) == 8
     assert not first.signed(log.head)
     for trust in (first, log.trust):
-        with closing(Database(log.db)) as db:
-            report = verify(db, trust, [log.head], NOW / 1000)
-        assert (report.exit, report.size) == (Exit.OK, 20 + 3 * 11 + 5)
+        for file in (log.db, log.export(tmp_path / "log.jsonl")):
+            report = verify(open_log(file), trust, [log.head], NOW / 1000)
+            assert (report.exit, report.size) == (Exit.OK, 20 + 3 * 11 + 5)
     assert [key.name for key in first.log] == [log.head.origin] * 2, "what is trusted is not changed by verifying"
 
 

@@ -64,7 +64,7 @@ def grown(hashes: list[bytes], steps: random.Random) -> tuple[Tree, dict[tuple[i
 
 
 def nodes(tiles: dict[tuple[int, int], list[bytes]]) -> NodeAt:
-    return nodes_of(lambda level, number: tiles.get((level, number), []))
+    return nodes_of(lambda level, number: b"".join(tiles.get((level, number), [])))
 
 
 def test_the_roots_are_those_of_the_reference() -> None:
