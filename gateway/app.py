@@ -78,6 +78,7 @@ from gateway.upstream.webhook import WebhookNotifier
 from gateway.webhookkeys import WebhookKeys
 
 if TYPE_CHECKING:
+    from gateway import complying
     from gateway.identity import Trust
     from gateway.server.grpc import GrpcServer
 
@@ -126,7 +127,8 @@ class App:
         give_up_ms = round(config.push.give_up_seconds * 1000)
         self.push = PushWorker(store, notifier, now, _new_id, _chance, give_up_ms)
         bells = Bells(_derived(token, b"bell"), home + RING, local=on_this_machine(settings.public_url))
-        compliance = Compliance(_profile(config), Recorder(store, now))
+        compliance = Compliance(Profile(), Recorder(store, now))
+        screen = _screen(config, compliance)
         self.services = Services(store, Live(), now, _new_id, node, self.push.wake, compliance)
         fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
         updates = {id: agent.updates for id, agent in config.agents.items() if isinstance(agent, RemoteAgent)}
@@ -159,6 +161,7 @@ class App:
         self.policies = [live]
         if config.policy.shadow is not None:
             self.policies.append(policing.shadowed(policy, grants, freezer, config.policy.shadow))
+        self._kept: list[policing.Keeper | complying.Keeper] = [*self.policies, *([] if screen is None else [screen])]
         bridge = AgentTools(self.registry, _new_id)
         self.tools.servers.put(tooling.bridged(bridge, self.registry))
         self.gateway = Gateway(
@@ -166,7 +169,7 @@ class App:
             Letters(store, self.push.hosts, self.push.wake),
             None if self.trust is None else self.trust.server,
             freezer,
-            Governance(admission, self.registry, self.tools.servers, freezer, store, self.policies),
+            Governance(admission, self.registry, self.tools.servers, freezer, store, self.policies, screen),
             notifier.challenge if config.push.challenge else None,
         )  # fmt: skip
         bridge.doors = self.gateway
@@ -241,7 +244,7 @@ class App:
         await self.tools.start()
         await self.recovery.start()
         self.push.start()
-        for keeper in self.policies:
+        for keeper in self._kept:
             keeper.start()
         if self.grpc is not None:
             await self.grpc.start()
@@ -274,7 +277,7 @@ class App:
             await self.grpc.stop()
 
     async def aclose(self) -> None:
-        for keeper in self.policies:
+        for keeper in self._kept:
             await keeper.aclose()
         if self.grpc is not None:
             await self.grpc.stop()
@@ -379,13 +382,13 @@ def _notary(settings: Settings, store: Store, egress: Egress, now: Callable[[], 
     return Notary(store, settings.data / "audit", host, now, shown)
 
 
-def _profile(config: Config) -> Profile:
+def _screen(config: Config, compliance: Compliance) -> complying.Keeper | None:
     """What may pass; without a file everything, and nothing that looks is loaded."""
     if config.compliance.file is None:
-        return Profile()
+        return None
     from gateway import complying
 
-    return complying.profile(config.compliance.file, config.base)
+    return complying.Keeper(config.compliance.file, config.base, compliance.use)
 
 
 def _trust(settings: Settings, egress: Egress, store: Store, secret: bytes, now: Callable[[], int]) -> Trust | None:

@@ -5,8 +5,11 @@ A part of app.py, in a room of its own; what the checks need is loaded only wher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from gateway.checks import patterns, sizes
 from gateway.checks.detectors import DETECTORS, GROUPS
@@ -26,8 +29,11 @@ from gateway.config import (
 from gateway.core.compliance.profile import Action, Profile, Rule
 from gateway.dialects.strict_json import read
 from gateway.model.compliance import Check, Place
-from gateway.model.errors import GatewayError
+from gateway.model.errors import GatewayError, Reason
 from gateway.upstream.local import LoadError, load_function
+from gateway.watching import Watch
+
+log = logging.getLogger(__name__)
 
 
 class _Refused(Exception):
@@ -38,17 +44,59 @@ class _Refused(Exception):
         self.key, self.reason, self.hint = key, reason, hint
 
 
-def profile(file: Path, also: Path) -> Profile:
-    """The profile in this file; modules with checks are looked for beside it, then in `also`. Raises ConfigError with
-    every problem of the file."""
-    text, name = read_document(file)
-    base = file.absolute().parent
-    entries, origin = parse_compliance(text, name, base)
-    problems: list[Problem] = []
-    rules = list(_rules(entries, origin, (base, also), problems))
-    if problems:
-        raise ConfigError(problems)
-    return Profile(rules)
+class Keeper:
+    """Holds a gateway to its compliance profile: read at the start, and again when the file or a schema that it names
+    changes. A profile that is wrong changes nothing, and says so until it is right. Modules with checks of the
+    operator's own are read once."""
+
+    def __init__(self, file: Path, also: Path, use: Callable[[Profile], None]) -> None:
+        self.problem: str | None = None
+        self.rules: tuple[Mapping[str, Any], ...] = ()
+        self._file = file
+        self._also = also
+        self._use = use
+        self._watch = Watch("compliance-file", self._again)
+        self._watch.read((file,))
+        self._read()
+
+    @property
+    def file(self) -> str:
+        return str(self._file)
+
+    def start(self) -> None:
+        self._watch.start()
+
+    async def aclose(self) -> None:
+        await self._watch.aclose()
+
+    def reload(self) -> None:
+        """Read it now. Raises INVALID_REQUEST with every problem of the file, and then the old rules hold on."""
+        try:
+            self._read()
+        except ConfigError as error:
+            self.problem = str(error)
+            log.error("the compliance profile is wrong, what it said before holds on:\n%s", error)
+            raise GatewayError(Reason.INVALID_REQUEST, str(error)) from error
+        log.info("the compliance profile %s holds, rules: %d", self._file, len(self.rules))
+
+    def _again(self) -> None:
+        with suppress(GatewayError):
+            self.reload()
+
+    def _read(self) -> None:
+        """Raises ConfigError with every problem of the file."""
+        text, name = read_document(self._file)
+        base = self._file.absolute().parent
+        entries, origin = parse_compliance(text, name, base)
+        schemas = [entry.schema_ for entry in entries.rules if entry.schema_ is not None]
+        self._watch.read((self._file, *schemas))
+        problems: list[Problem] = []
+        rules = list(_rules(entries, origin, (base, self._also), problems))
+        if problems:
+            raise ConfigError(problems)
+        self._use(Profile(rules))
+        self.rules = tuple(entry.model_dump(mode="json", by_alias=True, exclude_unset=True) for entry in entries.rules)
+        self.problem = None
 
 
 def _rules(file: ComplianceFile, origin: Origin, folders: tuple[Path, Path], problems: list[Problem]) -> Iterator[Rule]:

@@ -5,10 +5,10 @@ A part of app.py, in a room of its own.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,9 @@ from gateway.core.policy.shadow import Shadow
 from gateway.core.tools.grants import Grants
 from gateway.model.audit import Verdict
 from gateway.model.errors import GatewayError, Reason
+from gateway.watching import Watch
 
 log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 1.0  # how often it is looked whether the policy file has changed; a look is one system call
-
-_MISSING = object()
 
 
 def book(grants: Grants, text: str | None = None, name: str = "policy", first: tuple[Ruling, ...] = ()) -> Book:
@@ -187,9 +184,8 @@ class Keeper:
         self._freezer = freezer
         self._file = file
         self._changed = changed
-        self._seen: object = None
+        self._watch = Watch("policy-file", self._again)
         self._good: tuple[str, ...] = ()  # text and name of the file as it was when it was right
-        self._watching: asyncio.Task[None] | None = None
         self._use(self._read())
 
     @property
@@ -197,13 +193,10 @@ class Keeper:
         return None if self._file is None else str(self._file)
 
     def start(self) -> None:
-        if self._file is not None:
-            self._watching = asyncio.create_task(self._watch(), name="policy-file")
+        self._watch.start()
 
     async def aclose(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
+        await self._watch.aclose()
 
     def reload(self) -> None:
         """Read it now. Raises INVALID_REQUEST with every problem of the file, and then the old rules hold on."""
@@ -233,7 +226,7 @@ class Keeper:
     def _read(self) -> Book:
         if self._file is None:
             return self._made()
-        self._seen = _stamp(self._file)
+        self._watch.read((self._file,))
         text, name = read_document(self._file)
         found = self._made(text, name)
         self._good = (text, name)
@@ -248,20 +241,9 @@ class Keeper:
             self._admission.limits.use(book.limits, book.costs)
             self._admission.labels.use(book.labels)
 
-    async def _watch(self) -> None:
-        assert self._file is not None
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            stamp = await asyncio.to_thread(_stamp, self._file)
-            if stamp == self._seen:
-                continue
-            if stamp is None and self._seen != _MISSING:
-                self._seen = _MISSING  # an editor puts the new file in the old one's place: look once more
-                continue
-            try:
-                self.reload()
-            except GatewayError:
-                self._seen = stamp
+    def _again(self) -> None:
+        with suppress(GatewayError):
+            self.reload()
 
     def _complain(self, error: ConfigError) -> None:
         self.problem = str(error)
@@ -274,12 +256,3 @@ def shadowed(policy: Policy, grants: Grants, freezer: Freezer, file: Path) -> Ke
     policy.shadow = shadow = Shadow(candidate.decide)
     freezer.changed.append(candidate.forget)
     return Keeper(candidate, grants, freezer, file, shadow.forget)
-
-
-def _stamp(file: Path) -> object:
-    """Changes with the file; None while there is none."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino)

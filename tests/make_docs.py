@@ -198,7 +198,7 @@ ABOUT: dict[str, str] = {
     "gateway.core": "Calls and tasks",
     "gateway.checks": "Compliance",
     "gateway.core.compliance": "Compliance",
-    "gateway.policing": "Policy",
+    "gateway.watching": "Policy",
     "gateway.core.governance": "Policy",
     "gateway.core.halting": "Policy",
     "gateway.core.policy": "Policy",
@@ -555,8 +555,8 @@ def compliance() -> str:
 {MADE}
 
 `compliance.file` of the [configuration](configuration.md) names it;
-[keep secrets out](../how-to/keep-secrets-out.md) has examples. It is read at the start. Paths and modules in it are
-looked for beside it.
+[keep secrets out](../how-to/keep-secrets-out.md) has examples. It is read again when it changes. Paths and modules in
+it are looked for beside it.
 
 {compliance_tables()}
 ## Places

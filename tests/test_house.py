@@ -26,6 +26,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.model": frozenset(),
     "gateway.config": frozenset(),
     "gateway.logs": frozenset(),
+    "gateway.watching": frozenset(),
     "gateway.dialects": frozenset({"gateway.model"}),
     "gateway.core": frozenset({"gateway.model"}),
     "gateway.verifier": frozenset(),  # one file, for people who have nothing else of ours
@@ -46,9 +47,9 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.tooling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "upstream")}),
     "gateway.checks": frozenset({"gateway.model"}),
     "gateway.complying": frozenset(
-        {f"gateway.{name}" for name in ("config", "model", "core", "checks", "dialects", "upstream")}
+        {f"gateway.{name}" for name in ("config", "model", "core", "checks", "dialects", "upstream", "watching")}
     ),
-    "gateway.policing": frozenset({f"gateway.{name}" for name in ("config", "model", "core")}),
+    "gateway.policing": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "watching")}),
     "gateway.credential": frozenset({"gateway.model", "gateway.core"}),
     "gateway.enrolling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "dialects", "upstream")}),
     "gateway.listening": frozenset({"gateway.config", "gateway.model"}),

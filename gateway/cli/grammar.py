@@ -275,6 +275,14 @@ def _policy(top: Parser) -> None:
     _with_data_folder(policy)
 
 
+def _compliance(top: Parser) -> None:
+    compliance = top.command("compliance", "See and reload what may pass in messages, arguments and results.")
+    rules = compliance.command("show", "Print the compliance profile that holds.", "compliance:show")
+    compliance.command("reload", "Have the gateway read its compliance profile now.", "compliance:reload")
+    as_json(rules)
+    _with_data_folder(compliance)
+
+
 def _freezing(top: Parser) -> None:
     freeze = top.command("freeze", "Let an agent or principal do nothing more, and stop its work.", "freezing:freeze")
     thaw = top.command("thaw", "Let a frozen agent or principal work again.", "freezing:thaw")
@@ -388,7 +396,7 @@ def _with_data_folder(noun: Parser) -> None:
 # In the order of --help.
 COMMANDS = (
     *(_serve, _token, _send, _tasks, _agents, _cards, _keys, _tools, _connect, _clients),
-    *(_policy, _freezing, _push, _users, _audit, _replay),
+    *(_policy, _compliance, _freezing, _push, _users, _audit, _replay),
 )
 
 

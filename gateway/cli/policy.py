@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.cli.client import Gateway
 from gateway.cli.exits import Exit, Stop
 from gateway.cli.place import Place
 from gateway.cli.text import dump, line, note, say, table
-
-# What YAML takes for text without quotes; inside a list a comma would end it.
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9 ,.;'()/_-]*")
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9 ./_-]*")
-_NOT_TEXT = frozenset({"true", "false", "null"})
+from gateway.cli.yamlform import yaml_flow, yaml_item
 
 
 def show(options: argparse.Namespace) -> Exit:
@@ -126,16 +121,16 @@ def _show(shown: Mapping[str, Any]) -> None:
     say("defaults: false")
     say("rules:")
     for rule in shown.get("rules") or ():
-        for text in _rule(rule):
+        for text in yaml_item(rule):
             say(f"  {text}" if "rule" in rule else f"  # {text}")
     if labels := shown.get("labels"):
         say("labels:")
         for name, targets in labels.items():
-            say(f"  {name}: {_flow(targets)}")
+            say(f"  {name}: {yaml_flow(targets)}")
     if limits := shown.get("limits"):
         say("limits:")
         for limit in limits:
-            for text in _rule(limit):
+            for text in yaml_item(limit):
                 say(f"  {text}")
 
 
@@ -156,27 +151,5 @@ def _explain(found: Mapping[str, Any]) -> None:
         say(f"To allow it: {line(found['change'], 1000)}.")
     if found.get("newRule"):
         say("A rule that allows exactly this, to stand before all others:")
-        for text in _rule(found["newRule"]):
+        for text in yaml_item(found["newRule"]):
             say(f"  {text}")
-
-
-def _rule(rule: Mapping[str, Any]) -> Iterator[str]:
-    mark = "- "
-    for name, value in rule.items():
-        yield f"{mark}{name}: {_plain(value) or _flow(value)}"
-        mark = "  "
-
-
-def _plain(value: Any) -> str | None:
-    fits = isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _NOT_TEXT
-    return value if fits and not value.endswith(" ") else None
-
-
-def _flow(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_flow, value))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_flow(name)}: {_flow(each)}" for name, each in value.items()) + "}"
-    if isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _NOT_TEXT:
-        return value.strip()
-    return json.dumps(value, ensure_ascii=False)

@@ -426,6 +426,8 @@ def _uses(
         governing.ReloadPolicy: governance.reload,
         governing.ShadePolicy: governance.shade,
         governing.ReplayPolicy: governance.replay,
+        governing.ShowCompliance: governance.show_compliance,
+        governing.ReloadCompliance: governance.reload_compliance,
         governing.Freeze: governance.freeze,
         governing.Thaw: governance.thaw,
         governing.ListFrozen: governance.frozen,

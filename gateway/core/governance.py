@@ -26,9 +26,11 @@ from gateway.model.governance import (
     Freeze,
     Frozen,
     ListFrozen,
+    ReloadCompliance,
     ReloadPolicy,
     ReplayPolicy,
     ShadePolicy,
+    ShowCompliance,
     ShowPolicy,
     Thaw,
 )
@@ -55,6 +57,29 @@ class Source(Protocol):
     def reload(self) -> None:
         """Raises INVALID_REQUEST with what is wrong with the file."""
         ...
+
+
+class Screen(Protocol):
+    """Where the compliance profile comes from. `problem` says why the file, as it is now, was not taken over."""
+
+    problem: str | None
+    rules: tuple[Mapping[str, Any], ...]
+
+    @property
+    def file(self) -> str: ...
+
+    def reload(self) -> None:
+        """Raises INVALID_REQUEST with what is wrong with the file."""
+        ...
+
+
+@value
+class Screened:
+    """What must pass, as the file has it."""
+
+    file: str | None
+    problem: str | None
+    rules: tuple[Mapping[str, Any], ...]
 
 
 @value
@@ -89,6 +114,7 @@ class Governance:
         freezer: Freezer,
         store: Store,
         sources: Sequence[Source] = (),
+        screen: Screen | None = None,
     ) -> None:
         self._admission = admission
         self._policy = admission.policy
@@ -97,6 +123,7 @@ class Governance:
         self._servers = servers
         self._freezer = freezer
         self._sources = sources
+        self._screen = screen
 
     async def show(self, call: ShowPolicy, ticket: Ticket, entry: None) -> Shown:
         rules = tuple(each for ruling in self._policy.rules for each in ruling.shown())
@@ -152,6 +179,17 @@ class Governance:
         if verb in SERVER_VERBS and served is not None:
             return served.question(verb, id.partition("/")[2])[1]
         return Target(id)
+
+    async def show_compliance(self, call: ShowCompliance, ticket: Ticket, entry: None) -> Screened:
+        screen = self._screen
+        return Screened(None, None, ()) if screen is None else Screened(screen.file, screen.problem, screen.rules)
+
+    async def reload_compliance(self, call: ReloadCompliance, ticket: Ticket, entry: None) -> Screened:
+        if self._screen is None:
+            message = "No compliance profile is configured; compliance.file names one"
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, message)
+        self._screen.reload()
+        return await self.show_compliance(ShowCompliance(), ticket, entry)
 
     async def freeze(self, call: Freeze, ticket: Ticket, entry: None) -> Frozen:
         name = self._cold(call.kind, call.name)

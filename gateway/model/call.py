@@ -15,9 +15,11 @@ from gateway.model.governance import (
     ExplainPolicy,
     Freeze,
     ListFrozen,
+    ReloadCompliance,
     ReloadPolicy,
     ReplayPolicy,
     ShadePolicy,
+    ShowCompliance,
     ShowPolicy,
     Thaw,
 )
@@ -442,6 +444,8 @@ Call: TypeAlias = (
     | ExplainPolicy
     | ReloadPolicy
     | ShadePolicy
+    | ShowCompliance
+    | ReloadCompliance
     | ShowPushes
     | ListDeadPushes
     | ReplayPushes

@@ -61,6 +61,22 @@ class ReplayPolicy:
     agent: None = None
 
 
+@value
+class ShowCompliance:
+    """The compliance profile that holds."""
+
+    verb: ClassVar[str] = "ShowCompliance"
+    agent: None = None
+
+
+@value
+class ReloadCompliance:
+    """Read the compliance profile again now."""
+
+    verb: ClassVar[str] = "ReloadCompliance"
+    agent: None = None
+
+
 class Cold(StrEnum):
     """What can be frozen."""
 

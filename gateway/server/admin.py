@@ -93,6 +93,8 @@ class Admin:
             Route("/admin/policy:explain", self._guard(self._policy.explain), methods=["POST"]),
             Route("/admin/policy:replay", self._guard(self._policy.replay), methods=["POST"]),
             Route("/admin/policy:reload", self._guard(self._policy.reload), methods=["POST"]),
+            Route("/admin/compliance", self._guard(self._policy.compliance), methods=["GET"]),
+            Route("/admin/compliance:reload", self._guard(self._policy.reload_compliance), methods=["POST"]),
             Route("/admin/push", self._guard(self._push.show), methods=["GET"]),
             Route("/admin/push/dead", self._guard(self._push.dead), methods=["GET"]),
             Route("/admin/push/dead:replay", self._guard(self._push.replay), methods=["POST"]),

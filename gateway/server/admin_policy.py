@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.core.gateway import Gateway
-from gateway.core.governance import Shaded, Shown
+from gateway.core.governance import Screened, Shaded, Shown
 from gateway.core.policy import Explanation, Weighed
 from gateway.core.policy.replay import Replayed
 from gateway.core.policy.shadow import Flip
@@ -21,9 +21,11 @@ from gateway.model.governance import (
     Freeze,
     Frozen,
     ListFrozen,
+    ReloadCompliance,
     ReloadPolicy,
     ReplayPolicy,
     ShadePolicy,
+    ShowCompliance,
     ShowPolicy,
     Thaw,
 )
@@ -71,6 +73,12 @@ class AdminPolicy:
             raise invalid("last", "must be a number of entries, at least 1")
         call = ReplayPolicy(text(body, "text"), text(body, "name", required=False) or "policy", last)
         return json_answer(_replayed(await self._gateway.handle(call, who)))
+
+    async def compliance(self, request: Request, who: Principal) -> Response:
+        return json_answer(_screened(await self._gateway.handle(ShowCompliance(), who)))
+
+    async def reload_compliance(self, request: Request, who: Principal) -> Response:
+        return json_answer(_screened(await self._gateway.handle(ReloadCompliance(), who)))
 
     async def frozen(self, request: Request, who: Principal) -> Response:
         return json_answer({"frozen": [_frozen(each) for each in await self._gateway.handle(ListFrozen(), who)]})
@@ -125,6 +133,10 @@ def _shown(shown: Shown) -> dict[str, Any]:
         "limits": [*shown.limits],
         "labels": shown.labels,
     }
+
+
+def _screened(screened: Screened) -> dict[str, Any]:
+    return {"file": screened.file, "problem": screened.problem, "rules": [*screened.rules]}
 
 
 def _shaded(shaded: Shaded) -> dict[str, Any]:

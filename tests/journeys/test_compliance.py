@@ -269,3 +269,77 @@ async def test_a_canceled_stream_closes_its_agent(gateway: Gateway) -> None:
         first = await anext(events)
         task = await gateway.result("CancelTask", {"id": first["task"]["id"]}, agent="desk")
     assert task["status"]["state"] == "TASK_STATE_CANCELED"
+
+
+async def shown(gateway: Gateway) -> Any:
+    return (await gateway.client.get("/admin/compliance", headers=gateway.bearer(None))).json()
+
+
+async def test_a_profile_that_changes_is_taken_over_and_a_wrong_one_is_not(gateway: Gateway) -> None:
+    file = Path((await shown(gateway))["file"])
+    assert [rule["rule"] for rule in (await shown(gateway))["rules"]][:2] == ["no-secrets", "mask"]
+    try:
+        put(file, PROFILE + '  - {rule: gossip, pattern: "psst", agents: [desk], places: [message], action: block}\n')
+
+        async def refused() -> bool:
+            return "error" in await told(gateway, "psst")
+
+        await soon(refused)
+        put(file, PROFILE.replace("action: block, on_failure", "action: blok, on_failure"))
+
+        async def complained() -> bool:
+            return (await shown(gateway))["problem"] is not None
+
+        await soon(complained)
+        problem = (await shown(gateway))["problem"]
+        assert "compliance.yaml:8: rules[5].action: must be one of" in problem
+        assert "error" in await told(gateway, "psst"), "what it said before holds on"
+        answer = await gateway.client.post("/admin/compliance:reload", headers=gateway.bearer(None))
+        assert (answer.status_code, answer.json()["error"]["message"]) == (400, problem)
+        await asyncio.to_thread(file.unlink)
+
+        async def missed() -> bool:
+            return "no such file" in (await shown(gateway))["problem"]
+
+        await soon(missed)
+        assert "error" in await told(gateway, "psst")
+    finally:
+        put(file, PROFILE)
+        await gateway.client.post("/admin/compliance:reload", headers=gateway.bearer(None))
+    assert "result" in await told(gateway, "psst")
+    assert (await shown(gateway))["problem"] is None
+
+
+async def test_a_schema_that_changes_is_taken_over(gateway: Gateway) -> None:
+    file = Path((await shown(gateway))["file"]).parent / "order.json"
+
+    async def takes(item: Any) -> bool:
+        return "result" in await told(gateway, "", parts=[{"data": item}])
+
+    assert not await takes({"count": 1})
+    before = file.read_text()
+    try:
+        put(file, json.dumps({"type": "object", "required": ["count"]}))
+
+        async def other() -> bool:
+            return await takes({"count": 1})
+
+        await soon(other)
+        assert not await takes({"item": "tea"})
+    finally:
+        put(file, before)
+        await gateway.client.post("/admin/compliance:reload", headers=gateway.bearer(None))
+
+
+async def test_without_a_profile_there_is_nothing_to_read_again(tmp_path: Path) -> None:
+    async with running(tmp_path, "") as plain:
+        assert await shown(plain) == {"file": None, "problem": None, "rules": []}
+        answer = await plain.client.post("/admin/compliance:reload", headers=plain.bearer(None))
+    assert answer.json()["error"]["message"] == "No compliance profile is configured; compliance.file names one"
+
+
+def put(file: Path, text: str) -> None:
+    """Whole, in the old one's place, as editors do it."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(file)

@@ -42,6 +42,10 @@ class Compliance:
         self._profile = profile
         self._recorder = recorder
 
+    def use(self, profile: Profile) -> None:
+        """Another profile from now on, also for what streams already."""
+        self._profile = profile
+
     def covers(self, place: Place, target: str) -> bool:
         return bool(self._profile.rules(place, target))
 
