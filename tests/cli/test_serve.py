@@ -34,15 +34,15 @@ class Running:
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[Serve], None]]:
-    """Puts a function in the place of `gateway.app.serve`."""
+    """Puts a function in the place of `gateway.serving.serve`."""
     monkeypatch.chdir(tmp_path)
     for name in ("GATEWAY_CONFIG", "GATEWAY_DATA", "GATEWAY_URL"):
         monkeypatch.delenv(name, raising=False)
 
     def play(serve: Serve) -> None:
-        module = ModuleType("gateway.app")
+        module = ModuleType("gateway.serving")
         module.serve, module.Running = serve, Running  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "gateway.app", module)
+        monkeypatch.setitem(sys.modules, "gateway.serving", module)
         monkeypatch.delitem(sys.modules, "gateway.cli.serve", raising=False)
 
     yield play
