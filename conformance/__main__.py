@@ -6,6 +6,7 @@
     make conformance ARGS=--mcp MCP_SUITE=DIR    the MCP suite (see mcp.py)
     make conformance ARGS=--mcp-client MCP_SUITE=DIR    the same suite's client mode (see mcp_client.py)
     make conformance ARGS=--acp ACP_PYTHON=PYTHON    acp-sdk's client and server (see acp.py)
+    make conformance ARGS=--frameworks ADK_PYTHON=PYTHON AG2_PYTHON=PYTHON    agents of frameworks (see frameworks.py)
 
 A run fails on every test that did not pass and is not listed in conformance/expected/, and on every
 listed one that passed after all. The full form writes conformance/results/.
@@ -15,12 +16,12 @@ import argparse
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance import acp, expected, kit, mcp, mcp_client, older, peers, processes, results, sut
+from conformance import acp, expected, frameworks, kit, mcp, mcp_client, older, peers, processes, results, sut
 
 HERE = Path(__file__).parent
 REMOTE = HERE / "a2a-remote.yaml"
@@ -60,14 +61,28 @@ OLDER_SUITES = (
 
 
 @dataclass(frozen=True)
+class Leg:
+    """Something else to run, instead of the A2A kit."""
+
+    main: Callable[[], int]
+    help: str
+
+
+LEGS = {
+    "mcp": Leg(mcp.main, "the MCP suite, from MCP_SUITE"),
+    "mcp-client": Leg(mcp_client.main, "the MCP suite's client mode, from MCP_SUITE"),
+    "acp": Leg(acp.main, "acp-sdk's client and server, from ACP_PYTHON"),
+    "frameworks": Leg(frameworks.main, "agents of ADK and AG2 behind the gateway, from ADK_PYTHON and AG2_PYTHON"),
+}
+
+
+@dataclass(frozen=True)
 class Options:
     kit: Path | None
     older_kit: Path | None
     agents: tuple[str, ...]
     short: bool
-    mcp: bool
-    mcp_client: bool
-    acp: bool
+    leg: str | None  # of LEGS, instead of the A2A kit
     command: str
 
 
@@ -83,9 +98,8 @@ def options(words: list[str]) -> Options:
         default="both",
         help="one kind of agent (older: the one for the 0.3 kit); default: all, with a 0.3 kit where there is one",
     )
-    parser.add_argument("--mcp", action="store_true", help="the MCP suite, from MCP_SUITE, instead of the A2A kit")
-    parser.add_argument("--mcp-client", action="store_true", help="the MCP suite's client mode, from MCP_SUITE")
-    parser.add_argument("--acp", action="store_true", help="acp-sdk's client and server, from ACP_PYTHON")
+    for name, leg in LEGS.items():
+        parser.add_argument(f"--{name}", dest="leg", action="store_const", const=name, help=leg.help)
     given = parser.parse_args(words)
     agents = {"both": tuple(SUITES), "older": ()}.get(given.agent, (given.agent,))
     older_kit = older.find(given.kit_03) if given.agent in ("both", "older") else None
@@ -95,17 +109,13 @@ def options(words: list[str]) -> Options:
         *(["--agent", given.agent] if given.agent != "both" else []),
     ]
     command = shlex.join(["python", "-m", "conformance", *shown])
-    return Options(kit.find(given.kit), older_kit, agents, given.short, given.mcp, given.mcp_client, given.acp, command)
+    return Options(kit.find(given.kit), older_kit, agents, given.short, given.leg, command)
 
 
 def main() -> int:
     chosen = options(sys.argv[1:])
-    if chosen.mcp:
-        return mcp.main()
-    if chosen.mcp_client:
-        return mcp_client.main()
-    if chosen.acp:
-        return acp.main()
+    if chosen.leg is not None:
+        return LEGS[chosen.leg].main()
     if chosen.agents and chosen.kit is None and not chosen.short:
         print(kit.HOW_TO_GET, file=sys.stderr)
         return 2

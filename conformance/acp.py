@@ -11,8 +11,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import uuid
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,10 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from a2a.types.a2a_pb2 import CancelTaskRequest, Message, Part, Role, SendMessageConfiguration, SendMessageRequest
-
-from conformance import peers, processes
-from conformance.peers import Peer, Result
+from conformance import peers, players, processes
+from conformance.peers import Result
 from conformance.results import FOLDER, machine
 
 HERE = Path(__file__).parent
@@ -78,7 +74,7 @@ def _all(python: Path) -> int:
             agent: _client(python, f"{base}/acp", agent, processes.credential(folder / "first"))
             for agent in ("echo", "player")
         }
-        a2a = [peers.run(again, "/agents/player", CHECKS, version=spoken) for spoken in peers.VERSIONS]
+        a2a = [peers.run(again, "/agents/player", players.ACP, version=spoken) for spoken in peers.VERSIONS]
         a2a += [peers.run(again, "", AGAIN, version=spoken) for spoken in peers.VERSIONS]
     return _judge(acp, a2a)
 
@@ -129,78 +125,3 @@ def document(acp: dict[str, dict[str, str]], a2a: list[Result]) -> dict[str, Any
         },
         "a2a_sdk_client": [asdict(each) for each in a2a],
     }
-
-
-# --- What a2a-sdk's client does with acp_server.py's agent, one check each. ---
-
-
-def _request(text: str, *, wait: bool = True, **follow: str) -> SendMessageRequest:
-    message = Message(message_id=uuid.uuid4().hex, role=Role.ROLE_USER, parts=[Part(text=text)], **follow)
-    sent = SendMessageRequest(message=message)
-    sent.configuration.CopyFrom(SendMessageConfiguration(return_immediately=not wait))
-    return sent
-
-
-async def _task(peer: Peer, text: str, **more: Any) -> Any:
-    (event,) = [event async for event in peer.plain.send_message(_request(text, **more))]
-    return event.task
-
-
-def _made(task: Any) -> str:
-    return "".join(part.text for artifact in task.artifacts for part in artifact.parts)
-
-
-async def a_message_becomes_a_finished_task(peer: Peer) -> None:
-    task = await _task(peer, "hello")
-    assert (peers.state(task), _made(task)) == ("TASK_STATE_COMPLETED", "hello")
-
-
-async def what_the_agent_says_streams_as_it_comes(peer: Peer) -> None:
-    events = [event async for event in peer.streaming.send_message(_request("count 3"))]
-    pieces = [part.text for event in events for part in event.artifact_update.artifact.parts]
-    assert pieces == ["1\n", "2\n", "3\n"], pieces
-    assert events[0].HasField("task")
-
-
-async def a_question_is_answered(peer: Peer) -> None:
-    asked = await _task(peer, "ask")
-    assert peers.state(asked) == "TASK_STATE_INPUT_REQUIRED", peers.state(asked)
-    assert asked.status.message.parts[0].text == "What?"
-    done = await _task(peer, "blue", task_id=asked.id, context_id=asked.context_id)
-    assert (done.id, _made(done)) == (asked.id, "You said blue")
-
-
-async def a_task_is_canceled(peer: Peer) -> None:
-    begun = await _task(peer, "wait 60", wait=False)
-    assert peers.state(await peer.plain.cancel_task(CancelTaskRequest(id=begun.id))) == "TASK_STATE_CANCELED"
-
-
-async def a_failure_says_why(peer: Peer) -> None:
-    failed = await _task(peer, "fail")
-    assert peers.state(failed) == "TASK_STATE_FAILED"
-    assert failed.status.message.parts[0].text == "Failed, as you asked."
-
-
-async def files_arrive_whole(peer: Peer) -> None:
-    note, data, pixel = (await _task(peer, "files")).artifacts
-    assert note.parts[0].text == "Two files."
-    assert (data.name, pixel.name) == ("data.json", "pixel.png")
-    assert data.parts[0].data.struct_value.fields["answer"].number_value == 42
-    assert pixel.parts[0].media_type == "image/png"
-
-
-async def a_conversation_stays_one_session(peer: Peer) -> None:
-    first = await _task(peer, "one")
-    second = await _task(peer, "history", context_id=first.context_id)
-    assert _made(second) == "2", _made(second)  # what was asked and what was answered
-
-
-CHECKS: tuple[Callable[[Peer], Awaitable[None]], ...] = (
-    a_message_becomes_a_finished_task,
-    what_the_agent_says_streams_as_it_comes,
-    a_question_is_answered,
-    a_task_is_canceled,
-    a_failure_says_why,
-    files_arrive_whole,
-    a_conversation_stays_one_session,
-)

@@ -62,6 +62,13 @@ def agent(port: int, folder: Path, *, push: bool = False, version: str = "1.0") 
 
 
 @contextmanager
+def agent_program(command: list[str], port: int, log: Path) -> Iterator[None]:
+    """An agent whose card is at that port of 127.0.0.1, as soon as it is there."""
+    with _running(command, f"http://127.0.0.1:{port}/.well-known/agent-card.json", log):
+        yield
+
+
+@contextmanager
 def acp_server(python: Path, program: Path, port: int, log: Path) -> Iterator[str]:
     """The agent server of fixtures/acp_server.py, in the interpreter that has its SDK; its URL."""
     base = f"http://127.0.0.1:{port}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from conformance import mcp, mcp_client
+from conformance import frameworks, mcp, mcp_client
 from conformance.__main__ import LOCAL_SUITES, OLDER_SUITES, REMOTE_SUITES, Suite
 from conformance.expected import FOLDER, Expectation, compare, load
 from conformance.kit import Report, Verdict, read
@@ -172,3 +173,24 @@ def test_the_results_with_acp_sdk_are_those_that_the_page_shows() -> None:
     server, server_03, again, again_03 = (result["passed"] for result in told["a2a_sdk_client"])
     assert f"in 1.0 and in 0.3 | {server}, {server_03} | 0 |" in page
     assert f"in 1.0 and in 0.3 | {again}, {again_03} | 0 |" in page
+
+
+def test_the_results_with_frameworks_are_those_that_the_page_shows() -> None:
+    told = json.loads((RESULTS / "frameworks.json").read_text("utf-8"))
+    page = (RESULTS.parent / "README.md").read_text("utf-8")
+    passed = {each["agent"].removeprefix("/agents/"): each["passed"] for each in told["a2a_sdk_client"]}
+    assert [each["failed"] for each in told["a2a_sdk_client"]] == [[]] * 10
+    assert "google-adk {google-adk}, ag2 {ag2} |".format_map(told["versions"]) in page
+    names = [agent for framework in frameworks.FRAMEWORKS for agent in framework.agents]
+    shown = dict(
+        re.findall(r"^\| `(\S+)` \| (?:JSON-RPC|HTTP\+JSON|gRPC) .+? \| (\d+ \| \d+) \| 0 \|$", page, re.MULTILINE)
+    )
+    assert shown == {name: f"{passed[name]} | {passed[name + ' in 0.3']}" for name in names}
+
+
+def test_the_frameworks_configuration_has_the_agents_and_ports_that_are_started() -> None:
+    text = frameworks.CONFIG.read_text("utf-8")
+    started = {name: words[0] for framework in frameworks.FRAMEWORKS for name, words in framework.agents.items()}
+    assert dict(re.findall(r'^  (\S+): \{card_url: "http://127\.0\.0\.1:(\d+)"', text, re.MULTILINE)) == started
+    assert set(re.findall(r"127\.0\.0\.1:(\d+)", text)) == set(frameworks.STATED)
+    assert set(load_config(frameworks.CONFIG, cwd=frameworks.HERE).agents) == set(started)

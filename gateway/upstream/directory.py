@@ -10,6 +10,7 @@ from pydantic import ValidationError
 import gateway.dialects.a2a_v03.upstream as wire_v03
 import gateway.dialects.a2a_v1.upstream as wire_v1
 from gateway.dialects.a2a_v03 import cards
+from gateway.dialects.a2a_v1.cards import complete
 from gateway.dialects.a2a_v1.upstream import Wire
 from gateway.dialects.acp import manifests as acp
 from gateway.model.agent import Agent
@@ -60,7 +61,7 @@ class RemoteDirectory:
         looked = await self._signatures.look(found.tree, url, keys, trusted=trusted)
         try:
             plain = acp.card_tree(looked.card, found.final_url) if acp.is_manifest(looked.card) else looked.card
-            tree = cards.read(plain)
+            tree = complete(cards.read(plain))
             card = AgentCard.model_validate(tree)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]

@@ -63,6 +63,20 @@ async def test_the_published_card_of_a_remote_agent_leads_to_the_gateway_only(tm
         assert {i["url"] for i in published["supportedInterfaces"]} == {f"{gateway.url}/agents/far"}
 
 
+async def test_what_a_card_leaves_out_because_it_is_empty_is_empty(tmp_path: Path) -> None:
+    """ProtoJSON's writers leave out every empty value, REQUIRED fields of a card included."""
+    async with scripted() as agent, running(tmp_path) as gateway:
+        del agent.card["description"], agent.card["defaultOutputModes"], agent.card["skills"][0]["tags"]
+        added = await add(gateway, agent.url, "far")
+        assert added.status_code == 201, added.text
+        served = added.json()["card"]
+        assert (served["description"], served["defaultOutputModes"], served["skills"][0]["tags"]) == ("", [], [])
+        completes(agent)
+        assert (await gateway.task("hi", agent="far"))["status"]["state"] == "TASK_STATE_COMPLETED"
+        del agent.card["name"]
+        assert "name" in (await add(gateway, agent.url, "other")).json()["error"]["message"]
+
+
 async def test_the_first_interface_of_the_newest_version_that_both_speak_is_chosen(tmp_path: Path) -> None:
     async with scripted() as agent:
         ours = agent.card["supportedInterfaces"][0]
@@ -120,7 +134,7 @@ async def test_an_unreachable_or_absent_card_is_refused(tmp_path: Path) -> None:
         (b"<html>", "Not acceptable as JSON"),
         (b"[]", "is not a JSON object"),
         (b"{}", "is not an A2A 1.0 or 0.3 card: name"),
-        (json.dumps({"name": "x", "url": "http://x", "protocolVersion": "0.3.0"}).encode(), "0.3 card: description"),
+        (json.dumps({"name": "x", "url": "http://x", "protocolVersion": "0.3.0"}).encode(), "0.3 card: version"),
     ],
 )
 async def test_what_is_no_card_is_refused(tmp_path: Path, body: bytes, why: str) -> None:

@@ -1,4 +1,5 @@
-"""The card that this gateway publishes for an agent: the agent's own words, the gateway's doors (§8.2, §8.3)."""
+"""1.0 cards: what an agent's says, and the one that this gateway publishes for it: the agent's own words, the gateway's
+doors (§8.2, §8.3)."""
 
 from __future__ import annotations
 
@@ -57,6 +58,34 @@ def published(
 def _over_grpc(url: str, word: str) -> AgentInterface:
     said = {"tenant": word} if word else {}
     return AgentInterface(url=url, protocol_binding=GRPC, protocol_version=VERSION, **said)
+
+
+# REQUIRED fields that ProtoJSON's writers leave out when they are empty (a2a-sdk 1.3 does), and what is meant then.
+_EMPTY: dict[str, Any] = {"description": "", "defaultInputModes": [], "defaultOutputModes": [], "skills": []}
+_EMPTY_SKILL: dict[str, Any] = {"description": "", "tags": []}
+
+
+def complete(tree: dict[str, Any]) -> dict[str, Any]:
+    """A 1.0 card with what was left out because it is empty; the same object where nothing was. A card without a name,
+    a version or a place stays without, and is no card."""
+    made = _filled(tree, _EMPTY)
+    skills = made.get("skills")
+    if not isinstance(skills, list):
+        return made
+    filled = [_filled(skill, _EMPTY_SKILL) if isinstance(skill, dict) else skill for skill in skills]
+    if all(after is before for after, before in zip(filled, skills, strict=True)):
+        return made
+    return {**made, "skills": filled}
+
+
+def _filled(tree: dict[str, Any], empty: dict[str, Any]) -> dict[str, Any]:
+    missing = {name: value for name, value in empty.items() if name not in tree and _snake(name) not in tree}
+    return {**tree, **missing} if missing else tree
+
+
+def _snake(name: str) -> str:
+    """The other spelling of a field that ProtoJSON's readers take."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
 # Why a field of the card that is served differs from the one that was received, for people who compare the two.
