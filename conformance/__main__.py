@@ -7,6 +7,7 @@
     make conformance ARGS=--mcp-client MCP_SUITE=DIR    the same suite's client mode (see mcp_client.py)
     make conformance ARGS=--acp ACP_PYTHON=PYTHON    acp-sdk's client and server (see acp.py)
     make conformance ARGS=--frameworks ADK_PYTHON=PYTHON AG2_PYTHON=PYTHON    agents of frameworks (see frameworks.py)
+    make conformance ARGS=--js A2A_JS=DIR    @a2a-js/sdk's client (see js.py)
 
 A run fails on every test that did not pass and is not listed in conformance/expected/, and on every
 listed one that passed after all. The full form writes conformance/results/.
@@ -16,15 +17,14 @@ import argparse
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance import acp, expected, frameworks, kit, mcp, mcp_client, older, peers, processes, results, sut
+from conformance import acp, expected, frameworks, js, kit, mcp, mcp_client, older, peers, processes, results
 
 HERE = Path(__file__).parent
-REMOTE = HERE / "a2a-remote.yaml"
 
 # Three tests read two streams for ten seconds each, on every binding: a minute and a half of waiting.
 SHORT = "not test_multi_stream"
@@ -73,6 +73,7 @@ LEGS = {
     "mcp-client": Leg(mcp_client.main, "the MCP suite's client mode, from MCP_SUITE"),
     "acp": Leg(acp.main, "acp-sdk's client and server, from ACP_PYTHON"),
     "frameworks": Leg(frameworks.main, "agents of ADK and AG2 behind the gateway, from ADK_PYTHON and AG2_PYTHON"),
+    "js": Leg(js.main, "@a2a-js/sdk's client, from A2A_JS"),
 }
 
 
@@ -134,17 +135,15 @@ def main() -> int:
 
 def _agent(name: str, chosen: Options) -> int:
     """One kind of agent behind a gateway of its own; how much went wrong."""
-    with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
-        running = _local(Path(folder)) if name == "local" else _remote(Path(folder), name.partition("-")[2] or "1.0")
-        with running as base:
-            print(f"{name} agent:")
-            clients = [peers.run(base, version=version) for version in peers.VERSIONS]
-            if name == "local":
-                clients += peers.run_others(base, processes.credential(Path(folder)))
-            for result in clients:
-                peers.show(result)
-            if chosen.kit:
-                return _kit(name, base, chosen.kit, chosen, Path(folder), clients)
+    with tempfile.TemporaryDirectory(prefix="conformance-") as folder, _running(name, Path(folder)) as base:
+        print(f"{name} agent:")
+        clients = [peers.run(base, version=version) for version in peers.VERSIONS]
+        if name == "local":
+            clients += peers.run_others(base, processes.credential(Path(folder)))
+        for result in clients:
+            peers.show(result)
+        if chosen.kit:
+            return _kit(name, base, chosen.kit, chosen, Path(folder), clients)
     return sum(len(result.failed) for result in clients)
 
 
@@ -169,20 +168,10 @@ def _older(folder: Path, chosen: Options) -> int:
     return len(outcome.unexpected)
 
 
-@contextmanager
-def _local(folder: Path) -> Iterator[str]:
-    with processes.gateway(HERE / "a2a.yaml", folder) as base:
-        yield base
-
-
-@contextmanager
-def _remote(folder: Path, version: str) -> Iterator[str]:
-    # Somebody may be using the port that the file names, so the agent gets another one, and so does the file.
-    port = processes.free_port()
-    config = folder / REMOTE.name
-    config.write_text(REMOTE.read_text("utf-8").replace(f"127.0.0.1:{sut.PORT}", f"127.0.0.1:{port}"), "utf-8")
-    with processes.agent(port, folder, version=version), processes.gateway(config, folder) as base:
-        yield base
+def _running(name: str, folder: Path) -> AbstractContextManager[str]:
+    if name == "local":
+        return processes.gateway(HERE / "a2a.yaml", folder)
+    return processes.behind_a_gateway(folder, name.partition("-")[2] or "1.0")
 
 
 def _kit(name: str, base: str, folder: Path, chosen: Options, reports: Path, clients: list[peers.Result]) -> int:

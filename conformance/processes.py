@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from conformance import sut
+
+REMOTE = Path(__file__).with_name("a2a-remote.yaml")
 START_S = 30.0
 STOP_S = 15.0
 
@@ -58,6 +61,18 @@ def agent(port: int, folder: Path, *, push: bool = False, version: str = "1.0") 
     command += ["--push"] if push else []
     base = f"http://127.0.0.1:{port}"
     with _running(command, f"{base}/.well-known/agent-card.json", folder / "agent.log"):
+        yield base
+
+
+@contextmanager
+def behind_a_gateway(folder: Path, version: str) -> Iterator[str]:
+    """That agent, speaking one version alone, behind a gateway of its own; the gateway's base URL."""
+    # Somebody may be using the port that the file names, so the agent gets another one, and so does the file.
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / REMOTE.name
+    config.write_text(REMOTE.read_text("utf-8").replace(f"127.0.0.1:{sut.PORT}", f"127.0.0.1:{port}"), "utf-8")
+    with agent(port, folder, version=version), gateway(config, folder) as base:
         yield base
 
 

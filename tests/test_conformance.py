@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import frameworks, mcp, mcp_client
+from conformance import frameworks, js, mcp, mcp_client, peers
 from conformance.__main__ import LOCAL_SUITES, OLDER_SUITES, REMOTE_SUITES, Suite
 from conformance.expected import FOLDER, Expectation, compare, load
 from conformance.kit import Report, Verdict, read
@@ -194,3 +194,20 @@ def test_the_frameworks_configuration_has_the_agents_and_ports_that_are_started(
     assert dict(re.findall(r'^  (\S+): \{card_url: "http://127\.0\.0\.1:(\d+)"', text, re.MULTILINE)) == started
     assert set(re.findall(r"127\.0\.0\.1:(\d+)", text)) == set(frameworks.STATED)
     assert set(load_config(frameworks.CONFIG, cwd=frameworks.HERE).agents) == set(started)
+
+
+def test_the_results_with_a2a_js_are_those_that_the_page_shows() -> None:
+    told = json.loads((RESULTS / f"a2a-js-{js.SDK}.json").read_text("utf-8"))
+    page = (RESULTS.parent / "README.md").read_text("utf-8")
+    assert f"{js.PACKAGE} {told['versions'][js.PACKAGE]}, passed" in page
+    for agent, sides in told["a2a_js_client"].items():
+        assert [side["failed"] for side in sides.values()] == [{}] * 6
+        calls = [sides[f"{binding} {version}"]["passed"] for binding in peers.BINDINGS for version in peers.VERSIONS]
+        cards = sum(side["passed"] for name, side in sides.items() if name.startswith("card"))
+        assert f"| {agent} | {' | '.join(map(str, [*calls, cards]))} | 0 |" in page
+
+
+def test_what_a_client_in_javascript_misses_is_told_by_name() -> None:
+    found = {"local": {"JSONRPC 1.0": {"it_does": "", "it_does_not": "Error saw"}}}
+    told = js.document(found, js.SDK)["a2a_js_client"]
+    assert told == {"local": {"JSONRPC 1.0": {"passed": 1, "failed": {"it_does_not": "Error saw"}}}}
