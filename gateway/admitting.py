@@ -7,17 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from gateway.config import AgentCredentials, AgentOAuth, Config, ConfigError, RemoteAgent, Settings, Value
-from gateway.model.card import AgentCard
-from gateway.upstream.agent_credentials import Given, openid_issuer, token_url
+from gateway.authorizing import Authorizations, client, secret
+from gateway.config import AgentCredentials, Config, ConfigError, RemoteAgent, Settings
+from gateway.upstream.agent_credentials import Given, Wanted
 from gateway.upstream.egress import BadCertificate, Egress, Way, showing
 from gateway.upstream.letting_in import Admission, Admitted, ClosingDirectory
 from gateway.upstream.oauth.client import ClientSettings, Grant
 from gateway.upstream.oauth.discovery import Discovery
-from gateway.upstream.oauth.grants import Grants
-from gateway.upstream.oauth.metadata import Server, bare
 from gateway.upstream.oauth.source import TokenSource
-from gateway.upstream.oauth.vault import SHARED, Vault
 from gateway.upstream.secret import Secret
 
 # Who the caller is, for an issuer: our signed word on it.
@@ -27,14 +24,14 @@ Statement = Callable[[str, str], str]
 def admitted(
     settings: Settings,
     egress: Egress,
-    now: Callable[[], int],
+    authorizations: Authorizations,
     statement: Statement | None,
     inner: Callable[[Way], ClosingDirectory],
 ) -> Admitted:
     """The directory of remote agents, whatever they ask for. Raises ConfigError."""
-    config, vault = settings.config, Vault(settings.data / "agent-oauth")
+    config = settings.config
     admissions = {
-        id: _admission(config, id, entry.credentials, egress, vault, now, statement)
+        id: _admission(config, id, entry.credentials, egress, authorizations, statement)
         for id, entry in config.agents.items()
         if isinstance(entry, RemoteAgent) and entry.credentials is not None
     }
@@ -46,50 +43,44 @@ def _admission(
     id: str,
     entry: AgentCredentials,
     egress: Egress,
-    vault: Vault,
-    now: Callable[[], int],
+    authorizations: Authorizations,
     statement: Statement | None,
 ) -> Admission:
-    headers = {name: _value(each) for name, each in entry.headers.items()}
+    headers = {name: secret(each) for name, each in entry.headers.items()}
     key = None if entry.key is None else Secret(entry.key.file, entry.key.variable)
-    oauth = None if entry.oauth is None else _client(entry.oauth)
+    oauth = None if entry.oauth is None else client(entry.oauth)
     if oauth is not None and oauth.grant is Grant.TOKEN_EXCHANGE and statement is None:
         what = "needs the gateway's own signature on who the caller is"
         hint = "set auth.authorization_server; {} will do"
         raise ConfigError([config.problem(("agents", id, "credentials", "oauth", "grant"), what, hint)])
-    source = None if oauth is None else partial(_source, id, oauth, egress, vault, now, statement)
+    make = None if oauth is None else partial(_source, id, oauth, egress, authorizations, statement)
     own = _own_egress(config, id, entry.cert, entry.cert_key, egress)
     given = Given(key, entry.user, headers, oauth, certificate=entry.cert is not None)
     per_caller = oauth is not None and oauth.grant is not Grant.CLIENT_CREDENTIALS
-    return Admission(given, entry.origin, per_caller, source, own)
+    return Admission(given, entry.origin, per_caller, make, own)
 
 
 def _source(
     id: str,
-    client: ClientSettings,
+    settings: ClientSettings,
     egress: Egress,
-    vault: Vault,
-    now: Callable[[], int],
+    authorizations: Authorizations,
     statement: Statement | None,
-    caller: str,
-    card: AgentCard,
-    resource: str,
+    owner: str,
+    wanted: Wanted,
 ) -> TokenSource:
-    """How the tokens of one caller are got; of nobody's, when all callers share them."""
-    otherwise: Server | str | None = openid_issuer(card)
-    if otherwise is None and (url := token_url(card)) is not None:
-        otherwise = bare(url)
-    return TokenSource(
-        id,
-        client,
-        Discovery(resource, client.issuer, egress, otherwise=otherwise),
-        Grants(id, vault, caller or SHARED),
+    """How the tokens of one caller (tenant and id) are got; of nobody's, when all callers share them."""
+    discovery = Discovery(
+        wanted.resource,
+        settings.issuer,
         egress,
-        ours=os.environ,
-        now=now,
-        random=os.urandom,
-        subject=None if statement is None else partial(statement, caller),
+        otherwise=wanted.otherwise,
+        metadata=wanted.metadata,
+        scopes=wanted.scopes,
     )
+    caller = owner.partition("/")[2]
+    subject = None if statement is None else partial(statement, caller)
+    return authorizations.source(id, settings, discovery, owner, subject=subject)
 
 
 def _own_egress(config: Config, id: str, cert: Path | None, key: Path | None, egress: Egress) -> Egress:
@@ -100,18 +91,3 @@ def _own_egress(config: Config, id: str, cert: Path | None, key: Path | None, eg
     except BadCertificate as error:
         place = ("agents", id, "credentials", "cert")
         raise ConfigError([config.problem(place, str(error), "give PEM files that belong together")]) from error
-
-
-def _client(entry: AgentOAuth) -> ClientSettings:
-    return ClientSettings(
-        Grant(entry.grant),
-        entry.client_id,
-        None if entry.client_secret is None else Secret(entry.client_secret.file, entry.client_secret.variable),
-        entry.client_metadata,
-        entry.issuer,
-        tuple(entry.scopes),
-    )
-
-
-def _value(value: Value) -> str | Secret:
-    return value.text if value.text is not None else Secret(value.file, value.variable, value.before)

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway import admitting, policing, tooling
+from gateway.authorizing import Authorizations
 from gateway.config import (
     Config,
     ConfigError,
@@ -28,6 +29,7 @@ from gateway.config import (
 from gateway.core.audit import Recorder
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.compliance.profile import Profile
+from gateway.core.connections import Connections
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.freezer import Freezer
@@ -52,6 +54,7 @@ from gateway.dialects.mcp import headers
 from gateway.enrolling import enrolled
 from gateway.listening import certificate, hosts
 from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.login import Accounts
 from gateway.model.ports import Store
 from gateway.model.problems import Problem, StartError
 from gateway.server.auth import Authenticator
@@ -73,6 +76,7 @@ from gateway.upstream.directory import RemoteDirectory
 from gateway.upstream.documents import IssuerDocuments
 from gateway.upstream.egress import Egress
 from gateway.upstream.httpx2_transport import control_client
+from gateway.upstream.oauth.vault import Vault
 from gateway.upstream.signatures import CardSignatures
 from gateway.upstream.webhook import WebhookNotifier
 from gateway.webhookkeys import WebhookKeys
@@ -134,8 +138,13 @@ class App:
         updates = {id: agent.updates for id, agent in config.agents.items() if isinstance(agent, RemoteAgent)}
         signatures = CardSignatures(IssuerDocuments(self.egress))
         statement = self._statement(settings)
+        self._authorizations = Authorizations(Vault(settings.data / "oauth"), self.egress, now)
         self.directory = admitting.admitted(
-            settings, self.egress, now, statement, lambda way: RemoteDirectory(way, fetcher, signatures, bells, updates)
+            settings,
+            self.egress,
+            Authorizations(Vault(settings.data / "agent-oauth"), self.egress, now),
+            statement,
+            lambda way: RemoteDirectory(way, fetcher, signatures, bells, updates),
         )
         self.registry = Registry(store, self.directory, now)
         self.engine = Engine(self.services)
@@ -147,14 +156,15 @@ class App:
         grants = self._grants = ToolGrants(tooling.grants(config))
         policy = Policy(situation=lambda: Situation(now(), used=self.admission.limits.used))
         admission = self.admission = Admission(policy, store.governance, now)
-        seal = partial(Seal, token.encode())
+        seal, recorder = partial(Seal, token.encode()), Recorder(store, now)
+        connections = Connections(self._accounts, seal(b"mcp-connect"), recorder, now, _new_id, home)
+        self.engine.resting.use(connections, self.registry.get)
         self.tools = Tools(
-            store, admission, Recorder(store, now),
-            seal(b"mcp-request-state"), seal(b"mcp-task"), seal(b"mcp-connect"),
-            now, _new_id, headers.parameters, tooling.mounts(config), home, compliance,
+            store, admission, recorder, seal(b"mcp-request-state"), seal(b"mcp-task"),
+            now, _new_id, headers.parameters, tooling.mounts(config), connections, compliance,
         )  # fmt: skip
         for id, entry in config.tools.items():
-            self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, now))
+            self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, self._authorizations))
         freezer = self.freezer = Freezer(store.governance, now)
         freezer.changed += (policy.forget, self.tools.servers.changed)
         live = policing.Keeper(policy, grants, freezer, config.policy.file, self.tools.servers.changed, admission)
@@ -166,6 +176,7 @@ class App:
         self.tools.servers.put(tooling.bridged(bridge, self.registry))
         self.gateway = Gateway(
             self.services, self.registry, self.engine, admission, self.keys, cursors, self._judge_webhook, self.tools,
+            connections,
             Letters(store, self.push.hosts, self.push.wake),
             None if self.trust is None else self.trust.server,
             freezer,
@@ -328,7 +339,7 @@ class App:
             before, after = self.settings.config.tools, config.tools
             changed = [id for id in {**before, **after} if before.get(id) != after.get(id)]
             fresh = [
-                tooling.served(config, settings, id, after[id], self.egress, self.services.now)
+                tooling.served(config, settings, id, after[id], self.egress, self._authorizations)
                 for id in changed
                 if id in after
             ]
@@ -345,6 +356,14 @@ class App:
         self.tools.servers.changed()
         self.settings = replace(self.settings, config=self.settings.config.model_copy(update={"tools": after}))
         return changed
+
+    def _accounts(self, place: str) -> Accounts | None:
+        """Where callers have an authorization of their own (core/connections.py)."""
+        kind, _, id = place.partition("/")
+        if kind == "agents":
+            return self.directory.accounts(id)
+        served = self.tools.servers.get(id)
+        return None if served is None else served.accounts
 
     def _judge_webhook(self, url: str) -> None:
         refused = self.egress.rules.judge_url(url)

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable
 from functools import partial
 
+from gateway.authorizing import Authorizations, client, secret
 from gateway.config import (
     Config,
     ConfigError,
     GrantEntry,
     LimitsEntry,
-    OAuthEntry,
     Settings,
     ToolsAgent,
     ToolServerEntry,
-    Value,
 )
 from gateway.core.gate import Gate
 from gateway.core.policy import Target
@@ -32,23 +30,19 @@ from gateway.core.tools.servers import Served
 from gateway.model.call import SendMessage
 from gateway.model.principal import Kind
 from gateway.model.tool import ToolServer
+from gateway.upstream.credentialed import CredentialedEgress
 from gateway.upstream.egress import Egress, Outbound
 from gateway.upstream.mcp.limits import MIB, Limits
 from gateway.upstream.mcp.server import HttpServer, StdioServer
-from gateway.upstream.oauth.authorized import AuthorizedEgress
 from gateway.upstream.oauth.callers import CallerAccounts
-from gateway.upstream.oauth.client import ClientSettings
-from gateway.upstream.oauth.client import Grant as OAuthGrant
 from gateway.upstream.oauth.discovery import Discovery
-from gateway.upstream.oauth.grants import Grants
 from gateway.upstream.oauth.source import TokenSource
-from gateway.upstream.oauth.vault import CALLERS, SHARED, Vault
+from gateway.upstream.oauth.vault import SHARED
 from gateway.upstream.process import Bounds, Command
-from gateway.upstream.secret import Secret
 
 
 def served(
-    config: Config, settings: Settings, id: str, entry: ToolServerEntry, egress: Egress, now: Callable[[], int]
+    config: Config, settings: Settings, id: str, entry: ToolServerEntry, egress: Egress, authorizations: Authorizations
 ) -> Served:
     """One MCP server of the configuration file. Raises ConfigError at the line that is to blame."""
     limits = Limits(call_seconds=entry.timeout, concurrency=entry.concurrency)
@@ -57,7 +51,7 @@ def served(
     source: TokenSource | None = None
     accounts: CallerAccounts | None = None
     if entry.url is not None:
-        url, values = entry.url, {name: _secret(each) for name, each in entry.headers.items()}
+        url, values = entry.url, {name: secret(each) for name, each in entry.headers.items()}
 
         def at(outbound: Outbound) -> HttpServer:
             return HttpServer(
@@ -74,21 +68,23 @@ def served(
 
         server = at(egress)
         if (oauth := entry.oauth) is not None:
-            sources = _sources(settings, id, url, oauth, egress, now)
+            settled, discovery = client(oauth), Discovery(url, oauth.issuer, egress)
+            hint = f": run `gateway tools login {id}` on the gateway's machine"
+            sources = partial(authorizations.source, id, settled, discovery, otherwise=hint)
             source = sources(SHARED)
-            server = at(AuthorizedEgress(egress, source))
+            server = at(CredentialedEgress(egress, source))
             if oauth.login == "caller":
 
                 def account(owner: str) -> tuple[TokenSource, HttpServer]:
                     own = sources(owner)
-                    return own, at(AuthorizedEgress(egress, own))
+                    return own, at(CredentialedEgress(egress, own))
 
-                accounts = CallerAccounts(account, partial(Vault(settings.data / "oauth").forget_all, id))
+                accounts = CallerAccounts(account, partial(authorizations.vault.forget_all, id))
     else:
         folder = entry.folder or settings.data / "tools" / id
         command = Command(
             entry.command or (),
-            {name: _secret(each) for name, each in entry.env.items()},
+            {name: secret(each) for name, each in entry.env.items()},
             str(folder.absolute()),
             entry.sandbox,
             _bounds(entry.limits),
@@ -110,38 +106,6 @@ def _bounds(entry: LimitsEntry | None) -> Bounds:
         return Bounds()
     memory, file_size = (None if each is None else each * MIB for each in (entry.memory, entry.file_size))
     return Bounds(memory, entry.files, entry.processes, file_size)
-
-
-def _sources(
-    settings: Settings, id: str, url: str, entry: OAuthEntry, egress: Egress, now: Callable[[], int]
-) -> Callable[[str], TokenSource]:
-    """How one server's tokens are got for an owner, and where they are kept. All callers are the same client at an
-    issuer: theirs is a redirect to the gateway, the operator's one to loopback."""
-    client = ClientSettings(
-        OAuthGrant(entry.grant),
-        entry.client_id,
-        None if entry.client_secret is None else Secret(entry.client_secret.file, entry.client_secret.variable),
-        entry.client_metadata,
-        entry.issuer,
-        tuple(entry.scopes),
-    )
-    vault, discovery = Vault(settings.data / "oauth"), Discovery(url, entry.issuer, egress)
-    registrations = Grants(id, vault, CALLERS)
-
-    def source(owner: str) -> TokenSource:
-        return TokenSource(
-            id,
-            client,
-            discovery,
-            Grants(id, vault, owner),
-            egress,
-            ours=os.environ,
-            now=now,
-            random=os.urandom,
-            registrations=None if owner == SHARED else registrations,
-        )
-
-    return source
 
 
 def bridged(bridge: AgentTools, registry: Registry) -> Served:
@@ -181,10 +145,6 @@ def _grant(entry: GrantEntry) -> Grant:
         frozenset(entry.permissions),
         {name: tuple(values) for name, values in entry.arguments.items()},
     )
-
-
-def _secret(value: Value) -> str | Secret:
-    return value.text if value.text is not None else Secret(value.file, value.variable, value.before)
 
 
 def _chance() -> float:

@@ -117,3 +117,23 @@ async def ring(context: Context, message: Message) -> Part:
     """Asks the other one of two agents, `left` and `right`, what it was asked itself."""
     answer = await context.ask("right" if context.agent == "left" else "left", message.text)
     return Part(text=str(answer.message_id if isinstance(answer, Message) else answer.id))
+
+
+async def diligent(context: Context, message: Message) -> AsyncIterator[Event]:
+    """Says something, then calls the tool that its message names, twice."""
+    yield context.artifact("before", name="before", id="before")
+    for number in range(2):
+        result = await context.call_tool(message.text)
+        yield context.artifact(result.text, name="result", id=f"result-{number}")
+
+
+async def eager(context: Context, message: Message) -> str:
+    """Asks `peer` first, then calls the tool that its message names."""
+    await context.ask("peer", "hello")
+    return (await context.call_tool(message.text)).text
+
+
+async def twice(context: Context, message: Message) -> AsyncIterator[Event]:
+    """Calls the tool that its message names two times at once."""
+    results = await asyncio.gather(*(context.call_tool(message.text) for _ in range(2)))
+    yield context.completed(" ".join(result.text for result in results))

@@ -43,8 +43,11 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.witnessing": frozenset(
         {f"gateway.{name}" for name in ("config", "model", "stores", "upstream", "verifier")}
     ),
-    "gateway.admitting": frozenset({f"gateway.{name}" for name in ("config", "model", "upstream")}),
-    "gateway.tooling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "upstream")}),
+    "gateway.authorizing": frozenset({f"gateway.{name}" for name in ("config", "upstream")}),
+    "gateway.admitting": frozenset({f"gateway.{name}" for name in ("authorizing", "config", "upstream")}),
+    "gateway.tooling": frozenset(
+        {f"gateway.{name}" for name in ("authorizing", "config", "model", "core", "upstream")}
+    ),
     "gateway.checks": frozenset({"gateway.model"}),
     "gateway.complying": frozenset(
         {f"gateway.{name}" for name in ("config", "model", "core", "checks", "dialects", "upstream", "watching")}
@@ -63,6 +66,7 @@ LAYERS: dict[str, frozenset[str]] = {
                     "enrolling",
                     "listening",
                     "admitting",
+                    "authorizing",
                     "complying",
                     "identity",
                     "policing",
@@ -218,8 +222,8 @@ USES: dict[str, dict[str, str]] = {
     ".model_validate_json": JSON_IN,
     "os.urandom": {
         "gateway.app": "ids are made here and given in",
-        "gateway.tooling": "states and pauses of tool servers, given in",
-        "gateway.admitting": "states of people's authorizations at agents, given in",
+        "gateway.tooling": "pauses of tool servers, given in",
+        "gateway.authorizing": "states of people's authorizations, given in",
         "gateway.server.mcp.seal": "a nonce that repeats would give the key away; nobody else may make it",
         "gateway.upstream.oauth.vault": "the same, and the key itself",
         "gateway.stores.signingkeys": "the keys that sign the audit log",

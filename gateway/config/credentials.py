@@ -13,9 +13,19 @@ from gateway.config.values import File, Url, refuse
 class AgentOAuth(OAuthEntry):
     """How the gateway gets the tokens for an agent; the agent or its card says where, unless `issuer` does."""
 
-    grant: Literal["client_credentials", "token_exchange"] = Field(  # type: ignore[assignment]
-        "client_credentials", description="As itself, or on behalf of each caller (RFC 8693)."
+    grant: Literal["client_credentials", "token_exchange", "authorization_code"] = Field(  # type: ignore[assignment]
+        "client_credentials",
+        description="As itself, on behalf of each caller (RFC 8693), or with each caller's own authorization.",
     )
+    login: Literal["operator", "caller"] = Field("operator", description="caller means grant: authorization_code.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: object) -> object:
+        """At an agent a person's authorization is always the caller's own."""
+        if isinstance(given, dict) and given.get("login") == "caller" and "grant" not in given:
+            return {**given, "grant": "authorization_code"}
+        return given
 
 
 class AgentCredentials(Section):

@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, PrivateAttr, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    Tag,
+    model_validator,
+)
 
 from gateway.config.credentials import AgentCredentials
 from gateway.config.problems import Loc, Problem, dotted, nearest
@@ -34,6 +44,7 @@ from gateway.config.values import (
     Url,
     WebOrigin,
     Words,
+    refuse,
 )
 
 DAY = 86_400.0
@@ -112,6 +123,13 @@ class RemoteAgent(AgentEntry):
     card_keys: File | None = Field(None, description="File with the JWK set that alone may sign its card.")
     card_keys_url: Url | None = Field(None, description="URL of that set, where it is not in a file.")
     credentials: AgentCredentials | None = Field(None, description="What the agent asks for before it lets us in.")
+
+    @model_validator(mode="after")
+    def _checked(self) -> RemoteAgent:
+        oauth = None if self.credentials is None else self.credentials.oauth
+        if self.replicas and oauth is not None and oauth.grant == "authorization_code":
+            raise refuse("replicas and grant: authorization_code exclude each other", "a token is for one address")
+        return self
 
 
 class TasksAgent(AgentEntry):

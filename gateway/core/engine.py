@@ -15,8 +15,10 @@ from typing import Any, Protocol, TypeVar
 
 from gateway.core.accept import Accept, Held, problem
 from gateway.core.audit import Ticket
+from gateway.core.connections import ConnectNeeded
 from gateway.core.registry import Registered
 from gateway.core.repeat import known, used_otherwise
+from gateway.core.resting import Resting
 from gateway.core.runner import Runner, Work, last_asked, shutting_down, unwritten
 from gateway.core.turn import Answer, Services, Turn
 from gateway.model.agent import Context
@@ -64,6 +66,7 @@ class Engine:
         self._paying: set[asyncio.Task[Any]] = set()  # accepts on their way; the loop alone would not keep them
         self._refusing = False
         self.front: Front = _Shut()  # the gateway's own, once it is there
+        self.resting = Resting(services, self._runner, self)
 
     def turn(self, tenant: str, task_id: str) -> Turn | None:
         """The turn that is at work on this task here, if one is."""
@@ -219,6 +222,34 @@ class Engine:
         self._runner.start(turn, partial(agent.run, turn.context, delivered))
         return turn
 
+    async def revive(self, row: TaskRow, entry: Registered, ticket: Ticket, *, follow: bool = False) -> None:
+        """Go on with a task that rests in AUTH_REQUIRED and has no run any more, as nobody says anything new: the agent
+        gets the newest message once more, or with `follow` what it does already is followed. Raises GatewayError."""
+        agent = entry.ready()
+        if self._refusing or self.turn(row.tenant, row.id) is not None:
+            raise _at_work(row)
+        entry.gate.enter(force=True)
+        now = self._services.now()
+        turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
+        turn.deadline = now + int(entry.deadline * 1000)
+        turn.placed = True
+        self._runner.hold(turn, task=True)
+        try:
+            row = await self._still_waiting(turn)
+            turn.push = bool(await self._services.store.push_configs(row.tenant, row.id, limit=1))
+            delivered = await self._delivered(turn.message, turn)
+            working = TaskStatus(state=TaskState.WORKING, timestamp=timestamp(now))
+            update = StatusUpdate(task_id=turn.task_id, context_id=turn.context_id, status=working)
+            await turn.go_on(update, reserve=None, intent=ticket.intent(now, turn.task_id))
+        except BaseException as error:
+            self._abandon(turn, error)
+            raise
+        turn.context = self.context(turn)
+        turn.context.task = row.task  # as it was when it came to rest
+        turn.context.stream = entry.streaming
+        work = partial(agent.follow, turn.context) if follow else partial(agent.run, turn.context, delivered)
+        self._runner.start(turn, work)
+
     async def _still_waiting(self, turn: Turn) -> TaskRow:
         """The task as it stands while this turn holds it. Raises unless it waits for somebody."""
         row = await self._services.store.task(turn.tenant, turn.task_id, owner=turn.owner)
@@ -344,6 +375,7 @@ class Engine:
             task=turn.task,
             upstream=turn.row.upstream if turn.row is not None else None,
             caller=turn.owner,
+            tenant=turn.tenant,
             ask_agent=partial(self._ask, turn),
             use_tool=partial(self._use_tool, turn),
         )
@@ -358,10 +390,18 @@ class Engine:
         return context
 
     async def _ask(self, turn: Turn, agent: str, message: Message) -> Task | Message:
+        turn.went_out = True
         return await self._go(turn, self.front.ask, agent, message)
 
     async def _use_tool(self, turn: Turn, name: str, request: ToolRequest) -> ToolResult:
-        return await self._go(turn, self.front.use_tool, name, request)
+        while True:
+            try:
+                result = await self._go(turn, self.front.use_tool, name, request)
+            except ConnectNeeded as needed:
+                await self.resting.connect(turn, needed)
+            else:
+                turn.went_out = True
+                return result
 
     async def _go(self, turn: Turn, way: Callable[[Principal, str, W, Trail], Awaitable[T]], name: str, what: W) -> T:
         """One of a local agent's ways out, one hop deeper and on its caller's behalf. Nothing leaves a run before its

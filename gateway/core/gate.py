@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 
 from gateway.model.errors import GatewayError, Reason
@@ -31,7 +33,7 @@ class Gate:
         self.inside -= 1
 
     async def __aenter__(self) -> None:
-        if self._free:
+        if self._free > 0:
             self._free -= 1
             return
         turn = asyncio.get_running_loop().create_future()
@@ -43,6 +45,21 @@ class Gate:
                 self._pass_on()  # the slot came in the same moment
             raise
 
+    @asynccontextmanager
+    async def outside(self) -> AsyncIterator[None]:
+        """In the middle of the work, for as long as it waits for somebody: its place and its slot are for others."""
+        self.leave()
+        self._pass_on()
+        slot = False
+        try:
+            yield
+            await self.__aenter__()
+            slot = True
+        finally:
+            self.inside += 1
+            if not slot:
+                self._free -= 1  # the work ends now, and is about to give back what it does not have
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
@@ -50,6 +67,9 @@ class Gate:
 
     def _pass_on(self) -> None:
         """A slot goes to whoever has waited longest, without being free in between."""
+        if self._free < 0:
+            self._free += 1
+            return
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway.core.administration import Administration, TokenServer
 from gateway.core.audit import Recorder, Refusals, Ticket
+from gateway.core.connections import Connections
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.freezer import Freezer
@@ -85,6 +86,7 @@ class Gateway:
         cursors: Cursors,
         judge_webhook: Callable[[str], None],
         tools: Tools,
+        connections: Connections,
         letters: Letters,
         server: TokenServer | None = None,
         freezer: Freezer | None = None,
@@ -93,6 +95,7 @@ class Gateway:
     ) -> None:
         self.registry = registry
         self.tools = tools
+        self.connections = connections
         self.tasks = Tasks(services, registry, engine, cursors)
         self._new_id = services.new_id
         self._store = services.store

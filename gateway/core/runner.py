@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeAlias
 
 from gateway.core.accept import Held
+from gateway.core.latch import Latch
 from gateway.core.live import Topic
 from gateway.core.repeat import known
 from gateway.core.timers import Timers
@@ -21,6 +23,7 @@ from gateway.model.agent import Agent, Context
 from gateway.model.base import timestamp
 from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import LoginNeeded
 from gateway.model.message import Message, Role
 from gateway.model.ports import Fenced, Key, Release, SaveReply, TaskRow
 from gateway.model.task import Event, StatusUpdate, TaskState, TaskStatus
@@ -39,6 +42,11 @@ STOPPED = "stopped"
 Work: TypeAlias = Callable[[], AsyncIterator[Event]]
 
 
+async def _nobody(turn: Turn, error: LoginNeeded) -> None:
+    """Nobody can be asked: that is the answer."""
+    raise error
+
+
 class Runner:
     """All turns of this process: by task, by the key of their message, and the asyncio tasks that run them."""
 
@@ -51,6 +59,8 @@ class Runner:
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self.barred: Callable[[Turn], str | None] = lambda turn: None  # why a run may not begin, if it may not
+        # Returns once whoever a turn works for has authorized what it needs (core/resting.py).
+        self.log_in: Callable[[Turn, LoginNeeded], Awaitable[None]] = _nobody
         self._patience = Timers(PATIENCE_SECONDS)
         self._cleanups = Timers(CLEANUP_SECONDS)
 
@@ -115,7 +125,7 @@ class Runner:
         log.error("the run of task %s ended without an end of the task", turn.task_id)
         turn.answer(unwritten())
         if turn.row is not None and not turn.row.task.at_rest:
-            self._keep(self._give_up(turn, turn.row))
+            self.keep(self._give_up(turn, turn.row))
 
     def _over(self, turn: Turn) -> None:
         """Once, whoever notices first."""
@@ -175,8 +185,36 @@ class Runner:
         remaining = (turn.deadline - self._services.now()) / 1000
         turn.alarm = self._loop.call_later(remaining, self._expire, turn)
 
+    @asynccontextmanager
+    async def pause(self, turn: Turn, state: TaskState, text: str, **metadata: Any) -> AsyncIterator[None]:
+        """What the agent is doing waits for somebody: its task says so, its place in the gate is others' meanwhile, and
+        the time does not count. A message to the task ends the run, and so does the shutdown, without a word."""
+        began = self._services.now()
+        turn.pauses += 1
+        turn.status(state, text, **metadata)
+        try:
+            async with turn.entry.gate.outside() if turn.placed and turn.pauses == 1 else nullcontext():
+                yield
+        finally:
+            turn.pauses -= 1
+        if not turn.pauses and not turn.over:
+            turn.deadline += self._services.now() - began
+            self._go_on(turn)
+
+    def _go_on(self, turn: Turn) -> None:
+        if not turn.placed:
+            turn.entry.gate.enter(force=True)
+            turn.placed = True
+        if turn.context is not None:
+            turn.context.deadline_ms = turn.deadline
+        if turn.alarm is not None:
+            turn.alarm.cancel()
+        turn.done = Latch()  # who asks from now on waits for how it ends
+        turn.status(TaskState.WORKING)
+        self._arm(turn)
+
     def _expire(self, turn: Turn) -> None:
-        if turn.working:
+        if turn.working and not turn.pauses:
             self._break_off(turn, TaskState.FAILED, "The task did not end within its deadline", "deadline")
 
     def put_out(self, chosen: Callable[[Turn], bool], why: str) -> None:
@@ -188,11 +226,11 @@ class Runner:
         # The word first: whatever the agent makes of its cancellation comes too late then.
         if not turn.over and not turn.settled:
             turn.status(state, text, reason=reason)
-        if turn.working and turn.run is not None:
+        if (turn.working or turn.pauses) and turn.run is not None:
             turn.canceled = True
             turn.run.cancel()
             if turn.entry.agent is not None and turn.context is not None:
-                self._keep(self._call_off(turn.entry.agent, turn.context))
+                self.keep(self._call_off(turn.entry.agent, turn.context))
 
     async def _call_off(self, agent: Agent, context: Context) -> None:
         """Tell the agent that nobody waits for its work any more. What it makes of that changes nothing here."""
@@ -201,7 +239,7 @@ class Runner:
         except GatewayError as error:
             log.info("agent %s was not told of the end of task %s: %s", context.agent, context.task_id, error)
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it in the background; the loop alone would not keep it."""
         task = self._loop.create_task(work)
         self._background.add(task)
@@ -210,7 +248,14 @@ class Runner:
     async def _work(self, turn: Turn, work: Work) -> Message | None:
         """Let the agent run to its end, its deadline or its cancellation. Returns a direct reply, if it is one."""
         try:
-            return None if turn.over else await self._listen(turn, work)
+            while not turn.over:
+                try:
+                    return await self._listen(turn, work)
+                except LoginNeeded as needed:
+                    await self.log_in(turn, needed)
+                    if needed.following:
+                        assert turn.context is not None
+                        work = partial(turn.entry.ready().follow, turn.context)
         except asyncio.CancelledError as error:
             if self._closing:
                 raise

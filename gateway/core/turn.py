@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from gateway.core.accept import Accept, Held, problem
 from gateway.core.audit import Ticket
@@ -143,6 +143,8 @@ class Turn:
         self.ended = False  # its run is over
         self.working = False  # the agent has the turn
         self.heard = False  # the agent has said all it had to say
+        self.pauses = 0  # calls of the agent's that wait for somebody
+        self.went_out = False  # it has asked an agent or used a tool: to run it again would do that again
         self.alarm: asyncio.TimerHandle | Timer | None = None
         self.run: asyncio.Task[None] | None = None
         self.broken: Exception | None = None  # what kept an event from being written
@@ -249,6 +251,11 @@ class Turn:
             self._unfolded.append(step)
             self._record(step)
 
+    def renew(self, request_id: str) -> None:
+        """What follows is recorded under an id of its own, and so is how it ends."""
+        assert self.ticket is not None
+        self.ticket, self._recorded = replace(self.ticket, request_id=request_id), False
+
     def _steps(self, event: Event) -> Sequence[Step]:
         """What has to be applied: the event itself, or the differences to a whole that an upstream shows."""
         if not isinstance(event, Task):
@@ -267,7 +274,7 @@ class Turn:
         if self._task is None and not self.settled:
             self._open(None)
 
-    def status(self, state: TaskState, text: str | None = None, **metadata: str) -> None:
+    def status(self, state: TaskState, text: str | None = None, **metadata: Any) -> None:
         """A status of the gateway's own, with its reason in the message's metadata."""
         context = self.context or Context(
             self.entry.id, self.task_id, self.context_id, self._services.now, self._services.new_id

@@ -71,6 +71,7 @@ class Context:
     extensions: tuple[str, ...] = ()
     metadata: dict[str, Any] | None = None
     caller: str = ""
+    tenant: str = ""  # of the caller
     hops: int = 0  # agents that asked each other to get here
     ask_agent: Ask = field(default=_nobody)
     use_tool: UseTool = field(default=_no_tools)

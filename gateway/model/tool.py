@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import Accounts
 from gateway.model.value import value
 
 Tree: TypeAlias = dict[str, Any]
@@ -260,31 +261,12 @@ class Caller(Protocol):
         ...
 
 
-class Login(Protocol):
-    """A server's authorization by a person (OAuth). Every method raises GatewayError and nothing else."""
-
-    async def begin(self, redirect_uri: str) -> str:
-        """The URL where a person says yes; the answer goes to `redirect_uri`, on the gateway's own machine."""
-        ...
-
-    async def finish(self, url: str) -> None:
-        """Take the answer: the redirect URI as it was called. Each answer counts once."""
-        ...
-
-    async def forget(self) -> bool:
-        """Forget the authorization; whether there was one."""
-        ...
-
-
-class Accounts(Protocol):
-    """A server at which each caller has an authorization of its own. `owner` is tenant and id of a caller."""
+class ServerAccounts(Accounts, Protocol):
+    """The accounts of a server's callers, and the server as each of them reaches it."""
 
     def server(self, owner: str) -> ToolServer:
-        """The server as it is reached with the owner's authorization; without one its requests fail with an error whose
-        metadata has `login`."""
+        """The server as it is reached with the owner's authorization; without one its requests raise LoginNeeded."""
         ...
-
-    def login(self, owner: str) -> Login: ...
 
     async def forget(self) -> bool:
         """Forget everybody's authorization; whether there was any."""

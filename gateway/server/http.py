@@ -66,7 +66,7 @@ def application(
     proxies: Iterable[str] = (),
 ) -> ASGIApp:
     admin = Admin(gateway, auth, cards)
-    connect = Connect(gateway, auth, public_url.rstrip("/"), new_id)
+    connect = Connect(gateway.connections, auth, public_url.rstrip("/"), new_id)
     catalogs = Catalogs(gateway, cards, public_url)
     rest = Starlette(
         routes=[

@@ -21,6 +21,7 @@ from gateway.dialects.strict_json import read
 from gateway.model.agent import Context, Upstream
 from gateway.model.card import AgentCard, AgentInterface
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import LoginNeeded
 from gateway.model.message import Message
 from gateway.model.ports import Bell, Bells
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
@@ -140,6 +141,9 @@ class RemoteAgent:
                         return
             try:
                 task = await self._look(context)
+            except LoginNeeded as needed:
+                needed.following = True
+                raise
             except GatewayError as error:
                 failures += 1
                 if error.reason is Reason.TASK_NOT_FOUND or failures > MAX_FAILURES:

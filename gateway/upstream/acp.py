@@ -21,6 +21,7 @@ from gateway.dialects.strict_json import read
 from gateway.model.agent import Context, Upstream
 from gateway.model.card import AgentInterface
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import LoginNeeded
 from gateway.model.message import Message
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
 from gateway.upstream.egress import ANSWER_LIMIT, Outbound, StreamAnswer
@@ -106,6 +107,9 @@ class AcpAgent:
         while True:
             try:
                 task = await self._look(context)
+            except LoginNeeded as needed:
+                needed.following = True
+                raise
             except GatewayError as error:
                 failures += 1
                 if error.reason is Reason.TASK_NOT_FOUND or failures > MAX_FAILURES:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -16,10 +15,9 @@ from urllib.parse import quote, urlencode
 from gateway.model.card import AgentCard
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.value import value
-from gateway.upstream.address import BadUrl, EgressRules, Origin, origin_of
-from gateway.upstream.answer import ANSWER_LIMIT, Answer, StreamAnswer
-from gateway.upstream.egress import CONNECT_TIMEOUT, Outbound
+from gateway.upstream.address import BadUrl, Origin, origin_of
 from gateway.upstream.oauth.client import ClientSettings
+from gateway.upstream.oauth.metadata import Server, bare
 from gateway.upstream.secret import Secret, settle
 
 # The wrapper of a scheme on a 1.0 card, and how it is called here.
@@ -71,8 +69,7 @@ def place(card: AgentCard, given: Given) -> Placed:
 
 
 def _names(requirement: Mapping[str, Any]) -> tuple[str, ...]:
-    schemes = requirement.get("schemes")
-    return tuple(schemes) if isinstance(schemes, dict) else ()
+    return tuple(_object(requirement.get("schemes")))
 
 
 def _kinds(scheme: object) -> Iterator[str]:
@@ -152,84 +149,76 @@ def _replaced(placed: Placed, part: str, found: Any) -> Placed:
     return Placed(**{**parts, part: found})
 
 
-def token_url(card: AgentCard) -> str | None:
-    """Where the card says that tokens are got, for an agent that says it nowhere else (RFC 6749 §3.2)."""
-    for scheme in (card.security_schemes or {}).values():
-        flows = scheme.get("oauth2SecurityScheme", {}).get("flows") if isinstance(scheme, dict) else None
-        for name in ("clientCredentials", "authorizationCode"):
-            flow = flows.get(name) if isinstance(flows, dict) else None
-            if isinstance(flow, dict) and isinstance(found := flow.get("tokenUrl"), str):
-                return found
-    return None
+@value
+class Wanted:
+    """What a token for an agent is to be. `resource` is what it is for (RFC 8707), `otherwise` and `metadata` what the
+    card says of who gives it, for an agent that says it nowhere else: an issuer or the bare endpoints, and the URL of a
+    document about them; `scopes` are those of the card's requirement."""
+
+    resource: str
+    otherwise: Server | str | None = None
+    metadata: str | None = None
+    scopes: tuple[str, ...] = ()
+
+
+def wanted(card: AgentCard, resource: str) -> Wanted:
+    """Raises GatewayError for a card whose endpoints are no secure URLs."""
+    schemes = card.security_schemes or {}
+    oauth = {name: each for name, each in schemes.items() if isinstance(each, dict) and _TOKENS & each.keys()}
+    flows = [_object(_object(each.get("oauth2SecurityScheme")).get("flows")) for each in oauth.values()]
+    places = [_object(each.get("oauth2SecurityScheme")).get("oauth2MetadataUrl") for each in oauth.values()]
+    otherwise = openid_issuer(card) or next((found for each in flows if (found := _endpoints(each)) is not None), None)
+    scopes = {
+        scope: None
+        for requirement in card.security_requirements or ()
+        for name, each in _object(requirement.get("schemes")).items()
+        if name in oauth
+        for scope in _texts(_object(each).get("list"))
+    }
+    return Wanted(resource, otherwise, next(iter(_texts(places)), None), tuple(scopes))
+
+
+def _endpoints(flows: Mapping[str, Any]) -> Server | None:
+    """A person's flow first: its token endpoint is where their refresh tokens go, too."""
+    person = _object(flows.get("authorizationCode"))
+    if isinstance(where := person.get("authorizationUrl"), str) and isinstance(url := person.get("tokenUrl"), str):
+        # Whether it checks PKCE only the card can say here; without that no person is sent there (RFC 9700 §2.1.1).
+        return bare(url, where, pkce=person.get("pkceRequired") is True)
+    url = _object(flows.get("clientCredentials")).get("tokenUrl")
+    return bare(url) if isinstance(url, str) else None
 
 
 def openid_issuer(card: AgentCard) -> str | None:
     """The issuer of the card's OpenID Connect scheme (OpenID Connect Discovery §4.1)."""
     end = "/.well-known/openid-configuration"
     for scheme in (card.security_schemes or {}).values():
-        said = scheme.get("openIdConnectSecurityScheme") if isinstance(scheme, dict) else None
-        url = said.get("openIdConnectUrl") if isinstance(said, dict) else None
+        url = _object(_object(scheme).get("openIdConnectSecurityScheme")).get("openIdConnectUrl")
         if isinstance(url, str) and url.endswith(end):
             return url.removesuffix(end)
     return None
 
 
-class AgentEgress:
-    """`Outbound` for one agent: requests to `origin` carry what was placed, and there are none to anywhere else."""
+def _object(found: object) -> Mapping[str, Any]:
+    return found if isinstance(found, dict) else {}
 
-    def __init__(
-        self, egress: Outbound, rules: EgressRules, origin: Origin, placed: Placed, ours: Mapping[str, str]
-    ) -> None:
-        self._egress = egress
-        self.rules = rules
+
+def _texts(found: object) -> tuple[str, ...]:
+    return tuple(each for each in found if isinstance(each, str)) if isinstance(found, list) else ()
+
+
+_TOKENS = {"oauth2SecurityScheme", "openIdConnectSecurityScheme"}
+
+
+class Dressing:
+    """What was placed, added to requests to `origin`; there are none to anywhere else. Secrets are read anew each time,
+    so that a rotated one is found."""
+
+    def __init__(self, origin: Origin, placed: Placed, ours: Mapping[str, str]) -> None:
         self._origin = origin
         self._placed = placed
         self._ours = ours
 
-    async def post(
-        self,
-        url: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        *,
-        timeout: float,
-        limit: int = ANSWER_LIMIT,
-        trusted: bool = False,
-    ) -> Answer:
-        return await self.request("POST", url, body, headers, timeout=timeout, limit=limit, trusted=trusted)
-
-    async def request(
-        self,
-        method: str,
-        url: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        *,
-        timeout: float,
-        limit: int = ANSWER_LIMIT,
-        trusted: bool = False,
-    ) -> Answer:
-        url, headers = self._dressed(url, headers)
-        return await self._egress.request(method, url, body, headers, timeout=timeout, limit=limit, trusted=trusted)
-
-    def stream(
-        self,
-        method: str,
-        url: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        *,
-        connect_timeout: float = CONNECT_TIMEOUT,
-        idle_timeout: float,
-        trusted: bool = False,
-    ) -> AbstractAsyncContextManager[StreamAnswer]:
-        url, headers = self._dressed(url, headers)
-        return self._egress.stream(
-            method, url, body, headers, connect_timeout=connect_timeout, idle_timeout=idle_timeout, trusted=trusted
-        )
-
-    def _dressed(self, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-        """Secrets are read anew each time, so that a rotated one is found. Raises GatewayError."""
+    def __call__(self, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         try:
             there = origin_of(url)
         except BadUrl as error:

@@ -15,9 +15,9 @@ from gateway.model.provenance import CardKeys
 from gateway.model.task import Event
 from gateway.model.value import value
 from gateway.upstream.address import BadUrl, origin_of
-from gateway.upstream.agent_credentials import AgentEgress, Given, place
-from gateway.upstream.egress import Egress, Outbound, Way
-from gateway.upstream.oauth.authorized import AuthorizedEgress
+from gateway.upstream.agent_credentials import Dressing, Given, Wanted, place, wanted
+from gateway.upstream.credentialed import CredentialedEgress
+from gateway.upstream.egress import Egress, Way
 from gateway.upstream.oauth.source import TokenSource
 from gateway.upstream.replicas import Endpoint
 
@@ -25,17 +25,42 @@ MAX_CALLERS = 1_000
 """Callers of one agent whose tokens are in memory. The longest unused goes first, and is read or got again."""
 
 
+# The tokens of one caller, as the card has them; of nobody's, where all callers share them.
+Make = Callable[[str, Wanted], TokenSource]
+
+
 @value
 class Admission:
-    """How one agent lets us in. `source` makes the tokens of a caller, for an agent with that card at that address;
-    `per_caller` is whether each caller has their own. `egress` is the agent's own where connections show a
-    certificate."""
+    """How one agent lets us in. `make` is for an agent that wants tokens, `per_caller` whether each caller has their
+    own; `egress` is the agent's own where connections show a certificate."""
 
     given: Given
     origin: str | None
     per_caller: bool
-    source: Callable[[str, AgentCard, str], TokenSource] | None
+    make: Make | None
     egress: Egress
+
+
+class AgentAccounts:
+    """An `Accounts`: the tokens of one agent's callers. What is wanted is as the agent's card last had it; as long as
+    that is the same, so is a caller's source."""
+
+    def __init__(self, make: Make) -> None:
+        self._make = make
+        self._known: OrderedDict[tuple[str, Wanted], TokenSource] = OrderedDict()
+        self.wanted: Wanted | None = None
+
+    def login(self, owner: str) -> TokenSource:
+        if self.wanted is None:
+            raise GatewayError(Reason.UNAVAILABLE, "The agent's card was not read yet", retry_after=5)
+        return self.source(owner, self.wanted)
+
+    def source(self, owner: str, wanted: Wanted) -> TokenSource:
+        found = self._known.pop((owner, wanted), None) or self._make(owner, wanted)
+        while len(self._known) >= MAX_CALLERS:
+            self._known.popitem(last=False)
+        self._known[owner, wanted] = found
+        return found
 
 
 class ClosingDirectory(Directory, Protocol):
@@ -56,10 +81,16 @@ class Admitted:
         self._egress = egress
         self._plain = inner(egress)
         self._admissions = admissions
+        self._accounts = {id: AgentAccounts(each.make) for id, each in admissions.items() if each.make is not None}
         self._ours = ours
 
     async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None) -> Fetched:
         return await self._plain.fetch(url, etag=etag, trusted=trusted, keys=keys)
+
+    def accounts(self, id: str) -> AgentAccounts | None:
+        """Of an agent at which each caller has their own authorization."""
+        admission = self._admissions.get(id)
+        return self._accounts.get(id) if admission is not None and admission.per_caller else None
 
     def balance(self, agents: Sequence[Agent], how: Balance) -> Agent:
         return self._plain.balance(agents, how)
@@ -74,15 +105,17 @@ class Admitted:
         except BadUrl as error:
             raise GatewayError(Reason.EGRESS_REFUSED, f"credentials.origin is no usable URL: {error}") from None
         placed = place(card, admission.given)
+        accounts = self._accounts.get(id) if placed.token else None
+        needs = None if accounts is None else wanted(card, _resource(card, url))
+        if accounts is not None:
+            accounts.wanted = needs
 
-        def reached_for(caller: str) -> Agent:
-            out: Outbound = admission.egress
-            if placed.token and admission.source is not None:
-                out = AuthorizedEgress(out, admission.source(caller, card, _resource(card, url)))
-            dressed = AgentEgress(out, admission.egress.rules, origin, placed, self._ours)
-            return self._inner(dressed).connect(id, card, card_url=card_url, trusted=trusted)
+        def reached_for(owner: str) -> Agent:
+            source = None if accounts is None or needs is None else accounts.source(owner, needs)
+            out = CredentialedEgress(admission.egress, source, Dressing(origin, placed, self._ours))
+            return self._inner(out).connect(id, card, card_url=card_url, trusted=trusted)
 
-        return PerCaller(reached_for) if admission.per_caller and placed.token else reached_for("")
+        return PerCaller(reached_for) if admission.per_caller and accounts is not None else reached_for("")
 
     async def aclose(self) -> None:
         await self._plain.aclose()
@@ -119,14 +152,18 @@ class PerCaller:
             await agent.aclose()
 
     def _of(self, context: Context) -> Agent:
-        agent = self._agents.pop(context.caller, None) or self._reached_for(context.caller)
+        owner = f"{context.tenant}/{context.caller}"
+        agent = self._agents.pop(owner, None) or self._reached_for(owner)
         while len(self._agents) >= MAX_CALLERS:
             self._agents.popitem(last=False)
-        self._agents[context.caller] = agent
+        self._agents[owner] = agent
         return agent
 
 
 def _resource(card: AgentCard, url: str) -> str:
-    """What a token is for (RFC 8707): the agent's own address."""
+    """What a token is for (RFC 8707): the agent's own address, and none at another origin."""
     interface = card.interface()
-    return url if interface is None else interface.url
+    try:
+        return url if interface is None or origin_of(interface.url) != origin_of(url) else interface.url
+    except BadUrl:
+        return url

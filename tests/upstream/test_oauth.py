@@ -16,17 +16,18 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import LoginNeeded
 from gateway.model.tool import Kind, Tree
 from gateway.upstream.address import EgressRules
+from gateway.upstream.credentialed import CredentialedEgress
 from gateway.upstream.egress import Egress
 from gateway.upstream.mcp.limits import NOBODY
 from gateway.upstream.mcp.server import HttpServer
-from gateway.upstream.oauth.authorized import AuthorizedEgress
 from gateway.upstream.oauth.challenge import bearer
 from gateway.upstream.oauth.client import ClientSettings, Grant
 from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.grants import Grants
-from gateway.upstream.oauth.source import LoginRequired, TokenSource
+from gateway.upstream.oauth.source import TokenSource
 from gateway.upstream.oauth.vault import Vault
 from gateway.upstream.secret import Secret
 from tests.authority import SERVER_METADATA, Authority, Guarded, authority, basic, browse, guarded, said
@@ -77,11 +78,12 @@ async def client(
             ours=OURS,
             now=lambda: now[0],
             random=lambda count: next(words)[:count],
+            otherwise=": run `gateway tools login docs`",
         )
         server = HttpServer(
             "docs",
             url,
-            AuthorizedEgress(egress, source),
+            CredentialedEgress(egress, source),
             info={"name": "gateway", "version": "1"},
             trusted=True,
             chance=lambda: 0.5,
@@ -118,7 +120,7 @@ async def refusal(awaited: Any) -> GatewayError:
 @pytest.mark.requirement("mcp.client.oauth.discovery", "mcp.client.oauth.pkce", "mcp.client.oauth.resource")
 async def test_a_person_logs_in_and_the_call_goes_through(world: World) -> None:
     error = await refusal(world.client.call())
-    assert isinstance(error, LoginRequired)
+    assert isinstance(error, LoginNeeded)
     assert "gateway tools login docs" in error.message
     await world.client.login()
     assert (await world.client.call())["content"][0]["text"] == "hello"
@@ -209,7 +211,7 @@ async def test_a_revoked_grant_needs_a_person_again_and_says_which_command(world
     world.authority.refreshes.clear()
     world.client.later(3600)
     error = await refusal(world.client.call())
-    assert isinstance(error, LoginRequired)
+    assert isinstance(error, LoginNeeded)
     assert "<b>" not in error.message
     await world.client.login()
     await world.client.call()
@@ -282,13 +284,13 @@ async def test_more_rights_are_asked_for_on_top_of_those_before_and_never_twice(
         server.needs = "write"
         await one.login()
         error = await refusal(one.call())
-        assert isinstance(error, LoginRequired)
+        assert isinstance(error, LoginNeeded)
         assert "(write)" in error.message
         by.grants = "read"  # whatever is asked for
         await one.login()
         assert [each["scope"] for each in by.asked] == ["read", "read write"]
         refused = await refusal(one.call())
-        assert not isinstance(refused, LoginRequired)
+        assert not isinstance(refused, LoginNeeded)
         assert "HTTP 403" in refused.message
         by.grants = None
         await one.source.forget()
@@ -414,7 +416,7 @@ async def test_what_one_issuer_gave_never_reaches_another(world: World) -> None:
     async with authority() as other:
         world.server.authority = other
         world.client.later(60)
-        assert isinstance(await refusal(world.client.call()), LoginRequired)
+        assert isinstance(await refusal(world.client.call()), LoginNeeded)
         await world.client.login()
         await world.client.call()
         seen = f"{other.forms} {other.asked} {other.authorizations}"
@@ -525,7 +527,7 @@ async def test_a_slow_answer_is_not_waited_for(tmp_path: Path) -> None:
 async def test_what_is_no_bearer_token_is_not_used_as_one(world: World, tree: Tree) -> None:
     world.authority.instead["/token"] = said(tree)
     assert (await refusal(world.client.login())).reason is Reason.UPSTREAM_FAILED
-    assert isinstance(await refusal(world.client.call()), LoginRequired)
+    assert isinstance(await refusal(world.client.call()), LoginNeeded)
 
 
 # --- What is kept, and what is shown. ----------------------------------------------------------------------
@@ -560,7 +562,7 @@ async def test_a_sealed_file_opens_for_its_own_server_only_and_not_when_it_was_c
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     assert vault.load("docs") == {}
     async with client(world.server.url, world.data) as again:
-        assert isinstance(await refusal(again.call()), LoginRequired)
+        assert isinstance(await refusal(again.call()), LoginNeeded)
 
 
 @pytest.mark.security
@@ -568,7 +570,7 @@ async def test_another_address_under_the_same_name_gets_none_of_the_tokens(world
     await world.client.login()
     await world.client.call()
     async with guarded(world.authority) as other, client(other.url, world.data) as moved:
-        assert isinstance(await refusal(moved.call()), LoginRequired)
+        assert isinstance(await refusal(moved.call()), LoginNeeded)
         assert all("authorization" not in sent for sent in other.sent)
         await moved.login()
         await moved.call()
@@ -595,7 +597,7 @@ async def test_the_operators_secret_is_read_at_each_use_and_never_kept(tmp_path:
         assert "first-canary" not in str(Vault(tmp_path / "oauth").load("docs"))
         by.instead["/token"] = said({"error": "invalid_client"}, "401 Unauthorized")
         one.later(3601)
-        assert not isinstance(await refusal(one.call()), LoginRequired), "the person's part still stands"
+        assert not isinstance(await refusal(one.call()), LoginNeeded), "the person's part still stands"
         del by.instead["/token"]
         secret.write_text("second-canary")
         await one.call()
@@ -619,7 +621,7 @@ async def test_a_token_that_cannot_be_kept_is_said_and_not_used(world: World) ->
     error = await refusal(world.client.login())
     assert error.reason is Reason.UNAVAILABLE
     assert "cannot be kept" in error.message
-    assert isinstance(await refusal(world.client.call()), LoginRequired)
+    assert isinstance(await refusal(world.client.call()), LoginNeeded)
 
 
 async def test_logging_out_forgets_everything(world: World) -> None:
@@ -627,11 +629,11 @@ async def test_logging_out_forgets_everything(world: World) -> None:
     assert await world.client.source.forget()
     assert not await world.client.source.forget()
     assert not (world.data / "oauth" / "docs.shared").exists()
-    assert isinstance(await refusal(world.client.call()), LoginRequired)
+    assert isinstance(await refusal(world.client.call()), LoginNeeded)
 
 
 async def test_lists_need_the_token_too(world: World) -> None:
-    assert isinstance(await refusal(world.client.server.list(Kind.TOOL)), LoginRequired)
+    assert isinstance(await refusal(world.client.server.list(Kind.TOOL)), LoginNeeded)
     await world.client.login()
     assert [tree["name"] for tree in (await world.client.server.list(Kind.TOOL)).trees] == ["hello"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import LoginNeeded
 from gateway.model.tool import PeerError
 
 MAX_FAILURES = 5  # in a row; a single lost connection is everyday life
@@ -52,7 +53,7 @@ class Breaker:
 
     def heard(self, error: GatewayError, now: int) -> None:
         """An answer that refuses is an answer: only silence and nonsense count."""
-        if "login" in error.metadata:
+        if isinstance(error, LoginNeeded):
             self.unknown()  # it waits for a person, and its own sentence says so better than a pause would
         elif isinstance(error, PeerError) or error.reason not in _FAILURES:
             self.worked()

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from gateway.core.tools.servers import Servers
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.tool import Login
+from gateway.model.login import Login
 from gateway.model.toolcall import BeginLogin, FinishLogin, LoginCall
 
 

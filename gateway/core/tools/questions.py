@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.tools.connections import URL_ELICITATION, takes_urls
+from gateway.core.connections import URL_ELICITATION, takes_urls
 from gateway.model.asking import ASKED_WITH, ELICIT, lacking
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Caller, CannotAsk, PeerError, Tree

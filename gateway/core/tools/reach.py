@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.core.connections import Connections, owner_of, tool_server
 from gateway.core.tools.agents import AgentTools
-from gateway.core.tools.connections import Connections, owner_of
 from gateway.core.tools.servers import Served
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import LoginNeeded
 from gateway.model.principal import Principal
 from gateway.model.tool import Caller, Tree, takes_tasks
 
@@ -36,8 +37,8 @@ class Reach:
                     result = await server.request(method, params, caller)
                 except GatewayError as error:
                     served.breaker.heard(error, self._now())
-                    if served.accounts is not None and "login" in error.metadata:
-                        raise self._connections.needed(served, who, error) from error
+                    if served.accounts is not None and isinstance(error, LoginNeeded):
+                        raise self._connections.needed(tool_server(served.id), owner_of(who), error.why) from error
                     raise
                 except BaseException:
                     served.breaker.unknown()

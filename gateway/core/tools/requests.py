@@ -14,12 +14,12 @@ from functools import partial
 
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.compliance.compliance import Compliance
+from gateway.core.connections import Connections, ConnectNeeded, takes_urls
 from gateway.core.flights import Flights
 from gateway.core.policy import DENIED
 from gateway.core.policy.admission import MCP, Admission
 from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
-from gateway.core.tools.connections import Connections, ConnectNeeded, takes_urls
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.parking import Parked, Parking
 from gateway.core.tools.reach import Reach
@@ -341,8 +341,8 @@ class Requests:
                     raise
                 return {"resultType": "input_required", "inputRequests": urls, "requestState": None}
             except ConnectNeeded as needed:
-                if not takes_urls(caller):
-                    raise
+                if waits or not takes_urls(caller):
+                    raise  # whoever is inside does not answer for it: its own caller does (core/resting.py)
                 asked = {"connect": {"method": ELICIT, "params": needed.visit}}
                 return {"resultType": "input_required", "inputRequests": asked, "requestState": None}
 

@@ -22,7 +22,8 @@ from gateway.core.tools.hygiene import CheckSchema, objection
 from gateway.core.tools.news import Board, News
 from gateway.core.tools.pins import Pins, Quarantine
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.tool import ACKNOWLEDGED, Accounts, Catalog, Change, Definition, Kind, Login, ToolServer, Tree
+from gateway.model.login import Login
+from gateway.model.tool import ACKNOWLEDGED, Catalog, Change, Definition, Kind, ServerAccounts, ToolServer, Tree
 from gateway.model.toolcall import Health, Waiting
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,9 @@ class Served:
     requires: tuple[tuple[str, frozenset[str]], ...] = ()
     judged: Callable[[str], tuple[str, Target]] | None = None  # verb and target, where tools stand for something else
     login: Login | None = None  # how a person authorizes it, where one has to
-    accounts: Accounts | None = None  # where callers have their own authorization; the lists are read with `login`'s
+    accounts: ServerAccounts | None = (
+        None  # where callers have their own authorization; the lists are read with `login`'s
+    )
     catalog: Catalog | None = None
     offered: dict[Kind, tuple[Definition, ...]] = field(default_factory=dict)
     waiting: tuple[Waiting, ...] = ()

@@ -8,10 +8,10 @@ from typing import Any
 
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.compliance.compliance import Compliance
+from gateway.core.connections import Connections
 from gateway.core.flights import Flights
 from gateway.core.policy import Target
 from gateway.core.policy.admission import Admission
-from gateway.core.tools.connections import Connections
 from gateway.core.tools.hygiene import CheckSchema
 from gateway.core.tools.listening import Listening
 from gateway.core.tools.logins import Logins
@@ -74,19 +74,17 @@ class Tools:
         recorder: Recorder,
         sealer: Sealer,
         task_sealer: Sealer,
-        connect_sealer: Sealer,
         now: Callable[[], int],
         new_id: Callable[[], str],
         check_schema: CheckSchema,
         mounts: Mapping[str, Mount],
-        url: str,
+        connections: Connections,
         compliance: Compliance,
     ) -> None:
         policy = admission.policy
         self.servers = Servers(Pins(store, now), Board(), now, check_schema)
         self.views = Views(self.servers, mounts, policy)
-        self.connections = Connections(self.servers, connect_sealer, recorder, now, new_id, url)
-        reach = Reach(self.connections, now)
+        reach = Reach(connections, now)
         self.flights = Flights()
         self.tasks = McpTasks(
             self.servers, self.views, policy, recorder, store, task_sealer, reach, compliance, now, new_id
@@ -100,7 +98,7 @@ class Tools:
             States(sealer, now),
             self.tasks,
             reach,
-            self.connections,
+            connections,
             self.flights,
             compliance,
             now,

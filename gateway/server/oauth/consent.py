@@ -27,6 +27,7 @@ from gateway.server.oauth.authorization_server import AuthorizationServer
 from gateway.server.oauth.browser import Browser, Browsers, Visit
 from gateway.server.oauth.codes import Asked
 from gateway.server.oauth.provider import LoginFailed, Provider
+from gateway.server.pages import sentence
 
 LONGEST_STATE = 2048
 """Characters of a client's `state`; it travels through the pages and back."""
@@ -77,7 +78,7 @@ class Consent:
         except OAuth2Error as error:
             if not error.redirect_uri:
                 # Whoever made this link is not the client it names: nothing goes back to them (RFC 6749 §4.1.2.1).
-                return pages.sentence("This request cannot be used", error.description or str(error.error), 400)
+                return sentence("This request cannot be used", error.description or str(error.error), 400)
             return self._back(error.redirect_uri, dict(error.get_body()))
         state = form.get("state")
         try:
@@ -97,7 +98,7 @@ class Consent:
         form, browser = await _fields(request), self._browsers.of(request)
         visit = browser.visit("login", form.get("visit", ""))
         if visit is None or not self._users:
-            return pages.sentence("Begin again", _GONE, 403)
+            return sentence("Begin again", _GONE, 403)
         client = await self._server.known(visit.asked.client)
         name = form.get("name", "")
         try:
@@ -116,7 +117,7 @@ class Consent:
         form, browser = await _fields(request), self._browsers.of(request)
         visit, person = browser.visit("consent", form.get("visit", "")), browser.person
         if visit is None or person is None or not self._server.people.is_active(person.subject):
-            return pages.sentence("Begin again", _GONE, 403)
+            return sentence("Begin again", _GONE, 403)
         client = await self._server.known(visit.asked.client)
         answer = form.get("answer")
         if answer == "other":
@@ -135,12 +136,12 @@ class Consent:
     def _told_device(self, visit: Visit, person: Person, allowed: bool) -> Response:
         device = self._server.devices.waiting(visit.user_code)
         if device is None:
-            return pages.sentence("Too late", "The code has ended. Begin again on the device.", 403)
+            return sentence("Too late", "The code has ended. Begin again on the device.", 403)
         if not allowed:
             device.denied = True
-            return pages.sentence("Not allowed", "The device gets nothing. You can close this page.")
+            return sentence("Not allowed", "The device gets nothing. You can close this page.")
         device.person = person
-        return pages.sentence("Done", "Go back to your device; it goes on there. You can close this page.")
+        return sentence("Done", "Go back to your device; it goes on there. You can close this page.")
 
     # Devices.
 
@@ -153,7 +154,7 @@ class Consent:
         if request.method == "GET":
             return browser.send(pages.device(again, typed=typed[:16]))
         if browser.visit("device", form.get("visit", "")) is None:
-            return pages.sentence("Begin again", _GONE, 403)
+            return sentence("Begin again", _GONE, 403)
         peer = _peer(request)
         try:
             self._attempts.check("a device", peer)
@@ -175,7 +176,7 @@ class Consent:
         form, browser = await _fields(request), self._browsers.of(request)
         visit = browser.visit("login", form.get("visit", ""))
         if visit is None or self._provider is None:
-            return pages.sentence("Begin again", _GONE, 403)
+            return sentence("Begin again", _GONE, 403)
         state = browser.form("provider", visit)
         try:
             url = await self._provider.url(state, browser.word("nonce", state), browser.word("verifier", state))
@@ -189,7 +190,7 @@ class Consent:
         state = form.get("state", "")
         visit = browser.visit("provider", state)
         if visit is None or self._provider is None:
-            return pages.sentence("Begin again", _GONE, 403)
+            return sentence("Begin again", _GONE, 403)
         client = await self._server.known(visit.asked.client)
         try:
             person = await self._provider.person(form, browser.word("nonce", state), browser.word("verifier", state))
@@ -245,11 +246,11 @@ def _page(use: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], 
         try:
             return await use(request)
         except BadClient as error:
-            return pages.sentence("This request cannot be used", str(error), 400)
+            return sentence("This request cannot be used", str(error), 400)
         except forms.BadForm as error:
-            return pages.sentence("This request cannot be used", str(error), 400)
+            return sentence("This request cannot be used", str(error), 400)
         except GatewayError as error:
-            return pages.sentence("Not now", error.message, 503, retry_after=error.retry_after or 5)
+            return sentence("Not now", error.message, 503, retry_after=error.retry_after or 5)
 
     return endpoint
 

@@ -10,7 +10,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 
-from gateway.model.tool import Login, ToolServer
+from gateway.model.login import Login
+from gateway.model.tool import ToolServer
 from gateway.upstream.mcp.server import HttpServer
 from gateway.upstream.oauth.source import TokenSource
 
@@ -21,7 +22,7 @@ Make = Callable[[str], tuple[TokenSource, HttpServer]]
 
 
 class CallerAccounts:
-    """An `Accounts`. `make` gives one owner's token source, and the server as it is reached with it."""
+    """A `ServerAccounts`. `make` gives one owner's token source, and the server as it is reached with it."""
 
     def __init__(self, make: Make, forget_all: Callable[[], int]) -> None:
         self._make = make

@@ -30,8 +30,9 @@ DOCUMENT_SECONDS = 10.0
 
 class Discovery:
     """`url` is the tool server's. What is at its origin, or at that of the issuer that the operator pinned, is the
-    operator's own choice; everything else must be an address that the egress admits to anybody. `otherwise` is what a
-    card says of who gives tokens: an issuer, or a server of which nothing more is known."""
+    operator's own choice; everything else must be an address that the egress admits to anybody. `otherwise`,
+    `metadata` and `scopes` are what a card says of who gives tokens: an issuer, or a server of which nothing more is
+    known; where a server's metadata is; and what to ask it for."""
 
     def __init__(
         self,
@@ -41,12 +42,16 @@ class Discovery:
         *,
         seconds: float = DOCUMENT_SECONDS,
         otherwise: Server | str | None = None,
+        metadata: str | None = None,
+        scopes: tuple[str, ...] = (),
     ) -> None:
         self._url = url
         self._issuer = issuer
         self._egress = egress
         self._seconds = seconds
         self._otherwise = otherwise
+        self._metadata = metadata
+        self._scopes = scopes or None
         self._own = {origin_of(each) for each in (url, issuer) if each is not None}
 
     async def resource(self, challenge: Challenge) -> Resource:
@@ -55,13 +60,21 @@ class Discovery:
         tree = await self._first([named] if named else resource_places(self._url))
         if tree is not None:
             return resource(tree, self._url)
-        if self._issuer is None and self._otherwise is not None:
-            named = self._otherwise if isinstance(self._otherwise, str) else self._otherwise.issuer
-            return Resource(self._url, (named,), None)
-        if self._issuer is None:
+        issuer = self._issuer or await self._described() or self._otherwise
+        if issuer is None:
             what = "The server asks for a token and does not say who gives one (no resource metadata); set oauth.issuer"
             raise refused(what)
-        return Resource(self._url, (self._issuer,), None)
+        return Resource(self._url, (issuer if isinstance(issuer, str) else issuer.issuer,), self._scopes)
+
+    async def _described(self) -> str | None:
+        """The issuer of the metadata that the card names, if that is where the issuer has it (RFC 8414 §3.1)."""
+        if self._metadata is None or not secure(self._metadata):
+            return None
+        tree = await self._first([self._metadata])
+        issuer = tree.get("issuer") if isinstance(tree, dict) else None
+        if not isinstance(issuer, str) or not secure(issuer) or self._metadata not in server_places(issuer):
+            raise refused("The card's oauth2MetadataUrl leads to no metadata of an authorization server at its place")
+        return issuer
 
     def choose(self, found: Resource, before: str | None) -> str:
         """The issuer to go to: the pinned one, else the one that we have been with, else the first."""

@@ -105,13 +105,13 @@ def server(tree: JSON, issuer: str) -> Server:
     )
 
 
-def bare(token_endpoint: str) -> Server:
-    """A server of which only a card says where its token endpoint is. The endpoint's URL stands for the issuer: what is
-    got there belongs to it and to nobody else. Raises GatewayError(UPSTREAM_FAILED)."""
-    if not secure(token_endpoint):
-        raise refused("The card's token endpoint is no https URL")
-    methods = ("client_secret_basic", "client_secret_post")
-    return Server(token_endpoint, token_endpoint, None, None, (), methods, False, False, False)
+def bare(token_endpoint: str, authorization_endpoint: str | None = None, *, pkce: bool = False) -> Server:
+    """A server of which only a card says where its endpoints are. The token endpoint's URL stands for the issuer: what
+    is got there belongs to it and to nobody else. Raises GatewayError(UPSTREAM_FAILED)."""
+    if not secure(token_endpoint) or not secure(authorization_endpoint or token_endpoint):
+        raise refused("The card's endpoints for tokens are no https URLs")
+    methods = ("client_secret_basic", "client_secret_post", *(("none",) if pkce else ()))
+    return Server(token_endpoint, token_endpoint, authorization_endpoint, None, (), methods, False, False, pkce)
 
 
 def secure(url: str) -> bool:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.login import LoginNeeded
 from gateway.upstream.egress import Egress
 from gateway.upstream.oauth import response
 from gateway.upstream.oauth.challenge import MOST_SCOPES, NOTHING, Challenge
@@ -30,21 +31,11 @@ MOST_PENDING = 16
 _UNKNOWN = frozenset({"invalid_client", "unauthorized_client"})
 
 
-class LoginRequired(GatewayError):
-    """Nobody has authorized the gateway at this server, or not for enough."""
-
-    def __init__(self, upstream: str, why: str) -> None:
-        super().__init__(
-            Reason.UNAVAILABLE,
-            f"{upstream} {why}: run `gateway tools login {upstream}` on the gateway's machine",
-            metadata={"delivered": "no", "login": upstream, "why": f"{upstream} {why}"},
-        )
-
-
 class TokenSource:
     """`random` gives so many random bytes; `now` is epoch milliseconds; `ours` the gateway's own environment. Who the
     gateway is at each issuer stands in `registrations`, where several owners share that; else with the token.
-    `subject` is our word for an issuer on who the caller is (RFC 8693 §2.1).
+    `subject` is our word for an issuer on who the caller is (RFC 8693 §2.1), `otherwise` what to do for a login where
+    nobody can be sent to a link.
 
     Whatever two calls want of it at the same time is done once. Every method raises GatewayError."""
 
@@ -61,6 +52,7 @@ class TokenSource:
         random: Callable[[int], bytes],
         registrations: Grants | None = None,
         subject: Callable[[str], str] | None = None,
+        otherwise: str = "",
     ) -> None:
         self._registrations = registrations or grants
         self._upstream = upstream
@@ -72,6 +64,7 @@ class TokenSource:
         self._now = now
         self._random = random
         self._subject = subject
+        self._otherwise = otherwise
         self._one = asyncio.Lock()
         self._pending: dict[str, Pending] = {}
         self._challenge = NOTHING
@@ -97,7 +90,7 @@ class TokenSource:
     async def refused(self, status: int, challenge: Challenge, used: str | None) -> bool:
         """What to do about 401 or 403: True when there is another token to try with, False when that is the answer.
 
-        Raises LoginRequired when only a person can go on."""
+        Raises LoginNeeded when only a person can go on."""
         if status == 403 and (challenge.error != "insufficient_scope" or not challenge.scopes):
             return False
         async with self._one:
@@ -175,7 +168,7 @@ class TokenSource:
             return await self._again(old)
         except GatewayError as error:
             log.warning("%s: the token was not renewed: %s", self._upstream, error.message)
-            if old.expires is not None and self._now() < old.expires and not isinstance(error, LoginRequired):
+            if old.expires is not None and self._now() < old.expires and not isinstance(error, LoginNeeded):
                 self._rest = min(self._now() + REST_MS, old.expires)
                 return old
             raise
@@ -198,7 +191,7 @@ class TokenSource:
         except Denied as error:
             self._denied(error, old.issuer, old.client)
             if person and self._held is None:
-                raise LoginRequired(self._upstream, "no longer accepts its authorization") from error
+                raise self._needed("no longer accepts its authorization") from error
             raise
         return self._hold(old.renewed(token, self._now()))
 
@@ -220,7 +213,7 @@ class TokenSource:
             return True
         if self._held is not None:
             self._grants.hold(None)
-        raise LoginRequired(self._upstream, "needs an authorization")
+        raise self._needed("needs an authorization")
 
     async def _stepped_up(self, old: Held | None, challenge: Challenge) -> bool:
         """After 403: ask for what was asked before and what is wanted now, and for nothing twice."""
@@ -234,7 +227,7 @@ class TokenSource:
             found, server = await self._found(challenge)
             await self._own(found, server, self._more)
             return True
-        raise LoginRequired(self._upstream, f"needs an authorization for more ({' '.join(wanted)[:200]})")
+        raise self._needed(f"needs an authorization for more ({' '.join(wanted)[:200]})")
 
     def _denied(self, error: Denied, issuer: str, client: Client) -> None:
         """Forget what is gone for good. An operator's client that is refused may merely have a secret to be changed."""
@@ -316,6 +309,9 @@ class TokenSource:
         self._grants.hold(token)
         self._more = ()
         return token
+
+    def _needed(self, why: str) -> LoginNeeded:
+        return LoginNeeded(self._upstream, f"{self._upstream} {why}", self._otherwise)
 
     def _word(self) -> str:
         """43 characters that nobody can guess (RFC 7636 §4.1)."""

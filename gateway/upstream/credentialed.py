@@ -1,25 +1,32 @@
-"""The egress as one tool server's requests use it: each carries the server's token, and a refusal is understood."""
+"""The egress as one tool server's or one agent's requests use it: each carries what lets us in there, and a refusal of
+a token is understood."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from gateway.upstream.answer import Answer, StreamAnswer
-from gateway.upstream.egress import ANSWER_LIMIT, CONNECT_TIMEOUT, Outbound
+from gateway.upstream.egress import ANSWER_LIMIT, CONNECT_TIMEOUT, Outbound, Way
 from gateway.upstream.oauth.challenge import bearer
 from gateway.upstream.oauth.source import TokenSource
 
 # A request may be refused once for each reason: for want of a token, and for want of rights.
 _REFUSALS = frozenset({401, 403})
 
+# A URL and headers, with what else belongs to them. Raises GatewayError.
+Dress = Callable[[str, Mapping[str, str]], tuple[str, dict[str, str]]]
 
-class AuthorizedEgress(Outbound):
-    """`Outbound` with a token. A request that was refused with 401 or 403 was not worked on, so it may go again."""
 
-    def __init__(self, egress: Outbound, source: TokenSource) -> None:
+class CredentialedEgress(Outbound):
+    """`Way` with what `dress` adds and with a token of `source`, as far as there are such. A request that was refused
+    with 401 or 403 was not worked on, so it may go again with another token."""
+
+    def __init__(self, egress: Way, source: TokenSource | None, dress: Dress | None = None) -> None:
+        self.rules = egress.rules
         self._egress = egress
         self._source = source
+        self._dress = dress
 
     async def request(
         self,
@@ -34,8 +41,10 @@ class AuthorizedEgress(Outbound):
     ) -> Answer:
         reasons = set(_REFUSALS)
         while True:
-            sent, token = await self._with_token(headers)
-            answer = await self._egress.request(method, url, body, sent, timeout=timeout, limit=limit, trusted=trusted)
+            there, sent, token = await self._dressed(url, headers)
+            answer = await self._egress.request(
+                method, there, body, sent, timeout=timeout, limit=limit, trusted=trusted
+            )
             if not await self._again(reasons, answer, token):
                 return answer
 
@@ -65,20 +74,23 @@ class AuthorizedEgress(Outbound):
     ) -> AsyncIterator[StreamAnswer]:
         reasons = set(_REFUSALS)
         while True:
-            sent, token = await self._with_token(headers)
+            there, sent, token = await self._dressed(url, headers)
             async with self._egress.stream(
-                method, url, body, sent, connect_timeout=connect, idle_timeout=idle, trusted=trusted
+                method, there, body, sent, connect_timeout=connect, idle_timeout=idle, trusted=trusted
             ) as answer:
                 if not await self._again(reasons, answer, token):
                     yield answer
                     return
 
-    async def _with_token(self, headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
-        token = await self._source.token()
-        return ({**headers, "authorization": f"Bearer {token}"} if token else dict(headers)), token
+    async def _dressed(self, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str], str | None]:
+        url, sent = (url, dict(headers)) if self._dress is None else self._dress(url, headers)
+        token = None if self._source is None else await self._source.token()
+        if token is not None:
+            sent["authorization"] = f"Bearer {token}"
+        return url, sent, token
 
     async def _again(self, reasons: set[int], answer: Answer | StreamAnswer, token: str | None) -> bool:
-        if answer.status not in reasons:
+        if self._source is None or answer.status not in reasons:
             return False
         reasons.remove(answer.status)
         challenge = bearer(answer.headers.get("www-authenticate", ""))
