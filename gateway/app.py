@@ -26,6 +26,8 @@ from gateway.config import (
     ToolsAgent,
     is_loopback,
 )
+from gateway.core.approvals.approvals import Approvals
+from gateway.core.approvals.calls import AgentCalls
 from gateway.core.audit import Recorder
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.compliance.profile import Profile
@@ -159,9 +161,11 @@ class App:
         seal, recorder = partial(Seal, token.encode()), Recorder(store, now)
         connections = Connections(self._accounts, seal(b"mcp-connect"), recorder, now, _new_id, home)
         self.engine.resting.use(connections, self.registry.get)
+        self.approvals = Approvals(store, policy, now, _new_id)
         self.tools = Tools(
             store, admission, recorder, seal(b"mcp-request-state"), seal(b"mcp-task"),
             now, _new_id, headers.parameters, tooling.mounts(config), connections, compliance,
+            AgentCalls(self.engine, self.approvals, _new_id),
         )  # fmt: skip
         for id, entry in config.tools.items():
             self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, self._authorizations))
@@ -184,6 +188,7 @@ class App:
             notifier.challenge if config.push.challenge else None,
         )  # fmt: skip
         bridge.doors = self.gateway
+        self.gateway.held.again = self.recovery.again
         self.gateway.rotate_audit_key = None if self.notary is None else self.notary.rotate
         self._not_ready: str | None = "starting"
         self._enrol(config)
@@ -254,6 +259,8 @@ class App:
         await self.registry.start()
         await self.tools.start()
         await self.recovery.start()
+        await self.approvals.start()
+        await self.gateway.held.start()
         self.push.start()
         for keeper in self._kept:
             keeper.start()
@@ -293,6 +300,7 @@ class App:
         if self.grpc is not None:
             await self.grpc.stop()
         await self.recovery.aclose()
+        await self.approvals.aclose()
         await self.engine.aclose()
         await self.push.aclose()
         await self.tools.aclose()

@@ -25,6 +25,7 @@ from gateway.config import (
     document_problem,
     parse_policy,
     read_document,
+    span,
     zone_of,
 )
 from gateway.core.freezer import Freezer
@@ -38,6 +39,7 @@ from gateway.core.policy.people import People, Roles
 from gateway.core.policy.rules import FREEZE
 from gateway.core.policy.shadow import Shadow
 from gateway.core.tools.grants import Grants
+from gateway.model.approval import HOUR_MS, Terms
 from gateway.model.audit import Verdict
 from gateway.model.errors import GatewayError, Reason
 from gateway.watching import Watch
@@ -73,9 +75,17 @@ def _rules(file: PolicyFile, origin: Origin) -> Iterator[Rule]:
             tuple(_checks(entry, file.roles)),
             Verdict(entry.verdict),
             (FREEZE,) if entry.freeze else (),
+            _terms(entry),
             where=origin.name if line is None else f"{origin.name}:{line}",
             source=entry.model_dump(mode="json", by_alias=True, exclude_unset=True),
         )
+
+
+def _terms(entry: RuleEntry) -> Terms | None:
+    if entry.verdict != Verdict.ESCALATE:
+        return None
+    within = HOUR_MS if entry.within is None else span(entry.within)
+    return Terms(entry.approver == "caller", entry.approvers or 1, within)
 
 
 def _general(entry: RuleEntry | LimitEntry, roles: Roles) -> Iterator[Check]:

@@ -79,6 +79,7 @@ BODIES: dict[str, Any] = {
     "/admin/policy:replay": {"text": "{}", "last": 1},
     "/admin/audit:erase": {"principal": "key:nosuch"},
     "/admin/cards:verify": {"cardUrl": "http://127.0.0.1:9/card"},
+    "/admin/approvals/{id}:edit": {"arguments": {}},
     "/admin/frozen": {"kind": "agent", "name": "nosuch"},
 }
 # What each method of MCP needs to hear. A method that is new needs an entry.

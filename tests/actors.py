@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.model.agent import Context
 from gateway.model.message import Message, Part
-from gateway.model.task import Event, StatusUpdate
+from gateway.model.task import Event, StatusUpdate, Task
 
 Step = Callable[[Context], Event]
 
@@ -137,3 +137,10 @@ async def twice(context: Context, message: Message) -> AsyncIterator[Event]:
     """Calls the tool that its message names two times at once."""
     results = await asyncio.gather(*(context.call_tool(message.text) for _ in range(2)))
     yield context.completed(" ".join(result.text for result in results))
+
+
+async def asking(context: Context, message: Message) -> Part:
+    """Asks the agent that its message names, and says what it answered."""
+    answer = await context.ask(message.text, "please")
+    text = answer.status.state if isinstance(answer, Task) else answer.parts[0].data
+    return Part(data={"answer": text})

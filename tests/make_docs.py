@@ -202,6 +202,10 @@ ABOUT: dict[str, str] = {
     "gateway.core.governance": "Policy",
     "gateway.core.halting": "Policy",
     "gateway.core.policy": "Policy",
+    "gateway.config.policyfile": "Approvals",
+    "gateway.core.approvals": "Approvals",
+    "gateway.model.approval": "Approvals",
+    "gateway.server.admin_approvals": "Approvals",
     "gateway.core.turn": "What one task may write",
     "gateway.core.live": "Streams that go out",
     "gateway.core.push": "Push notifications",
@@ -518,7 +522,7 @@ the grants of the configuration, come after those of the file; `gateway policy s
 | `PASS` | The call goes on. |
 | `FLAG` | The call goes on and is marked: in the record, and in the metadata of the answer. |
 | `BLOCK` | This call is refused; the task that it belongs to may go on. |
-| `ESCALATE` | The call needs somebody's approval. As long as nobody can give one here, it is refused and says so. |
+| `ESCALATE` | A message or tool call waits until [somebody approves it](../how-to/ask-a-person-first.md). |
 | `HALT` | The call is refused, and the whole tree of tasks that it belongs to is canceled. |
 
 ## Actions

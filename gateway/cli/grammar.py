@@ -297,6 +297,27 @@ def _freezing(top: Parser) -> None:
         as_json(verb)
 
 
+def _approvals(top: Parser) -> None:
+    approvals = top.command("approvals", "See which calls wait for a person, and answer them.")
+    waiting = approvals.command("list", "List what waits.", "approvals:listing")
+    waiting.add_argument("--all", action="store_true", help="The decided ones too, the newest first.")
+    waiting.add_argument("--limit", type=count, default=100, metavar="N", help="At most so many. Default: 100.")
+    one = approvals.command("show", "Show one in full: who asks for what, with which words.", "approvals:show")
+    agreed = approvals.command("approve", "Let the call be made, once.", "approvals:approve")
+    edited = approvals.command("edit", "Let it be made with other arguments.", "approvals:edit")
+    refused = approvals.command("reject", "Refuse it.", "approvals:reject")
+    for verb in (one, agreed, edited, refused):
+        verb.add_argument("id", metavar="ID", help="As `gateway approvals list` shows it.")
+    what = edited.add_mutually_exclusive_group(required=True)
+    what.add_argument("--with", dest="arguments", metavar="JSON", help="The arguments: an object, whole.")
+    what.add_argument("--text", metavar="TEXT", help="Of a message: what it says instead.")
+    for verb in (agreed, edited, refused):
+        verb.add_argument("--reason", default="", metavar="TEXT", help="Why, for the record and for who asked.")
+    for verb in (waiting, one, agreed, edited, refused):
+        as_json(verb)
+    _with_data_folder(approvals)
+
+
 def _push(top: Parser) -> None:
     push = top.command("push", "See what waits for webhooks, and try again what was given up.")
     waiting = push.command("show", "Show what waits for webhooks, and why.", "push:show")
@@ -396,7 +417,7 @@ def _with_data_folder(noun: Parser) -> None:
 # In the order of --help.
 COMMANDS = (
     *(_serve, _token, _send, _tasks, _agents, _cards, _keys, _tools, _connect, _clients),
-    *(_policy, _compliance, _freezing, _push, _users, _audit, _replay),
+    *(_policy, _approvals, _compliance, _freezing, _push, _users, _audit, _replay),
 )
 
 

@@ -88,7 +88,7 @@ def explain(options: argparse.Namespace) -> Exit:
         "principal": options.principal,
         "action": options.action,
         "target": options.target,
-        "arguments": _object(options.arguments),
+        "arguments": json_object(options.arguments),
         "roles": options.role,
         "for": options.behalf,
         "at": options.at,
@@ -102,7 +102,7 @@ def explain(options: argparse.Namespace) -> Exit:
     return Exit.DONE
 
 
-def _object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

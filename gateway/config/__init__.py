@@ -15,6 +15,7 @@ from gateway.config.policyfile import (
     RuleEntry,
     amount,
     parse_policy,
+    span,
     zone_of,
 )
 from gateway.config.problems import ConfigError, Problem, did_you_mean
@@ -92,5 +93,6 @@ __all__ = [
     "read_document",
     "schema",
     "settle",
+    "span",
     "zone_of",
 ]

@@ -33,6 +33,8 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SHARE = re.compile(r"([0-9]{1,3})%")
 PERIODS: Mapping[str, int] = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 _AMOUNT = re.compile(rf"([0-9]{{1,12}}(?:\.[0-9]{{1,3}})?)/({'|'.join(PERIODS)})")
+_SPAN = re.compile(rf"([1-9][0-9]{{0,5}}) ({'|'.join(PERIODS)})s?")
+LONGEST_SPAN_MS = 30 * PERIODS["day"]  # that a call may wait for an approval
 _CLOCK = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -96,6 +98,19 @@ def amount(text: str) -> tuple[float, int]:
     found = _AMOUNT.fullmatch(text)
     assert found is not None, "it was checked when the file was read"
     return float(found[1]), PERIODS[found[2]]
+
+
+def _span(text: str) -> str:
+    if not (found := _SPAN.fullmatch(text)) or int(found[1]) * PERIODS[found[2]] > LONGEST_SPAN_MS:
+        raise refuse("must be a time, at most 30 days", "for example 15 minutes; seconds, minutes, hours or days")
+    return text
+
+
+def span(text: str) -> int:
+    """`15 minutes` in milliseconds."""
+    found = _SPAN.fullmatch(text)
+    assert found is not None, "it was checked when the file was read"
+    return int(found[1]) * PERIODS[found[2]]
 
 
 def _some(listed: tuple[str, ...]) -> tuple[str, ...]:
@@ -207,6 +222,26 @@ class RuleEntry(_Section):
     verdict: Literal["PASS", "FLAG", "BLOCK", "ESCALATE", "HALT"] = Field(description="What happens then.")
     because: str = Field("", description="The reason, a sentence for whoever is refused.")
     freeze: bool = Field(False, description="With HALT: freeze the agent or principal that asked, too.")
+    approver: Literal["policy", "caller"] | None = Field(
+        None,
+        description="With ESCALATE: who may approve. Whoever a rule lets `approve` the target; with `caller`, whoever "
+        "began it all may answer for itself, too.",
+    )
+    approvers: int | None = Field(
+        None, ge=1, le=9, description="With ESCALATE: how many different people have to approve; 1 if not set."
+    )
+    within: Annotated[str, AfterValidator(_span)] | None = Field(
+        None, description="With ESCALATE: how long the call waits, for example 15 minutes; 1 hour if not set."
+    )
+
+    @model_validator(mode="after")
+    def _approved(self) -> RuleEntry:
+        for name in ("approver", "approvers", "within"):
+            if getattr(self, name) is not None and self.verdict != "ESCALATE":
+                raise refuse(f"{name} belongs to the verdict ESCALATE", "leave it out")
+        if self.approver == "caller" and (self.approvers or 1) > 1:
+            raise refuse("a caller that answers for itself is one", "leave out approvers, or approver: caller")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> RuleEntry:

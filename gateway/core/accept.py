@@ -7,7 +7,17 @@ import asyncio
 from collections.abc import Awaitable
 
 from gateway.model.audit import AuditEntry
-from gateway.model.ports import Change, CreateTask, PutPushConfig, Release, Reservation, Reserve, SaveReply, Store
+from gateway.model.ports import (
+    Change,
+    CreateTask,
+    PutApproval,
+    PutPushConfig,
+    Release,
+    Reservation,
+    Reserve,
+    SaveReply,
+    Store,
+)
 
 
 class Held(Exception):
@@ -23,10 +33,16 @@ class Accept:
     task brings its `push` along)."""
 
     def __init__(
-        self, store: Store, reserve: Reserve | None, intent: AuditEntry, push: PutPushConfig | None = None
+        self,
+        store: Store,
+        reserve: Reserve | None,
+        intent: AuditEntry,
+        push: PutPushConfig | None = None,
+        spends: tuple[PutApproval, ...] = (),
     ) -> None:
         self._store = store
         self._push = push
+        self._spends = spends
         self._reserve = reserve
         self._intent = intent
         self._written: asyncio.Future[Reservation | None] | None = None
@@ -46,7 +62,8 @@ class Accept:
         """On its way now, if it was not before."""
         if self._written is None:
             changes = [change for change in (self._reserve, self._push) if change is not None]
-            self._written = asyncio.ensure_future(self._store.commit(*changes, records=(self._intent,)))
+            written = self._store.commit(*changes, *self._spends, records=(self._intent,))
+            self._written = asyncio.ensure_future(written)
         return self._written
 
     async def made(self) -> None:
@@ -61,7 +78,8 @@ class Accept:
         if self._written is None:
             if self._reserve is not None:
                 changes = _behind(self._reserve, changes)
-            self._written = asyncio.ensure_future(self._store.commit(*changes, records=(self._intent, *records)))
+            written = self._store.commit(*changes, *self._spends, records=(self._intent, *records))
+            self._written = asyncio.ensure_future(written)
             return self._written
         if self.durable:
             return self._store.commit(*changes, records=records)

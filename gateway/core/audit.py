@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from gateway.core.policy.limits import Charge
 from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Store
+from gateway.model.ports import PutApproval, Store
 from gateway.model.principal import ANONYMOUS, Principal
 from gateway.model.value import value
 
@@ -43,6 +43,7 @@ class Ticket:
     """One admitted (or refused) call on its way through the core: who, what, on what, and what policy said.
 
     `digest` and `length` are of what was asked; `upstream_hash` of the card or definition that the caller relied on.
+    `spends` is the approval that it uses up: written in the commit of its intent, or the call is not made.
     """
 
     principal: Principal
@@ -56,6 +57,7 @@ class Ticket:
     cause: Cause | None = field(default_factory=_cause.get)
     trace: str | None = field(default_factory=_trace.get)
     charge: Charge | None = field(default=None, hash=False, compare=False)
+    spends: tuple[PutApproval, ...] = field(default=(), hash=False, compare=False)
 
     def close(self) -> None:
         """The call is over, and what it took of the limits is free again."""

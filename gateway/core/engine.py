@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -27,7 +28,7 @@ from gateway.model.call import SendMessage
 from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message
-from gateway.model.ports import Key, PutPushConfig, Reservation, Reserve, TaskRow
+from gateway.model.ports import Change, Key, PutPushConfig, Reservation, Reserve, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
 from gateway.model.tool import ToolRequest, ToolResult
@@ -95,10 +96,14 @@ class Engine:
 
     # Accepting.
 
-    async def send(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
-        """Accept a message. A Turn when there is work in hand, an Answer when this message was answered before."""
+    def check_open(self) -> None:
+        """Raises UNAVAILABLE once no more messages are taken."""
         if self._refusing:
             raise shutting_down(None)
+
+    async def send(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
+        """Accept a message. A Turn when there is work in hand, an Answer when this message was answered before."""
+        self.check_open()
         accept = self._continue if call.message.task_id else self._begin
         if not ticket.principal.hops:
             return await accept(call, ticket, entry)
@@ -137,7 +142,7 @@ class Engine:
         push = None
         if call.push is not None and reserve is not None:  # who finds the key after a crash finds the webhook too
             push = PutPushConfig(who.tenant, call.push.model_copy(update={"task_id": turn.task_id}))
-        turn.accept = Accept(services.store, reserve, ticket.intent(now, turn.task_id), push)
+        turn.accept = Accept(services.store, reserve, ticket.intent(now, turn.task_id), push, ticket.spends)
         try:
             turn.context = self._context(turn, call)
             if call.message.context_id and entry.kind == "remote":
@@ -181,6 +186,26 @@ class Engine:
             turn.context.upstream, turn.known_context = known, (known.url, known.context_id)
 
     async def _continue(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
+        turn = await self.seize(call, ticket, entry)
+        if not isinstance(turn, Turn) or turn.ticket is not ticket:
+            return turn
+        try:
+            agent = entry.ready()
+            entry.gate.enter()
+            turn.placed = True
+            delivered = await self._delivered(turn.message, turn)
+            await self._accept_answer(turn, ticket)
+        except BaseException as error:
+            self._abandon(turn, error)
+            raise
+        turn.context = self._context(turn, call)
+        turn.context.task = turn.asked
+        self._runner.start(turn, partial(agent.run, turn.context, delivered))
+        return turn
+
+    async def seize(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
+        """The task that a message continues, so that nobody else begins on it: a turn of this ticket, which has to be
+        run or let go. Another turn or an answer if the message had come before. Raises unless the task waits."""
         services, who, task_id = self._services, ticket.principal, call.message.task_id
         assert task_id is not None
         row = await services.store.task(who.tenant, task_id, owner=who.owner, agent=entry.id)
@@ -194,33 +219,65 @@ class Engine:
                 return await self._replay(held, call, None)
             if (same := self._runner.of_key(key)) is not None:
                 return await self._join(same, call)
-        agent = entry.ready()
-        if (running := self.turn(who.tenant, task_id)) is not None:
-            # It may wait for authorization and go on by itself (§7.6.1); while it rests, the caller's word comes first.
-            if running.task is None or not running.task.at_rest or not await self._runner.stop(running):
-                raise _at_work(row)
-            if self.turn(who.tenant, task_id) is not None:
-                raise _at_work(row)
-        entry.gate.enter()
-        now = services.now()
+        running = self.turn(who.tenant, task_id)
+        # It may wait for authorization and go on by itself (§7.6.1); while it rests, the caller's word comes first.
+        if running is not None and not (
+            running.task is not None and running.task.at_rest and await self._runner.stop(running)
+        ):
+            raise _at_work(row)
         mine = call.message.model_copy(update={"context_id": row.task.context_id})
         turn = Turn.of(services, entry, ticket, row, mine)
         turn.came = call.trail
-        turn.deadline, turn.key, turn.digest = now + int(entry.deadline * 1000), key, call.digest
-        turn.placed = True
+        turn.deadline, turn.key, turn.digest = services.now() + int(entry.deadline * 1000), key, call.digest
+        return await self._held(turn)
+
+    async def _held(self, turn: Turn) -> Turn:
+        if (other := self.turn(turn.tenant, turn.task_id)) is not None:
+            raise _at_work(other.row or turn.row)
         self._runner.hold(turn, task=True)
         try:
-            row = await self._still_waiting(turn)
-            turn.push = bool(await services.store.push_configs(who.tenant, task_id, limit=1))
-            delivered = await self._delivered(mine, turn)
-            await self._accept_answer(turn, ticket, now)
+            turn.asked = (await self._still_waiting(turn)).task
+            turn.push = bool(await self._services.store.push_configs(turn.tenant, turn.task_id, limit=1))
+        except BaseException as error:
+            self._abandon(turn, error)
+            raise
+        return turn
+
+    def let_go(self, turn: Turn) -> None:
+        """A turn of `seize` or `resume` that is not run."""
+        self._runner.drop(turn)
+
+    def pause(self, turn: Turn, state: TaskState, text: str, **metadata: Any) -> AbstractAsyncContextManager[None]:
+        """What its agent is doing waits for somebody."""
+        return self._runner.pause(turn, state, text, **metadata)
+
+    # Messages that had to wait for somebody (core/approvals).
+
+    async def resume(self, row: TaskRow, message: Message, ticket: Ticket, entry: Registered) -> Turn:
+        """The task of a message that waits, so that nobody else begins on it. Raises unless it still does."""
+        while (other := self.turn(row.tenant, row.id)) is not None and other.run is None:
+            await other.began  # it is being canceled in this moment
+        turn = Turn.of(self._services, entry, ticket, row, message)
+        turn.deadline = self._services.now() + int(entry.deadline * 1000)
+        return await self._held(turn)
+
+    async def go_on(self, turn: Turn, call: SendMessage, *said: Message, first: bool) -> None:
+        """Give the message to the agent: `said` is what joins the history, `first` that the agent knows nothing of the
+        task. What the ticket spends and the audit's intent are in the commit by which it goes on."""
+        assert turn.ticket is not None
+        agent, asked = turn.entry.agent, None if first else turn.asked
+        try:
+            turn.entry.gate.enter(force=True)
+            turn.placed = True
+            await self._work_on(turn, *said, changes=turn.ticket.spends)
+            delivered = await self._delivered(call.message, turn)
         except BaseException as error:
             self._abandon(turn, error)
             raise
         turn.context = self._context(turn, call)
-        turn.context.task = row.task  # as it was when the agent asked
-        self._runner.start(turn, partial(agent.run, turn.context, delivered))
-        return turn
+        turn.context.task = asked
+        late = partial(_reached, turn.entry, turn.context, delivered)
+        self._runner.start(turn, late if agent is None else partial(agent.run, turn.context, delivered))
 
     async def revive(self, row: TaskRow, entry: Registered, ticket: Ticket, *, follow: bool = False) -> None:
         """Go on with a task that rests in AUTH_REQUIRED and has no run any more, as nobody says anything new: the agent
@@ -238,9 +295,7 @@ class Engine:
             row = await self._still_waiting(turn)
             turn.push = bool(await self._services.store.push_configs(row.tenant, row.id, limit=1))
             delivered = await self._delivered(turn.message, turn)
-            working = TaskStatus(state=TaskState.WORKING, timestamp=timestamp(now))
-            update = StatusUpdate(task_id=turn.task_id, context_id=turn.context_id, status=working)
-            await turn.go_on(update, reserve=None, intent=ticket.intent(now, turn.task_id))
+            await self._work_on(turn, changes=())
         except BaseException as error:
             self._abandon(turn, error)
             raise
@@ -267,19 +322,23 @@ class Engine:
         turn.take(row)
         return row
 
-    async def _accept_answer(self, turn: Turn, ticket: Ticket, now: int) -> None:
+    async def _accept_answer(self, turn: Turn, ticket: Ticket) -> None:
         """The answer to a question joins the history, and the task is at work again: one commit with the key."""
+        await self._work_on(turn, turn.message, changes=(*self.reserved(turn), *ticket.spends))
+
+    def reserved(self, turn: Turn) -> tuple[Reserve, ...]:
+        """The key of the message that continues a task."""
+        if turn.key is None:
+            return ()
+        return (Reserve(Reservation(turn.key, turn.digest, turn.task_id, self._services.now(), settled=True)),)
+
+    async def _work_on(self, turn: Turn, *said: Message, changes: tuple[Change, ...]) -> None:
+        now = self._services.now()
+        assert turn.ticket is not None
         status = TaskStatus(state=TaskState.WORKING, timestamp=timestamp(now))
-        reserve = None
-        if turn.key is not None:
-            reserve = Reserve(Reservation(turn.key, turn.digest, turn.task_id, now, settled=True))
-        await turn.go_on(
-            # The status first: it moves the agent's question into the history, where the answer then follows.
-            StatusUpdate(task_id=turn.task_id, context_id=turn.context_id, status=status),
-            turn.message,
-            reserve=reserve,
-            intent=ticket.intent(now, turn.task_id),
-        )
+        # The status first: it moves the agent's question into the history, where the answer then follows.
+        update = StatusUpdate(task_id=turn.task_id, context_id=turn.context_id, status=status)
+        await turn.go_on(update, *said, changes=changes, audit=(turn.ticket.intent(now, turn.task_id),))
 
     async def _join(self, running: Turn, call: SendMessage) -> Turn:
         if running.digest != call.digest:
@@ -441,12 +500,19 @@ def _pay(turn: Turn, accept: Accept) -> None:
         accept.write().add_done_callback(paid)
 
 
-def _at_work(row: TaskRow) -> GatewayError:
+def _at_work(row: TaskRow | None) -> GatewayError:
     return GatewayError(
         Reason.UNSUPPORTED_OPERATION,
         "The task is at work; it takes a message when it asks for input",
-        metadata={"taskId": row.id, "state": row.task.status.state},
+        metadata={} if row is None else {"taskId": row.id, "state": row.task.status.state},
     )
+
+
+async def _reached(entry: Registered, context: Context, message: Message) -> AsyncIterator[Event]:
+    """The run of an agent whose card is on its way yet, after a restart; the task's deadline bounds the wait."""
+    await entry.reachable.wait()
+    async for event in entry.ready().run(context, message):
+        yield event
 
 
 def _not_cancelable(row: TaskRow) -> GatewayError:

@@ -13,6 +13,9 @@ from functools import partial
 from typing import Any
 
 from gateway.core.administration import Administration, TokenServer
+from gateway.core.approvals.answers import Answers
+from gateway.core.approvals.desk import Desk
+from gateway.core.approvals.messages import HeldMessages, edited_message, unsent
 from gateway.core.audit import Recorder, Refusals, Ticket
 from gateway.core.connections import Connections
 from gateway.core.cursor import Cursors
@@ -23,7 +26,7 @@ from gateway.core.halting import Halting
 from gateway.core.keys import KeyRing
 from gateway.core.logs import Logs
 from gateway.core.messages import Messages
-from gateway.core.policy import Situation, Target
+from gateway.core.policy import Situation, Target, address
 from gateway.core.policy.admission import Admission
 from gateway.core.policy.limits import Charge
 from gateway.core.policy.refusals import Refused, refused
@@ -42,6 +45,7 @@ from gateway.core.turn import Services
 from gateway.core.watch import Replay, Watch
 from gateway.model import call as verbs
 from gateway.model import governance as governing
+from gateway.model.approval import ApprovalCall, Asked
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Decision, Verdict
 from gateway.model.call import (
     Call,
@@ -110,10 +114,18 @@ class Gateway:
         engine.front = self
         self._freezer = freezer or Freezer(services.store.governance, services.now)
         self._halting = Halting(engine, tools.flights, self._freezer)
-        self._messages = Messages(services, engine, self.tasks, pushes, self._recorder)
         self._results = Results(services, engine, self.tasks, policy)
         self._administration = Administration(registry, keys, server)
         self._logs = Logs(services, registry, self._judge)
+        governance = governance or Governance(admission, registry, tools.servers, self._freezer, services.store)
+        self._calls = tools.calls
+        self.held = HeldMessages(services, engine, registry, self._calls.approvals, admission)
+        self._desk = Desk(
+            services.store, policy, registry, self._calls.approvals, self.held, self._recorder, governance.question,
+            services.now, services.new_id,
+        )  # fmt: skip
+        self._messages = Messages(services, engine, self.tasks, pushes, self._recorder, self.held)
+        self._answers = Answers(self._calls.approvals, self._desk, self.tasks)
         self._uses = _uses(
             self.tasks,
             pushes,
@@ -121,8 +133,9 @@ class Gateway:
             self._results,
             self._logs,
             self._administration,
-            governance or Governance(admission, registry, tools.servers, self._freezer, services.store),
+            governance,
         )
+        self._uses[verbs.CancelTask] = self._cancel
         self._uses[verbs.ReadAudit] = self._read_audit
         self._uses[verbs.EraseSubject] = self._erase
         self._uses[verbs.RotateAuditKey] = self._rotate
@@ -142,8 +155,12 @@ class Gateway:
                 await self._halting.heed(refusal, who, call.trail if isinstance(call, UseServer) else None)
                 raise
         if isinstance(call, SendMessage):
+            if (asked := self._answers.meant(call, who)) is not None:
+                return await self._answers.send(call, self._admit_answer(call, who), asked, self._now())
             call, ticket, entry = await self._admit_message(call, who)
             return await self._messages.send(call, ticket, entry)  # its engine records how a message ends
+        if isinstance(call, ApprovalCall):
+            return await self._desk.handle(call, who)
         ticket, registered = await self._admit(call, who)
         try:
             if call.verb.startswith(CHANGING):
@@ -177,6 +194,8 @@ class Gateway:
     async def open(self, call: SendMessage | SubscribeToTask, who: Principal) -> Watch:
         """The events of a task, the first of them the task itself; or one Message. Raises GatewayError before."""
         if isinstance(call, SendMessage):
+            if (asked := self._answers.meant(call, who)) is not None:
+                return await self._answers.open(call, self._admit_answer(call, who), asked, self._now())
             call, ticket, entry = await self._admit_message(call, who)
             return await self._messages.open(call, ticket, entry)
         ticket, registered = await self._admit(call, who)
@@ -266,9 +285,29 @@ class Gateway:
         ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), call.digest.hex(), call.size, card)
         await self._let_in(call, ticket, entry, call.trail)
         assert entry is not None
+        released = None
+        if decision.verdict is Verdict.ESCALATE:
+            if call.trail is None:
+                return call, ticket, entry  # to be held until somebody agrees; what it takes it takes then
+            asked = Asked(who, call.verb, address(call.verb, target), unsent(call), decision.policy, call.trail.root)
+            released = await self._calls.released(asked, call.trail, ticket)
+            if released is None:
+                return await self._admit_message(call, who)
+            call = edited_message(call, released)
         if self._admission.needs_conversation:
             ticket = replace(ticket, charge=self._taken(ticket, target, situation, call.trail))
-        return call, ticket, entry
+        return call, ticket if released is None else self._calls.ticket(released, ticket), entry
+
+    def _admit_answer(self, call: SendMessage, who: Principal) -> Principal:
+        """A caller that may not speak to the agent at all says nothing to what waits there either."""
+        entry = self.registry.get(call.agent)
+        target = entry.target if entry is not None else Target(call.agent)
+        decision = self._policy.presumed(who, call.verb, target)
+        if not decision.allowed and decision.verdict is not Verdict.ESCALATE:
+            ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), call.digest.hex(), call.size)
+            self._recorder.note(ticket, Reason.PERMISSION_DENIED)
+            raise refused(decision, who, call.verb)
+        return who
 
     async def _placed(self, call: SendMessage, who: Principal) -> SendMessage:
         """The message in its context: that of its task, or a new one."""
@@ -317,7 +356,8 @@ class Gateway:
                 return GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent has no extended card")
             if (isinstance(call, SubscribeToTask) or getattr(call, "stream", False)) and not entry.streaming:
                 return GatewayError(Reason.UNSUPPORTED_OPERATION, "This agent offers no streams; see its card")
-        if not decision.allowed:
+        waits = decision.verdict is Verdict.ESCALATE and isinstance(call, SendMessage)
+        if not decision.allowed and not waits:
             return refused(decision, who, call.verb)
         if isinstance(call, SendMessage) and call.trail is not None:
             return _loop(call.trail, call)
@@ -330,6 +370,13 @@ class Gateway:
             return None
         seen = decision.verdict in HOPEFUL or self.may_see(who, entry)
         return refused(decision, who, verb) if seen else _no_agent()
+
+    async def _cancel(self, call: verbs.CancelTask, ticket: Ticket, entry: Registered | None) -> Task:
+        """Whatever the task waited for, nobody can agree to it any more."""
+        task = await self.tasks.cancel(call, ticket, entry)
+        if task.status.state.terminal:
+            await self.held.canceled(ticket.principal.tenant, task.id)
+        return task
 
     async def _read_audit(self, call: verbs.ReadAudit, ticket: Ticket, entry: None) -> AuditPage:
         await self._store.commit()  # what was only to be written soon
@@ -398,7 +445,6 @@ def _uses(
     return {
         verbs.GetTask: tasks.get,
         verbs.ListTasks: tasks.list,
-        verbs.CancelTask: tasks.cancel,
         verbs.CreatePushConfig: pushes.create,
         verbs.GetPushConfig: pushes.get,
         verbs.ListPushConfigs: pushes.list,

@@ -145,7 +145,7 @@ class Governance:
 
     async def explain(self, call: ExplainPolicy, ticket: Ticket, entry: None) -> Explanation:
         who = _principal(call)
-        verb, target = self._question(call.action, call.target)
+        verb, target = self.question(call.action, call.target)
         situation = None if call.at is None else Situation(call.at)
         return self._policy.explain(who, verb, target, call.arguments, situation)
 
@@ -210,7 +210,7 @@ class Governance:
             raise GatewayError(Reason.NOT_FOUND, f"There is no agent {name[:80]!r}; `gateway agents list` shows them")
         return name
 
-    def _question(self, action: str, named: str) -> tuple[str, Target]:
+    def question(self, action: str, named: str) -> tuple[str, Target]:
         """The verb and the target that policy would be asked about. Raises INVALID_PARAMS."""
         agent = named.removeprefix(f"{AGENTS}/") if named.startswith(f"{AGENTS}/") else None
         if agent is None and "/" not in named and self._registry.get(named) is not None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from dataclasses import replace
 
+from gateway.core.approvals.messages import HeldMessages
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.engine import Engine
 from gateway.core.latch import Latch
@@ -13,13 +14,14 @@ from gateway.core.media import check_input_modes
 from gateway.core.push.configs import Pushes
 from gateway.core.registry import Registered
 from gateway.core.tasks import Tasks, whole
-from gateway.core.turn import Answer, Services, Turn
+from gateway.core.turn import Answer, Services, Turn, waits
 from gateway.core.watch import Watch
+from gateway.model.audit import Verdict
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.ports import Record
-from gateway.model.task import Task, envelope
+from gateway.model.task import Task, TaskState, envelope
 
 
 class Messages:
@@ -30,12 +32,14 @@ class Messages:
         tasks: Tasks,
         pushes: Pushes,
         recorder: Recorder,
+        held: HeldMessages,
     ) -> None:
         self._services = services
         self._engine = engine
         self._tasks = tasks
         self._pushes = pushes
         self._recorder = recorder
+        self._held = held
         self._waiting = 0  # callers that wait for the end of a turn
         self._answered: asyncio.Event | None = None  # set when, during a drain, the last of them is
 
@@ -60,7 +64,7 @@ class Messages:
             answer = followed
         if isinstance(answer, GatewayError):
             raise answer
-        if isinstance(answer, Message) or answer.at_rest:
+        if isinstance(answer, Message) or (answer.at_rest and not _goes_on(answer)):
             return Watch(None, Record(0, answer, envelope(answer)), history_length=call.history_length)
         row = await self._tasks.row(ticket.principal, answer.id, entry.id)
         return await self._tasks.watch(row, until_pause=True, history_length=call.history_length)
@@ -85,6 +89,8 @@ class Messages:
             if call.push is not None:
                 await self._pushes.prove(call.push.url, ticket)
                 call = replace(call, push=self._pushes.named(call.push))
+            if ticket.decision.verdict is Verdict.ESCALATE:
+                return await self._held.hold(call, ticket, entry)  # recorded with its approval
             answer = await self._engine.send(call, ticket, entry)
         except BaseException as error:
             ticket.close()
@@ -137,3 +143,8 @@ class Messages:
             self._waiting -= 1
             if not self._waiting and self._answered is not None:
                 self._answered.set()
+
+
+def _goes_on(task: Task) -> bool:
+    """It waits for somebody else than its caller, who can watch what comes of it."""
+    return waits(task) is not None and task.status.state is TaskState.AUTH_REQUIRED

@@ -107,12 +107,20 @@ class Recovery:
         """The call goes on, and how it ends is recorded like that of any other."""
         return Ticket(Principal.of(owner, tenant), SendMessage.verb, agent, _RESUMED, self._services.new_id())
 
-    def _take_up(self, row: TaskRow) -> tuple[str, str] | None:
+    def again(self, row: TaskRow, ticket: Ticket) -> tuple[str, str] | None:
+        """A task that waited for an approval, and whose run is gone."""
+        return self._take_up(row, ticket)
+
+    def _take_up(self, row: TaskRow, ticket: Ticket | None = None) -> tuple[str, str] | None:
         """Set the task going again, or say why it cannot be (a reason, and a sentence)."""
         entry = self._registry.get(row.agent)
         if entry is None:
             return "agent-removed", "The gateway was restarted, and this agent is no longer registered"
-        turn = Turn.of(self._services, entry, self._ticket(row.tenant, row.owner, row.agent), row, last_asked(row))
+        ticket = ticket or self._ticket(row.tenant, row.owner, row.agent)
+        turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
+        if row.task.at_rest:
+            turn.deadline = self._services.now() + int(entry.deadline * 1000)
+            turn.status(TaskState.WORKING)
         turn.push = True  # whether there are configurations is for the store to see
         turn.context = self._engine.context(turn)
         if row.upstream is not None and row.upstream.task_id is not None:

@@ -209,7 +209,8 @@ class Runner:
             turn.context.deadline_ms = turn.deadline
         if turn.alarm is not None:
             turn.alarm.cancel()
-        turn.done = Latch()  # who asks from now on waits for how it ends
+        if turn.done.value is not None:
+            turn.done = Latch()  # who asks from now on waits for how it ends
         turn.status(TaskState.WORKING)
         self._arm(turn)
 

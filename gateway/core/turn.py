@@ -24,6 +24,7 @@ from gateway.core.live import Live, Topic
 from gateway.core.registry import Registered
 from gateway.core.timers import Timer
 from gateway.model.agent import Context, Upstream
+from gateway.model.approval import APPROVAL
 from gateway.model.audit import AuditEntry, Verdict
 from gateway.model.base import milliseconds, timestamp
 from gateway.model.errors import GatewayError, Reason
@@ -38,7 +39,6 @@ from gateway.model.ports import (
     PutUpstreamContext,
     Record,
     Reservation,
-    Reserve,
     Store,
     TaskRow,
 )
@@ -143,6 +143,7 @@ class Turn:
         self.ended = False  # its run is over
         self.working = False  # the agent has the turn
         self.heard = False  # the agent has said all it had to say
+        self.asked: Task | None = None  # the task as it was when this turn took it up
         self.pauses = 0  # calls of the agent's that wait for somebody
         self.went_out = False  # it has asked an agent or used a tool: to run it again would do that again
         self.alarm: asyncio.TimerHandle | Timer | None = None
@@ -316,7 +317,7 @@ class Turn:
         else:
             change = AdvanceTask(row, records, self.push)
         audit: tuple[AuditEntry, ...] = ()
-        if self.ticket is not None and not self._recorded and row.task.at_rest:
+        if self.ticket is not None and not self._recorded and row.task.at_rest and not waits(row.task):
             self._recorded = True
             audit = (self.ticket.outcome(row.updated, row.task.status.state.name, self.task_id),)
         self._submit(_Write((change, *self._learned()), audit, partial(self._written, row, records)))
@@ -408,8 +409,11 @@ class Turn:
             self.canceled = True
             self.run.cancel()
 
-    async def go_on(self, *events: StatusUpdate | Message, reserve: Reserve | None, intent: AuditEntry) -> None:
-        """Begin a turn on a task that exists: its events, the message's key and the audit intent in one commit."""
+    async def go_on(
+        self, *events: StatusUpdate | Message, changes: tuple[Change, ...], audit: tuple[AuditEntry, ...]
+    ) -> None:
+        """Begin a turn on a task that exists: its events, what else changes (the message's key first) and the audit
+        entries in one commit. Raises UNAVAILABLE when somebody else has the task, or the key."""
         assert self._task is not None
         assert self.row is not None
         self._task = self._task.apply(*events)
@@ -419,9 +423,9 @@ class Turn:
             self._seq += 1
             records.append(Record(self._seq, event, envelope(event)))
         row = self._project()
-        changes: tuple[Change, ...] = (AdvanceTask(row, tuple(records), self.push),)
+        advance = AdvanceTask(row, tuple(records), self.push)
         try:
-            held = await self._services.store.commit(*((reserve,) if reserve else ()), *changes, records=(intent,))
+            held = await self._services.store.commit(*changes, advance, records=audit)
         except Fenced as error:
             raise _taken_over() from error
         if held is not None:
@@ -467,7 +471,7 @@ class Turn:
         if self.push:
             self._services.pushed()
         self.created.put(row.task)
-        if row.task.at_rest:
+        if row.task.at_rest and not (self.came is not None and waits(row.task)):  # who asks waits with it
             self.done.put(row.task)
 
     def release(self) -> None:
@@ -510,6 +514,15 @@ def parts_of(event: Event) -> int:
     if isinstance(event, Task):
         said += sum(len(artifact.parts) for artifact in event.artifacts or ())
     return said
+
+
+def waits(task: Task) -> str | None:
+    """The approval that a task waits for."""
+    status = task.status
+    if not status.state.interrupted or status.message is None or status.message.metadata is None:
+        return None
+    found = status.message.metadata.get(APPROVAL)
+    return found if isinstance(found, str) else None
 
 
 def _says_nothing(state: TaskState, event: Step) -> bool:

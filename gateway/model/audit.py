@@ -6,6 +6,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
+from gateway.model.approval import Terms
 from gateway.model.value import value
 
 
@@ -19,13 +20,15 @@ class Verdict(StrEnum):
 
 @value
 class Decision:
-    """What policy said: a value that can be printed, tested and recorded. `policy` is the hash of the rules."""
+    """What policy said: a value that can be printed, tested and recorded. `policy` is the hash of the rules; `terms`
+    are those of an approval, where the rule that escalates has some of its own."""
 
     verdict: Verdict
     rule: str
     reason: str
     obligations: tuple[str, ...] = ()
     policy: str = ""
+    terms: Terms | None = None
 
     @property
     def allowed(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any, ClassVar, TypeAlias
 
+from gateway.model.approval import ApprovalCall
 from gateway.model.audit import AuditQuery
 from gateway.model.governance import (
     ExplainPolicy,
@@ -458,6 +459,7 @@ Call: TypeAlias = (
     | ListUsers
     | RemoveUser
     | SetPassword
+    | ApprovalCall
 )
 
 

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from gateway.model.agent import Agent, Upstream
+from gateway.model.approval import Approval, ApprovalStore
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.card import AgentCard
 from gateway.model.clients import ClientStore
@@ -353,6 +354,15 @@ class DropPin:
     key: str
 
 
+@value
+class PutApproval:
+    """An approval as it stands now. `before` is the revision that this one follows, 0 for a new one. Raises
+    approval.Outdated when another one stands there."""
+
+    approval: Approval
+    before: int = 0
+
+
 Change: TypeAlias = (
     Reserve
     | Release
@@ -372,6 +382,7 @@ Change: TypeAlias = (
     | PutKey
     | PutPin
     | DropPin
+    | PutApproval
 )
 
 
@@ -380,6 +391,11 @@ NOBODY: Mapping[str, int] = MappingProxyType({})
 
 class Store(Protocol):
     """Everything durable. See the module's text for the contract of `commit` and `later`."""
+
+    @property
+    def approvals(self) -> ApprovalStore:
+        """Calls that wait for a person (model/approval.py)."""
+        ...
 
     @property
     def clients(self) -> ClientStore:

@@ -34,6 +34,7 @@ from gateway.model.errors import GatewayError
 from gateway.model.ports import KeyRecord, Record, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Task
+from gateway.server.admin_approvals import AdminApprovals
 from gateway.server.admin_audit import AdminAudit
 from gateway.server.admin_cards import AdminCards
 from gateway.server.admin_json import json_answer, json_object, text
@@ -59,6 +60,7 @@ class Admin:
         self._policy = AdminPolicy(gateway)
         self._push = AdminPush(gateway)
         self._audit = AdminAudit(gateway)
+        self._approvals = AdminApprovals(gateway)
         self._card_files = AdminCards(gateway, cards)
 
     def routes(self) -> list[Route]:
@@ -107,6 +109,11 @@ class Admin:
             Route("/admin/frozen", self._guard(self._policy.frozen), methods=["GET"]),
             Route("/admin/frozen", self._guard(self._policy.freeze), methods=["POST"]),
             Route("/admin/frozen/{kind}/{name}", self._guard(self._policy.thaw), methods=["DELETE"]),
+            Route("/admin/approvals", self._guard(self._approvals.page), methods=["GET"]),
+            Route("/admin/approvals/{id}:approve", self._guard(self._approvals.approve), methods=["POST"]),
+            Route("/admin/approvals/{id}:edit", self._guard(self._approvals.edit), methods=["POST"]),
+            Route("/admin/approvals/{id}:reject", self._guard(self._approvals.reject), methods=["POST"]),
+            Route("/admin/approvals/{id}", self._guard(self._approvals.show), methods=["GET"]),
             Route("/admin/tasks", self._guard(self._tasks), methods=["GET"]),
             Route("/admin/tasks/{id}:cancel", self._guard(self._cancel), methods=["POST"]),
             Route("/admin/tasks/{id}:watch", self._guard(self._watch), methods=["GET"]),

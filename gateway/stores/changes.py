@@ -27,6 +27,7 @@ from gateway.model.ports import (
     Fenced,
     Key,
     PutAgent,
+    PutApproval,
     PutCard,
     PutKey,
     PutPin,
@@ -42,6 +43,7 @@ from gateway.model.ports import (
 )
 from gateway.model.push import PushConfig
 from gateway.model.task import StatusUpdate, Task
+from gateway.stores.approvals import put_approval
 from gateway.stores.auditlog import AuditLog, line
 from gateway.stores.cards import drop_cards, put_card
 from gateway.stores.named_sql import SQL
@@ -303,4 +305,5 @@ _APPLY: dict[type[Any], Callable[[Transaction, Any], None]] = {
     DropPin: lambda tx, change: drop_pin(tx.cursor, change),
     PutCard: lambda tx, change: put_card(tx.cursor, change),
     DropCards: lambda tx, change: drop_cards(tx.cursor, change),
+    PutApproval: lambda tx, change: put_approval(tx.cursor, change),
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from gateway.model.agent import Upstream
+from gateway.model.approval import Approval, Outdated
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
@@ -35,6 +36,7 @@ from gateway.model.ports import (
     PinRecord,
     PushQueue,
     PutAgent,
+    PutApproval,
     PutCard,
     PutKey,
     PutPin,
@@ -55,6 +57,7 @@ from gateway.model.ports import (
 from gateway.model.provenance import CardRecord
 from gateway.model.push import PushConfig
 from gateway.model.task import ACTIVE
+from gateway.stores.approvals import MemoryApprovals
 from gateway.stores.clients import MemoryClients
 from gateway.stores.governance import MemoryGovernance
 from gateway.stores.people import MemoryPeople
@@ -101,6 +104,7 @@ class _Tables:
     cards: dict[tuple[str, str], CardRecord] = field(default_factory=dict)
     keys: dict[tuple[str, str], KeyRecord] = field(default_factory=dict)
     pins: dict[tuple[str, str, str], PinRecord] = field(default_factory=dict)
+    approvals: dict[str, Approval] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
 
 
@@ -299,6 +303,13 @@ def _drop_pin(tx: _Transaction, change: DropPin) -> None:
     tx.drop(tx.tables.pins, (change.server, change.kind, change.key))
 
 
+def _put_approval(tx: _Transaction, change: PutApproval) -> None:
+    found = tx.tables.approvals.get(change.approval.id)
+    if (0 if found is None else found.revision) != change.before:
+        raise Outdated(f"approval {change.approval.id} is not at revision {change.before}")
+    tx.put(tx.tables.approvals, change.approval.id, change.approval)
+
+
 _APPLY: dict[type[Any], Callable[[_Transaction, Any], None]] = {
     Reserve: _reserve,
     Release: _release,
@@ -318,6 +329,7 @@ _APPLY: dict[type[Any], Callable[[_Transaction, Any], None]] = {
     DropPin: _drop_pin,
     PutCard: _put_card,
     DropCards: _drop_cards,
+    PutApproval: _put_approval,
 }
 
 
@@ -336,9 +348,14 @@ class MemoryStore(Store):
         self._now = now
         self._node = node
         self._closed = False
+        self._approvals = MemoryApprovals(self._tables.approvals)
         self._clients = MemoryClients()
         self._governance = MemoryGovernance()
         self._people = MemoryPeople()
+
+    @property
+    def approvals(self) -> MemoryApprovals:
+        return self._approvals
 
     @property
     def clients(self) -> MemoryClients:

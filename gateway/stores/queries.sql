@@ -400,3 +400,18 @@ DELETE FROM oauth_grant WHERE id = ?;
 
 -- name: grants_of
 SELECT id FROM oauth_grant WHERE subject = ?1 OR client = ?2;
+
+-- name: put_approval
+INSERT INTO approval (id, state, revision, created, doc) VALUES (?, ?, ?, ?, ?)
+
+-- name: move_approval
+UPDATE approval SET state = ?, revision = ?, doc = ? WHERE id = ? AND revision = ?
+
+-- name: open_approvals
+SELECT doc FROM approval WHERE state IN ('waiting', 'approved') ORDER BY created, id
+
+-- name: approval
+SELECT doc FROM approval WHERE id = ?
+
+-- name: approvals
+SELECT doc FROM approval WHERE id < ? OR ? = '' ORDER BY id DESC LIMIT ?

@@ -34,6 +34,7 @@ from gateway.model.ports import (
 from gateway.model.provenance import CardRecord
 from gateway.model.push import PushConfig
 from gateway.stores import auditlog, outbox, rows, schema
+from gateway.stores.approvals import SqliteApprovals
 from gateway.stores.cards import cards
 from gateway.stores.changes import Transaction, apply
 from gateway.stores.clients import SqliteClients
@@ -94,9 +95,14 @@ class SqliteStore(Store):
         self._read = self.read = readers.run
         self._readers = readers
         self._writer = Writer(connection, transaction)
+        self._approvals = SqliteApprovals(self._read)
         self._clients = SqliteClients(self._write, self._read)
         self._governance = SqliteGovernance(self._write, self._read)
         self._people = SqlitePeople(self._write, self._read)
+
+    @property
+    def approvals(self) -> SqliteApprovals:
+        return self._approvals
 
     @property
     def clients(self) -> SqliteClients:

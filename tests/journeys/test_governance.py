@@ -281,7 +281,7 @@ async def test_a_rule_may_look_at_what_is_left(gateway: Gateway) -> None:
     saver = Door(gateway, who=await gateway.key("saver"))
     call = {"name": "mail__send", "arguments": {}}
     assert "content" in await saver.result("tools/call", call)
-    assert "needs an approval" in (await saver.error("tools/call", call))["message"]
+    assert "waits for an approval" in (await saver.error("tools/call", call))["message"]
     asked = {"principal": "saver", "action": "call", "target": "mail/send"}
     found = await admin(gateway, "POST", "policy:explain", **asked)
     assert (found["verdict"], found["rule"]) == ("ESCALATE", "nearly")
@@ -301,10 +301,19 @@ async def test_of_three_labels_one_conversation_has_two(gateway: Gateway, order:
     first, second, third = order
     for name in (first, second, first):
         assert "result" in await call(name, "one")
-    refused = await call(third, "one")
-    assert "needs an approval" in str(refused)
-    assert "read private data, met untrusted input, and be able to send out" in str(refused)
-    assert "needs an approval" not in str(await call(third, "another"))
+    waits = (await call(third, "one"))["result"]["task"]
+    assert waits["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
+    told = waits["status"]["message"]
+    assert "read private data, met untrusted input, and be able to send out" in told["parts"][0]["text"]
+    assert "waits for an approval" not in str(await call(third, "another"))
+    await admin(gateway, "POST", f"approvals/{told['metadata']['approval']}:approve")
+
+    async def done() -> bool:
+        state = (await shown(gateway, waits["id"], "tooled", key))["status"]["state"]
+        return bool(state == "TASK_STATE_COMPLETED")
+
+    await soon(done)
+    assert "waits for an approval" not in str(await call(third, "one")), "once agreed to, it is done"
 
 
 async def test_a_clients_own_tool_calls_are_one_conversation(gateway: Gateway) -> None:
@@ -313,7 +322,7 @@ async def test_a_clients_own_tool_calls_are_one_conversation(gateway: Gateway) -
         assert "content" in await client.result("tools/call", {"name": name, "arguments": {}})
     error = await client.error("tools/call", {"name": "mail__send", "arguments": {}})
     assert "rule-of-two" not in error["message"]
-    assert "needs an approval" in error["message"]
+    assert "waits for an approval" in error["message"]
 
 
 # A policy over what was recorded.

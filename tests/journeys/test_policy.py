@@ -56,10 +56,10 @@ def info(answer: Any) -> Any:
 
 async def test_what_a_rule_allows_is_done_and_what_it_does_not_is_said(gateway: Gateway) -> None:
     assert "flaggedBy" not in str(await told(gateway, "ann", "short"))
-    refused = await told(gateway, "ann", "much too long")
-    assert refused["error"]["message"].endswith("long letters are read first")
-    assert "needs an approval" in refused["error"]["message"]
-    assert info(refused) == {"rule": "long", "verdict": "ESCALATE"}
+    held = (await told(gateway, "ann", "much too long"))["result"]["task"]["status"]
+    assert held["state"] == "TASK_STATE_AUTH_REQUIRED"
+    assert held["message"]["parts"][0]["text"].endswith("long letters are read first")
+    assert held["message"]["metadata"]["rule"] == "long"
     blocked = await told(gateway, "eve", "hi", "echo")
     assert blocked["error"]["message"] == "SendMessage is refused: ask the operator"
     assert info(blocked) == {"rule": "never", "verdict": "BLOCK"}
@@ -99,9 +99,7 @@ async def test_decisions_are_recorded_with_their_rule_and_verdict(gateway: Gatew
 
     async def recorded() -> bool:
         found = [entry for _, entry in await gateway.app.store.audit(0, 10_000)]
-        return any(
-            (each.rule, each.verdict, each.outcome) == ("long", "ESCALATE", "PERMISSION_DENIED") for each in found
-        )
+        return any((each.rule, each.verdict, each.outcome) == ("long", "ESCALATE", "AUTH_REQUIRED") for each in found)
 
     await soon(recorded)
 
@@ -137,7 +135,8 @@ async def test_an_explanation_says_the_same_as_the_call(gateway: Gateway) -> Non
         found = await explained(gateway, principal=who, action="call", target="desk", arguments={"text": text})
         token = None if who == "local" else await gateway.key(who)
         answer = await gateway.rpc("SendMessage", {"message": message(text)}, agent="desk", who=token)
-        assert ("result" in answer) is (found["verdict"] in ("PASS", "FLAG")), (who, text)
+        assert ("result" in answer) is (found["verdict"] in ("PASS", "FLAG", "ESCALATE")), (who, text)
+        assert ("AUTH_REQUIRED" in str(answer)) is (found["verdict"] == "ESCALATE"), (who, text)
 
 
 async def test_a_question_that_makes_no_sense_is_told_what_would(gateway: Gateway) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
+from gateway.model.approval import Answering
 from gateway.model.call import Call, PullTasks, SubmitResult
 from gateway.model.toolcall import OperatorCall
 
@@ -29,6 +30,9 @@ AGENT_VERBS = USE | WORK
 SERVER_VERBS = frozenset({"tools/call", "prompts/get", "resources/read"})
 """Completion belongs to what it completes and is decided as that; `tasks/*` belong to the tool that made the task."""
 
+ANSWERS = frozenset(each.verb for each in get_args(Answering))
+"""What is said to a call that waits for an approval. Its target is that call's: `agents/NAME`, `server/tool`."""
+
 CALLS = frozenset({"SendMessage", "tools/call"})
 
 
@@ -48,6 +52,6 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "use": USE | SERVER_VERBS,
     "work": WORK,
     "register": frozenset({"AddAgent", "RemoveAgent"}),
-    "approve": frozenset({"ApproveTools"}),
+    "approve": frozenset({"ApproveTools", *ANSWERS}),
     "administer": OPERATE,
 }

@@ -52,6 +52,7 @@ class Policy:
     ) -> None:
         self.situation = situation  # where things stand, unless the question says
         self.shadow: Shadow | None = None  # what is asked beside this one
+        self.changed: list[Callable[[], None]] = []  # who wants to know of other rules
         self._memo: dict[tuple[Principal, str, Target], Plan] = {}
         self._stamped: dict[int, tuple[Decision, Decision]] = {}  # by identity: a rule's decision is one object
         self.use(rules, hash)
@@ -62,6 +63,8 @@ class Policy:
         self.hash = hash
         self.skilled = any(ruling.skilled for ruling in self.rules)  # whether skills of agents matter at all
         self.forget()
+        for told in self.changed:
+            told()
 
     def forget(self) -> None:
         """What the rules look at has changed."""

@@ -10,6 +10,7 @@ from gateway.core.policy.actions import WORK
 from gateway.core.policy.checks import Check, Do, On, Who
 from gateway.core.policy.people import ANYBODY, EVERYBODY, WORKER, People
 from gateway.core.policy.question import Question
+from gateway.model.approval import Terms
 from gateway.model.audit import Decision, Verdict
 from gateway.model.principal import Kind
 from gateway.model.value import value
@@ -93,6 +94,7 @@ class Rule:
     checks: tuple[Check, ...]
     verdict: Verdict = Verdict.PASS
     obligations: tuple[str, ...] = ()
+    terms: Terms | None = None
     where: str = DEFAULT
     source: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,7 +106,7 @@ class Rule:
     _loose: tuple[Check, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.decision = Decision(self.verdict, self.name, self.says, self.obligations)
+        self.decision = Decision(self.verdict, self.name, self.says, self.obligations, terms=self.terms)
         self.hopeful = self.verdict in HOPEFUL
         self.verbs = next((check.may_be for check in self.checks if isinstance(check, Do)), None)
         self.people = next((check.people.named for check in self.checks if isinstance(check, Who)), None)

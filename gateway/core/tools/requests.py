@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
+from gateway.core.approvals import words
+from gateway.core.approvals.calls import AgentCalls
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.connections import Connections, ConnectNeeded, takes_urls
@@ -28,6 +30,7 @@ from gateway.core.tools.state import States, asked
 from gateway.core.tools.tasks import McpTasks
 from gateway.core.tools.views import Views
 from gateway.model.agent import MAX_ROUNDS
+from gateway.model.approval import Approval, ApprovalState, Asked
 from gateway.model.asking import ASKED_WITH, ELICIT
 from gateway.model.audit import Decision, Verdict
 from gateway.model.errors import GatewayError, Reason, invalid
@@ -76,10 +79,12 @@ class Requests:
         connections: Connections,
         flights: Flights,
         compliance: Compliance,
+        calls: AgentCalls,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
         self._flights = flights
+        self.calls = calls
         self._servers = servers
         self._views = views
         self._policy = admission.policy
@@ -101,9 +106,9 @@ class Requests:
         found = self._find(call, who)
         if found is None and await self._servers.started():
             found = self._find(call, who)
-        found, ticket = self._admit(call, who, found)
+        call, found, ticket = await self._admit(call, who, found)
         call, found = await self._examined(call, found, ticket)
-        await self._store.commit(records=(ticket.intent(self._now()),))
+        await self._store.commit(*ticket.spends, records=(ticket.intent(self._now()),))
         try:
             with self._flights.begin(who, ticket.target):
                 result = await self._ask(call, found)
@@ -145,7 +150,7 @@ class Requests:
 
     # Finding and deciding.
 
-    def _admit(self, call: UseServer, who: Principal, found: Found | None) -> tuple[Found, Ticket]:
+    async def _admit(self, call: UseServer, who: Principal, found: Found | None) -> tuple[UseServer, Found, Ticket]:
         """What is asked for and a ticket for it. Whatever the caller may not use does not exist for it."""
         verb, target = found.served.question(found.verb, found.key) if found is not None else ("", None)
         sent = call.params.get("arguments") if call.method == "tools/call" else None
@@ -159,7 +164,8 @@ class Requests:
         if self._admission.needs_conversation:
             situation = self._admission.situation(who, MCP, call.trail)
         decision = self._admission.decide(who, verb, target, arguments, situation)
-        if not decision.allowed:
+        waits = decision.verdict is Verdict.ESCALATE
+        if not decision.allowed and not waits:
             self._note(who, call, target.id, decision, Reason.PERMISSION_DENIED)
             raise refused(decision, who, call.verb, target.id)
         waiting = next((each for each in found.served.waiting if each.definition.key == found.key), None)
@@ -171,6 +177,12 @@ class Requests:
                 f"gateway tools approve {target.id}",
             )
         ticket = self._ticket(who, call, target.id, decision, found.hash)
+        released = None
+        if waits and verb == found.verb:  # what stands for a message waits as one
+            released = await self._released(call, found, ticket)
+            if released is None:
+                return await self._admit(call, who, found)
+            call, found = _edited(call, found, released)
         if self._admission.needs_conversation and verb == found.verb:  # what stands for a message is counted as one
             try:
                 charge = self._admission.take(who, verb, target, situation, call.trail)
@@ -178,7 +190,25 @@ class Requests:
             except GatewayError as error:
                 self._recorder.note(ticket, error.reason)
                 raise
-        return found, ticket
+        return call, found, ticket if released is None else self.calls.ticket(released, ticket)
+
+    async def _released(self, call: UseServer, found: Found, ticket: Ticket) -> Approval | None:
+        """The approval of a call that has one now. None: decide anew. Raises Refused with the one that it waits for."""
+        who, trail = ticket.principal, call.trail
+        asked = Asked(
+            who,
+            found.verb,
+            ticket.target,
+            _sent(found.params),
+            ticket.decision.policy,
+            "" if trail is None else trail.root,
+        )
+        if trail is not None:
+            return await self.calls.released(asked, trail, ticket)
+        approval = await self.calls.approvals.ask(asked, ticket.decision, ticket=ticket)
+        if approval.state is ApprovalState.APPROVED:
+            return approval
+        raise words.refusal(approval)
 
     def _ticket(
         self, who: Principal, call: UseServer, target: str, decision: Decision, hash: str | None = None
@@ -363,6 +393,20 @@ class Requests:
             return came
         question = asked(call.mount, call.method, call.params)
         return {**result, "requestState": self._states.give(claims, call.caller.principal, question)}
+
+
+def _sent(params: Tree) -> Tree:
+    """What an approval shows of a request: its arguments, where it has some."""
+    arguments = params.get("arguments")
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _edited(call: UseServer, found: Found, released: Approval) -> tuple[UseServer, Found]:
+    """The request as it was released."""
+    if released.edited is None:
+        return call, found
+    changed = {"arguments": released.edited}
+    return replace(call, params={**call.params, **changed}), replace(found, params={**found.params, **changed})
 
 
 def _renaming(mount: Mount | None, served: Served) -> Callable[[str], str]:

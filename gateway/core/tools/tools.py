@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from gateway.core.approvals.calls import AgentCalls
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.connections import Connections
@@ -80,8 +81,10 @@ class Tools:
         mounts: Mapping[str, Mount],
         connections: Connections,
         compliance: Compliance,
+        calls: AgentCalls,
     ) -> None:
         policy = admission.policy
+        self.calls = calls
         self.servers = Servers(Pins(store, now), Board(), now, check_schema)
         self.views = Views(self.servers, mounts, policy)
         reach = Reach(connections, now)
@@ -101,6 +104,7 @@ class Tools:
             connections,
             self.flights,
             compliance,
+            calls,
             now,
             new_id,
         )

@@ -1,0 +1,98 @@
+"""`gateway approvals`: which calls wait for a person, and what people say to them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.cli.client import Gateway
+from gateway.cli.exits import Exit
+from gateway.cli.place import Place
+from gateway.cli.policy import json_object
+from gateway.cli.text import dump, line, moment, note, pretty, say, table
+
+
+def listing(options: argparse.Namespace) -> Exit:
+    place = Place.of(options.data)
+    with Gateway(place) as gateway:
+        asked = {"limit": options.limit, **({"all": "true"} if options.all else {})}
+        answer = gateway.get("admin", "approvals", **asked)
+    if options.json:
+        dump(answer)
+    elif found := answer.get("approvals"):
+        rows = (
+            (each["id"], each["state"], each["caller"], each["action"], each["target"], moment(each["until"]))
+            for each in found
+        )
+        table(("ID", "STATE", "CALLER", "ACTION", "TARGET", "UNTIL"), rows)
+        if not options.all:
+            note(f"See one whole with: {place.command('approvals', 'show', str(found[0]['id']))}")
+    else:
+        note("Nothing waits for you." if not options.all else "There are no approvals.")
+    return Exit.DONE
+
+
+def show(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        found = gateway.get("admin", "approvals", options.id)
+    if options.json:
+        dump(found)
+    else:
+        _show(found)
+    return Exit.DONE
+
+
+def approve(options: argparse.Namespace) -> Exit:
+    return _say(options, "approve", {})
+
+
+def edit(options: argparse.Namespace) -> Exit:
+    if options.text is not None:
+        arguments: dict[str, Any] = {"parts": [{"text": options.text}]}
+    else:
+        arguments = json_object(options.arguments)
+    return _say(options, "edit", {"arguments": arguments})
+
+
+def reject(options: argparse.Namespace) -> Exit:
+    return _say(options, "reject", {})
+
+
+def _say(options: argparse.Namespace, verb: str, body: dict[str, Any]) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        found = gateway.post(
+            "admin", "approvals", options.id, body={**body, "reason": options.reason or None}, verb=verb
+        )
+    if options.json:
+        dump(found)
+        return Exit.DONE
+    if missing := found.get("missing"):
+        note(f"Noted. {missing} more {'person has' if missing == 1 else 'people have'} to approve it.")
+    else:
+        note(f"{line(found.get('action'))} on {line(found.get('target'))} is {line(found.get('state'))}.")
+    return Exit.DONE
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    say(f"{line(found.get('state'))}  {line(found.get('action'))} on {line(found.get('target'))}")
+    say()
+    behalf = ", ".join(line(each) for each in found.get("chain") or ())
+    say(f"  caller     {line(found.get('caller'))}{f' for {behalf}' if behalf else ''}")
+    if found.get("task"):
+        say(f"  task       {line(found['task'])}")
+    say(f"  rule       {line(found.get('rule'))}: {line(found.get('reason'), 1000)}")
+    whom = ", ".join(line(each) for each in found.get("approvers") or ()) or "-"
+    own = ", or the caller itself" if found.get("byCaller") else ""
+    say(f"  approvers  {found.get('needed')} of {whom}{own}")
+    say(f"  asked      {moment(found.get('created'))}, waits until {moment(found.get('until'))}")
+    for word in found.get("words") or ():
+        reason = f": {line(word.get('reason'), 1000)}" if word.get("reason") else ""
+        say(f"  {line(word.get('said')):<10} {line(word.get('by'))}, {moment(word.get('at'))}{reason}")
+    if found.get("why"):
+        say(f"  why        {line(found['why'], 1000)}")
+    say()
+    say(pretty(found.get("arguments")))
+    if found.get("asked") is not None:
+        say("It was asked for with:")
+        say(pretty(found["asked"]))

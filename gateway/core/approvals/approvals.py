@@ -1,0 +1,289 @@
+"""All approvals that something may still come of, and whoever waits for one.
+
+In memory first, as long as this process alone writes the store; what is durable is in the store, and a compare on the
+revision there keeps one approval from being used twice.
+
+For a door: `ask` says whether a call is released, and files it if nobody has asked for it yet; `wait` waits for the
+decision; a released call is made with `approval.arguments`, and `spend` is written in the commit of its intent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from gateway.core.audit import Ticket
+from gateway.core.policy.approvers import approvers
+from gateway.core.policy.engine import Policy
+from gateway.model.approval import Approval, ApprovalState, Asked, Outdated, Terms
+from gateway.model.audit import AuditEntry, Decision
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.ports import Change, PutApproval, Store
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 200  # of one caller: who asks for more is asked to wait for those
+MAX_RECENT = 1_000  # ended ones that are remembered, so that who waited hears how it went
+LONGEST_SLEEP = 3_600.0  # seconds; timers of months are not exact
+
+Then: TypeAlias = Callable[[Approval, Approval], Coroutine[Any, Any, None]]
+"""What is to be done when one has run out: takes it as it was and as it shall be."""
+
+
+class Approvals:
+    def __init__(self, store: Store, policy: Policy, now: Callable[[], int], new_id: Callable[[], str]) -> None:
+        self._store = store
+        self._policy = policy
+        self._now = now
+        self._new_id = new_id
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[str, Approval] = {}
+        self._recent: OrderedDict[str, Approval] = OrderedDict()
+        self._by_digest: dict[str, str] = {}
+        self._by_task: dict[tuple[str, str], str] = {}
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        self._work: set[asyncio.Task[None]] = set()
+        self.then: Then | None = None  # whoever ends what has run out, or cannot be approved any more
+        policy.changed.append(self._look)
+
+    async def start(self) -> None:
+        for approval in await self._store.approvals.open():
+            self.took(approval)
+        self._look()
+
+    async def aclose(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for task in self._work:
+            task.cancel()
+        if self._work:
+            await asyncio.wait(self._work)
+
+    # For doors.
+
+    async def ask(
+        self,
+        asked: Asked,
+        decision: Decision,
+        *,
+        ticket: Ticket,
+        id: str = "",
+        agent: str = "",
+        tasks: tuple[str, ...] = (),
+    ) -> Approval:
+        """The approval of exactly this call: APPROVED, then it may be made; else how it stands. Filed now, and so
+        recorded with `ticket`, if it waits for none yet. `id` is what the caller was told before.
+
+        Raises PERMISSION_DENIED when `id` is for another call, which is void then; OVERLOADED."""
+        if id:
+            return await self._again(id, asked)
+        known = self._of(asked)
+        if known is not None:
+            return known
+        approval = self.draft(asked, decision, ticket=ticket, agent=agent, tasks=tasks)
+        self.took(approval)
+        try:
+            record = ticket.outcome(self._now(), ApprovalState.WAITING.value, change=created(approval))
+            await self._store.commit(PutApproval(approval), records=(record,))
+        except BaseException:
+            self._forget(approval)
+            raise
+        return approval
+
+    async def wait(self, id: str, seconds: float | None = None) -> Approval | None:
+        """The approval once it is decided; or as it stands after so many seconds. None: there is none."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while (held := self._open.get(id)) is not None and held.state is ApprovalState.WAITING:
+                    waiter = self._loop.create_future()
+                    self._waiters.setdefault(id, []).append(waiter)
+                    try:
+                        await waiter
+                    finally:
+                        self._left(id, waiter)
+        return await self.find(id)
+
+    def spend(self, approval: Approval) -> tuple[PutApproval, ...]:
+        """What goes with the commit by which the call is made. From here on nobody else can use it. Raises Outdated."""
+        held = self._open.get(approval.id)
+        if held is None:
+            raise Outdated(approval.id)
+        used = held.moved(ApprovalState.USED)
+        self.took(used)
+        return (PutApproval(used, held.revision),)
+
+    def of_task(self, tenant: str, task_id: str) -> Approval | None:
+        """What a task waits for."""
+        if not self._by_task:
+            return None
+        held = self._open.get(self._by_task.get((tenant, task_id), ""))
+        return held if held is not None and held.state is ApprovalState.WAITING else None
+
+    async def find(self, id: str) -> Approval | None:
+        return self._open.get(id) or self._recent.get(id) or await self._store.approvals.find(id)
+
+    def all(self) -> Iterable[Approval]:
+        return tuple(self._open.values())
+
+    def waited_for(self, approval: Approval) -> bool:
+        """Whether somebody here goes on by itself as soon as it is decided."""
+        return approval.id in self._waiters
+
+    # For those who decide.
+
+    def draft(
+        self,
+        asked: Asked,
+        decision: Decision,
+        *,
+        ticket: Ticket,
+        agent: str = "",
+        tasks: tuple[str, ...] = (),
+        held: bool = False,
+    ) -> Approval:
+        """A new one, which has yet to be written. Raises OVERLOADED when its caller waits for too many."""
+        who = asked.principal
+        waiting = sum(1 for each in self._open.values() if (each.tenant, each.owner) == (who.tenant, who.owner))
+        if waiting >= MAX_WAITING:
+            message = f"{waiting} of your calls wait for an approval already; wait for those"
+            raise GatewayError(Reason.OVERLOADED, message, retry_after=60)
+        terms, now = decision.terms or Terms(), self._now()
+        return Approval(
+            self._new_id(),
+            asked,
+            asked.digest,
+            decision.rule,
+            decision.reason,
+            terms,
+            now,
+            now + terms.within_ms,
+            approvers=approvers(self._policy.rules, asked.target),
+            tasks=tasks,
+            agent=agent,
+            held=held,
+            request=ticket.request_id,
+        )
+
+    def took(self, approval: Approval) -> None:
+        """It is written, or about to be."""
+        if approval.state.open:
+            self._open[approval.id] = approval
+            for digest in {approval.digest, approval.released}:
+                self._by_digest[digest] = approval.id
+            for task in approval.tasks:
+                self._by_task[approval.tenant, task] = approval.id
+            self._arm()
+        else:
+            self._forget(approval)
+            self._recent[approval.id] = approval
+            if approval.asked.task and approval.state is ApprovalState.REJECTED:
+                self._by_digest[approval.digest] = approval.id  # the same work does not ask the same again
+            if len(self._recent) > MAX_RECENT:
+                self._drop_digests(self._recent.popitem(last=False)[1])
+        if approval.state is not ApprovalState.WAITING:
+            for waiter in self._waiters.get(approval.id, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def put(
+        self, before: Approval, after: Approval, *changes: Change, records: tuple[AuditEntry, ...] = ()
+    ) -> None:
+        """The next revision, in one commit with what goes with it. Raises Outdated."""
+        await self._store.commit(*changes, PutApproval(after, before.revision), records=records)
+        self.took(after)
+
+    def stale(self, approval: Approval) -> bool:
+        """Other rules hold than those that it was asked under."""
+        return approval.asked.policy != self._policy.hash
+
+    def keep(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Do it in the background; what fails is looked at again at the next start."""
+
+        async def kept() -> None:
+            try:
+                await work
+            except Exception:
+                log.exception("approval: %s", what)
+
+        task = self._loop.create_task(kept())
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    def _of(self, asked: Asked) -> Approval | None:
+        id = self._by_digest.get(asked.digest)
+        return None if id is None else self._open.get(id) or self._recent.get(id)
+
+    async def _again(self, id: str, asked: Asked) -> Approval:
+        found = await self.find(id)
+        who = asked.principal
+        if found is None or (found.tenant, found.asked.principal.id) != (who.tenant, who.id):
+            raise GatewayError(Reason.NOT_FOUND, f"There is no approval {id[:80]!r} of yours")
+        if asked.digest in (found.digest, found.released):
+            return found
+        if found.state.open:
+            why = "it came back with another call" if not self.stale(found) else "other rules hold since"
+            await self.put(found, found.moved(ApprovalState.VOID, why=why))
+        raise GatewayError(Reason.PERMISSION_DENIED, f"Approval {id} is for another call; this one needs its own")
+
+    # Time, and other rules.
+
+    def _arm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._open:
+            first = min(each.until for each in self._open.values())
+            wait = min(LONGEST_SLEEP, max(0.0, (first - self._now()) / 1000))
+            self._alarm = self._loop.call_later(wait, self._look)
+
+    def _look(self) -> None:
+        """What has run out, and what was asked under other rules, comes to its end."""
+        now = self._now()
+        for held in tuple(self._open.values()):
+            if held.until <= now:
+                self.keep(self._end(held, ApprovalState.EXPIRED, "nobody answered in time"), f"{held.id} expires")
+            elif self.stale(held):
+                self.keep(self._end(held, ApprovalState.VOID, "other rules hold since it was asked"), f"{held.id} ends")
+        self._alarm = None
+        left = [held.until for held in self._open.values() if held.until > now]
+        if left:
+            self._alarm = self._loop.call_later(min(LONGEST_SLEEP, (min(left) - now) / 1000), self._look)
+
+    async def _end(self, held: Approval, state: ApprovalState, why: str) -> None:
+        try:
+            after = held.moved(state, why=why)
+            await (self.put(held, after) if self.then is None else self.then(held, after))
+        except Outdated:
+            return  # decided in this moment
+
+    def _forget(self, approval: Approval) -> None:
+        self._open.pop(approval.id, None)
+        self._drop_digests(approval)
+        for task in approval.tasks:
+            if self._by_task.get((approval.tenant, task)) == approval.id:
+                del self._by_task[approval.tenant, task]
+
+    def _drop_digests(self, approval: Approval) -> None:
+        for digest in {approval.digest, approval.released}:
+            if self._by_digest.get(digest) == approval.id:
+                del self._by_digest[digest]
+
+    def _left(self, id: str, waiter: asyncio.Future[None]) -> None:
+        waiting = self._waiters.get(id, [])
+        if waiter in waiting:
+            waiting.remove(waiter)
+        if not waiting:
+            self._waiters.pop(id, None)
+
+
+def created(approval: Approval) -> dict[str, Any]:
+    return {"after": approval.shown(), "before": None}
+
+
+def changed(before: Approval, after: Approval) -> dict[str, Any]:
+    return {"after": after.shown(), "before": before.shown()}

@@ -1,0 +1,229 @@
+"""Where people answer: what waits for them, and what they say to it.
+
+Who may is decided by policy, on the target of the call that waits. Nobody answers for a call of their own, nor for one
+that is made on their behalf, nor does an agent in its chain or that agent's worker; only where the rule says `approver:
+caller` may whoever began it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from gateway.core.approvals.approvals import Approvals, changed
+from gateway.core.approvals.messages import HeldMessages, message_call
+from gateway.core.audit import Recorder, Ticket
+from gateway.core.policy import DENIED, Target
+from gateway.core.policy.approvers import approves
+from gateway.core.policy.engine import Policy
+from gateway.core.policy.spoken import spoken
+from gateway.core.registry import Registry
+from gateway.model.approval import (
+    Answering,
+    Approval,
+    ApprovalCall,
+    ApprovalState,
+    ApproveCall,
+    EditCall,
+    ListApprovals,
+    Outdated,
+    Said,
+    ShowApproval,
+    Word,
+    chain,
+)
+from gateway.model.audit import Decision, Verdict
+from gateway.model.call import SendMessage
+from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.message import Message
+from gateway.model.ports import Change, Store
+from gateway.model.principal import Kind, Principal
+from gateway.model.tool import Tree
+
+_OWN = Decision(Verdict.PASS, "approver-caller", "the rule lets whoever began it answer")
+_FILTERED = Decision(Verdict.PASS, "filtered", "a list shows only what its reader may answer or has asked for")
+_GATEWAY = "gateway"
+EDITABLE = frozenset({SendMessage.verb, "tools/call", "prompts/get"})
+
+
+Inquire: TypeAlias = Callable[[str, str], tuple[str, Target]]
+"""The verb and the target that policy is asked about, of a verb and an address."""
+
+
+class Desk:
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        registry: Registry,
+        approvals: Approvals,
+        messages: HeldMessages,
+        recorder: Recorder,
+        inquire: Inquire,
+        now: Callable[[], int],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._registry = registry
+        self._approvals = approvals
+        self._messages = messages
+        self._recorder = recorder
+        self._inquire = inquire
+        self._now = now
+        self._new_id = new_id
+
+    async def handle(self, call: ApprovalCall, who: Principal) -> Any:
+        """An `Approval`, or a list of them. Raises GatewayError."""
+        if isinstance(call, ListApprovals):
+            return await self._list(call, who)
+        if isinstance(call, ShowApproval):
+            return await self._show(call, who)
+        return await self.answer(call, who)
+
+    async def _list(self, call: ListApprovals, who: Principal) -> Sequence[Approval]:
+        held = sorted(self._approvals.all(), key=lambda each: each.id, reverse=True)
+        page = await self._store.approvals.page(call.limit, call.before) if call.every else held
+        seen = [each for each in page if self._may_see(who, each)][: call.limit]
+        if not seen:
+            self._enter(call, who)
+        self._recorder.note(Ticket(who, call.verb, _GATEWAY, _FILTERED, self._new_id()), "ok")
+        return seen
+
+    async def _show(self, call: ShowApproval, who: Principal) -> Approval:
+        found = await self._found(call, who)
+        self._recorder.note(Ticket(who, call.verb, found.asked.target, _FILTERED, self._new_id()), "ok")
+        return found
+
+    async def answer(self, call: Answering, who: Principal, *changes: Change, as_caller: bool = False) -> Approval:
+        """What somebody says to a call that waits. `changes` go with it; `as_caller` is a caller that answers where it
+        asked, and may so only by the terms of the rule."""
+        found = await self._found(call, who)
+        decision = self._decide(call, who, found, as_caller=as_caller)
+        ticket = Ticket(who, call.verb, found.asked.target, decision, self._new_id())
+        if not decision.allowed:
+            self._recorder.note(ticket, Reason.PERMISSION_DENIED)
+            raise GatewayError(Reason.PERMISSION_DENIED, decision.reason)
+        try:
+            after = self._after(found, call, who)
+            record = ticket.outcome(
+                self._now(), after.state.value, found.asked.task or None, change=changed(found, after)
+            )
+            if after.state is ApprovalState.REJECTED:
+                await self._messages.end(found, after, record)
+            else:
+                await self._approvals.put(found, after, *changes, records=(record,))
+        except (GatewayError, Outdated) as error:
+            fault = error if isinstance(error, GatewayError) else _decided(found)
+            self._recorder.note(ticket, fault.reason)
+            raise fault from error
+        if after.state is ApprovalState.APPROVED and after.tasks and not self._approvals.waited_for(after):
+            await self._messages.go_on(after)
+        return await self._approvals.find(after.id) or after
+
+    # What is said.
+
+    def _after(self, found: Approval, call: Answering, who: Principal) -> Approval:
+        """The approval after it. Raises GatewayError for what cannot be said to it, Outdated when it is decided."""
+        if found.state is not ApprovalState.WAITING:
+            raise _decided(found)
+        if found.until <= self._now():
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Its time is over; the call has to be made again")
+        if self._approvals.stale(found):
+            raise GatewayError(
+                Reason.UNSUPPORTED_OPERATION, "Other rules hold since it was asked; the call has to be made again"
+            )
+        word = Word(who.id, call.said, self._now(), call.reason[:1000])
+        if call.said is Said.REJECT:
+            why = f"by {who.id}" + (f": {word.reason}" if word.reason else "")
+            return found.moved(ApprovalState.REJECTED, words=(*found.words, word), why=why)
+        said = found.words
+        if isinstance(call, EditCall):
+            said = ()  # what was agreed to before was another call
+            found = replace(found, edited=self._edited(found, call.arguments))
+        if any(each.by == who.id for each in said):
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "You have approved it; somebody else has to, too")
+        said = (*said, word)
+        enough = len(said) >= found.terms.persons
+        return found.moved(ApprovalState.APPROVED if enough else ApprovalState.WAITING, words=said, edited=found.edited)
+
+    def _edited(self, found: Approval, wanted: Tree) -> Tree:
+        """Raises INVALID_PARAMS for what is no such call, PERMISSION_DENIED for what its caller may not do at all."""
+        if found.asked.verb not in EDITABLE:
+            raise invalid("arguments", f"{found.asked.verb} has none that could be others; approve or reject it")
+        arguments = _message(found, wanted) if found.asked.verb == SendMessage.verb else wanted
+        verb, target = self._inquire(found.asked.verb, found.asked.target)
+        messages = found.asked.verb == SendMessage.verb
+        sent = spoken(message_call(replace(found, edited=arguments))) if messages else arguments
+        decision = self._policy.decide(found.asked.principal, verb, target, sent)
+        if not decision.allowed and decision.verdict is not Verdict.ESCALATE:
+            raise GatewayError(
+                Reason.PERMISSION_DENIED, f"The caller may not do this at all ({decision.rule}: {decision.reason})"
+            )
+        return arguments
+
+    # Who may.
+
+    async def _found(self, call: ShowApproval | Answering, who: Principal) -> Approval:
+        found = await self._approvals.find(call.id)
+        if found is None or not self._may_see(who, found):
+            self._enter(call, who)
+            raise GatewayError(Reason.NOT_FOUND, f"There is no approval {call.id[:80]!r}")
+        return found
+
+    def _enter(self, call: ApprovalCall, who: Principal) -> None:
+        """Raises for whoever may answer nothing: it is not told what there is."""
+        if approves(self._policy.rules, who):
+            return
+        self._recorder.note(Ticket(who, call.verb, _GATEWAY, DENIED, self._new_id()), Reason.PERMISSION_DENIED)
+        reason = Reason.UNAUTHENTICATED if who.kind is Kind.ANONYMOUS else Reason.PERMISSION_DENIED
+        raise GatewayError(reason, f"You may not use {call.verb} here")
+
+    def _may_see(self, who: Principal, approval: Approval) -> bool:
+        if who.kind is not Kind.LOCAL and who.tenant != approval.tenant:
+            return False
+        if who.kind is not Kind.ANONYMOUS and who.id == approval.owner:
+            return True
+        return self._policy.visible(who, ApproveCall.verb, Target(approval.asked.target))
+
+    def _decide(self, call: Answering, who: Principal, found: Approval, *, as_caller: bool) -> Decision:
+        policy = self._policy.hash
+        if found.terms.caller and who.id == found.owner and not who.hops:
+            return replace(_OWN, policy=policy)
+        involved = who.hops > 0 or who.kind is Kind.AGENT or who.id in self._involved(found)
+        if involved or as_caller:
+            return Decision(Verdict.BLOCK, "own-call", "Nobody answers for a call of their own", policy=policy)
+        decision = self._policy.decide(who, call.verb, Target(found.asked.target))
+        if decision.allowed:
+            return decision
+        return replace(decision, reason=f"You may not use {call.verb} on {found.asked.target}")
+
+    def _involved(self, found: Approval) -> set[str]:
+        """Whose call it is: the caller, those it is made for, and the workers of the agents among them."""
+        who = found.asked.principal
+        ids = {who.id, *chain(who)}
+        agents = {found.agent, *(id.partition(":")[2] for id in ids if id.startswith(f"{Kind.AGENT}:"))}
+        entries = (self._registry.get(agent) for agent in agents)
+        return ids | {entry.worker for entry in entries if entry is not None and entry.worker is not None}
+
+
+def _decided(found: Approval) -> GatewayError:
+    return GatewayError(Reason.UNSUPPORTED_OPERATION, f"It is {found.state.value} already; each is answered once")
+
+
+def _message(found: Approval, wanted: Tree) -> Tree:
+    """Only what is said can be edited: who is asked, and in which task, stays."""
+    said = wanted.get("message", wanted)
+    before = found.asked.arguments["message"]
+    try:
+        if not isinstance(said, dict) or not said.get("parts"):
+            raise ValueError("it has no parts")
+        kept = {name: before[name] for name in ("messageId", "role", "taskId", "contextId") if name in before}
+        message = Message.model_validate({**before, **said, "messageId": "new", **kept})
+        tree = message.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        if "messageId" not in before:
+            del tree["messageId"]
+    except ValueError as error:
+        raise invalid("arguments", "must be a message with parts, as the approval shows it") from error
+    return {**found.asked.arguments, "message": tree}

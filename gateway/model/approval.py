@@ -1,0 +1,243 @@
+"""Approvals: a call that a rule has stopped, and what people say to it.
+
+An approval is for one exact call. `Asked.digest` names it: the caller with its whole chain, the tenant, the target, the
+arguments, the task that the call belongs to and the policy that stopped it. Nothing else can be done with it, and that
+only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import field, replace
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+from gateway.model.principal import Principal
+from gateway.model.tool import Tree, digest
+from gateway.model.value import value
+
+HOUR_MS = 3_600_000  # how long a call waits whose rule says nothing: people eat, and nobody is surprised days later
+
+APPROVAL = "approval"
+"""The entry of a status message's metadata that says which approval a task waits for."""
+
+
+class ApprovalState(StrEnum):
+    WAITING = "waiting"
+    APPROVED = "approved"  # released: the call may be made, once
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    USED = "used"
+    VOID = "void"  # the call cannot be made any more: it was canceled, or other rules hold
+
+    @property
+    def open(self) -> bool:
+        """Something may still come of it."""
+        return self in (ApprovalState.WAITING, ApprovalState.APPROVED)
+
+
+_ENDS = frozenset({ApprovalState.REJECTED, ApprovalState.EXPIRED, ApprovalState.VOID})
+MOVES: Mapping[ApprovalState, frozenset[ApprovalState]] = {
+    ApprovalState.WAITING: _ENDS | {ApprovalState.WAITING, ApprovalState.APPROVED},
+    ApprovalState.APPROVED: frozenset({ApprovalState.USED, ApprovalState.EXPIRED, ApprovalState.VOID}),
+    **{state: frozenset() for state in (*_ENDS, ApprovalState.USED)},
+}
+
+
+class Outdated(Exception):
+    """An approval has moved on since it was read, and nothing was written."""
+
+
+@value
+class Terms:
+    """What a rule asks for: `persons` different people, within so many milliseconds. `caller` means that whoever began
+    it all may answer for itself."""
+
+    caller: bool = False
+    persons: int = 1
+    within_ms: int = HOUR_MS
+
+
+@value
+class Asked:
+    """The exact call. `target` is its address as rules write it; `arguments` are a tool's, or of a message what is said
+    with it. `task` is the task that waits: a message's own, or the outermost one that an agent's call belongs to; empty
+    for a call that belongs to none. `policy` is the hash of the rules that stopped it."""
+
+    principal: Principal
+    verb: str
+    target: str
+    arguments: Tree = field(hash=False)
+    policy: str
+    task: str = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over all of it; roles and scopes are how the caller came to it, not what it asks."""
+        who = self.principal
+        named = {"caller": who.id, "chain": list(chain(who)), "tenant": who.tenant}
+        asked = {"arguments": self.arguments, "target": self.target, "verb": self.verb}
+        return digest({**named, **asked, "policy": self.policy, "task": self.task})
+
+
+def chain(who: Principal) -> Iterator[str]:
+    """On whose behalf it is asked, the nearest first."""
+    behalf = who.on_behalf_of
+    while behalf is not None:
+        yield behalf.id
+        behalf = behalf.on_behalf_of
+
+
+class Said(StrEnum):
+    APPROVE = "approve"
+    EDIT = "edit"
+    REJECT = "reject"
+
+
+@value
+class Word:
+    """What one person said, and when (milliseconds since the epoch)."""
+
+    by: str
+    said: Said
+    at: int
+    reason: str = ""
+
+
+@value
+class Approval:
+    """`digest` is that of the call as it was asked, `released` that of the call as it may be made: another one once
+    somebody has edited it (`edited`: the arguments then).
+
+    `words` are what people have said to what stands now: an edit makes what was said before it void. `tasks` are those
+    that rest because of it, the outermost first; `held` says that it is a message that no agent has seen yet.
+    `approvers` are whom the policy lets approve, in the words of its rules. `revision` goes up with each change, `why`
+    says how it came to its end. `request` is the audit's number of the call.
+    """
+
+    id: str
+    asked: Asked = field(hash=False)
+    digest: str
+    rule: str
+    reason: str
+    terms: Terms
+    created: int
+    until: int
+    state: ApprovalState = ApprovalState.WAITING
+    revision: int = 1
+    words: tuple[Word, ...] = ()
+    approvers: tuple[str, ...] = ()
+    edited: Tree | None = field(default=None, hash=False)
+    tasks: tuple[str, ...] = ()
+    agent: str = ""
+    held: bool = False
+    request: str = ""
+    why: str = ""
+
+    @property
+    def tenant(self) -> str:
+        return self.asked.principal.tenant
+
+    @property
+    def owner(self) -> str:
+        """Who began it all."""
+        return self.asked.principal.owner
+
+    @property
+    def arguments(self) -> Tree:
+        """What the call may be made with."""
+        return self.asked.arguments if self.edited is None else self.edited
+
+    @property
+    def released(self) -> str:
+        return self.digest if self.edited is None else replace(self.asked, arguments=self.edited).digest
+
+    @property
+    def missing(self) -> int:
+        """How many more people have to agree."""
+        return max(0, self.terms.persons - len(self.words)) if self.state is ApprovalState.WAITING else 0
+
+    def moved(self, state: ApprovalState, **changes: Any) -> Approval:
+        """The next revision. Raises Outdated where nothing may follow any more."""
+        if state not in MOVES[self.state]:
+            raise Outdated(f"{self.state} cannot become {state}")
+        return replace(self, state=state, revision=self.revision + 1, **changes)
+
+    def shown(self) -> Tree:
+        """For the audit: what changes, without what was said with the call."""
+        return {
+            "digest": self.digest,
+            "id": self.id,
+            "released": self.released,
+            "state": self.state.value,
+            "words": [{"by": word.by, "said": word.said.value} for word in self.words],
+        }
+
+
+class ApprovalStore(Protocol):
+    """Reads. What is written goes with a commit (`ports.PutApproval`), beside what follows from it."""
+
+    async def open(self) -> list[Approval]:
+        """Those that wait or are released, the oldest first."""
+        ...
+
+    async def find(self, id: str) -> Approval | None: ...
+
+    async def page(self, limit: int, before: str = "") -> list[Approval]:
+        """The newest first, those whose id is smaller than `before`. (Ids begin with the time.)"""
+        ...
+
+
+# The verbs. `agent` is None: an approval is found by its id.
+
+
+@value
+class ListApprovals:
+    """Those that the caller may answer or has asked for; `every`: the decided ones too."""
+
+    verb: ClassVar[str] = "ListApprovals"
+    every: bool = False
+    limit: int = 100
+    before: str = ""
+    agent: None = None
+
+
+@value
+class ShowApproval:
+    verb: ClassVar[str] = "ShowApproval"
+    id: str
+    agent: None = None
+
+
+@value
+class ApproveCall:
+    verb: ClassVar[str] = "ApproveCall"
+    said: ClassVar[Said] = Said.APPROVE
+    id: str
+    reason: str = ""
+    agent: None = None
+
+
+@value
+class EditCall:
+    """Let it be made with these arguments instead."""
+
+    verb: ClassVar[str] = "EditCall"
+    said: ClassVar[Said] = Said.EDIT
+    id: str
+    arguments: Tree = field(hash=False)
+    reason: str = ""
+    agent: None = None
+
+
+@value
+class RejectCall:
+    verb: ClassVar[str] = "RejectCall"
+    said: ClassVar[Said] = Said.REJECT
+    id: str
+    reason: str = ""
+    agent: None = None
+
+
+Answering: TypeAlias = ApproveCall | EditCall | RejectCall
+ApprovalCall: TypeAlias = ListApprovals | ShowApproval | Answering

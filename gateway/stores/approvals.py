@@ -1,0 +1,130 @@
+"""Approvals, in memory or as rows of SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+
+from gateway.model.approval import Approval, ApprovalState, Asked, Outdated, Said, Terms, Word
+from gateway.model.ports import PutApproval
+from gateway.model.principal import Kind, Principal
+from gateway.stores.named_sql import SQL
+
+
+class MemoryApprovals:
+    """`kept` is the table: id -> approval, written by the store's commits."""
+
+    def __init__(self, kept: dict[str, Approval]) -> None:
+        self._kept = kept
+
+    async def open(self) -> list[Approval]:
+        found = [each for each in self._kept.values() if each.state.open]
+        return sorted(found, key=lambda each: (each.created, each.id))
+
+    async def find(self, id: str) -> Approval | None:
+        return self._kept.get(id)
+
+    async def page(self, limit: int, before: str = "") -> list[Approval]:
+        ids = sorted((id for id in self._kept if id < before or not before), reverse=True)
+        return [self._kept[id] for id in ids[:limit]]
+
+
+class SqliteApprovals:
+    """`read` runs a function with a connection of its own (sqlite.py)."""
+
+    def __init__(self, read: Callable[..., Awaitable[Any]]) -> None:
+        self._read = read
+
+    async def open(self) -> list[Approval]:
+        found: list[Approval] = await self._read(_open)
+        return found
+
+    async def find(self, id: str) -> Approval | None:
+        found: Approval | None = await self._read(_find, id)
+        return found
+
+    async def page(self, limit: int, before: str = "") -> list[Approval]:
+        found: list[Approval] = await self._read(_page, limit, before)
+        return found
+
+
+def put_approval(cursor: sqlite3.Cursor, change: PutApproval) -> None:
+    """Raises Outdated."""
+    it, doc = change.approval, orjson.dumps(_tree(change.approval))
+    if not change.before:
+        cursor.execute(SQL["put_approval"], (it.id, it.state.value, it.revision, it.created, doc))
+        return
+    row = (it.state.value, it.revision, doc, it.id, change.before)
+    if cursor.execute(SQL["move_approval"], row).rowcount == 0:
+        raise Outdated(f"approval {it.id} is not at revision {change.before}")
+
+
+def _open(db: sqlite3.Connection) -> list[Approval]:
+    return [_approval(row[0]) for row in db.execute(SQL["open_approvals"])]
+
+
+def _find(db: sqlite3.Connection, id: str) -> Approval | None:
+    row = db.execute(SQL["approval"], (id,)).fetchone()
+    return None if row is None else _approval(row[0])
+
+
+def _page(db: sqlite3.Connection, limit: int, before: str) -> list[Approval]:
+    return [_approval(row[0]) for row in db.execute(SQL["approvals"], (before, before, limit))]
+
+
+_PLAIN = ("id", "digest", "rule", "reason", "created", "until", "revision", "edited", "agent", "held", "request", "why")
+
+
+def _tree(it: Approval) -> dict[str, Any]:
+    asked = it.asked
+    return {
+        **{name: getattr(it, name) for name in _PLAIN},
+        "state": it.state.value,
+        "asked": {
+            "principal": _person(asked.principal),
+            "verb": asked.verb,
+            "target": asked.target,
+            "arguments": asked.arguments,
+            "policy": asked.policy,
+            "task": asked.task,
+        },
+        "terms": [it.terms.caller, it.terms.persons, it.terms.within_ms],
+        "words": [[word.by, word.said.value, word.at, word.reason] for word in it.words],
+        "approvers": list(it.approvers),
+        "tasks": list(it.tasks),
+    }
+
+
+def _approval(doc: bytes) -> Approval:
+    tree = orjson.loads(doc)
+    asked = tree["asked"]
+    return Approval(
+        **{name: tree[name] for name in _PLAIN},
+        state=ApprovalState(tree["state"]),
+        asked=Asked(**{**asked, "principal": _principal(asked["principal"])}),
+        terms=Terms(*tree["terms"]),
+        words=tuple(Word(by, Said(said), at, reason) for by, said, at, reason in tree["words"]),
+        approvers=tuple(tree["approvers"]),
+        tasks=tuple(tree["tasks"]),
+    )
+
+
+def _person(who: Principal) -> dict[str, Any]:
+    return {
+        "kind": who.kind.value,
+        "name": who.name,
+        "tenant": who.tenant,
+        "behalf": None if who.on_behalf_of is None else _person(who.on_behalf_of),
+        "roles": sorted(who.roles),
+        "scopes": sorted(who.scopes),
+    }
+
+
+def _principal(tree: dict[str, Any]) -> Principal:
+    behalf = None if tree["behalf"] is None else _principal(tree["behalf"])
+    hops = 0 if behalf is None else behalf.hops + 1
+    roles, scopes = frozenset(tree["roles"]), frozenset(tree["scopes"])
+    return Principal(Kind(tree["kind"]), tree["name"], tree["tenant"], behalf, hops, roles, scopes)

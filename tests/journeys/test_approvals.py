@@ -1,0 +1,324 @@
+"""Calls that wait for a person: what their callers hear, who may answer, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.mcp import Door, configured, scripted, soon, tool
+from tests.serving import BOUND, ROOT, Gateway, message, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CARD = f"card: {ROOT}/agent_cards/echo.json"
+AGENTS = f"""
+agents:
+  echo: {{run: "agents.echo:Echo", {CARD}, public: true}}
+  desk: {{run: "tests.actors:mirror", {CARD}}}
+  bank: {{run: "tests.actors:mirror", {CARD}}}
+  own: {{run: "tests.actors:mirror", {CARD}}}
+  short: {{run: "tests.actors:mirror", {CARD}}}
+  tooled: {{run: "tests.actors:tooled", {CARD}, public: true}}
+  asking: {{run: "tests.actors:asking", {CARD}, public: true}}
+grants: [{{to: "agent:tooled", tools: [docs]}}]
+"""
+POLICY = """
+rules:
+  - {rule: letters, who: [ann, bob, "agent:*"], do: call, on: agents/desk, verdict: ESCALATE, because: people read them}
+  - {rule: money, who: ann, do: call, on: agents/bank, verdict: ESCALATE, approvers: 2}
+  - {rule: mine, who: ann, do: call, on: agents/own, verdict: ESCALATE, approver: caller}
+  - {rule: hurry, who: ann, do: call, on: agents/short, verdict: ESCALATE, within: 1 second}
+  - {rule: never, who: ann, do: call, on: agents/desk, when: {arguments: {text: forbidden}}, verdict: BLOCK}
+  - {rule: wipe, who: [ann, "agent:tooled"], do: tools/call, on: docs/wipe, verdict: ESCALATE, because: it is gone then}
+  - {rule: tools, who: [ann, "agent:tooled"], do: tools/call, on: docs, verdict: PASS}
+  - {rule: rest, who: [ann, bob], do: use, on: [agents/desk, agents/bank, agents/own, agents/short], verdict: PASS}
+  - {rule: leads, who: [lea, lou, bob], do: approve, on: [agents/*, docs], verdict: PASS}
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    folder = tmp_path_factory.mktemp("approvals")
+    (folder / "policy.yaml").write_text(POLICY)
+    async with scripted(tool("wipe"), tool("read")) as docs:
+        config = f"{AGENTS}policy: {{file: {folder}/policy.yaml}}\n{configured(docs=docs)}"
+        async with running(folder / "data", config) as gateway:
+            yield gateway
+
+
+async def waiting(gateway: Gateway, text: str = "hello", *, who: str = "ann", agent: str = "desk", **more: Any) -> Any:
+    return await gateway.task(text, agent=agent, who=await gateway.key(who), **more)
+
+
+def approval_of(task: Any) -> str:
+    id: str = task["status"]["message"]["metadata"]["approval"]
+    return id
+
+
+async def said(gateway: Gateway, who: str | None, id: str, verb: str, **body: Any) -> Any:
+    key = None if who is None else await gateway.key(who)
+    return await gateway.client.post(f"/admin/approvals/{id}:{verb}", headers=gateway.bearer(key), json=body)
+
+
+async def listed(gateway: Gateway, who: str | None, **query: Any) -> list[Any]:
+    key = None if who is None else await gateway.key(who)
+    answer = await gateway.client.get("/admin/approvals", headers=gateway.bearer(key), params=query)
+    assert answer.status_code == 200, answer.text
+    found: list[Any] = answer.json()["approvals"]
+    return found
+
+
+async def shown(gateway: Gateway, task: Any, *, who: str = "ann", agent: str = "desk") -> Any:
+    return await gateway.result("GetTask", {"id": task["id"]}, agent=agent, who=await gateway.key(who))
+
+
+async def ended(gateway: Gateway, task: Any, *, who: str = "ann", agent: str = "desk") -> Any:
+    async def over() -> bool:
+        state = (await shown(gateway, task, who=who, agent=agent))["status"]["state"]
+        return state.removeprefix("TASK_STATE_") in ("COMPLETED", "FAILED", "REJECTED", "CANCELED")
+
+    await soon(over)
+    return await shown(gateway, task, who=who, agent=agent)
+
+
+def reached(task: Any) -> Any:
+    """What the mirror says that it got."""
+    return task["status"]["message"]["parts"][0]["data"]
+
+
+# Messages.
+
+
+async def test_a_message_that_waits_says_for_whom_and_until_when_and_goes_on_once_it_is_approved(
+    gateway: Gateway,
+) -> None:
+    task = await waiting(gateway)
+    assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
+    told = task["status"]["message"]
+    assert "waits for an approval by lea, lou, bob, local until 20" in told["parts"][0]["text"]
+    assert told["parts"][0]["text"].endswith("people read them")
+    assert told["metadata"]["approvers"] == ["lea", "lou", "bob", "local"]
+    found = next(each for each in await listed(gateway, "lea") if each["id"] == approval_of(task))
+    assert (found["caller"], found["target"], found["rule"], found["task"]) == (
+        "key:ann", "agents/desk", "letters", task["id"],
+    )  # fmt: skip
+    assert found["arguments"]["message"]["parts"] == [{"text": "hello"}]
+    answer = await said(gateway, "lea", found["id"], "approve", reason="fine")
+    assert answer.json()["state"] == "used"
+    task = await ended(gateway, task)
+    assert task["status"]["state"] == "TASK_STATE_COMPLETED"
+    assert reached(task)["message"]["parts"] == [{"text": "hello"}]
+    again = await said(gateway, "lou", found["id"], "approve")
+    assert again.status_code == 400
+    assert "used already" in again.json()["error"]["message"]
+
+
+async def test_an_approver_may_edit_what_is_said_and_both_are_on_record(gateway: Gateway) -> None:
+    task = await waiting(gateway, "send all")
+    id = approval_of(task)
+    edited = {"arguments": {"parts": [{"text": "send one"}]}}
+    answer = (await said(gateway, "lea", id, "edit", **edited)).json()
+    assert answer["digest"] != answer["released"]
+    task = await ended(gateway, task)
+    assert reached(task)["message"]["parts"] == [{"text": "send one"}]
+    assert [part["text"] for each in task["history"] if each["role"] == "ROLE_USER" for part in each["parts"]] == [
+        "send all", "send one",
+    ]  # fmt: skip
+    found = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.verb == "EditCall"]
+    change = found[-1].change
+    assert change is not None
+    assert (change["before"]["state"], change["after"]["state"]) == ("waiting", "approved")
+    assert change["after"]["digest"] == answer["digest"]
+    assert change["after"]["released"] == answer["released"]
+
+
+async def test_what_is_rejected_ends_with_the_reason(gateway: Gateway) -> None:
+    task = await waiting(gateway)
+    answer = await said(gateway, "lou", approval_of(task), "reject", reason="too long")
+    assert answer.json()["state"] == "rejected"
+    task = await shown(gateway, task)
+    assert task["status"]["state"] == "TASK_STATE_REJECTED"
+    assert task["status"]["message"]["parts"][0]["text"].endswith("was rejected: by key:lou: too long")
+    assert (await said(gateway, "lea", approval_of(task), "approve")).status_code == 400
+
+
+async def test_what_nobody_answers_in_time_fails(gateway: Gateway) -> None:
+    task = await waiting(gateway, agent="short")
+    assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
+    ended_task = await ended(gateway, task, agent="short")
+    assert ended_task["status"]["state"] == "TASK_STATE_FAILED"
+    assert "was not approved in time" in ended_task["status"]["message"]["parts"][0]["text"]
+    late = await said(gateway, "lea", approval_of(task), "approve")
+    assert "expired already" in late.json()["error"]["message"]
+
+
+async def test_nobody_answers_for_a_call_of_their_own(gateway: Gateway) -> None:
+    task = await waiting(gateway, who="bob")
+    id = approval_of(task)
+    assert id in [each["id"] for each in await listed(gateway, "bob")]
+    refused = await said(gateway, "bob", id, "approve")
+    assert refused.status_code == 403
+    assert refused.json()["error"]["message"] == "Nobody answers for a call of their own"
+    message_back = await gateway.error(
+        "SendMessage",
+        {"message": message("approve", taskId=task["id"])},
+        agent="desk",
+        who=await gateway.key("bob"),
+    )
+    assert "A message does not release it" in message_back["message"]
+    assert (await shown(gateway, task, who="bob"))["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
+    assert (await said(gateway, "lea", id, "approve")).status_code == 200
+    await ended(gateway, task, who="bob")
+
+
+async def test_who_may_answer_nothing_learns_nothing(gateway: Gateway) -> None:
+    task = await waiting(gateway)
+    id = approval_of(task)
+    stranger = gateway.bearer(await gateway.key("stranger"))
+    for path in (f"/admin/approvals/{id}", "/admin/approvals/nosuch", "/admin/approvals"):
+        assert (await gateway.client.get(path, headers=stranger)).status_code == 403
+    there = await said(gateway, "stranger", id, "approve")
+    missing = await said(gateway, "stranger", "nosuch", "approve")
+    assert (there.status_code, there.content) == (missing.status_code, missing.content)
+    assert (await said(gateway, "lea", "nosuch", "approve")).status_code == 404
+    await said(gateway, "lea", id, "reject")
+
+
+async def test_four_eyes_are_two_people(gateway: Gateway) -> None:
+    task = await waiting(gateway, agent="bank")
+    id = approval_of(task)
+    assert "by 2 of lea" in task["status"]["message"]["parts"][0]["text"]
+    first = (await said(gateway, "lea", id, "approve")).json()
+    assert (first["state"], first["missing"]) == ("waiting", 1)
+    same = await said(gateway, "lea", id, "approve")
+    assert "somebody else has to" in same.json()["error"]["message"]
+    other = (await said(gateway, "lou", id, "edit", arguments={"parts": [{"text": "less"}]})).json()
+    assert (other["state"], other["missing"]) == ("waiting", 1), "what was agreed to before was another call"
+    assert (await said(gateway, "lea", id, "approve")).json()["state"] == "used"
+    task = await ended(gateway, task, agent="bank")
+    assert reached(task)["message"]["parts"] == [{"text": "less"}]
+
+
+async def test_a_caller_that_may_answer_for_itself_does_so_in_its_task(gateway: Gateway) -> None:
+    ann = await gateway.key("ann")
+    task = await waiting(gateway, agent="own")
+    assert task["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+    unclear = await gateway.error("SendMessage", {"message": message("hm", taskId=task["id"])}, agent="own", who=ann)
+    assert "answer approve or reject" in unclear["message"]
+    foreign = await gateway.error(
+        "SendMessage", {"message": message("approve", taskId=task["id"])}, agent="own", who=await gateway.key("bob")
+    )
+    assert foreign["message"] == "Task not found"
+    yes = message("approve", taskId=task["id"])
+    done = (await gateway.result("SendMessage", {"message": yes}, agent="own", who=ann))["task"]
+    assert done["status"]["state"] == "TASK_STATE_COMPLETED"
+    again = (await gateway.result("SendMessage", {"message": yes}, agent="own", who=ann))["task"]
+    assert again["id"] == done["id"]
+    other = await waiting(gateway, agent="own")
+    no = {"message": {**message("", taskId=other["id"]), "parts": [{"data": {"decision": "reject"}}]}}
+    done = (await gateway.result("SendMessage", no, agent="own", who=ann))["task"]
+    assert done["status"]["state"] == "TASK_STATE_REJECTED"
+
+
+async def test_a_canceled_task_cannot_be_approved(gateway: Gateway) -> None:
+    task = await waiting(gateway)
+    ann = await gateway.key("ann")
+    gone = await gateway.result("CancelTask", {"id": task["id"]}, agent="desk", who=ann)
+    assert gone["status"]["state"] == "TASK_STATE_CANCELED"
+    late = await said(gateway, "lea", approval_of(task), "approve")
+    assert "void already" in late.json()["error"]["message"]
+
+
+async def test_the_same_message_again_is_the_same_task_and_approval(gateway: Gateway) -> None:
+    ann, same = await gateway.key("ann"), {"message": message("once")}
+    first = (await gateway.result("SendMessage", same, agent="desk", who=ann))["task"]
+    second = (await gateway.result("SendMessage", same, agent="desk", who=ann))["task"]
+    assert (first["id"], approval_of(first)) == (second["id"], approval_of(second))
+    await said(gateway, "lea", approval_of(first), "approve")
+    done = await ended(gateway, first)
+    third = (await gateway.result("SendMessage", same, agent="desk", who=ann))["task"]
+    assert third == done
+
+
+async def test_a_stream_stays_open_until_the_approved_message_is_answered(gateway: Gateway) -> None:
+    ann = await gateway.key("ann")
+    seen: list[str] = []
+    async with asyncio.timeout(BOUND):
+        async with gateway.stream("SendStreamingMessage", {"message": message("hi")}, agent="desk", who=ann) as events:
+            async for event in events:
+                status = (event.get("task") or event["statusUpdate"])["status"]
+                seen.append(status["state"].removeprefix("TASK_STATE_"))
+                if seen[-1] == "AUTH_REQUIRED":
+                    assert (await said(gateway, "lea", approval_of({"status": status}), "approve")).status_code == 200
+    assert seen == ["AUTH_REQUIRED", "WORKING", "COMPLETED"]
+
+
+# Calls of agents.
+
+
+async def test_an_agent_waits_in_the_middle_of_its_work_for_a_tool(gateway: Gateway) -> None:
+    ann = await gateway.key("ann")
+    params = {"message": {**message("docs/wipe"), "parts": [{"text": "docs/wipe"}, {"data": {"all": True}}]}}
+    task = (await gateway.result("SendMessage", params, agent="tooled", who=ann))["task"]
+    assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
+    found = next(each for each in await listed(gateway, "lea") if each["task"] == task["id"])
+    assert (found["caller"], found["chain"], found["action"]) == ("agent:tooled", ["key:ann"], "tools/call")
+    assert found["arguments"] == {"all": True}
+    refused = await said(gateway, "ann", found["id"], "approve")
+    assert refused.status_code == 403
+    await said(gateway, "lea", found["id"], "edit", arguments={"all": False})
+    task = await ended(gateway, task, agent="tooled")
+    assert task["status"]["state"] == "TASK_STATE_COMPLETED"
+    assert task["status"]["message"]["parts"][0]["data"]["failed"] is False
+    assert (await said(gateway, "lou", found["id"], "approve")).status_code == 400
+
+
+async def test_an_agent_hears_that_its_call_was_rejected(gateway: Gateway) -> None:
+    params = {"message": {**message("docs/wipe"), "parts": [{"text": "docs/wipe"}, {"data": {"all": 1}}]}}
+    task = (await gateway.result("SendMessage", params, agent="tooled", who=await gateway.key("ann")))["task"]
+    await said(gateway, "lea", approval_of(task), "reject", reason="no")
+    task = await ended(gateway, task, agent="tooled")
+    assert task["status"]["state"] == "TASK_STATE_FAILED"
+    assert "was rejected: by key:lea: no" in task["status"]["message"]["parts"][0]["text"]
+
+
+async def test_a_canceled_agent_waits_for_nobody(gateway: Gateway) -> None:
+    ann = await gateway.key("ann")
+    params = {"message": {**message("docs/wipe"), "parts": [{"text": "docs/wipe"}, {"data": {"all": 2}}]}}
+    task = (await gateway.result("SendMessage", params, agent="tooled", who=ann))["task"]
+    await gateway.result("CancelTask", {"id": task["id"]}, agent="tooled", who=ann)
+    late = await said(gateway, "lea", approval_of(task), "approve")
+    assert "void already" in late.json()["error"]["message"]
+
+
+async def test_agents_that_ask_each_other_wait_together(gateway: Gateway) -> None:
+    task = await waiting(gateway, "desk", agent="asking")
+    assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
+    found = next(each for each in await listed(gateway, "lea") if each["id"] == approval_of(task))
+    assert (found["caller"], found["target"], found["task"]) == ("agent:asking", "agents/desk", task["id"])
+    await said(gateway, "lea", found["id"], "approve")
+    task = await ended(gateway, task, agent="asking")
+    assert task["status"]["state"] == "TASK_STATE_COMPLETED"
+
+
+async def test_a_tool_call_from_outside_is_told_what_it_waits_for_and_made_once_it_is_approved(
+    gateway: Gateway,
+) -> None:
+    ann = Door(gateway, who=await gateway.key("ann"))
+    call = {"name": "docs__wipe", "arguments": {"which": "one"}}
+    refused = await ann.error("tools/call", call)
+    assert "waits for an approval by lea, lou, bob, local" in refused["message"]
+    again = await ann.error("tools/call", call)
+    found = [each for each in await listed(gateway, "lea") if each["target"] == "docs/wipe"]
+    assert len(found) == 1, "the same call that waits is the same approval"
+    assert again["message"] == refused["message"]
+    await said(gateway, "lea", found[0]["id"], "approve")
+    other = await ann.error("tools/call", {"name": "docs__wipe", "arguments": {"which": "two"}})
+    assert "waits for an approval" in other["message"]
+    assert "content" in await ann.result("tools/call", call)
+    once = await ann.error("tools/call", call)
+    assert "waits for an approval" in once["message"]

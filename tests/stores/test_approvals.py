@@ -1,0 +1,100 @@
+"""Approvals in memory and in SQLite: the same."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from gateway.model.approval import Approval, ApprovalState, Asked, Outdated, Said, Terms, Word
+from gateway.model.ports import PutApproval, Store
+from gateway.model.principal import Kind, Principal
+from gateway.stores.memory import MemoryStore
+from gateway.stores.sqlite import open_sqlite
+from tests.stores.contract import NODE, NOW, entry
+
+ANN = Principal(Kind.OAUTH, "gateway#ann", "t", roles=frozenset({"staff"}), scopes=frozenset({"a", "b"}))
+ASKED = Asked(ANN.delegate("desk"), "tools/call", "bank/pay", {"amount": 10, "to": "bob"}, "hash", "task-1")
+
+
+def approval(id: str, created: int = NOW) -> Approval:
+    terms = Terms(caller=False, persons=2, within_ms=1000)
+    return Approval(
+        id, ASKED, ASKED.digest, "money", "it is gone then", terms, created, created + 1000, approvers=("lea",),
+        tasks=("task-1", "task-2"), agent="desk", request="req-1",
+    )  # fmt: skip
+
+
+@pytest_asyncio.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    made: Store = MemoryStore(now=lambda: NOW, node=NODE)
+    if request.param == "sqlite":
+        made = await open_sqlite(tmp_path / "gateway.db", now=lambda: NOW, node=NODE)
+    yield made
+    await made.aclose()
+
+
+async def test_an_approval_comes_back_as_it_was_written(store: Store) -> None:
+    first = approval("a1")
+    await store.commit(PutApproval(first), records=(entry(),))
+    assert await store.approvals.find("a1") == first
+    word = Word("key:lea", Said.EDIT, NOW + 1, "less")
+    second = first.moved(ApprovalState.WAITING, words=(word,), edited={"amount": 1})
+    await store.commit(PutApproval(second, 1))
+    found = await store.approvals.find("a1")
+    assert found == second
+    assert (found.asked, found.edited, found.released) == (ASKED, {"amount": 1}, second.released)
+    assert found.released != found.digest == ASKED.digest
+
+
+async def test_an_old_revision_writes_nothing_of_its_commit(store: Store) -> None:
+    first = approval("a1")
+    await store.commit(PutApproval(first))
+    used = first.moved(ApprovalState.APPROVED)
+    await store.commit(PutApproval(used, 1))
+    for before in (1, 3):
+        with pytest.raises(Outdated):
+            await store.commit(PutApproval(approval("a2")), PutApproval(used, before), records=(entry("late"),))
+    assert await store.approvals.find("a2") is None
+    assert [each.request_id for _, each in await store.audit(0, 10)] == []
+
+
+async def test_open_ones_come_oldest_first_and_pages_newest_first(store: Store) -> None:
+    for number in (3, 1, 2):
+        await store.commit(PutApproval(approval(f"a{number}", NOW + number)))
+    await store.commit(PutApproval(approval("a2", NOW + 2).moved(ApprovalState.REJECTED), 1))
+    assert [each.id for each in await store.approvals.open()] == ["a1", "a3"]
+    assert [each.id for each in await store.approvals.page(2)] == ["a3", "a2"]
+    assert [each.id for each in await store.approvals.page(2, "a2")] == ["a1"]
+
+
+def test_every_part_of_a_call_is_in_its_digest() -> None:
+    others = [
+        Asked(ANN, *_rest(ASKED)),
+        Asked(ANN._replace(tenant="u").delegate("desk"), *_rest(ASKED)),
+        Asked(ANN._replace(name="gateway#bob").delegate("desk"), *_rest(ASKED)),
+        Asked(ANN.delegate("desk"), *_rest(ASKED, verb="prompts/get")),
+        Asked(ANN.delegate("desk"), *_rest(ASKED, target="bank/pay2")),
+        Asked(ANN.delegate("desk"), *_rest(ASKED, arguments={"amount": 10.5, "to": "bob"})),
+        Asked(ANN.delegate("desk"), *_rest(ASKED, policy="other")),
+        Asked(ANN.delegate("desk"), *_rest(ASKED, task="task-9")),
+    ]
+    assert len({each.digest for each in (ASKED, *others)}) == 9
+    same = Asked(ANN._replace(roles=frozenset()).delegate("desk"), *_rest(ASKED, arguments={"to": "bob", "amount": 10}))
+    assert same.digest == ASKED.digest
+
+
+def _rest(asked: Asked, **other: Any) -> tuple[Any, ...]:
+    names = ("verb", "target", "arguments", "policy", "task")
+    return tuple(other.get(name, getattr(asked, name)) for name in names)
+
+
+def test_what_has_ended_stays_so() -> None:
+    for state in (ApprovalState.USED, ApprovalState.REJECTED, ApprovalState.EXPIRED, ApprovalState.VOID):
+        before = approval("a1") if state is not ApprovalState.USED else approval("a1").moved(ApprovalState.APPROVED)
+        for after in ApprovalState:
+            with pytest.raises(Outdated):
+                before.moved(state).moved(after)
