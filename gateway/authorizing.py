@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from gateway.config import OAuthEntry, Value
 from gateway.upstream.egress import Egress
-from gateway.upstream.oauth.client import ClientSettings, Grant
+from gateway.upstream.oauth.client import ClientSettings, Grant, IdentityProvider, Proofs
 from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.grants import Grants
 from gateway.upstream.oauth.source import TokenSource
@@ -55,12 +55,28 @@ def client(entry: OAuthEntry) -> ClientSettings:
     return ClientSettings(
         Grant(entry.grant),
         entry.client_id,
-        None if entry.client_secret is None else Secret(entry.client_secret.file, entry.client_secret.variable),
+        _place(entry.client_secret),
         entry.client_metadata,
         entry.issuer,
         tuple(entry.scopes),
+        _place(entry.client_key),
+        _place(entry.assertion),
+        _provider(entry),
+        Proofs(entry.dpop),
     )
 
 
 def secret(value: Value) -> str | Secret:
     return value.text if value.text is not None else Secret(value.file, value.variable, value.before)
+
+
+def _provider(entry: OAuthEntry) -> IdentityProvider | None:
+    found = entry.identity_provider
+    if found is None:
+        return None
+    key, secret, subject = map(_place, (found.client_key, found.client_secret, found.subject))
+    return IdentityProvider(found.issuer, found.client_id, secret, key, subject)
+
+
+def _place(found: Value | None) -> Secret | None:
+    return None if found is None else Secret(found.file, found.variable)

@@ -38,7 +38,15 @@ from gateway.config.sections import (
     ToolsAgent,
 )
 from gateway.config.settings import Flags, Settings, config_path, data_folder, is_loopback, settle
-from gateway.config.tools import GrantEntry, LimitsEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
+from gateway.config.tools import (
+    GrantEntry,
+    IdentityProviderEntry,
+    LimitsEntry,
+    MountEntry,
+    OAuthEntry,
+    ToolServerEntry,
+    Value,
+)
 from gateway.config.values import RESERVED, Origin
 
 __all__ = [
@@ -56,6 +64,7 @@ __all__ = [
     "Egress",
     "Flags",
     "GrantEntry",
+    "IdentityProviderEntry",
     "Issuer",
     "LimitEntry",
     "LimitsEntry",

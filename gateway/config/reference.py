@@ -44,7 +44,15 @@ from gateway.config.sections import (
     Tls,
     Witness,
 )
-from gateway.config.tools import GrantEntry, LimitsEntry, MountEntry, OAuthEntry, ToolServerEntry, Value
+from gateway.config.tools import (
+    GrantEntry,
+    IdentityProviderEntry,
+    LimitsEntry,
+    MountEntry,
+    OAuthEntry,
+    ToolServerEntry,
+    Value,
+)
 from gateway.config.values import RESERVED
 
 _HEAD = f"""\
@@ -67,7 +75,7 @@ environment over the file, the file over the default. Names are RFC 1123 labels 
 # Heading -> the model under it. A new surface adds its line here.
 _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "server": (Server, Tls),
-    "tools": (ToolServerEntry, OAuthEntry, LimitsEntry, Value),
+    "tools": (ToolServerEntry, OAuthEntry, IdentityProviderEntry, LimitsEntry, Value),
     "agents": (*KINDS.values(), AgentCredentials, AgentOAuth),
     "mounts": (MountEntry,),
     "grants": (GrantEntry,),
@@ -91,6 +99,7 @@ _INSIDE: Mapping[type[BaseModel], str] = {
     LoginProvider: "`auth.authorization_server.login`",
     ClientCertificates: "`auth.client_certificates`",
     OAuthEntry: "`oauth` of a tool server",
+    IdentityProviderEntry: "`identity_provider` of an `oauth`",
     LimitsEntry: "`limits` of a tool server",
     AgentCredentials: "`credentials` of a remote agent",
     AgentOAuth: "`oauth` of those",

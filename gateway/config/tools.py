@@ -71,11 +71,43 @@ def check_headers(names: Iterable[str]) -> None:
     _check(names, _HEADER, "is no name of a header")
 
 
+def _check_secret(name: str, found: Value | None) -> None:
+    if found is not None and (found.text is not None or found.before):
+        raise refuse(f"{name} must have file or variable", "a secret never stands in this file")
+
+
+class IdentityProviderEntry(Section):
+    """Whom an authorization server believes about people (enterprise-managed authorization)."""
+
+    issuer: Url = Field(description="Its issuer URL.")
+    client_id: str = Field(description="The gateway's id there.")
+    client_secret: Value | None = Field(None, description="The secret that belongs to it: file or variable.")
+    client_key: Value | None = Field(
+        None, description="Instead of a secret, the gateway's private key there: file or variable with PEM or a JWK."
+    )
+    subject: Value | None = Field(
+        None,
+        description="ID token of the one person whose calls all of them are: file or variable; else people log in.",
+    )
+
+    @model_validator(mode="after")
+    def _checked(self) -> IdentityProviderEntry:
+        for name in ("client_secret", "client_key", "subject"):
+            _check_secret(name, getattr(self, name))
+        if self.client_secret is not None and self.client_key is not None:
+            raise refuse("client_secret and client_key exclude each other", "keep client_key, which never travels")
+        if not _SECURE.match(self.issuer):
+            raise refuse("issuer must be an https URL")
+        return self
+
+
 class OAuthEntry(Section):
     """How the gateway gets the tokens for a tool server; the server itself says where."""
 
-    grant: Literal["authorization_code", "client_credentials"] = Field(
-        "authorization_code", description="A person authorizes it (gateway tools login), or it is known by itself."
+    grant: Literal["authorization_code", "client_credentials", "jwt_bearer", "id_jag"] = Field(
+        "authorization_code",
+        description="A person authorizes it (gateway tools login); or it is known by itself, by what its platform says "
+        "(jwt_bearer), or by what an identity provider says of people (id_jag).",
     )
     login: Literal["operator", "caller"] = Field(
         "operator", description="Whose authorization goes with a call: one for all callers, or each caller's own."
@@ -85,24 +117,43 @@ class OAuthEntry(Section):
     )
     client_id: str | None = Field(None, description="The gateway's id there, if it was registered by hand.")
     client_secret: Value | None = Field(None, description="The secret that belongs to it: file or variable.")
+    client_key: Value | None = Field(
+        None, description="The gateway's private key there (private_key_jwt): file or variable with PEM or a JWK."
+    )
+    assertion: Value | None = Field(None, description="What the platform signs for jwt_bearer: file or variable.")
+    identity_provider: IdentityProviderEntry | None = Field(None, description="Who knows the people, for id_jag.")
+    dpop: Literal["offered", "required", "off"] = Field(
+        "offered", description="Tokens bound to a key (RFC 9449): where both servers have them, always, or never."
+    )
     client_metadata: Url | None = Field(None, description="https URL of the gateway's client ID metadata document.")
     issuer: Url | None = Field(None, description="The one authorization server to go to; else the server names it.")
     scopes: Items[str] = Field((), description="Scopes to ask for; those that the server names if not set.")
 
     @model_validator(mode="after")
     def _checked(self) -> OAuthEntry:
-        if self.client_secret is not None and (self.client_secret.text is not None or self.client_secret.before):
-            raise refuse("client_secret must have file or variable", "a secret never stands in this file")
+        for name in ("client_secret", "client_key", "assertion"):
+            _check_secret(name, getattr(self, name))
         if self.client_secret is not None and self.client_id is None:
             raise refuse("client_secret belongs to a client_id")
+        if self.client_secret is not None and self.client_key is not None:
+            raise refuse("client_secret and client_key exclude each other", "keep client_key, which never travels")
+        if self.client_key is not None and self.client_id is None and self.client_metadata is None:
+            raise refuse("client_key belongs to a client_id, or to client_metadata")
+        if (self.assertion is not None) is not (self.grant == "jwt_bearer"):
+            raise refuse("grant: jwt_bearer and assertion belong together")
+        if (self.identity_provider is not None) is not (self.grant == "id_jag"):
+            raise refuse("grant: id_jag and identity_provider belong together")
         if self.client_metadata is not None and not re.fullmatch(r"https://[^/]+/.+", self.client_metadata):
             raise refuse("client_metadata must be an https URL with a path", "it is the client id itself")
         if self.registration not in (None, self.implied):
             raise refuse(f"registration: {self.registration} does not fit", _FITTING[str(self.registration)])
-        if self.grant == "client_credentials" and self.login == "caller":
-            raise refuse("login: caller needs a person who says yes", "leave out grant: client_credentials")
-        if self.grant == "client_credentials" and self.client_id is not None and self.client_secret is None:
-            raise refuse("client_credentials need a client_secret")
+        provider = self.identity_provider
+        alone = self.grant in ("client_credentials", "jwt_bearer") or (provider is not None and provider.subject)
+        if alone and self.login == "caller":
+            raise refuse("login: caller needs a person who says yes", f"leave out {_ALONE[self.grant]}")
+        bare = self.client_id is not None and self.client_secret is None and self.client_key is None
+        if self.grant == "client_credentials" and bare:
+            raise refuse("client_credentials need a client_secret or a client_key")
         _check(self.scopes, _SCOPE, "is no scope")
         return self
 
@@ -113,6 +164,12 @@ class OAuthEntry(Section):
             return "preregistered"
         return "cimd" if self.client_metadata is not None else "dynamic"
 
+
+_ALONE = {
+    "client_credentials": "grant: client_credentials",
+    "jwt_bearer": "grant: jwt_bearer",
+    "id_jag": "identity_provider.subject",
+}
 
 _FITTING = {
     "preregistered": "it needs a client_id",
@@ -267,6 +324,8 @@ def owner(loc: Loc) -> type[BaseModel]:
     """The section that a key in one of ENTRIES belongs to."""
     if len(loc) == 4 and loc[2] in _PARTS:
         return _PARTS[str(loc[2])]
+    if len(loc) == 5 and loc[3] == "identity_provider":
+        return IdentityProviderEntry
     return Value if len(loc) > 4 else ENTRIES[str(loc[0])]
 
 

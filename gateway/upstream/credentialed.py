@@ -11,8 +11,9 @@ from gateway.upstream.egress import ANSWER_LIMIT, CONNECT_TIMEOUT, Outbound, Way
 from gateway.upstream.oauth.challenge import bearer
 from gateway.upstream.oauth.source import TokenSource
 
-# A request may be refused once for each reason: for want of a token, and for want of rights.
-_REFUSALS = frozenset({401, 403})
+# A request may be refused once for each reason: for want of a token, of rights, and of the server's nonce.
+_NONCE = 0
+_REFUSALS = frozenset({401, 403, _NONCE})
 
 # A URL and headers, with what else belongs to them. Raises GatewayError.
 Dress = Callable[[str, Mapping[str, str]], tuple[str, dict[str, str]]]
@@ -41,11 +42,11 @@ class CredentialedEgress(Outbound):
     ) -> Answer:
         reasons = set(_REFUSALS)
         while True:
-            there, sent, token = await self._dressed(url, headers)
+            there, sent, token = await self._dressed(method, url, headers)
             answer = await self._egress.request(
                 method, there, body, sent, timeout=timeout, limit=limit, trusted=trusted
             )
-            if not await self._again(reasons, answer, token):
+            if not await self._again(reasons, there, answer, token):
                 return answer
 
     def stream(
@@ -74,24 +75,31 @@ class CredentialedEgress(Outbound):
     ) -> AsyncIterator[StreamAnswer]:
         reasons = set(_REFUSALS)
         while True:
-            there, sent, token = await self._dressed(url, headers)
+            there, sent, token = await self._dressed(method, url, headers)
             async with self._egress.stream(
                 method, there, body, sent, connect_timeout=connect, idle_timeout=idle, trusted=trusted
             ) as answer:
-                if not await self._again(reasons, answer, token):
+                if not await self._again(reasons, there, answer, token):
                     yield answer
                     return
 
-    async def _dressed(self, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str], str | None]:
+    async def _dressed(
+        self, method: str, url: str, headers: Mapping[str, str]
+    ) -> tuple[str, dict[str, str], str | None]:
         url, sent = (url, dict(headers)) if self._dress is None else self._dress(url, headers)
-        token = None if self._source is None else await self._source.token()
-        if token is not None:
-            sent["authorization"] = f"Bearer {token}"
-        return url, sent, token
+        if self._source is None:
+            return url, sent, None
+        return url, *await self._source.dressed(method, url, sent)
 
-    async def _again(self, reasons: set[int], answer: Answer | StreamAnswer, token: str | None) -> bool:
-        if self._source is None or answer.status not in reasons:
+    async def _again(self, reasons: set[int], url: str, answer: Answer | StreamAnswer, token: str | None) -> bool:
+        if self._source is None:
             return False
-        reasons.remove(answer.status)
+        nonce = self._source.heard(url, answer.headers)
+        if answer.status not in reasons:
+            return False
         challenge = bearer(answer.headers.get("www-authenticate", ""))
+        if answer.status == 401 and challenge.wants_nonce and nonce and _NONCE in reasons:
+            reasons.remove(_NONCE)
+            return True
+        reasons.remove(answer.status)
         return await self._source.refused(answer.status, challenge, token)

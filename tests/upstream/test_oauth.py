@@ -3,95 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from gateway.model.errors import GatewayError, Reason
+from gateway.model.errors import Reason
 from gateway.model.login import LoginNeeded
 from gateway.model.tool import Kind, Tree
 from gateway.upstream.address import EgressRules
-from gateway.upstream.credentialed import CredentialedEgress
-from gateway.upstream.egress import Egress
-from gateway.upstream.mcp.limits import NOBODY
-from gateway.upstream.mcp.server import HttpServer
 from gateway.upstream.oauth.challenge import bearer
 from gateway.upstream.oauth.client import ClientSettings, Grant
-from gateway.upstream.oauth.discovery import Discovery
-from gateway.upstream.oauth.grants import Grants
-from gateway.upstream.oauth.source import TokenSource
 from gateway.upstream.oauth.vault import Vault
 from gateway.upstream.secret import Secret
 from tests.authority import SERVER_METADATA, Authority, Guarded, authority, basic, browse, guarded, said
+from tests.tokenclient import REDIRECT, Client, client, refusal
 from tests.upstream.loopback import Request, answer, canary
 
-REDIRECT = "http://127.0.0.1:7777/callback"
-PERSON = ClientSettings(Grant.AUTHORIZATION_CODE)
 MACHINE = ClientSettings(Grant.CLIENT_CREDENTIALS, "gw id", Secret(variable="SECRET"))
-OURS = {"SECRET": "a/b+c:d"}
-
-
-@dataclass
-class Client:
-    """One configured server, with its token source. `now` is its clock, in milliseconds."""
-
-    source: TokenSource
-    server: HttpServer
-    now: list[int] = field(default_factory=lambda: [1_000_000])
-
-    async def call(self) -> Tree:
-        return await self.server.request("tools/call", {"name": "hello", "arguments": {}}, NOBODY)
-
-    async def login(self) -> None:
-        await self.source.finish(await browse(await self.source.begin(REDIRECT)))
-
-    def later(self, seconds: float) -> None:
-        self.now[0] += int(seconds * 1000)
-
-
-@asynccontextmanager
-async def client(
-    url: str,
-    data: Path,
-    settings: ClientSettings = PERSON,
-    *,
-    rules: EgressRules | None = None,
-    seconds: float = 10.0,
-) -> AsyncIterator[Client]:
-    now = [1_000_000]
-    words = (bytes([each % 256]) * 32 for each in itertools.count(1))
-    async with Egress(rules or EgressRules(allow_loopback=True)) as egress:
-        source = TokenSource(
-            "docs",
-            settings,
-            Discovery(url, settings.issuer, egress, seconds=seconds),
-            Grants("docs", Vault(data / "oauth")),
-            egress,
-            ours=OURS,
-            now=lambda: now[0],
-            random=lambda count: next(words)[:count],
-            otherwise=": run `gateway tools login docs`",
-        )
-        server = HttpServer(
-            "docs",
-            url,
-            CredentialedEgress(egress, source),
-            info={"name": "gateway", "version": "1"},
-            trusted=True,
-            chance=lambda: 0.5,
-        )
-        try:
-            yield Client(source, server, now)
-        finally:
-            await server.aclose()
 
 
 @dataclass
@@ -106,12 +40,6 @@ class World:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with authority() as by, guarded(by) as server, client(server.url, tmp_path) as one:
         yield World(by, server, one, tmp_path)
-
-
-async def refusal(awaited: Any) -> GatewayError:
-    with pytest.raises(GatewayError) as raised:
-        await awaited
-    return raised.value
 
 
 # --- From nothing to a token. ------------------------------------------------------------------------------

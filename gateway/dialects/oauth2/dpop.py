@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.dialects.oauth2.signature import ALGORITHMS, proof_key
+from gateway.dialects.oauth2.signature import ALGORITHMS, SignKey, proof_key
 from gateway.dialects.strict_json import JSON, read
 from gateway.model.errors import GatewayError
 from gateway.model.value import value
@@ -63,6 +63,19 @@ def check(proof: bytes, *, method: str, url: str, token: bytes | None, now: floa
     return Proof(str(key.jose.thumbprint()), str(claims["jti"]))
 
 
+def prove(
+    key: SignKey, *, jti: str, method: str, url: str, now: float, token: str | None = None, nonce: str | None = None
+) -> str:
+    """A proof for one request (§4.2). `token` is None at the token endpoint; `nonce` is what that server wants to see
+    in it (§8)."""
+    claims = {"jti": jti, "htm": method, "htu": url.partition("#")[0].partition("?")[0], "iat": int(now)}
+    if token is not None:
+        claims["ath"] = _digest(token.encode())
+    if nonce is not None:
+        claims["nonce"] = nonce
+    return key.sign(TYP, claims, {"jwk": key.bare})
+
+
 def _check_claims(claims: Mapping[str, JSON], method: str, url: str, token: bytes | None, now: float) -> None:
     jti, issued = claims.get("jti"), claims.get("iat")
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI:
@@ -71,10 +84,12 @@ def _check_claims(claims: Mapping[str, JSON], method: str, url: str, token: byte
         raise BadProof("The proof was not made just now")
     if claims.get("htm") != method or _plain(claims.get("htu")) != _plain(url):
         raise BadProof("The proof is for another request")
-    if token is not None:
-        digest = base64.urlsafe_b64encode(hashlib.sha256(token).digest()).rstrip(b"=").decode()
-        if claims.get("ath") != digest:
-            raise BadProof("The proof is for another token")
+    if token is not None and claims.get("ath") != _digest(token):
+        raise BadProof("The proof is for another token")
+
+
+def _digest(token: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(token).digest()).rstrip(b"=").decode()
 
 
 def _plain(url: object) -> str | None:

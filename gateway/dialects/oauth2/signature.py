@@ -81,10 +81,25 @@ class VerifyKeys:
 class SignKey:
     """A key of our own: its private part never leaves this object but to be kept (`kept`)."""
 
-    def __init__(self, alg: str, jose: Any) -> None:
+    def __init__(self, alg: str, jose: Any, name: str | None = None) -> None:
         self.alg = alg
         self.kid: str = jose.thumbprint()
         self._jose = jose
+        self._name = name
+
+    @classmethod
+    def of(cls, text: str) -> SignKey:
+        """A key that somebody else has made: a private key in PEM without a passphrase, or as a JWK (RFC 7517). P-256
+        signs with ES256, Ed25519 with EdDSA. Raises BadKeys."""
+        try:
+            jose = jwk.import_key(read(text.encode())) if text.startswith("{") else _of_pem(text)  # type: ignore[arg-type]
+        except (GatewayError, JoseError, ValueError, TypeError):
+            raise BadKeys("is no private key in PEM or as a JWK") from None
+        alg = _SIGNS_WITH.get(getattr(jose, "curve_name", ""))
+        if alg is None or not jose.is_private:
+            raise BadKeys("is no private key for ES256 or EdDSA")
+        name = jose.get("kid")
+        return cls(alg, jose, name if isinstance(name, str) else None)
 
     @classmethod
     def make(cls, alg: str) -> SignKey:
@@ -106,13 +121,23 @@ class SignKey:
         """As it is published (RFC 7517 §4)."""
         return {**self._jose.as_dict(private=False), "kid": self.kid, "use": "sig", "alg": self.alg}
 
+    @property
+    def named(self) -> dict[str, str]:
+        """The header for whoever knows this key by the id that was given to it, or by none."""
+        return {} if self._name is None else {"kid": self._name}
+
+    @property
+    def bare(self) -> dict[str, Any]:
+        """The public key and nothing about it, as a proof shows it (RFC 9449 §4.2)."""
+        return {name: each for name, each in self._jose.as_dict(private=False).items() if name in _PUBLIC}
+
     def verifier(self) -> VerifyKey:
         return VerifyKey(self.kid, frozenset({self.alg}), self._jose)
 
-    def sign(self, typ: str, claims: Mapping[str, Any]) -> str:
-        """A compact JWS (RFC 7515 §3.1)."""
-        header = {"alg": self.alg, "kid": self.kid, "typ": typ}
-        signed = b".".join(map(_b64, (orjson.dumps(header), orjson.dumps(claims))))
+    def sign(self, typ: str, claims: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> str:
+        """A compact JWS (RFC 7515 §3.1). `header` says how the key is found; its `kid`, if nothing else does."""
+        found = {"kid": self.kid} if header is None else header
+        signed = b".".join(map(_b64, (orjson.dumps({"alg": self.alg, **found, "typ": typ}), orjson.dumps(claims))))
         return b".".join((signed, _b64(self.signature(signed)))).decode()
 
     def signature(self, message: bytes) -> bytes:
@@ -124,6 +149,16 @@ class SignKey:
         protected = _b64(orjson.dumps({"alg": self.alg, "kid": self.kid, **header}))
         signed = b".".join((protected, _b64(payload)))
         return protected.decode(), _b64(JWSRegistry.algorithms[self.alg].sign(signed, self._jose)).decode()
+
+
+_SIGNS_WITH: Mapping[str, str] = {"P-256": "ES256", "Ed25519": "EdDSA"}
+
+
+def _of_pem(text: str) -> Any:
+    try:
+        return jwk.import_key(text, "EC")
+    except JoseError:
+        return jwk.import_key(text, "OKP")
 
 
 _MAKERS: Mapping[str, Callable[[], Any]] = {

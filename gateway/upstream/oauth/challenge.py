@@ -1,4 +1,5 @@
-"""What a server says with 401 and 403: the Bearer challenge of its WWW-Authenticate (RFC 9110 §11.6.1, RFC 6750 §3)."""
+"""What a server says with 401 and 403: the challenge of its WWW-Authenticate (RFC 9110 §11.6.1, RFC 6750 §3, RFC 9449
+§7.1)."""
 
 from __future__ import annotations
 
@@ -19,36 +20,42 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # scope-token (RFC 6749 §3.3
 
 @value
 class Challenge:
-    """`scopes` None: the server named none. `resource_metadata` is text of a stranger."""
+    """`scopes` None: the server named none. `resource_metadata` is text of a stranger. `proofs`: it takes tokens that
+    are bound to a key; `wants_nonce`: and wants its nonce in the proof."""
 
     scopes: tuple[str, ...] | None = None
     resource_metadata: str | None = None
     error: str | None = None
+    proofs: bool = False
+    wants_nonce: bool = False
 
 
 NOTHING = Challenge()
 
 
 def bearer(header: str) -> Challenge:
-    """The first Bearer challenge. A header without one, or one that cannot be read, says nothing."""
-    parameters: dict[str, str] | None = None
+    """The first Bearer challenge; without one, the first for bound tokens (DPoP). A header without either, or one that
+    cannot be read, says nothing."""
+    said: dict[str, dict[str, str]] = {}
+    parameters: dict[str, str] = {}
     at = 0
     while (part := _PART.match(header[:LONGEST], at)) is not None and part.end() > at:
         at = part.end()
         name, quoted, plain, scheme = part.groups()
         if scheme is not None:
-            if parameters is not None:
-                break
-            parameters = {} if scheme.lower() == "bearer" else None
-        elif parameters is not None:
+            parameters = {}
+            said.setdefault(scheme.lower(), parameters)
+        else:
             # The first one counts: a second would be read differently by somebody else.
             parameters.setdefault(name.lower(), plain or re.sub(r"\\(.)", r"\1", quoted or ""))
-    if not parameters:
-        return NOTHING
+    bound = said.get("dpop")
+    chosen = said.get("bearer", bound) or {}
     return Challenge(
-        scopes_of(parameters["scope"]) if "scope" in parameters else None,
-        parameters.get("resource_metadata"),
-        parameters.get("error"),
+        scopes_of(chosen["scope"]) if "scope" in chosen else None,
+        chosen.get("resource_metadata"),
+        chosen.get("error"),
+        bound is not None,
+        bound is not None and bound.get("error") == "use_dpop_nonce",
     )
 
 

@@ -8,6 +8,7 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import Tree
 from gateway.model.value import value
 from gateway.upstream.oauth.client import Client
+from gateway.upstream.oauth.proofs import ProofKey
 from gateway.upstream.oauth.token_endpoint import Token
 from gateway.upstream.oauth.vault import SHARED, Vault
 
@@ -16,13 +17,13 @@ AHEAD = 60.0
 # However short a server says that a token lives, it is used so long: else every call would fetch one.
 SHORTEST_LIFE = 10.0
 
-_PLAIN = ("issuer", "resource", "access", "refresh", "since", "expires")
+_PLAIN = ("issuer", "resource", "access", "refresh", "since", "expires", "key")
 
 
 @value
 class Held:
     """A token and where it came from. `asked` are the scopes that were asked for; times are epoch milliseconds,
-    `expires` None when nobody said."""
+    `expires` None when nobody said. `key` is what the token is bound to, as it is kept; None for a bearer token."""
 
     issuer: str
     resource: str
@@ -32,6 +33,7 @@ class Held:
     asked: tuple[str, ...]
     since: int
     expires: int | None
+    key: str | None = None
 
     def __repr__(self) -> str:
         return f"Held({self.issuer})"
@@ -44,9 +46,9 @@ class Held:
         life = (self.expires - self.since) / 1000
         return self.since + 1000 * max(life - min(AHEAD, life / 10), SHORTEST_LIFE)
 
-    def renewed(self, token: Token, now: int) -> Held:
+    def renewed(self, token: Token, now: int, key: ProofKey | None) -> Held:
         """A refresh token that is not replaced stays (RFC 6749 §6)."""
-        return held(self.issuer, self.resource, self.client, token, self.asked, now, self.refresh)
+        return held(self.issuer, self.resource, self.client, token, self.asked, now, key, self.refresh)
 
 
 def held(
@@ -56,10 +58,29 @@ def held(
     token: Token,
     asked: tuple[str, ...],
     now: int,
+    key: ProofKey | None = None,
     refresh: str | None = None,
 ) -> Held:
     expires = None if token.life is None else now + 1000 * token.life
-    return Held(issuer, resource, client, token.access, token.refresh or refresh, asked, now, expires)
+    bound = key.kept if key is not None and token.bound else None
+    return Held(issuer, resource, client, token.access, token.refresh or refresh, asked, now, expires, bound)
+
+
+@value
+class Identity:
+    """What an identity provider has said about a person who logged in there, until `expires` (epoch milliseconds)."""
+
+    issuer: str
+    client_id: str
+    id_token: str
+    refresh: str | None
+    expires: int
+
+    def __repr__(self) -> str:
+        return f"Identity({self.issuer})"
+
+
+_IDENTITY = ("issuer", "client_id", "id_token", "refresh", "expires")
 
 
 class Grants:
@@ -86,6 +107,16 @@ class Grants:
             tree |= {"client": token.client.tree(), "asked": list(token.asked)}
         self._keep({**self._loaded(), "held": tree})
 
+    @property
+    def identity(self) -> Identity | None:
+        """Who the owner is at the identity provider."""
+        tree = self._loaded().get("identity")
+        return Identity(**tree) if isinstance(tree, dict) else None
+
+    def identify(self, identity: Identity | None) -> None:
+        tree = None if identity is None else {name: getattr(identity, name) for name in _IDENTITY}
+        self._keep({**self._loaded(), "identity": tree})
+
     def client(self, issuer: str) -> Client | None:
         """As whom we are registered there; never an answer for another issuer."""
         return _client(self._clients().get(issuer))
@@ -107,8 +138,8 @@ class Grants:
             self._keep({**self._loaded(), "bindings": {**self._bindings(), client_id: issuer}})
 
     def forget(self) -> bool:
-        """Everything; whether there was a token."""
-        had = self.held is not None
+        """Everything; whether there was a token, or what tokens are got by."""
+        had = self.held is not None or self.identity is not None
         self._vault.forget(self._upstream, self._owner)
         self._tree, self._held = {}, None
         return had
@@ -157,4 +188,5 @@ def _held(tree: Any) -> Held | None:
         tuple(tree["asked"]),
         tree["since"],
         tree["expires"],
+        tree.get("key"),
     )

@@ -26,6 +26,7 @@ class Resource:
     id: str
     issuers: tuple[str, ...]
     scopes: tuple[str, ...] | None
+    proofs: bool = False  # it takes tokens that are bound to a key (RFC 9728 §2)
 
 
 @value
@@ -41,6 +42,8 @@ class Server:
     says_iss: bool  # RFC 9207 §3
     takes_documents: bool  # client ID metadata documents
     pkce: bool  # S256, without which no person is sent there
+    assertions: tuple[str, ...] = ()  # algorithms of private_key_jwt; empty: it does not say
+    proofs: tuple[str, ...] = ()  # algorithms of DPoP; empty: it has none (RFC 9449 §5.1)
 
 
 def resource_places(url: str) -> Iterator[str]:
@@ -70,7 +73,8 @@ def resource(tree: JSON, url: str) -> Resource:
     issuers = _texts(tree.get("authorization_servers"))
     if not issuers:
         raise refused("The server's resource metadata names no authorization server")
-    return Resource(id, issuers, _scopes(tree.get("scopes_supported")))
+    bound = tree.get("dpop_bound_access_tokens_required") is True or tree.get("dpop_signing_alg_values_supported")
+    return Resource(id, issuers, _scopes(tree.get("scopes_supported")), bool(bound))
 
 
 def covers(id: str, url: str) -> bool:
@@ -102,6 +106,8 @@ def server(tree: JSON, issuer: str) -> Server:
         tree.get("authorization_response_iss_parameter_supported") is True,
         tree.get("client_id_metadata_document_supported") is True,
         "S256" in _texts(tree.get("code_challenge_methods_supported")),
+        _texts(tree.get("token_endpoint_auth_signing_alg_values_supported")),
+        _texts(tree.get("dpop_signing_alg_values_supported")),
     )
 
 
@@ -110,7 +116,7 @@ def bare(token_endpoint: str, authorization_endpoint: str | None = None, *, pkce
     is got there belongs to it and to nobody else. Raises GatewayError(UPSTREAM_FAILED)."""
     if not secure(token_endpoint) or not secure(authorization_endpoint or token_endpoint):
         raise refused("The card's endpoints for tokens are no https URLs")
-    methods = ("client_secret_basic", "client_secret_post", *(("none",) if pkce else ()))
+    methods = ("private_key_jwt", "client_secret_basic", "client_secret_post", *(("none",) if pkce else ()))
     return Server(token_endpoint, token_endpoint, authorization_endpoint, None, (), methods, False, False, pkce)
 
 

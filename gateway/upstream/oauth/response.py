@@ -9,6 +9,7 @@ from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.value import value
 from gateway.upstream.oauth.client import Client
 from gateway.upstream.oauth.metadata import Server
+from gateway.upstream.oauth.proofs import ProofKey
 
 # A person reads, logs in and decides within that time.
 PENDING_MS = 600_000
@@ -25,6 +26,8 @@ class Pending:
     scopes: tuple[str, ...]
     verifier: str
     since: int
+    key: ProofKey | None = None
+    nonce: str = ""  # of OpenID Connect, at an identity provider
 
 
 def parameters(url: str) -> dict[str, str]:

@@ -12,12 +12,16 @@ from gateway.model.login import LoginNeeded
 from gateway.upstream.egress import Egress
 from gateway.upstream.oauth import response
 from gateway.upstream.oauth.challenge import MOST_SCOPES, NOTHING, Challenge
-from gateway.upstream.oauth.client import METHODS, Client, ClientSettings, Grant, method_for
+from gateway.upstream.oauth.client import Client, ClientSettings, Grant, Proofs
 from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.grants import Grants, Held, held
+from gateway.upstream.oauth.identity import Identities, NoIdentity
 from gateway.upstream.oauth.metadata import Resource, Server, refused
+from gateway.upstream.oauth.ourselves import Ourselves
+from gateway.upstream.oauth.proofs import ALGORITHMS, ProofKey
 from gateway.upstream.oauth.response import Pending
-from gateway.upstream.oauth.token_endpoint import Denied, Token, TokenEndpoint, register
+from gateway.upstream.oauth.token_endpoint import Denied, Token, TokenEndpoint
+from gateway.upstream.secret import settle
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +58,17 @@ class TokenSource:
         subject: Callable[[str], str] | None = None,
         otherwise: str = "",
     ) -> None:
+        provider = settings.identity_provider
+        self._identities = (
+            None if provider is None else Identities(provider, grants, egress, ours=ours, now=now, random=random)
+        )
         self._registrations = registrations or grants
+        self._we = Ourselves(settings, discovery, self._registrations, egress, ours=ours, now=now, random=random)
+        self._key: ProofKey | None = None  # of the token that is held
         self._upstream = upstream
         self._settings = settings
         self._discovery = discovery
         self._grants = grants
-        self._egress = egress
         self._ours = ours
         self._now = now
         self._random = random
@@ -87,6 +96,21 @@ class TokenSource:
                 now = await self._renewed(now)
             return None if now is None else now.access
 
+    async def dressed(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
+        """The headers with the token, and with a proof where the token is bound to a key; and the token."""
+        held = self._held if await self.token() is not None else None
+        if held is None:
+            return dict(headers), None
+        key = self._key_of(held)
+        if key is None:
+            return {**headers, "authorization": f"Bearer {held.access}"}, held.access
+        proof = self._we.prover.proof(key, method, url, held.access)
+        return {**headers, "authorization": f"DPoP {held.access}", "dpop": proof}, held.access
+
+    def heard(self, url: str, headers: Mapping[str, str]) -> bool:
+        """What an answer brought for the next proof; whether it did."""
+        return self._we.prover.heard(url, headers)
+
     async def refused(self, status: int, challenge: Challenge, used: str | None) -> bool:
         """What to do about 401 or 403: True when there is another token to try with, False when that is the answer.
 
@@ -105,25 +129,28 @@ class TokenSource:
 
     async def begin(self, redirect_uri: str) -> str:
         """The URL at which a person authorizes the gateway. `redirect_uri` is on this machine."""
-        if not self._settings.grant.of_a_person:
+        if not self._settings.needs_login:
             raise GatewayError(
                 Reason.UNSUPPORTED_OPERATION, f"{self._upstream} takes the gateway's own credentials; nobody logs in"
             )
+        state, verifier = self._word(), self._word()
+        if self._identities is not None:
+            url, pending = await self._identities.begin(redirect_uri, state, verifier, self._word())
+            self._ask(state, pending)
+            return url
         async with self._one:
             found, server = await self._found(self._challenge)
             if server.authorization_endpoint is None:
                 raise refused("The authorization server has no authorization endpoint")
             if not server.pkce:
                 raise refused("The authorization server does not say that it supports PKCE with S256")
-            client = await self._client(server, redirect_uri)
+            client = await self._we.client(server, redirect_uri)
             scopes = self._scopes(found, server)
-            state, verifier = self._word(), self._word()
-            pending = Pending(server, client, found.id, scopes, verifier, self._now())
-            while len(self._pending) >= MOST_PENDING:
-                del self._pending[next(iter(self._pending))]
-            self._pending[state] = pending
-            endpoint = self._endpoint(server, client)
-            return endpoint.authorization_url(server.authorization_endpoint, state, verifier, found.id, scopes)
+            key = self._new_key(found, server)
+            self._ask(state, Pending(server, client, found.id, scopes, verifier, self._now(), key))
+            return self._we.endpoint(server, client, key).authorization_url(
+                server.authorization_endpoint, state, verifier, resource=found.id, scope=" ".join(scopes)
+            )
 
     async def finish(self, url: str) -> None:
         """Take the answer that came to the redirect URI, once."""
@@ -131,13 +158,16 @@ class TokenSource:
         pending = self._pending.pop(found.get("state", ""), None)
         if pending is None or self._now() > pending.since + response.PENDING_MS:
             raise invalid("response", "answers no question that is open; begin again")
-        code = response.code(found, pending)
         async with self._one:
-            endpoint = self._endpoint(pending.server, pending.client)
+            if self._identities is not None:
+                await self._identities.finish(found, pending)
+                self._grants.hold(None)  # it may be another person than before
+                return
+            code = response.code(found, pending)
+            endpoint = self._we.endpoint(pending.server, pending.client, pending.key)
             token = await endpoint.exchange(code, pending.verifier, pending.resource)
-            self._hold(
-                held(pending.server.issuer, pending.resource, pending.client, token, pending.scopes, self._now())
-            )
+            server, client, key = pending.server, pending.client, pending.key
+            self._hold(self._held_of(server, pending.resource, client, token, pending.scopes, key))
 
     async def forget(self) -> bool:
         """Forget token and registrations; whether there was a token."""
@@ -156,6 +186,8 @@ class TokenSource:
         if not self._discovery.reaches(held.resource):
             return None
         if settings.issuer not in (None, held.issuer) or settings.client_id not in (None, held.client.id):
+            return None
+        if settings.proofs is Proofs.REQUIRED and held.key is None:
             return None
         self._judged = held
         return held
@@ -182,18 +214,20 @@ class TokenSource:
             self._grants.hold(None)
             return None
         server = await self._discovery.server(old.issuer)
-        endpoint = self._endpoint(server, old.client)
+        key = self._key_of(old) or self._new_key(None, server)
+        endpoint = self._we.endpoint(server, old.client, key)
+        assertion = None if old.refresh is not None else await self._assertion(old.issuer, old.resource, old.asked)
         try:
             if old.refresh is not None:
                 token = await endpoint.refresh(old.refresh, old.resource)
             else:
-                token = await self._without_a_person(endpoint, old.issuer, old.resource, old.asked)
+                token = await self._without_a_person(endpoint, assertion, old.issuer, old.resource, old.asked)
         except Denied as error:
             self._denied(error, old.issuer, old.client)
             if person and self._held is None:
                 raise self._needed("no longer accepts its authorization") from error
             raise
-        return self._hold(old.renewed(token, self._now()))
+        return self._hold(self._judged_bound(old.renewed(token, self._now(), key)))
 
     async def _replaced(self, old: Held | None, challenge: Challenge) -> bool:
         """After 401: who gives tokens now, and can we get one without a person?"""
@@ -202,7 +236,8 @@ class TokenSource:
         if old is not None and old.issuer != server.issuer:
             self._grants.hold(None)  # its refresh token is for the other one
             old = None
-        if old is not None and self._now() < old.since + YOUNG_MS:
+        unbound = old is not None and old.key is None and self._new_key(found, server) is not None
+        if old is not None and self._now() < old.since + YOUNG_MS and not unbound:
             return False
         if not self._settings.grant.of_a_person:
             before = old.asked if old is not None else ()
@@ -238,17 +273,32 @@ class TokenSource:
             self._grants.hold(None)
 
     async def _own(self, found: Resource, server: Server, scopes: tuple[str, ...]) -> None:
-        client = await self._client(server, None)
+        client, key = await self._we.client(server, None), self._new_key(found, server)
+        endpoint = self._we.endpoint(server, client, key)
+        assertion = await self._assertion(server.issuer, found.id, scopes)
         try:
-            token = await self._without_a_person(self._endpoint(server, client), server.issuer, found.id, scopes)
+            token = await self._without_a_person(endpoint, assertion, server.issuer, found.id, scopes)
         except Denied as error:
             self._denied(error, server.issuer, client)
             raise
-        self._hold(held(server.issuer, found.id, client, token, scopes, self._now()))
+        self._hold(self._held_of(server, found.id, client, token, scopes, key))
+
+    async def _assertion(self, issuer: str, resource: str, scopes: tuple[str, ...]) -> str | None:
+        """Somebody's word on who we are, or for whom we act: a platform's, or an identity provider's."""
+        if self._settings.assertion is not None:
+            return settle(self._settings.assertion, self._ours)
+        if self._identities is None:
+            return None
+        try:
+            return await self._identities.id_jag(issuer, resource, scopes)
+        except NoIdentity:
+            raise self._needed("needs an authorization") from None
 
     async def _without_a_person(
-        self, endpoint: TokenEndpoint, issuer: str, resource: str, scopes: tuple[str, ...]
+        self, endpoint: TokenEndpoint, assertion: str | None, issuer: str, resource: str, scopes: tuple[str, ...]
     ) -> Token:
+        if assertion is not None:
+            return await endpoint.asserted(assertion, resource, scopes)
         if self._settings.grant is Grant.TOKEN_EXCHANGE and self._subject is not None:
             return await endpoint.on_behalf(self._subject(issuer), resource, scopes)
         return await endpoint.credentials(resource, scopes)
@@ -258,35 +308,6 @@ class TokenSource:
         now = self._held
         issuer = self._discovery.choose(found, now.issuer if now is not None else None)
         return found, await self._discovery.server(issuer)
-
-    async def _client(self, server: Server, redirect_uri: str | None) -> Client:
-        """As whom we go there: the operator's client, our metadata document, or a registration, in this order."""
-        settings = self._settings
-        if settings.client_id is not None:
-            bound = self._registrations.bound(settings.client_id)
-            if settings.issuer is None and bound not in (None, server.issuer):
-                raise refused("The server names another authorization server than the one that client_id was used with")
-            self._registrations.bind(settings.client_id, server.issuer)
-            method = method_for(server.methods, secret=settings.client_secret is not None)
-            return Client(settings.client_id, None, method, redirect_uri)
-        if settings.client_metadata is not None and server.takes_documents:
-            return Client(settings.client_metadata, None, "none", redirect_uri)
-        known = self._registrations.client(server.issuer)
-        if known is not None and known.redirect_uri == redirect_uri:
-            return known
-        if server.registration_endpoint is None:
-            raise refused("The authorization server registers nobody by itself; set oauth.client_id")
-        method = next((each for each in METHODS if each in server.methods), "none")
-        client = await register(
-            server.registration_endpoint,
-            redirect_uri,
-            settings.grant,
-            method,
-            self._egress,
-            trusted=self._discovery.trusts(server.registration_endpoint),
-        )
-        self._registrations.register(server.issuer, client)
-        return client
 
     def _scopes(self, found: Resource, server: Server) -> tuple[str, ...]:
         """The operator's, else those of the challenge, else those of the resource, else none; `offline_access` only
@@ -298,12 +319,44 @@ class TokenSource:
             offline = ()
         return _union(wanted, offline)
 
-    def _endpoint(self, server: Server, client: Client) -> TokenEndpoint:
-        url = server.token_endpoint
-        if client.id == self._settings.client_id:
-            # The operator's secret is read at each use and never kept.
-            client = Client(client.id, self._settings.secret(self._ours), client.method, client.redirect_uri)
-        return TokenEndpoint(url, client, self._egress, trusted=self._discovery.trusts(url))
+    def _new_key(self, found: Resource | None, server: Server) -> ProofKey | None:
+        """A key to bind the next token to; None when it is to be a bearer token."""
+        proofs = self._settings.proofs
+        takes = self._challenge.proofs or (found is not None and found.proofs)
+        if proofs is Proofs.OFF or (proofs is Proofs.OFFERED and not takes):
+            return None
+        alg = next((each for each in ALGORITHMS if each in server.proofs), None)
+        if alg is None and proofs is Proofs.REQUIRED:
+            raise refused("The authorization server gives no tokens that are bound to a key (DPoP)")
+        return None if alg is None else ProofKey.make(alg)
+
+    def _key_of(self, held: Held) -> ProofKey | None:
+        if held.key is None:
+            return None
+        if self._key is None or self._key.kept != held.key:
+            self._key = ProofKey.read(held.key)
+        return self._key
+
+    def _held_of(
+        self,
+        server: Server,
+        resource: str,
+        client: Client,
+        token: Token,
+        scopes: tuple[str, ...],
+        key: ProofKey | None,
+    ) -> Held:
+        return self._judged_bound(held(server.issuer, resource, client, token, scopes, self._now(), key))
+
+    def _judged_bound(self, token: Held) -> Held:
+        if token.key is None and self._settings.proofs is Proofs.REQUIRED:
+            raise refused("The authorization server gave a token that is bound to no key")
+        return token
+
+    def _ask(self, state: str, pending: Pending) -> None:
+        while len(self._pending) >= MOST_PENDING:
+            del self._pending[next(iter(self._pending))]
+        self._pending[state] = pending
 
     def _hold(self, token: Held) -> Held:
         self._grants.hold(token)
