@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config import (
+    ApprovalsEntry,
     ConfigError,
     LimitEntry,
     Origin,
@@ -34,6 +35,7 @@ from gateway.core.policy.actions import GROUPS, VERBS
 from gateway.core.policy.admission import Admission
 from gateway.core.policy.book import Book
 from gateway.core.policy.checks import Arguments, Behalf, Budget, Check, Do, Hops, Labelled, On, Time, Via, Wanted, Who
+from gateway.core.policy.interceptors import Pauses
 from gateway.core.policy.limits import Limit, Rate, Window
 from gateway.core.policy.people import People, Roles
 from gateway.core.policy.rules import FREEZE
@@ -63,7 +65,7 @@ def book(grants: Grants, text: str | None = None, name: str = "policy", first: t
     rules = (*first, *_rules(file, origin), *(defaults if file.defaults else (grants,)))
     limits = tuple(_limit(entry, file.roles) for entry in file.limits)
     costs = tuple((On(entry.on), entry.cost) for entry in file.costs)
-    return Book(rules, mark.hexdigest()[:32], name, limits, costs, tuple(_labels(file)))
+    return Book(rules, mark.hexdigest()[:32], name, limits, costs, tuple(_labels(file)), _pauses(file.approvals))
 
 
 def _rules(file: PolicyFile, origin: Origin) -> Iterator[Rule]:
@@ -81,9 +83,23 @@ def _rules(file: PolicyFile, origin: Origin) -> Iterator[Rule]:
         )
 
 
-def _terms(entry: RuleEntry) -> Terms | None:
-    if entry.verdict != Verdict.ESCALATE:
+def _pauses(entry: ApprovalsEntry | None) -> Pauses | None:
+    if entry is None:
         return None
+    everybody = None if entry.pause is None else On(entry.pause)
+    delegated = None if entry.pause_delegated is None else On(entry.pause_delegated)
+    return Pauses(everybody, delegated, entry.destructive, _agreed(entry), _said(entry))
+
+
+def _said(entry: ApprovalsEntry) -> Mapping[str, Any]:
+    return {"destructive": True, **entry.model_dump(mode="json", exclude_unset=True)}
+
+
+def _terms(entry: RuleEntry) -> Terms | None:
+    return _agreed(entry) if entry.verdict == Verdict.ESCALATE else None
+
+
+def _agreed(entry: RuleEntry | ApprovalsEntry) -> Terms:
     within = HOUR_MS if entry.within is None else span(entry.within)
     return Terms(entry.approver == "caller", entry.approvers or 1, within)
 
@@ -250,6 +266,7 @@ class Keeper:
         if self._admission is not None:
             self._admission.limits.use(book.limits, book.costs)
             self._admission.labels.use(book.labels)
+            self._admission.interceptors.pauses = book.pauses
 
     def _again(self) -> None:
         with suppress(GatewayError):

@@ -127,6 +127,10 @@ def _show(shown: Mapping[str, Any]) -> None:
         say("labels:")
         for name, targets in labels.items():
             say(f"  {name}: {yaml_flow(targets)}")
+    if approvals := shown.get("approvals"):
+        say("approvals:")
+        for name, value in approvals.items():
+            say(f"  {name}: {yaml_flow(value)}")
     if limits := shown.get("limits"):
         say("limits:")
         for limit in limits:
@@ -146,6 +150,12 @@ def _explain(found: Mapping[str, Any]) -> None:
     for each in found.get("lookedAt") or ():
         missing = "; ".join(line(what) for what in each.get("missing") or ()) or "nothing"
         say(f"  {line(each.get('rule'))} ({line(each.get('where'))}), {each.get('verdict')}: missing {missing}")
+    if approval := found.get("approval"):
+        say()
+        whom = ", ".join(line(each) for each in approval.get("approvers") or ()) or "nobody"
+        own = ", or by the caller itself" if approval.get("byCaller") else ""
+        seconds = approval.get("withinSeconds")
+        say(f"It waits up to {seconds} s for an approval by {approval.get('needed')} of {whom}{own}.")
     if found.get("change"):
         say()
         say(f"To allow it: {line(found['change'], 1000)}.")

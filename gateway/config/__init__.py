@@ -10,6 +10,7 @@ from gateway.config.credentials import AgentCredentials, AgentOAuth
 from gateway.config.document import document_problem, read_document
 from gateway.config.loading import demo_base, load, parse
 from gateway.config.policyfile import (
+    ApprovalsEntry,
     LimitEntry,
     PolicyFile,
     RuleEntry,
@@ -55,6 +56,7 @@ __all__ = [
     "AgentEntry",
     "AgentOAuth",
     "AnyAgent",
+    "ApprovalsEntry",
     "Auth",
     "AuthorizationServer",
     "ComplianceFile",

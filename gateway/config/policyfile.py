@@ -133,6 +133,8 @@ Targets = Annotated[
     AfterValidator(_some),
     _WORDS,
 ]
+Approver = Literal["policy", "caller"]
+Span = Annotated[str, AfterValidator(_span)]
 RuleName = Annotated[str, AfterValidator(_rule_name)]
 Clock = Annotated[str, AfterValidator(_minutes)]
 
@@ -211,6 +213,11 @@ class WhenEntry(_Section):
     hops: HopsEntry | None = Field(None, description="How many agents stand in between.")
 
 
+def _one_caller(approver: str | None, approvers: int | None) -> None:
+    if approver == "caller" and (approvers or 1) > 1:
+        raise refuse("a caller that answers for itself is one", "leave out approvers, or approver: caller")
+
+
 class RuleEntry(_Section):
     """One rule. What it does not say does not matter to it; `who` is always said."""
 
@@ -222,7 +229,7 @@ class RuleEntry(_Section):
     verdict: Literal["PASS", "FLAG", "BLOCK", "ESCALATE", "HALT"] = Field(description="What happens then.")
     because: str = Field("", description="The reason, a sentence for whoever is refused.")
     freeze: bool = Field(False, description="With HALT: freeze the agent or principal that asked, too.")
-    approver: Literal["policy", "caller"] | None = Field(
+    approver: Approver | None = Field(
         None,
         description="With ESCALATE: who may approve. Whoever a rule lets `approve` the target; with `caller`, whoever "
         "began it all may answer for itself, too.",
@@ -230,7 +237,7 @@ class RuleEntry(_Section):
     approvers: int | None = Field(
         None, ge=1, le=9, description="With ESCALATE: how many different people have to approve; 1 if not set."
     )
-    within: Annotated[str, AfterValidator(_span)] | None = Field(
+    within: Span | None = Field(
         None, description="With ESCALATE: how long the call waits, for example 15 minutes; 1 hour if not set."
     )
 
@@ -239,8 +246,7 @@ class RuleEntry(_Section):
         for name in ("approver", "approvers", "within"):
             if getattr(self, name) is not None and self.verdict != "ESCALATE":
                 raise refuse(f"{name} belongs to the verdict ESCALATE", "leave it out")
-        if self.approver == "caller" and (self.approvers or 1) > 1:
-            raise refuse("a caller that answers for itself is one", "leave out approvers, or approver: caller")
+        _one_caller(self.approver, self.approvers)
         return self
 
     @model_validator(mode="after")
@@ -298,6 +304,23 @@ class CostEntry(_Section):
     cost: float = Field(ge=0, description="Units of one call.")
 
 
+class ApprovalsEntry(_Section):
+    """Calls that wait for a person though the rules let them through. Calls with the machine's own credential do not,
+    those that agents make on its behalf do."""
+
+    pause: Targets | None = Field(None, description="Targets of messages and tool calls, by pattern.")
+    pause_delegated: Targets | None = Field(None, description="The same, only for calls that agents make.")
+    destructive: bool = Field(True, description="Whether tools wait whose server gives them destructiveHint: true.")
+    approver: Approver | None = Field(None, description="As in a rule.")
+    approvers: int | None = Field(None, ge=1, le=9, description="As in a rule.")
+    within: Span | None = Field(None, description="As in a rule.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ApprovalsEntry:
+        _one_caller(self.approver, self.approvers)
+        return self
+
+
 class PolicyFile(_Section):
     """The whole file."""
 
@@ -310,6 +333,7 @@ class PolicyFile(_Section):
     labels: LabelsEntry | None = Field(None, description="What targets bring into a conversation.")
     limits: Items[LimitEntry] = Field((), description="Limits; a call needs room in all that concern it.")
     costs: Items[CostEntry] = Field((), description="What calls cost, for limits of cost.")
+    approvals: ApprovalsEntry | None = Field(None, description="What waits for a person whatever the rules say.")
 
     @model_validator(mode="after")
     def _names(self) -> PolicyFile:
@@ -334,6 +358,7 @@ _INSIDE: Inside = {
     "labels": LabelsEntry,
     "limits": LimitEntry,
     "costs": CostEntry,
+    "approvals": ApprovalsEntry,
 }
 
 

@@ -13,6 +13,7 @@ from gateway.config.compliancefile import ComplianceFile, ComplianceRule, SizesE
 from gateway.config.credentials import AgentCredentials, AgentOAuth
 from gateway.config.loading import DEMO
 from gateway.config.policyfile import (
+    ApprovalsEntry,
     ArgumentEntry,
     BudgetEntry,
     CostEntry,
@@ -118,6 +119,7 @@ _POLICY: Mapping[str, type[BaseModel]] = {
     "Each of `limits`": LimitEntry,
     "Each of `costs`": CostEntry,
     "`labels`": LabelsEntry,
+    "`approvals`": ApprovalsEntry,
 }
 
 _COMPLIANCE: Mapping[str, type[BaseModel]] = {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from gateway.core.audit import Ticket
 from gateway.core.freezer import Freezer
-from gateway.core.policy import Explanation, Situation, Target
-from gateway.core.policy.actions import AGENT_VERBS, SERVER_VERBS, VERBS
+from gateway.core.policy import Explanation, Situation, Target, address
+from gateway.core.policy.actions import AGENT_VERBS, CALLS, SERVER_VERBS, VERBS
 from gateway.core.policy.admission import Admission
+from gateway.core.policy.approvers import approvers
 from gateway.core.policy.book import Book
 from gateway.core.policy.labels import shown as labels_shown
 from gateway.core.policy.patterns import AGENTS
@@ -18,7 +20,8 @@ from gateway.core.policy.replay import Replayed, replay
 from gateway.core.policy.shadow import Flips
 from gateway.core.registry import Registry
 from gateway.core.tools.servers import Servers
-from gateway.model.audit import AuditEntry, AuditQuery
+from gateway.model.approval import Terms
+from gateway.model.audit import AuditEntry, AuditQuery, Verdict
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.governance import (
     Cold,
@@ -92,6 +95,7 @@ class Shown:
     rules: tuple[Mapping[str, Any], ...]
     limits: tuple[Mapping[str, Any], ...]
     labels: Mapping[str, Any]
+    approvals: Mapping[str, Any]
 
 
 @value
@@ -135,6 +139,7 @@ class Governance:
             rules,
             tuple(self._admission.limits.shown()),
             labels_shown(self._admission.labels),
+            {} if self._admission.interceptors.pauses is None else self._admission.interceptors.pauses.source,
         )
 
     async def shade(self, call: ShadePolicy, ticket: Ticket, entry: None) -> Shaded:
@@ -147,7 +152,25 @@ class Governance:
         who = _principal(call)
         verb, target = self.question(call.action, call.target)
         situation = None if call.at is None else Situation(call.at)
-        return self._policy.explain(who, verb, target, call.arguments, situation)
+        found = self._policy.explain(who, verb, target, call.arguments, situation)
+        return self._with_approval(found, who, verb, target)
+
+    def _with_approval(self, found: Explanation, who: Principal, verb: str, target: Target) -> Explanation:
+        """What the interceptors make of it, and of a call that waits for whom."""
+        decision = self._admission.interceptors.judge(found.decision, who, verb, target)
+        if decision.verdict is not Verdict.ESCALATE or verb not in CALLS:
+            return found
+        if decision is not found.decision:
+            change = "leave it out of `approvals` in the policy file, or have it approved each time"
+            found = replace(found, decision=decision, change=change, new_rule=None)
+        terms = decision.terms or Terms()
+        approval = {
+            "approvers": list(approvers(self._policy.rules, address(verb, target))),
+            "byCaller": terms.caller,
+            "needed": terms.persons,
+            "withinSeconds": terms.within_ms // 1000,
+        }
+        return replace(found, approval=approval)
 
     async def reload(self, call: ReloadPolicy, ticket: Ticket, entry: None) -> Shown:
         named = [source for source in self._sources if source.file is not None]

@@ -132,6 +132,7 @@ def _shown(shown: Shown) -> dict[str, Any]:
         "rules": [*shown.rules],
         "limits": [*shown.limits],
         "labels": shown.labels,
+        "approvals": shown.approvals,
     }
 
 
@@ -173,6 +174,7 @@ def _explained(explanation: Explanation) -> dict[str, Any]:
         "lookedAt": [_weighed(each) for each in explanation.looked_at],
         "change": explanation.change,
         "newRule": explanation.new_rule,
+        "approval": explanation.approval,
     }
 
 

@@ -72,9 +72,10 @@ def _find(db: sqlite3.Connection, id: str) -> Approval | None:
 
 
 def _page(db: sqlite3.Connection, limit: int, before: str) -> list[Approval]:
-    return [_approval(row[0]) for row in db.execute(SQL["approvals"], (before, before, limit))]
+    return [_approval(row[0]) for row in db.execute(SQL["approvals"], (before or _END, limit))]
 
 
+_END = "~"  # behind every id: those are hexadecimal
 _PLAIN = ("id", "digest", "rule", "reason", "created", "until", "revision", "edited", "agent", "held", "request", "why")
 
 

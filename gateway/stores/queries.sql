@@ -414,4 +414,4 @@ SELECT doc FROM approval WHERE state IN ('waiting', 'approved') ORDER BY created
 SELECT doc FROM approval WHERE id = ?
 
 -- name: approvals
-SELECT doc FROM approval WHERE id < ? OR ? = '' ORDER BY id DESC LIMIT ?
+SELECT doc FROM approval WHERE id < ? ORDER BY id DESC LIMIT ?

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from a2a.client import ClientCallContext
+from a2a.types.a2a_pb2 import GetTaskRequest, Task, TaskState
 
+from conformance.peers import Peer, tried
+from tests.acp import Acp
 from tests.mcp import Door, configured, scripted, soon, tool
 from tests.serving import BOUND, ROOT, Gateway, message, running
 
@@ -21,6 +27,7 @@ agents:
   desk: {{run: "tests.actors:mirror", {CARD}}}
   bank: {{run: "tests.actors:mirror", {CARD}}}
   own: {{run: "tests.actors:mirror", {CARD}}}
+  open: {{run: "tests.actors:mirror", {CARD}, public: true}}
   short: {{run: "tests.actors:mirror", {CARD}}}
   tooled: {{run: "tests.actors:tooled", {CARD}, public: true}}
   asking: {{run: "tests.actors:asking", {CARD}, public: true}}
@@ -28,7 +35,8 @@ grants: [{{to: "agent:tooled", tools: [docs]}}]
 """
 POLICY = """
 rules:
-  - {rule: letters, who: [ann, bob, "agent:*"], do: call, on: agents/desk, verdict: ESCALATE, because: people read them}
+  - {rule: letters, who: [ann, bob, "agent:*"], do: call, on: [agents/desk, agents/open], verdict: ESCALATE,
+     because: people read them}
   - {rule: money, who: ann, do: call, on: agents/bank, verdict: ESCALATE, approvers: 2}
   - {rule: mine, who: ann, do: call, on: agents/own, verdict: ESCALATE, approver: caller}
   - {rule: hurry, who: ann, do: call, on: agents/short, verdict: ESCALATE, within: 1 second}
@@ -322,3 +330,125 @@ async def test_a_tool_call_from_outside_is_told_what_it_waits_for_and_made_once_
     assert "content" in await ann.result("tools/call", call)
     once = await ann.error("tools/call", call)
     assert "waits for an approval" in once["message"]
+
+
+# Other dialects, and somebody else's client.
+
+
+@pytest.mark.parametrize("version", ["1.0", "0.3"])
+async def test_the_sdks_client_sees_its_message_wait_and_go_on(gateway: Gateway, version: str) -> None:
+    """Over each binding that the card offers; a2a-sdk's own client knows nothing of approvals."""
+    states: list[int] = []
+
+    async def a_message_waits_and_goes_on(peer: Peer) -> None:
+        task = await peer.send("waits", headers=peer.credential)
+        assert isinstance(task, Task)
+        assert task.status.state == TaskState.TASK_STATE_AUTH_REQUIRED, task.status
+        metadata = dict(task.status.message.metadata.items())
+        assert (await said(gateway, "lea", str(metadata["approval"]), "approve")).status_code == 200
+
+        async def completed() -> bool:
+            context = ClientCallContext(service_parameters=peer.credential)
+            found = await peer.plain.get_task(GetTaskRequest(id=task.id), context=context)
+            return bool(found.status.state == TaskState.TASK_STATE_COMPLETED)
+
+        await soon(completed)
+        states.append(task.status.state)
+
+    ann = await gateway.key("ann")
+    bindings, wrong = await tried(f"{gateway.url}/agents/open", (a_message_waits_and_goes_on,), ann, version)
+    assert wrong == []
+    assert len(states) == len(bindings) >= 2
+
+
+async def test_a_run_of_acp_awaits_and_goes_on(gateway: Gateway) -> None:
+    acp = Acp(gateway, "desk", await gateway.key("ann"))
+    run = await acp.run("from acp")
+    assert run["status"] == "awaiting"
+    assert "waits for an approval by lea" in str(run["await_request"])
+    found = next(each for each in await listed(gateway, "lea") if "from acp" in str(each["arguments"]))
+    await said(gateway, "lea", found["id"], "approve")
+
+    async def completed() -> bool:
+        return bool((await acp.get(f"/runs/{run['run_id']}"))["status"] == "completed")
+
+    await soon(completed)
+
+
+async def test_a_task_of_the_older_messages_is_in_progress_until_it_is_approved(gateway: Gateway) -> None:
+    ann = await gateway.key("ann")
+    create = {"agent_id": "desk", "task": {"id": "older-1", "description": "an older one"}, "wait": 0}
+    answer = await gateway.result("agents/tasks/create", create, agent="", who=ann)
+    assert answer["status"] == "in_progress"
+    assert answer["metadata"]["a2a_state"] == "TASK_STATE_AUTH_REQUIRED"
+    found = next(each for each in await listed(gateway, "lea") if "an older one" in str(each["arguments"]))
+    await said(gateway, "lea", found["id"], "reject")
+    answer = await gateway.result("agents/tasks/result", {"task_id": "older-1"}, agent="", who=ann)
+    assert answer["metadata"]["a2a_state"] == "TASK_STATE_REJECTED"
+
+
+# What waits whatever the rules let through.
+
+PAUSES = """
+rules:
+  - {rule: tools, who: [ann, "agent:*"], do: tools/call, on: docs, verdict: PASS}
+  - {rule: leads, who: lea, do: approve, verdict: PASS}
+approvals: {pause: docs/send, pause_delegated: docs/read, approvers: 2, within: 5 minutes}
+"""
+
+
+@contextlib.asynccontextmanager
+async def paused(folder: Path, policy: str) -> AsyncIterator[Gateway]:
+    (folder / "policy.yaml").write_text(policy)
+    drop = tool("drop", annotations={"destructiveHint": True})
+    look = tool("look", annotations={"destructiveHint": True, "readOnlyHint": True})
+    async with scripted(tool("send"), tool("read"), drop, look) as docs:
+        config = f"{AGENTS}policy: {{file: {folder}/policy.yaml}}\n{configured(docs=docs)}"
+        async with running(folder / "data", config) as gateway:
+            yield gateway
+
+
+async def test_a_list_says_what_waits_whatever_the_rules_let_through(tmp_path: Path) -> None:
+    async with paused(tmp_path, PAUSES) as gateway:
+        ann = Door(gateway, who=await gateway.key("ann"))
+        for name in ("send", "drop"):
+            refused = await ann.error("tools/call", {"name": f"docs__{name}", "arguments": {}})
+            assert "waits for an approval by 2 of lea, local" in refused["message"], name
+        for name in ("read", "look"):
+            assert "content" in await ann.result("tools/call", {"name": f"docs__{name}", "arguments": {}})
+        params = {"message": {**message(""), "parts": [{"text": "docs/read"}, {"data": {}}]}}
+        task = (await gateway.result("SendMessage", params, agent="tooled", who=await gateway.key("ann")))["task"]
+        assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
+        local = Door(gateway)
+        assert "content" in await local.result("tools/call", {"name": "docs__send", "arguments": {}})
+        asked = {"principal": "ann", "action": "call", "target": "docs/send"}
+        found = (await gateway.client.post("/admin/policy:explain", json=asked, headers=gateway.bearer(None))).json()
+        assert (found["verdict"], found["rule"]) == ("ESCALATE", "approvals")
+        assert found["approval"] == {
+            "approvers": ["lea", "local"], "byCaller": False, "needed": 2, "withinSeconds": 300,
+        }  # fmt: skip
+        shown = (await gateway.client.get("/admin/policy", headers=gateway.bearer(None))).json()["approvals"]
+        assert shown["pause"] == ["docs/send"]
+
+
+async def test_what_a_tool_says_of_itself_can_be_left_out_of_account(tmp_path: Path) -> None:
+    async with paused(tmp_path, PAUSES.replace("approvals: {", "approvals: {destructive: false, ")) as gateway:
+        ann = Door(gateway, who=await gateway.key("ann"))
+        assert "content" in await ann.result("tools/call", {"name": "docs__drop", "arguments": {}})
+    without = tmp_path / "without"
+    without.mkdir()
+    async with paused(without, PAUSES.partition("approvals:")[0]) as gateway:
+        ann = Door(gateway, who=await gateway.key("ann"))
+        assert "content" in await ann.result("tools/call", {"name": "docs__drop", "arguments": {}})
+
+
+async def test_other_rules_void_what_waits(tmp_path: Path) -> None:
+    async with paused(tmp_path, POLICY) as gateway:
+        task = await waiting(gateway)
+        (tmp_path / "policy.yaml").write_text(POLICY + "# changed\n")
+        assert (await gateway.client.post("/admin/policy:reload", headers=gateway.bearer(None))).status_code == 200
+        gone = await ended(gateway, task)
+        assert gone["status"]["state"] == "TASK_STATE_FAILED"
+        assert "other rules hold" in gone["status"]["message"]["parts"][0]["text"]
+        late = await said(gateway, "lea", approval_of(task), "approve")
+        assert "void already" in late.json()["error"]["message"]

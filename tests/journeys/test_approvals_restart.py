@@ -1,4 +1,4 @@
-"""Calls that wait for a person while the gateway is killed or stopped. Real processes throughout, answered by command."""
+"""Calls that wait for a person while the gateway is killed or stopped: real processes, answered by command."""
 
 from __future__ import annotations
 

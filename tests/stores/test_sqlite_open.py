@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 # Kept by hand: a migration that changes what stands here changes it knowingly.
 SCHEMA = {
+    "approval": "id state revision created doc",
     "agent": "id card_url trusted added card etag fetched",
     "api_key": "tenant id name prefix hash created revoked",
     "audit": "last_idx first_idx entries",
@@ -54,6 +55,7 @@ SCHEMA = {
     "upstream_context": "tenant owner agent context_id upstream_context_id url",
 }
 KEYS = {
+    "approval": "id",
     "agent": "id",
     "api_key": "tenant id",
     "audit": "last_idx",
@@ -80,6 +82,7 @@ KEYS = {
     "upstream_context": "tenant owner agent context_id",
 }
 INDEXES = {
+    "approval_open",
     "conversation_label_at",
     "dead_letter_by_config",
     "limit_usage_until",

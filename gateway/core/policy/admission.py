@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.core.policy.engine import NOTHING, Arguments, Policy
+from gateway.core.policy.interceptors import Interceptors
 from gateway.core.policy.labels import MCP, Labels, conversation
 from gateway.core.policy.limits import Charge, Limits
 from gateway.core.policy.question import Situation, Target
@@ -22,6 +23,7 @@ class Admission:
         self.policy = policy
         self.limits = Limits(store, now)
         self.labels = Labels(store, now)
+        self.interceptors = Interceptors()
         self._now = now
 
     async def start(self) -> None:
@@ -50,6 +52,8 @@ class Admission:
         situation: Situation | None = None,
     ) -> Decision:
         decision = self.policy.decide(who, verb, target, arguments, situation)
+        if self.interceptors.pauses is not None:
+            decision = self.interceptors.judge(decision, who, verb, target)
         if situation is None or not self.labels.any:
             return decision
         return self.labels.judge(decision, verb, target, situation.labels)

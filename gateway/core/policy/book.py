@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.core.policy.checks import On
+from gateway.core.policy.interceptors import Pauses
 from gateway.core.policy.limits import Limit
 from gateway.core.policy.rules import Ruling
 from gateway.model.value import value
@@ -11,7 +12,7 @@ from gateway.model.value import value
 @value
 class Book:
     """`hash` names what it says; `name` is the file, "" where there is none. `labels` are what targets bring into a
-    conversation, `costs` what calls of targets cost."""
+    conversation, `costs` what calls of targets cost, `pauses` what a person sees first."""
 
     rules: tuple[Ruling, ...]
     hash: str
@@ -19,3 +20,4 @@ class Book:
     limits: tuple[Limit, ...] = ()
     costs: tuple[tuple[On, float], ...] = ()
     labels: tuple[tuple[str, On], ...] = ()
+    pauses: Pauses | None = None

@@ -19,13 +19,15 @@ _BY_THE_CALLER = ("send ", "ask ")  # how a change begins that needs no other ru
 @value
 class Explanation:
     """`looked_at` ends with the rule that decided, if one did. `inputs` are what the rules saw. `change` is one
-    sentence, None where nothing needs to change; `new_rule` is a rule that would do it, to stand before all others."""
+    sentence, None where nothing needs to change; `new_rule` is a rule that would do it, to stand before all others.
+    `approval` says of a call that waits who may approve it, how many have to, and for how long it waits."""
 
     decision: Decision
     inputs: Mapping[str, Any]
     looked_at: tuple[Weighed, ...]
     change: str | None
     new_rule: Mapping[str, Any] | None
+    approval: Mapping[str, Any] | None = None
 
 
 def explained(

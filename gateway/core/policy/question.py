@@ -20,6 +20,7 @@ class Target(NamedTuple):
     worker: str | None = None  # the id of the principal that may report for this agent
     permissions: frozenset[str] = frozenset()  # what a caller must hold besides a grant (tools)
     skill: str = ""  # of an agent, where a message names one
+    destructive: bool = False  # a tool that says so of itself
 
 
 def address(verb: str, target: Target) -> str:

@@ -65,6 +65,7 @@ class Served:
     )
     catalog: Catalog | None = None
     offered: dict[Kind, tuple[Definition, ...]] = field(default_factory=dict)
+    destructive: frozenset[str] = frozenset()  # tools that say so of themselves; what was offered last counts
     waiting: tuple[Waiting, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
@@ -98,7 +99,7 @@ class Served:
         permissions = frozenset[str]().union(
             *(needs for pattern, needs in self.requires if matches(pattern, f"/{key}"))
         )
-        return Target(f"{self.id}/{key}", permissions=permissions)
+        return Target(f"{self.id}/{key}", permissions=permissions, destructive=key in self.destructive)
 
     def health(self) -> Health:
         catalog = self.catalog
@@ -360,6 +361,7 @@ class Servers:
                 log.warning("MCP server %s: %r waits for approval: %r", served.id, each.definition.address, each.why)
         served.catalog, served.refused, served.waiting = catalog, refused, tuple(waiting)
         served.offered = {kind: tuple(each for each in offered if each.kind is kind) for kind in Kind}
+        served.destructive = frozenset(each.key for each in offered if _destroys(each))
         self._announce(served, before)
 
     def _failed(self, served: Served, problem: str) -> None:
@@ -427,3 +429,10 @@ def _patience(served: Served) -> float:
     """Seconds until a server that failed is tried again; each server its own, so that they do not come all at once."""
     base = RETRY_SECONDS[min(max(served.failures, 1), len(RETRY_SECONDS)) - 1]
     return base * (1 + (zlib.crc32(served.id.encode()) % 100) / 400)
+
+
+def _destroys(definition: Definition) -> bool:
+    """MCP's hint (server/tools, annotations). Its default is true for whatever is not read-only, which would be nearly
+    every tool there is: only what a server says counts."""
+    hints = definition.tree.get("annotations") if definition.kind is Kind.TOOL else None
+    return isinstance(hints, dict) and hints.get("destructiveHint") is True and hints.get("readOnlyHint") is not True
