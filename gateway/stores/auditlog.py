@@ -16,6 +16,7 @@ import orjson
 
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Verdict
 from gateway.stores.named_sql import SQL
+from gateway.stores.sequence import SqliteSequence
 from gateway.stores.subjects import Named, names, pseudonym_of
 
 FORMAT = 1
@@ -32,55 +33,55 @@ Rows: TypeAlias = list[tuple[int, bytes]]
 
 
 class AuditLog:
-    """The end of the record that `connection` writes."""
+    """The end of the record that `connection` writes. Takes it over: who wrote to it before is refused from now on."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        # Not max(last_idx): an index is never used twice, even if the newest rows were deleted.
-        found = connection.execute(SQL["audit_end"]).fetchone()
-        self._last: int = 0 if found is None else found[0]
+        self._sequence = SqliteSequence(connection)
+        self._turn = self._ahead = self._sequence.take_over()  # `_ahead`: with what is not durable yet
         self._lines: list[bytes] = []
-        self._ahead = self._last  # with what is not durable yet
-        self.began = self._last  # where this life of the process took over
+        self.began = self._turn.end  # where this life of the process took over
         self._row = b""
         self._fresh: Rows | None = None  # None: read them from the file
-        self._taken = self._last
+        self._taken = self._turn.end
         self.full: Callable[[], None] = _nothing  # called when the tree should take what is there
         self.room = MAX_FRESH
 
     @property
     def last(self) -> int:
         """The number of the newest entry that is durable; they count from one."""
-        return self._last
+        return self._turn.end
 
     def add(self, lines: Iterable[bytes]) -> None:
         """Entries (`line`) of a request that has succeeded."""
         self._lines += lines
 
-    def finish(self, cursor: sqlite3.Cursor) -> None:
+    def finish(self) -> None:
+        """Raises Deposed."""
         if self._lines:
-            first, self._ahead = self._last + 1, self._last + len(self._lines)
             self._row = b"\n".join(self._lines)
-            cursor.execute(_APPEND, (self._ahead, first, self._row))
+            self._ahead = self._sequence.append(self._turn, self._row)
+        else:
+            self._sequence.hold(self._turn)
 
     def durable(self) -> None:
         if self._lines:
             if self._fresh is not None:
-                self._fresh.append((self._last + 1, self._row))
-                if self._ahead - self._taken > MAX_FRESH:
+                self._fresh.append((self._turn.end + 1, self._row))
+                if self._ahead.end - self._taken > MAX_FRESH:
                     self._fresh = None
-            self._last = self._ahead
+            self._turn = self._ahead
             self._lines.clear()
-            if self._last - self._taken >= self.room:
+            if self._turn.end - self._taken >= self.room:
                 self.full()
 
     def undone(self) -> None:
-        self._ahead = self._last
+        self._ahead = self._turn
         self._lines.clear()
 
     def take(self, room: int) -> Rows | None:
         """What has become durable since the last time, and `full` is called again `room` entries from now. None: it is
         in the file only."""
-        taken, self._fresh, self._taken, self.room = self._fresh, [], self._last, room
+        taken, self._fresh, self._taken, self.room = self._fresh, [], self._turn.end, room
         return taken
 
     def lose(self) -> None:
@@ -90,9 +91,6 @@ class AuditLog:
 
 def _nothing() -> None:
     """Nobody makes a tree of what is written."""
-
-
-_APPEND = SQL["append_audit"]
 
 
 # Entries as bytes.

@@ -109,6 +109,10 @@ class Batch:
         ended, self.requests = self.requests, []
         return ended
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._cursor.close()
+
     def _execute(self, request: Request) -> bool:
         """Whether the transaction holds nothing that it should not."""
         before = self._connection.total_changes

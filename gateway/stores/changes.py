@@ -82,7 +82,7 @@ class Transaction:
     def finish(self, cursor: sqlite3.Cursor) -> None:
         self.reservations.finish(cursor)
         self.subjects.finish(cursor)
-        self.audit.finish(cursor)
+        self.audit.finish()
 
     def durable(self) -> None:
         self.reservations.durable()

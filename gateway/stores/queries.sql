@@ -270,6 +270,14 @@ SELECT id, tenant, name, prefix, hash, created, revoked FROM api_key ORDER BY te
 -- The entries of one transaction, one a line.
 INSERT INTO audit (last_idx, first_idx, entries) VALUES (?, ?, ?);
 
+-- name: raise_epoch
+-- Take the log over: whoever had it before writes no more.
+UPDATE audit_head SET epoch = epoch + 1 WHERE id = 1;
+
+-- name: epoch
+-- Whose turn it is.
+SELECT epoch FROM audit_head WHERE id = 1;
+
 -- name: audit
 -- A page of the record, and the rest of the rows that it begins and ends in.
 SELECT first_idx, entries FROM audit WHERE last_idx > ? ORDER BY last_idx LIMIT ?;

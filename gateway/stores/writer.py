@@ -7,7 +7,7 @@ threads that both need the GIL for every row cost more than the rows (75â€“100 Â
 
 A bad request fails one caller. A failed COMMIT fails everybody in it and acknowledges nothing. After a full disk
 the next transaction may succeed; after any other I/O error what is on the disk is unknown, and the writer refuses
-until the process is started again.
+until the process is started again. So it does when another process has taken the database over (sequence.py).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from gateway.model.errors import GatewayError, Reason
 from gateway.stores.batch import PASSING, STORE_FAULTS, Batch, Request, StoreFault, Work, primary_code
+from gateway.stores.sequence import Deposed
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Aside(Protocol):
     """What a transaction keeps in memory. It must never know more than the file, nor less once that is durable."""
 
     def finish(self, cursor: sqlite3.Cursor) -> None:
-        """All requests are executed: the last rows, just before COMMIT."""
+        """All requests are executed: the last rows, just before COMMIT. Raises Deposed."""
         ...
 
     def durable(self) -> None:
@@ -114,6 +115,10 @@ class Writer:
             self._timer.cancel()
         self._jobs.put(None)
         self._thread.join()
+        # One that still holds a BEGIN keeps the connection from being closed, and the write-ahead log on the disk.
+        with contextlib.suppress(sqlite3.ProgrammingError):  # it is closed already
+            self._cursor.close()
+            self._batch.close()
 
     # The round.
 
@@ -155,7 +160,7 @@ class Writer:
                 self._begin_again()
         except StoreFault as fault:
             self._end(fault.error)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, Deposed) as error:
             self._end(error)
         except Exception as unexpected:
             log.exception("a transaction was given up")
@@ -187,8 +192,9 @@ class Writer:
         if self._connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._cursor.execute("ROLLBACK")
-        if primary_code(error) in STORE_FAULTS - PASSING or self._connection.in_transaction:
-            self._refusal = "The store failed and needs a restart"
+        why = self._why_no_more(error)
+        if why is not None:
+            self._refusal = why
             batch += self._queue
             self._queue.clear()
             self._wanted = False
@@ -197,6 +203,14 @@ class Writer:
             request.error = _unavailable(self._refusal or "The store cannot write now")
             request.error.__cause__ = error
         self._aside.undone()
+
+    def _why_no_more(self, error: BaseException) -> str | None:
+        """None: the next transaction may succeed."""
+        if isinstance(error, Deposed):
+            return "Another gateway has taken this database over"
+        if primary_code(error) in STORE_FAULTS - PASSING or self._connection.in_transaction:
+            return "The store failed and needs a restart"
+        return None
 
     # The thread.
 
