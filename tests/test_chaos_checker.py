@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.checker import Audited, Evidence, Kept, Violation, accepted, check, completion
+from tests.chaos.checker import (
+    Audited,
+    Evidence,
+    Kept,
+    ToolCalls,
+    Violation,
+    accepted,
+    check,
+    completion,
+    tool_calls_are_audited,
+)
 from tests.chaos.history import Entry, History, What, read
 from tests.chaos.sequence import flaws
 
@@ -348,3 +359,46 @@ def test_a_flaw_of_a_stream_is_found(connections: list[list[dict[str, Any]]], se
 
 def test_a_task_that_ends_with_a_chunk_missing_is_found() -> None:
     assert list(flaws([], task(2, COMPLETED), 3)) == ["the task ended with 2 chunks in place of 3"]
+
+
+# Calls of tools.
+
+
+def called(*said: str, mark: str = "m") -> list[Audited]:
+    return [Audited(mark, "book/note", *each.split()) for each in said]
+
+
+@pytest.mark.parametrize(
+    ("told", "times", "audit"),
+    [
+        (True, 1, called("intent begun", "outcome ok")),
+        (False, 1, called("intent begun")),  # killed while the server worked
+        (False, 0, called("intent begun")),  # or before the bytes left
+        (False, 1, called("intent begun", "outcome ok")),  # or before the answer left
+        (False, 0, called("outcome TOOL_NOT_FOUND")),
+        (False, 2, called("intent begun", "intent begun", "outcome ok")),
+    ],
+)
+def test_calls_of_tools_that_are_recorded_as_they_were_are_in_order(
+    told: bool, times: int, audit: list[Audited]
+) -> None:
+    calls = ToolCalls(frozenset({"m"} if told else ()), Counter({"m": times}), audit)
+    assert list(tool_calls_are_audited(calls)) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "times", "audit", "sentence"),
+    [
+        (False, 1, [], "the server saw m 1 times, and 0 were begun"),
+        (False, 2, called("intent begun"), "the server saw m 2 times, and 1 were begun"),
+        (True, 1, called("intent begun"), "m was answered; the audit log has no end"),
+        (True, 1, called("intent begun", "outcome UNAVAILABLE"), "m was answered; the audit log has UNAVAILABLE"),
+        (False, 0, called("intent begun", "outcome ok"), "m is ok in the audit log only"),
+        (False, 0, called("outcome ok"), "m has ended and was never begun"),
+    ],
+)
+def test_a_call_of_a_tool_that_the_record_does_not_bear_out_is_found(
+    told: bool, times: int, audit: list[Audited], sentence: str
+) -> None:
+    calls = ToolCalls(frozenset({"m"} if told else ()), Counter({"m": times}), audit)
+    assert sentence in [each.sentence for each in tool_calls_are_audited(calls)]

@@ -19,6 +19,7 @@ from tests.chaos.instance import DidNotStart
 from tests.chaos.push import push
 from tests.chaos.resume import resume
 from tests.chaos.streams import streams
+from tests.chaos.tools import tools
 from tests.chaos.town import Plan, Result
 
 SCENARIOS: dict[str, Callable[[Plan], Awaitable[list[Result]]]] = {
@@ -27,6 +28,7 @@ SCENARIOS: dict[str, Callable[[Plan], Awaitable[list[Result]]]] = {
     "drain": drain,
     "push": push,
     "streams": streams,
+    "tools": tools,
 }
 
 

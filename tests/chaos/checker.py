@@ -310,6 +310,45 @@ def effects_are_audited(evidence: Evidence) -> Iterator[Violation]:
         yield Violation("I8", f"{evidence.far} saw {len(evidence.upstream)} tasks and {intents} were begun")
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCalls:
+    """Calls of tools by their marks: which were answered to their callers, how often the server saw each, and the
+    entries about them, where the mark stands for the task."""
+
+    told: frozenset[str]
+    seen: Counter[str]
+    audit: Sequence[Audited]
+
+    @property
+    def begun(self) -> Counter[str]:
+        return Counter(each.task_id for each in self.audit if each.phase == "intent")
+
+    @property
+    def ended(self) -> dict[str, str]:
+        return {each.task_id: each.outcome for each in self.audit if each.phase == "outcome"}
+
+    @property
+    def unknown(self) -> set[str]:
+        return self.begun.keys() - self.ended.keys()
+
+
+def tool_calls_are_audited(calls: ToolCalls) -> Iterator[Violation]:
+    """I8 for tools: effects are among the records, records of success among the effects, and each of the server's
+    sights has an intent of its own."""
+    begun, ended = calls.begun, calls.ended
+    for mark, times in calls.seen.items():
+        if times > begun[mark]:
+            yield Violation("I8", f"the server saw {mark} {times} times, and {begun[mark]} were begun")
+    for mark in calls.told:
+        if not calls.seen[mark] or ended.get(mark) != "ok":
+            yield Violation("I8", f"{mark} was answered; the audit log has {ended.get(mark, 'no end')}")
+    for mark, outcome in ended.items():
+        if outcome == "ok" and not calls.seen[mark]:
+            yield Violation("I8", f"{mark} is ok in the audit log only")
+        if not begun[mark] and outcome == "ok":
+            yield Violation("I8", f"{mark} has ended and was never begun")
+
+
 RULES: dict[str, Rule] = {
     "I1 no answered task is lost": nothing_is_lost,
     "I2 no message is done twice": nothing_is_doubled,
