@@ -189,11 +189,14 @@ class App:
         )  # fmt: skip
         bridge.doors = self.gateway
         self.gateway.held.again = self.recovery.again
+        for keeper in self._kept:
+            keeper.unasked = partial(self.gateway.own_acts.reloaded, keeper.verb)
+        self.tools.servers.when_held.append(self.gateway.own_acts.held)
         self.gateway.rotate_audit_key = None if self.notary is None else self.notary.rotate
         self._not_ready: str | None = "starting"
         self._enrol(config)
         self.grpc = None if settings.grpc_port is None else _grpc(settings, settings.grpc_port, self.trouble)
-        self.asgi = self._doors(cursors, webhook_routes(signing.published, bells))
+        self.asgi = self._doors(cursors, webhook_routes(signing.published, bells, self.gateway.refusals.note))
 
     def _enrol(self, config: Config) -> None:
         """Put the agents of the file into the registry."""

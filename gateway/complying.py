@@ -47,10 +47,13 @@ class _Refused(Exception):
 class Keeper:
     """Holds a gateway to its compliance profile: read at the start, and again when the file or a schema that it names
     changes. A profile that is wrong changes nothing, and says so until it is right. Modules with checks of the
-    operator's own are read once."""
+    operator's own are read once. `unasked` is told what a policy's keeper tells."""
+
+    verb = "ReloadCompliance"
 
     def __init__(self, file: Path, also: Path, use: Callable[[Profile], None]) -> None:
         self.problem: str | None = None
+        self.unasked: Callable[[str, str | None], None] = lambda policy, problem: None
         self.rules: tuple[Mapping[str, Any], ...] = ()
         self._file = file
         self._also = also
@@ -82,6 +85,7 @@ class Keeper:
     def _again(self) -> None:
         with suppress(GatewayError):
             self.reload()
+        self.unasked("", self.problem)
 
     def _read(self) -> None:
         """Raises ConfigError with every problem of the file."""

@@ -192,7 +192,10 @@ def _minutes(clock: str) -> int:
 
 class Keeper:
     """Holds a policy to its file: read at the start, and again whenever it changes. A file that is wrong changes
-    nothing, and says so until it is right. Limits and labels go to the `admission`; a shadow has none."""
+    nothing, and says so until it is right. Limits and labels go to the `admission`; a shadow has none. `unasked` is
+    told of each time the file was read because it had changed: the hash of the rules that hold now, and the problem."""
+
+    verb = "ReloadPolicy"
 
     def __init__(
         self,
@@ -204,6 +207,7 @@ class Keeper:
         admission: Admission | None = None,
     ) -> None:
         self.problem: str | None = None
+        self.unasked: Callable[[str, str | None], None] = lambda policy, problem: None
         self._admission = admission
         self._policy = policy
         self._grants = grants
@@ -271,6 +275,7 @@ class Keeper:
     def _again(self) -> None:
         with suppress(GatewayError):
             self.reload()
+        self.unasked(self._policy.hash, self.problem)
 
     def _complain(self, error: ConfigError) -> None:
         self.problem = str(error)

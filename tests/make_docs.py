@@ -33,6 +33,7 @@ from gateway.model.task import INTERRUPTED, MOVES, TERMINAL, TaskState
 from gateway.model.tool import Era
 from gateway.server.a2a_jsonrpc import STATUS
 from gateway.server.head import EdgeLimits
+from tests import audit_events
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -597,6 +598,7 @@ doubles the work. A tool whose own schema is beyond that cannot be checked: see 
 
 
 PAGES = {
+    "audit.md": audit_events.page,
     "compliance.md": compliance,
     "errors.md": errors,
     "limits.md": limits,

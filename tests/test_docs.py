@@ -40,7 +40,7 @@ from gateway.model.errors import Reason
 from gateway.model.task import MOVES, TaskState
 from gateway.policing import book
 from gateway.server.dispatch import MAX_BATCH
-from tests import make_docs
+from tests import audit_events, make_docs
 from tests.make_docs import PAGES, REFERENCE, ROOT, WHAT_TO_DO, all_limits, with_operations
 
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -169,6 +169,12 @@ def test_the_changelog_says_what_each_change_means() -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_made_page_is_current(name: str) -> None:
     assert (REFERENCE / name).read_text(encoding="utf-8") == PAGES[name](), "python -m tests.make_docs"
+
+
+def test_every_action_of_the_audit_log_is_explained_and_no_other() -> None:
+    assert set(audit_events.EVENTS) == audit_events.in_the_code()
+    both = {verb for verb, (_, entries, _) in audit_events.EVENTS.items() if entries == audit_events.BOTH}
+    assert audit_events.changing() <= both
 
 
 def test_the_table_of_operations_is_current() -> None:

@@ -14,7 +14,7 @@ from gateway.core.policy.limits import Charge
 from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import PutApproval, Store
-from gateway.model.principal import ANONYMOUS, Principal
+from gateway.model.principal import ANONYMOUS, MACHINE, Principal
 from gateway.model.value import value
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
@@ -44,6 +44,7 @@ class Ticket:
 
     `digest` and `length` are of what was asked; `upstream_hash` of the card or definition that the caller relied on.
     `spends` is the approval that it uses up: written in the commit of its intent, or the call is not made.
+    `marks` grows with what compliance finds on the way, and goes into the outcome.
     """
 
     principal: Principal
@@ -58,6 +59,7 @@ class Ticket:
     trace: str | None = field(default_factory=_trace.get)
     charge: Charge | None = field(default=None, hash=False, compare=False)
     spends: tuple[PutApproval, ...] = field(default=(), hash=False, compare=False)
+    marks: dict[str, str] = field(default_factory=dict, hash=False, compare=False)
 
     def close(self) -> None:
         """The call is over, and what it took of the limits is free again."""
@@ -110,6 +112,7 @@ class Ticket:
             None if decision.allowed else decision.reason,
             self.upstream_hash,
             change,
+            dict(self.marks) or None if phase == "outcome" else None,
         )
 
 
@@ -133,12 +136,41 @@ class Recorder:
         change = None if before == after else {"after": after, "before": before}
         await self._store.commit(records=(ticket.outcome(self._now(), outcome, change=change),))
 
+    async def keep(self, ticket: Ticket, outcome: str) -> None:
+        """The one entry of something that must not be known outside before it is recorded: a token, a yes."""
+        await self._store.commit(records=(ticket.outcome(self._now(), outcome),))
+
     def note(self, ticket: Ticket, outcome: str) -> None:
         """Raises UNAVAILABLE when the entry cannot be written: what is not recorded does not happen."""
         if not self._store.later(records=(ticket.outcome(self._now(), outcome),)):
             raise GatewayError(Reason.UNAVAILABLE, "The audit log cannot be written now", retry_after=1.0)
 
 
+class OwnActs:
+    """What the gateway does although nobody asked: a file that has changed is read, a tool that has changed is held."""
+
+    def __init__(self, recorder: Recorder, new_id: Callable[[], str]) -> None:
+        self._recorder = recorder
+        self._new_id = new_id
+
+    def note(self, verb: str, target: str, why: Decision, outcome: str) -> None:
+        with suppress(GatewayError):  # it has happened; that it cannot be written stands in the store's own log
+            self._recorder.note(Ticket(MACHINE, verb, target, why, self._new_id()), outcome)
+
+    def reloaded(self, verb: str, policy: str, problem: str | None) -> None:
+        """A file of the operator's was read again because it had changed. `policy` is the hash of the rules that hold
+        now."""
+        reason = "the file has changed" if problem is None else f"the file has changed and is wrong: {problem}"
+        verdict = Verdict.PASS if problem is None else Verdict.BLOCK
+        why = Decision(verdict, "file-changed", reason[:MAX_REASON], policy=policy)
+        self.note(verb, "gateway", why, "ok" if problem is None else Reason.INVALID_REQUEST)
+
+    def held(self, address: str, why: str) -> None:
+        """A tool or prompt of an MCP server is not offered any more, or not yet."""
+        self.note("QuarantineTool", address, Decision(Verdict.BLOCK, "quarantine", why[:MAX_REASON]), "quarantined")
+
+
+MAX_REASON = 400  # characters of what a file or a server says is wrong
 MAX_PATH = 200  # characters of what somebody unknown asked for
 REFUSALS = 20  # of a stretch that are recorded one by one; the others are counted
 STRETCH_SECONDS = 10.0  # a guesser who waits that long between tries is no flood

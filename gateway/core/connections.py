@@ -168,7 +168,7 @@ class Connections:
         except GatewayError as error:
             self._note(visit.who, _CONNECTED, place, error.reason)
             raise
-        self._note(visit.who, _CONNECTED, place, "ok")
+        await self._recorder.keep(self._ticket(visit.who, _CONNECTED, place), "ok")
         await self._tell(place, owner)
         for heard in self.heard:
             await heard(place, visit.who)
@@ -194,8 +194,11 @@ class Connections:
         return accounts
 
     def _note(self, who: Principal, verbs: dict[str, str], place: str, outcome: str) -> None:
+        self._recorder.note(self._ticket(who, verbs, place), outcome)
+
+    def _ticket(self, who: Principal, verbs: dict[str, str], place: str) -> Ticket:
         kind, _, name = place.partition("/")
-        self._recorder.note(Ticket(who, verbs[kind], name, OWN, self._new_id()), outcome)
+        return Ticket(who, verbs[kind], name, OWN, self._new_id())
 
 
 _CONNECT = {"tools": "ConnectServer", "agents": "ConnectAgent"}

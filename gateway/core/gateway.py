@@ -16,7 +16,7 @@ from gateway.core.administration import Administration, TokenServer
 from gateway.core.approvals.answers import Answers
 from gateway.core.approvals.desk import Desk
 from gateway.core.approvals.messages import HeldMessages, edited_message, unsent
-from gateway.core.audit import Recorder, Refusals, Ticket
+from gateway.core.audit import OwnActs, Recorder, Refusals, Ticket
 from gateway.core.connections import Connections
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
@@ -70,8 +70,11 @@ from gateway.model.trail import Trail, asked
 _NAME_NO_AGENT = (FetchResult, SubmitResult, ReadLog, FollowLog, ReadContext)
 _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of the task")
 _INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
-# Verbs of calls that change what was set, and are recorded before they do.
-CHANGING = ("Add", "Approve", "Create", "Delete", "Freeze", "Invite", "Put", "Remove", "Revoke", "Set", "Thaw")
+# Verbs of calls that change what was set or reach outside, and are recorded before they do.
+CHANGING = (
+    *("Accept", "Add", "Approve", "Create", "Delete", "Freeze", "Invite", "Put", "Remove", "Revoke", "Set", "Thaw"),
+    *("ReloadCompliance", "ReloadPolicy", "ReplayPushes", "VerifyCard"),
+)
 MAX_HOPS = 8  # agents that ask agents: deeper than this is a loop in all likelihood
 
 # Takes what writes into the log that some keys are followed by others; gives those.
@@ -110,6 +113,7 @@ class Gateway:
         self._admission = admission
         self._recorder = Recorder(services.store, services.now)
         self.refusals = Refusals(self._recorder, services.new_id)
+        self.own_acts = OwnActs(self._recorder, services.new_id)
         pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook, prove_webhook)
         engine.front = self
         self._freezer = freezer or Freezer(services.store.governance, services.now)

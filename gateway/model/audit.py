@@ -44,7 +44,8 @@ class AuditEntry:
     `length` the SHA-256 (hex) and the bytes of what was asked, never its content; `correlation` the request at the
     outer end of the chain and `cause` the one that made this one, None for a request from outside; `policy` the hash
     of the policy that decided; `upstream_hash` that of the card or the tool definition which was in force; `change`
-    what an operator changed, as {"before": …, "after": …}.
+    what an operator changed, as {"before": …, "after": …}; `marks` the compliance rules that found something in what
+    passed during the call, whatever chunk it was in, and what they did.
     """
 
     at: int
@@ -68,6 +69,7 @@ class AuditEntry:
     reason: str | None = None
     upstream_hash: str | None = None
     change: dict[str, Any] | None = field(default=None, hash=False)
+    marks: dict[str, str] | None = field(default=None, hash=False)
 
 
 @value

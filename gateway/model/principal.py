@@ -60,4 +60,5 @@ def _id(kind: Kind, name: str) -> str:
 
 
 LOCAL = Principal(Kind.LOCAL, "local")
+MACHINE = Principal(Kind.LOCAL, "gateway")  # the gateway itself, in what it does although nobody asked; no credential
 ANONYMOUS = Principal(Kind.ANONYMOUS, "anonymous")

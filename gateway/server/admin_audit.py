@@ -133,6 +133,7 @@ def shown(number: int, entry: AuditEntry) -> dict[str, Any]:
         "length": entry.length,
         "upstreamHash": entry.upstream_hash,
         "change": entry.change,
+        "marks": entry.marks,
     }
     return {name: value for name, value in tree.items() if value is not None}
 

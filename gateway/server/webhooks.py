@@ -20,8 +20,10 @@ KEYS = "/.well-known/webhook-jwks.json"
 MAX_AGE_SECONDS = 3600  # keys are published a day before they sign, so an hour old is fresh
 
 
-def routes(published: Callable[[], Awaitable[bytes]], bells: Bells) -> list[Route]:
-    """`published` gives the JWK set (RFC 7517 §5)."""
+def routes(
+    published: Callable[[], Awaitable[bytes]], bells: Bells, refused: Callable[[str], None] = lambda path: None
+) -> list[Route]:
+    """`published` gives the JWK set (RFC 7517 §5); `refused` is told the path of each ring that is nobody's."""
 
     async def keys(request: Request) -> Response:
         headers = {"cache-control": f"public, max-age={MAX_AGE_SECONDS}"}
@@ -30,6 +32,7 @@ def routes(published: Callable[[], Awaitable[bytes]], bells: Bells) -> list[Rout
     async def ring(request: Request) -> Response:
         words = request.path_params
         if not bells.ring(words["agent"], words["task_id"], _secrets(request)):
+            refused(request.scope["path"])
             raise GatewayError(Reason.UNAUTHENTICATED, "This webhook is for the agent that was given its secret")
         return Response(status_code=204)
 

@@ -112,6 +112,8 @@ def line(entry: AuditEntry, pseudonym: Named = str) -> bytes:
     if entry.correlation is not None:
         tree["correlation"] = entry.correlation
     tree["decision"] = _decision(entry.verdict, entry.policy, entry.reason, entry.rule)
+    if entry.marks is not None:
+        tree["marks"] = dict(sorted(entry.marks.items()))
     tree["object"] = entry.target
     tree["outcome"] = entry.outcome
     tree["phase"] = entry.phase
@@ -183,6 +185,7 @@ def entry_of(body: bytes, named: Named = str) -> AuditEntry:
         reason=decision.get("reason"),
         upstream_hash=tree.get("upstream", {}).get("hash"),
         change=_changed(tree.get("change"), named),
+        marks=tree.get("marks"),
     )
 
 

@@ -164,6 +164,21 @@ async def test_what_comes_in_pieces_is_seen_whole(gateway: Gateway) -> None:
     assert CARD[-4:] not in json.dumps(task["artifacts"])
 
 
+async def test_the_record_of_how_a_call_ended_names_what_was_found_in_any_of_its_chunks(gateway: Gateway) -> None:
+    said = {"message": message(f"first this, then the card {CARD}")}
+    events = await gateway.events("SendStreamingMessage", said, agent="pieces")
+    id = events[0]["task"]["id"]
+    marked = [event["artifactUpdate"]["artifact"] for event in events if "artifactUpdate" in event]
+    assert "metadata" not in marked[0], "it is a later one that is marked"
+
+    async def ended() -> list[Any]:
+        entries = [entry for _, entry in await gateway.app.store.audit(0, 100_000)]
+        return [each for each in entries if each.task_id == id and each.phase == "outcome"]
+
+    (entry,) = await soon(ended)
+    assert (entry.outcome, entry.marks) == ("COMPLETED", {"hide": "redacted"})
+
+
 async def test_a_check_that_takes_too_long_blocks_and_one_that_fails_does_what_its_rule_says(gateway: Gateway) -> None:
     refused = (await told(gateway, "hi", "slow"))["error"]
     assert refused["message"] == "The message may not pass: compliance rule slow found check timed out at /"

@@ -152,7 +152,8 @@ class Compliance:
         """One line in the audit for each rule that found something, beside the call's own."""
         for each in noted:
             verdict = Verdict.BLOCK if each.action is Action.BLOCK else Verdict.FLAG
-            found = replace(ticket, decision=Decision(verdict, each.rule, each.sentence))
+            ticket.marks[each.rule] = _DONE[each.action]
+            found = replace(ticket, decision=Decision(verdict, each.rule, each.sentence), marks={})
             self._recorder.note(found, f"{_DONE[each.action]}: {each.sentence}")
 
 

@@ -20,7 +20,7 @@ from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.call import DeletePushConfig
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import BuryDelivery, Delivery, DropPushConfig, Notifier, SettleDelivery, Store, Told
-from gateway.model.principal import Principal
+from gateway.model.principal import MACHINE, Principal
 from gateway.model.value import value
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ AT_ONCE = 128  # deliveries in hand: enough for many slow hosts, few enough sock
 POLL_SECONDS = 1.0  # retries come due without anybody telling
 
 _GONE = Decision(Verdict.PASS, "webhook-gone", "the webhook answered 410: it wants to hear nothing more")
+
+_PUSHED = Decision(Verdict.PASS, "push", "the task's owner asked to be told there")
 
 
 @value
@@ -131,7 +133,7 @@ class PushWorker:
             elif answer.status == 410:
                 await self._remove(delivery)
             else:
-                self._store.later(SettleDelivery(*_key(delivery)))
+                self._store.later(SettleDelivery(*_key(delivery)), records=[self._told(delivery, "ok")])
         finally:
             self.hosts.leave(delivery.config.host, alive)
 
@@ -164,9 +166,16 @@ class PushWorker:
         )
         key = _key(delivery)
         if dies:
-            self._store.later(BuryDelivery(*key, failure.problem, now))
+            self._store.later(BuryDelivery(*key, failure.problem, now), records=[self._told(delivery, "given up")])
         else:
             self._store.later(SettleDelivery(*key, retry_at, failure.problem))
+
+    def _told(self, delivery: Delivery, outcome: str) -> AuditEntry:
+        """How a delivery ended, in the transaction that takes it out of the outbox: what a webhook was told and is not
+        recorded stands in there and is told again."""
+        target = f"webhook/{delivery.config.host}"
+        ticket = Ticket(MACHINE, "DeliverPush", target, _PUSHED, self._new_id())
+        return ticket.outcome(self._now(), outcome, delivery.task_id)
 
     async def _remove(self, delivery: Delivery) -> None:
         """410: the configuration goes, as if its maker had deleted it, and the record says why."""

@@ -7,10 +7,13 @@ is new, changed or renamed afterwards waits in quarantine: it is neither listed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
+from gateway.core.audit import Ticket
+from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.ports import DropPin, PinRecord, PutPin, Store
+from gateway.model.principal import MACHINE
 from gateway.model.tool import Definition, Kind, digest
 from gateway.model.toolcall import Waiting
 
@@ -20,6 +23,8 @@ PINNED = (Kind.TOOL, Kind.PROMPT)
 
 # A mark beside the pins: the server was seen, be it with an empty list. What it shows after that is new.
 _SEEN = "seen"
+
+_FIRST = Decision(Verdict.PASS, "first-sight", "what a server shows the first time is trusted with the server itself")
 
 
 class Quarantine(StrEnum):
@@ -49,7 +54,7 @@ class Pins:
         if mode is Quarantine.OFF:
             return definitions, []
         if mode is Quarantine.CHANGED and server not in self._pins:
-            await self._pin(server, pinned)
+            await self._pin(server, pinned, (self._first(server),))
         known = self._pins.get(server, {})
         waiting = [
             Waiting(each, _why(each, known), before.tree if (before := known.get((each.kind, each.key))) else None)
@@ -73,12 +78,17 @@ class Pins:
     def servers(self) -> Iterable[str]:
         return tuple(self._pins)
 
-    async def _pin(self, server: str, definitions: Iterable[Definition]) -> None:
+    def _first(self, server: str) -> AuditEntry:
         now = self._now()
-        records = [PinRecord(server, each.kind, each.key, each.hash, each.tree, now) for each in definitions]
+        ticket = Ticket(MACHINE, "PinTools", server, _FIRST, f"pin-{server}-{now}")
+        return ticket.outcome(now, "ok")
+
+    async def _pin(self, server: str, definitions: Iterable[Definition], records: Sequence[AuditEntry] = ()) -> None:
+        now = self._now()
+        fresh = [PinRecord(server, each.kind, each.key, each.hash, each.tree, now) for each in definitions]
         seen = PinRecord(server, _SEEN, "", "", {}, now)
-        await self._store.commit(*(PutPin(record) for record in (seen, *records)))
-        self._pins.setdefault(server, {}).update({(Kind(each.kind), each.key): each for each in records})
+        await self._store.commit(*(PutPin(pin) for pin in (seen, *fresh)), records=records)
+        self._pins.setdefault(server, {}).update({(Kind(each.kind), each.key): each for each in fresh})
 
 
 def _why(definition: Definition, known: dict[tuple[Kind, str], PinRecord]) -> str:

@@ -123,6 +123,7 @@ class Servers:
         self.board = board
         self.generation = 0
         self.when_changed: list[Callable[[], None]] = []
+        self.when_held: list[Callable[[str, str], None]] = []  # of what is not offered, and why
         self._pins = pins
         self._now = now
         self._check_schema = check_schema
@@ -356,13 +357,19 @@ class Servers:
         offered, waiting = await self._pins.judge(served.id, passed, served.quarantine)
         for address in refused.keys() - served.refused.keys():
             log.warning("MCP server %s: %r is not offered: %s", served.id, address, refused[address])
+            self._held(address, refused[address])
         for each in waiting:
             if each not in served.waiting:
                 log.warning("MCP server %s: %r waits for approval: %r", served.id, each.definition.address, each.why)
+                self._held(each.definition.address, each.why)
         served.catalog, served.refused, served.waiting = catalog, refused, tuple(waiting)
         served.offered = {kind: tuple(each for each in offered if each.kind is kind) for kind in Kind}
         served.destructive = frozenset(each.key for each in offered if _destroys(each))
         self._announce(served, before)
+
+    def _held(self, address: str, why: str) -> None:
+        for told in self.when_held:
+            told(address, why)
 
     def _failed(self, served: Served, problem: str) -> None:
         served.failures += 1

@@ -104,10 +104,10 @@ class Consent:
         try:
             person = await self._server.people.login(name, form.get("password", ""), _peer(request))
         except GatewayError as error:
-            self._record("LogIn", None, "OVERLOADED")
+            await self._record("LogIn", None, "OVERLOADED")
             said = {"problem": error.message, "name": name, "status": 429, "retry_after": error.retry_after}
             return browser.send(self._ask_login(browser, visit, client, **said))
-        self._record("LogIn", person, "ok" if person else "access_denied")
+        await self._record("LogIn", person, "ok" if person else "access_denied")
         if person is None:
             return browser.send(self._ask_login(browser, visit, client, problem=_WRONG, name=name, status=403))
         browser.log_in(person)
@@ -124,7 +124,7 @@ class Consent:
             browser.log_out()
             return browser.send(self._ask_login(browser, visit, client))
         allowed = answer == "allow"
-        self._record("Consent", person, "ok" if allowed else "access_denied", visit.asked)
+        await self._record("Consent", person, "ok" if allowed else "access_denied", visit.asked)
         return self._told_device(visit, person, allowed) if visit.user_code else self._told(visit, person, allowed)
 
     def _told(self, visit: Visit, person: Person, allowed: bool) -> Response:
@@ -195,9 +195,9 @@ class Consent:
         try:
             person = await self._provider.person(form, browser.word("nonce", state), browser.word("verifier", state))
         except LoginFailed as error:
-            self._record("LogIn", None, "access_denied")
+            await self._record("LogIn", None, "access_denied")
             return browser.send(self._ask_login(browser, visit, client, problem=str(error), status=403))
-        self._record("LogIn", person, "ok")
+        await self._record("LogIn", person, "ok")
         browser.log_in(person)
         return browser.send(self._ask_consent(browser, visit, client, person))
 
@@ -224,13 +224,13 @@ class Consent:
         told = {name: text for name, text in parameters.items() if text} | {"iss": self._server.url}
         return _see(f"{redirect_uri}{'&' if '?' in redirect_uri else '?'}{urlencode(told)}")
 
-    def _record(self, verb: str, person: Person | None, outcome: str, asked: Asked | None = None) -> None:
+    async def _record(self, verb: str, person: Person | None, outcome: str, asked: Asked | None = None) -> None:
         known_as = self._server.issuer.rules.known_as
         who = ANONYMOUS if person is None else Principal(Kind.OAUTH, f"{known_as}#{person.subject}")
         good = outcome == "ok"
         decision = Decision(Verdict.PASS if good else Verdict.BLOCK, "authorization-server", "RFC 6749")
         target = "gateway" if asked is None else f"client:{asked.client}"
-        self._recorder.note(Ticket(who, verb, target, decision, self._server.new_id()), outcome)
+        await self._recorder.keep(Ticket(who, verb, target, decision, self._server.new_id()), outcome)
 
 
 def _see(url: str) -> Response:

@@ -100,12 +100,12 @@ class Endpoints:
         try:
             made = await self._registration.register(request.headers.get("authorization"), await request.body())
         except RegistrationRefused as refused:
-            self._record("RegisterClient", None, refused.status, {"error": refused.error})
+            await self._record("RegisterClient", None, refused.status, {"error": refused.error})
             answer = _error(refused.status, refused.error, str(refused))
             if refused.status == 401:  # RFC 6750 §3
                 answer.headers["www-authenticate"] = f'Bearer realm="gateway", error="{refused.error}"'
             return answer
-        self._record("RegisterClient", made.client, 200, {})
+        await self._record("RegisterClient", made.client, 200, {})
         return Response(orjson.dumps(made.answer), 201, _PRIVATE, "application/json")
 
     async def _answer(self, request: Request, verb: str, decide: Decide) -> Response:
@@ -120,7 +120,7 @@ class Endpoints:
             return _error(400, refused.error or "invalid_request", refused.description)
         status, body, _ = decide(asked)
         status, body = await self._server.finish(asked, status, body)
-        self._record(verb, asked.client, status, body)
+        await self._record(verb, asked.client, status, body)
         headers = dict(_PRIVATE)
         if status == 401:  # RFC 6749 §5.2
             headers["www-authenticate"] = 'Basic realm="gateway"'
@@ -147,13 +147,13 @@ class Endpoints:
         }
         return 200, body, {}
 
-    def _record(self, verb: str, client: Client | ClientRecord | None, status: int, body: object) -> None:
+    async def _record(self, verb: str, client: Client | ClientRecord | None, status: int, body: object) -> None:
         id = None if client is None else client.id
         who = ANONYMOUS if id is None else Principal(Kind.OAUTH, f"{self._server.issuer.rules.known_as}#{id}")
         good = status == 200
         decision = Decision(Verdict.PASS if good else Verdict.BLOCK, "authorization-server", "RFC 6749")
         outcome = "ok" if good else str(body.get("error") if isinstance(body, dict) else status)
-        self._recorder.note(Ticket(who, verb, "gateway", decision, self._new_id()), outcome)
+        await self._recorder.keep(Ticket(who, verb, "gateway", decision, self._new_id()), outcome)
 
 
 def _error(status: int, code: str, sentence: str) -> Response:

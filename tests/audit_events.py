@@ -1,0 +1,220 @@
+"""What stands in the audit log, as the page docs/reference/audit.md has it; `tests/test_docs.py` holds it against the
+code: every name that an entry can have as its action is in this table, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from gateway.core.gateway import CHANGING
+from gateway.core.policy.actions import VERBS
+
+ROOT = Path(__file__).parent.parent
+
+BOTH = "begun, then how it ended"
+ONE = "one"
+
+_TOOLS = "`request.digest`, `request.length`, `upstream.hash`, `marks`"
+_CHANGE = "`change` with `before` and `after`"
+_OWN = "the gateway itself (`local:gateway`)"
+
+# The action: when, how many entries, and which fields it has beside those of every entry.
+EVENTS: dict[str, tuple[str, str, str]] = {
+    # Calls of agents.
+    "SendMessage": (
+        "a message is accepted, and its task rests or its answer is there",
+        BOTH,
+        f"`task`, {_TOOLS}",
+    ),
+    "CancelTask": ("a task is to be stopped", BOTH, "`task`"),
+    "GetTask": ("a task, its result or its log is read", ONE, ""),
+    "ListTasks": ("tasks are listed", ONE, ""),
+    "SubscribeToTask": ("a task's events are followed, once per stream", ONE, ""),
+    "GetAgentCard": ("never: the question whether a card may be seen leaves no entry", "none", ""),
+    "GetExtendedAgentCard": ("the card for those who are known is read", ONE, "`upstream.hash`"),
+    "CreateTaskPushNotificationConfig": ("a webhook is to be told of a task", BOTH, ""),
+    "GetTaskPushNotificationConfig": ("a webhook's configuration is read", ONE, ""),
+    "ListTaskPushNotificationConfigs": ("a task's webhooks are listed", ONE, ""),
+    "DeleteTaskPushNotificationConfig": ("a webhook is not told any more; or it has answered 410 (`gone`)", BOTH, ""),
+    "PullTasks": ("a worker takes tasks", ONE, ""),
+    "SubmitResult": ("a worker gives a result", ONE, ""),
+    # Calls of tools.
+    "tools/call": ("a tool is called, by a client or by an agent", BOTH, _TOOLS),
+    "prompts/get": ("a prompt is read", BOTH, _TOOLS),
+    "resources/read": ("a resource is read", BOTH, _TOOLS),
+    "completion/complete": ("an argument is completed", BOTH, _TOOLS),
+    "tasks/get": ("a task of a tool is asked after", BOTH, ""),
+    "tasks/update": ("a task of a tool gets an answer", BOTH, ""),
+    "tasks/cancel": ("a task of a tool is to be stopped", BOTH, ""),
+    "tools/list": ("tools are listed", ONE, ""),
+    "prompts/list": ("prompts are listed", ONE, ""),
+    "resources/list": ("resources are listed", ONE, ""),
+    "resources/templates/list": ("templates are listed", ONE, ""),
+    "server/discover": ("a client asks what a mount offers", ONE, ""),
+    "subscriptions/listen": ("a client listens for changes, once per stream", ONE, ""),
+    # The operator.
+    "AddAgent": ("an agent is registered", BOTH, _CHANGE),
+    "RemoveAgent": ("an agent is taken out", BOTH, _CHANGE),
+    "ListAgents": ("agents are listed", ONE, ""),
+    "ShowCard": ("a card is shown with what was found", ONE, ""),
+    "VerifyCard": ("a card is fetched and verified", BOTH, ""),
+    "AcceptCard": ("what a changed card says is accepted", BOTH, ""),
+    "AddKey": ("an API key is made", BOTH, _CHANGE),
+    "ListKeys": ("keys are listed", ONE, ""),
+    "RevokeKey": ("a key is taken back", BOTH, _CHANGE),
+    "AddClient": ("an OAuth client is made", BOTH, _CHANGE),
+    "InviteClient": ("an invitation for a client is made", BOTH, ""),
+    "ListClients": ("clients are listed", ONE, ""),
+    "RevokeClient": ("a client is taken back, and all that it was given", BOTH, _CHANGE),
+    "AddUser": ("a person gets a password", BOTH, _CHANGE),
+    "ListUsers": ("people are listed", ONE, ""),
+    "RemoveUser": ("a person is taken out", BOTH, _CHANGE),
+    "SetPassword": ("a person gets another password", BOTH, _CHANGE),
+    "ListServers": ("tool servers are listed", ONE, ""),
+    "ApproveTools": ("tools are let out of quarantine", BOTH, ""),
+    "ReloadTools": ("tools, mounts and grants of the file are read again", BOTH, ""),
+    "BeginLogin": ("an authorization at a tool server is asked for", BOTH, ""),
+    "FinishLogin": ("it is there", BOTH, ""),
+    "ForgetLogin": ("it is forgotten", BOTH, ""),
+    "ShowPushes": ("what webhooks wait for is shown", ONE, ""),
+    "ListDeadPushes": ("pushes that were given up are listed", ONE, ""),
+    "ReplayPushes": ("pushes that were given up are tried again", BOTH, ""),
+    "ShowPolicy": ("the policy is shown", ONE, ""),
+    "ExplainPolicy": ("a decision is explained", ONE, ""),
+    "ShadePolicy": ("the policy that is tried out is looked at", ONE, ""),
+    "ReplayPolicy": ("entries are decided again by other rules", ONE, ""),
+    "ReloadPolicy": (
+        f"the policy's file is read again, because the operator says so ({BOTH}) or because it has changed "
+        f"({ONE}, by {_OWN}; `INVALID_REQUEST` when it is wrong)",
+        BOTH,
+        "`decision.policy`",
+    ),
+    "ShowCompliance": ("the compliance profile is shown", ONE, ""),
+    "ReloadCompliance": ("the compliance profile is read again, like the policy's file", BOTH, ""),
+    "ListFrozen": ("what is frozen is listed", ONE, ""),
+    "Freeze": ("an agent or a principal is stopped", BOTH, ""),
+    "Thaw": ("it may go on", BOTH, ""),
+    "ReadAudit": ("the audit log is read; following it is one entry", ONE, ""),
+    "ReplayTask": ("a task's past is shown", ONE, ""),
+    "EraseSubject": ("a person is forgotten", BOTH, "`object` is the pseudonym"),
+    "RotateAuditKey": ("new keys sign", BOTH, "`change` with the keys"),
+    # The door, and the gateway's own authorization server.
+    "Authenticate": (
+        "somebody is turned away at the door (401); of a flood the first twenty, and how many more",
+        ONE,
+        "",
+    ),
+    "IssueToken": ("a token is given out or refused, before it is sent", ONE, ""),
+    "RevokeToken": ("a token is given back", ONE, ""),
+    "IntrospectToken": ("a token is asked about", ONE, ""),
+    "AuthorizeDevice": ("a device gets a code", ONE, ""),
+    "RegisterClient": ("a client registers itself", ONE, ""),
+    "LogIn": ("a person logs in, or fails to", ONE, ""),
+    "Consent": ("a person says yes or no to a client, before the client hears of it", ONE, "`object` is the client"),
+    "ConnectServer": ("a person goes to a tool server's login", ONE, ""),
+    "ConnectedServer": ("the person comes back with an authorization", ONE, ""),
+    "ConnectAgent": ("a person goes to a remote agent's login", ONE, ""),
+    "ConnectedAgent": ("the person comes back with an authorization", ONE, ""),
+    # Nobody asked.
+    "DeliverPush": (f"a webhook has taken an event, or was given up; by {_OWN}", ONE, "`task`"),
+    "PinTools": (f"the tools of a server are seen for the first time and trusted with it; by {_OWN}", ONE, ""),
+    "QuarantineTool": (f"a tool is new, changed or unfit and is not offered; by {_OWN}", ONE, "`decision.reason`"),
+}
+
+# Those that are asked of a server in MCP's own words, beside `VERBS`.
+MCP_METHODS = frozenset(
+    {"completion/complete", "tasks/get", "tasks/update", "tasks/cancel", "tools/list", "prompts/list"}
+    | {"resources/list", "resources/templates/list", "server/discover", "subscriptions/listen"}
+)
+
+_RECORDERS = frozenset({"Ticket", "note", "_note", "_ticket", "_record", "_answer"})
+_VERB = re.compile(r"[A-Z][a-z]+[A-Za-z]*")
+
+HEAD = """# What is in the audit log
+
+<!-- Made by `python -m tests.make_docs`; a test keeps it current. -->
+
+One line of canonical JSON (RFC 8785) for each entry; [prove what happened](../how-to/prove-what-happened.md) says how to read
+and verify them. A call that changes something or reaches outside has two: one before anything leaves the gateway
+(`phase` is `intent`, `outcome` is `begun`), one when it has ended. An intent without an end is a call whose outcome is not
+known. Others have one. What is refused has one, with the reason, whatever it was.
+
+## Each entry has
+
+| field | what it is |
+|---|---|
+| `v` | 1; entries of the first releases have none and other names |
+| `at` | milliseconds since the epoch; the index is the order |
+| `actor` | `sub`, who did it, and `chain`, on whose behalf, the nearest first; people are pseudonyms |
+| `action` | what: the names below |
+| `object` | on what: an agent, `SERVER/TOOL`, `gateway`, a path at the door |
+| `decision` | `effect` (PASS, FLAG, BLOCK, ESCALATE, HALT), `rule`, `policy` (the hash of the rules), `reason` where it was not PASS |
+| `phase`, `outcome` | `intent` or `outcome`; a task's state, `ok`, `reply`, `repeated`, `unknown`, or an error's reason |
+| `request` | `id`; `digest` (SHA-256) and `length` of what was asked, never its content |
+| `tenant` | whose it is |
+
+## And, where there is one
+
+| field | what it is |
+|---|---|
+| `task` | the task |
+| `correlation`, `cause` | the request at the outer end of the chain, and the one that made this one |
+| `trace` | the caller's trace (W3C Trace Context) |
+| `upstream` | `hash` of the card or the tool's definition that was in force |
+| `change` | what an operator changed, `before` and `after`, without secrets |
+| `marks` | compliance rules that found something in what passed, in any chunk of a stream, and what they did; each finding has an entry of its own as well, with the verdict of its rule |
+
+## Actions
+
+| action | when | entries | beside the fields of each |
+|---|---|---|---|
+"""  # noqa: E501
+
+FOOT = """
+## What is not in it
+
+- What is turned away before it is clear what is asked: a malformed or oversized request, a wrong `Host`, too many connections.
+  Metrics count them.
+- What the gateway fetches to do its work: cards, keys of issuers, lists of tools, tokens for a call. The call that needs them
+  is there.
+- Each try of a push; its end is there.
+- Contents.
+"""  # noqa: E501
+
+
+def page() -> str:
+    rows = (f"| `{verb}` | {when} | {entries} | {fields} |" for verb, (when, entries, fields) in EVENTS.items())
+    return HEAD + "\n".join(rows) + "\n" + FOOT
+
+
+def in_the_code() -> set[str]:
+    """Every action that the code can give to an entry."""
+    return {*VERBS, *MCP_METHODS, *_named()}
+
+
+def _named() -> Iterator[str]:
+    """Names that stand in calls of what makes an entry, or in the table that such a call names."""
+    for file in sorted((ROOT / "gateway").rglob("*.py")):
+        tree = ast.parse(file.read_text("utf-8"))
+        tables = {
+            each.targets[0].id: each.value.values
+            for each in tree.body
+            if isinstance(each, ast.Assign)
+            and isinstance(each.targets[0], ast.Name)
+            and isinstance(each.value, ast.Dict)
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in _RECORDERS:
+                given = [one for each in node.args[:3] for one in tables.get(getattr(each, "id", ""), [each])]
+                said = (each.value for each in given if isinstance(each, ast.Constant))
+                yield from (each for each in said if isinstance(each, str) and _VERB.fullmatch(each))
+
+
+def changing() -> set[str]:
+    """Those of the operator that are recorded before they do anything."""
+    return {verb for verb in VERBS if verb.startswith(CHANGING)}
