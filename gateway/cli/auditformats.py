@@ -127,7 +127,8 @@ def _read(entry: bytes) -> Tree:
 
 # OCSF.
 
-_FAILED = ("FAILED", "REJECTED", "error")
+# Task states that are no failure; other outcomes in capitals are reasons of errors.
+_WELL = frozenset({"AUTH_REQUIRED", "CANCELED", "COMPLETED", "INPUT_REQUIRED", "SUBMITTED", "WORKING"})
 _ACTIVITIES = {"Add": 1, "Create": 1, "Get": 2, "List": 2, "Read": 2, "Set": 3, "Approve": 3, "Remove": 4, "Revoke": 4}
 
 
@@ -141,11 +142,8 @@ def _api_activity(origin: str, index: int, entry: bytes) -> Tree:
     tree = _read(entry)
     effect, outcome = tree["decision"]["effect"], tree["outcome"]
     denied = effect not in ("PASS", "FLAG")
-    failed = denied or (outcome.isupper() and outcome.isascii() and not outcome.startswith("TASK_STATE"))
-    failed = failed or any(word in outcome for word in _FAILED)
     verb = next((verb for verb in _ACTIVITIES if tree["action"].startswith(verb)), "")
     activity = _ACTIVITIES.get(verb, 99)
-    status = 0 if tree["phase"] == "intent" else 2 if failed else 1
     actor: Tree = {"user": {"uid": tree["actor"]["sub"], "type_id": 0}}
     if chain := tree["actor"].get("chain"):
         actor["authorizations"] = [{"decision": f"on behalf of {each}"} for each in chain]
@@ -162,10 +160,11 @@ def _api_activity(origin: str, index: int, entry: bytes) -> Tree:
         "category_uid": 6,
         "class_uid": 6003,
         "metadata": {
-            "correlation_uid": tree.get("correlation"),
+            **({"correlation_uid": tree["correlation"]} if "correlation" in tree else {}),
             "log_name": origin,
             "product": {"name": "gateway", "vendor_name": "gateway"},
             "sequence": index,
+            **({"tenant_uid": tree["tenant"]} if tree["tenant"] else {}),
             "uid": f"{origin}#{index}",
             "version": "1.6.0",
         },
@@ -174,11 +173,18 @@ def _api_activity(origin: str, index: int, entry: bytes) -> Tree:
         "severity_id": 3 if denied else 1,
         "src_endpoint": {"uid": tree["actor"]["sub"]},
         "status_detail": f"{effect} by {tree['decision']['rule']}",
-        "status_id": status,
+        "status_id": _status(tree["phase"], outcome, denied),
         "time": tree["at"],
         "type_uid": 600300 + activity,
         "unmapped": {"index": index, "leaf": leaf_hash(entry).hex(), "log_id": origin},
     }
+
+
+def _status(phase: str, outcome: str, denied: bool) -> int:
+    if phase == "intent" or outcome == "unknown":
+        return 0
+    reason = outcome.isupper() and outcome not in _WELL
+    return 2 if denied or reason or "error" in outcome or outcome == "given up" else 1
 
 
 # CloudEvents.

@@ -1,0 +1,180 @@
+"""The forms in which others read the log are what their specifications say: no field unknown, none missing.
+
+OCSF: class 6003 and its objects as in github.com/ocsf/ocsf-schema. CloudEvents 1.0.2 §3. OTLP 1.x, JSON encoding.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli.auditformats import FORMATS
+from gateway.model.audit import AuditEntry, Verdict
+from gateway.verifier import Database, leaf_hash
+from tests.audit.logs import closed, entries, opened
+from tests.stores.contract import entry
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+WRITTEN: tuple[AuditEntry, ...] = (
+    entry("1", phase="intent", outcome="begun", digest="ab" * 32, length=3, correlation="1", trace=TRACE),
+    entry("1", outcome="COMPLETED", chain=("key:bob", "agent:desk"), correlation="1", task_id="t-1"),
+    entry("2", outcome="FAILED", tenant=""),
+    entry("3", outcome="PERMISSION_DENIED", verdict=Verdict.BLOCK, reason="no", principal="anonymous:anonymous"),
+    entry("4", verb="AddKey", target="gateway", change={"before": [], "after": [{"id": "k"}]}),
+    entry("5", verb="GetTask", target='with "quotes", ö and \u2028', marks={"mask": "redacted"}),
+    entry("6", verb="RevokeKey", verdict=Verdict.FLAG, outcome="ok"),
+)
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> Path:
+    store, notary = await opened(tmp_path)
+    for each in WRITTEN:
+        await store.commit(records=[each])
+    await closed(store, notary)
+    return tmp_path / "gateway.db"
+
+
+def exported(db: Path, form: str) -> list[dict[str, Any]]:
+    with closing(Database(db)) as log:
+        return [json.loads(line) for line in FORMATS[form](log, -1)]
+
+
+# OCSF: of each object the attributes that must be there, those that may, and those of which one must.
+
+_BASE = "activity_name category_name class_name message raw_data severity status status_code status_detail status_id"
+OBJECTS: dict[str, tuple[str, str, str]] = {
+    "": (
+        "activity_id actor api category_uid class_uid metadata severity_id src_endpoint time type_uid",
+        f"{_BASE} unmapped dst_endpoint http_request http_response resources",
+        "",
+    ),
+    "actor": ("", "authorizations user app_name app_uid process session idp", "user process session app_name app_uid"),
+    "actor.user": ("", "name uid type type_id account", "account name uid"),
+    "actor.authorizations": ("", "decision policy", ""),
+    "api": ("operation", "group request response service version", ""),
+    "api.request": ("uid", "data flags containers", ""),
+    "api.response": ("", "code data error error_message flags message", ""),
+    "api.service": ("", "name uid version labels", "name uid"),
+    "metadata": ("product version", "correlation_uid log_name sequence tenant_uid uid labels", ""),
+    "metadata.product": ("", "name uid vendor_name version", "name uid"),
+    "resources": ("", "name uid type data labels", "name uid"),
+    "src_endpoint": ("", "name uid ip hostname type_id", "ip uid name hostname"),
+}
+ENUMS = {
+    "activity_id": {0, 1, 2, 3, 4, 99},
+    "severity_id": {0, 1, 2, 3, 4, 5, 6, 99},
+    "status_id": {0, 1, 2, 99},
+}
+
+
+def wrong(tree: dict[str, Any], path: str = "") -> Iterator[str]:
+    required, allowed, one = (set(words.split()) for words in OBJECTS[path])
+    yield from (f"{path}.{name} is missing" for name in required - tree.keys())
+    yield from (f"{path}.{name} is unknown" for name in tree.keys() - required - allowed)
+    if one and not one & tree.keys():
+        yield f"{path} has none of {one}"
+    for name, value in tree.items():
+        inner = f"{path}.{name}".lstrip(".")
+        if value is None or value in ("", [], {}):
+            yield f"{inner} is empty"
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict) and inner in OBJECTS:
+                yield from wrong(each, inner)
+
+
+async def test_ocsf_events_are_api_activity(db: Path) -> None:
+    events = exported(db, "ocsf")
+    assert len(events) == len(WRITTEN)
+    for event in events:
+        assert list(wrong(event)) == []
+        assert (event["category_uid"], event["class_uid"]) == (6, 6003)
+        assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
+        assert (event["activity_id"] == 99) == ("activity_name" in event)
+        for name, numbers in ENUMS.items():
+            assert event[name] in numbers
+        assert isinstance(event["time"], int)
+    told = [(event["activity_id"], event["status_id"], event["severity_id"]) for event in events]
+    assert told == [(99, 0, 1), (99, 1, 1), (99, 2, 1), (99, 2, 3), (1, 1, 1), (2, 1, 1), (4, 1, 1)]
+    assert [event["metadata"].get("tenant_uid") for event in events[:3]] == ["t", "t", None]
+
+
+async def test_cloudevents_have_what_the_specification_asks_for(db: Path) -> None:
+    events = exported(db, "cloudevents")
+    for event in events:
+        assert {"id", "source", "specversion", "type"} <= event.keys()
+        assert event["specversion"] == "1.0"
+        for name, value in event.items():
+            assert re.fullmatch(r"[a-z0-9]{1,20}", name), name
+            assert name == "data" or (isinstance(value, str) and value), name
+        assert re.fullmatch(r"//[\w.-]+/[\w.-]+", event["source"]), "a URI-reference"
+        assert datetime.fromisoformat(event["time"]).tzinfo is not None
+        assert event["datacontenttype"] == "application/json"
+    assert len({(event["source"], event["id"]) for event in events}) == len(WRITTEN)
+
+
+# OTLP: the fields of each message in JSON, and which type each has.
+
+_KEY_VALUE: dict[str, type] = {"key": str, "value": dict}
+OTLP: dict[str, dict[str, type]] = {
+    "request": {"resourceLogs": list},
+    "resourceLogs": {"resource": dict, "scopeLogs": list, "schemaUrl": str},
+    "resource": {"attributes": list},
+    "scopeLogs": {"scope": dict, "logRecords": list, "schemaUrl": str},
+    "scope": {"name": str, "version": str, "attributes": list},
+    "logRecords": {
+        "timeUnixNano": str,
+        "observedTimeUnixNano": str,
+        "severityNumber": int,
+        "severityText": str,
+        "body": dict,
+        "attributes": list,
+        "traceId": str,
+        "spanId": str,
+        "eventName": str,
+    },
+    "attributes": _KEY_VALUE,
+    "value": {"stringValue": str, "intValue": str},
+    "body": {"stringValue": str, "intValue": str},
+}
+
+
+def unlike(name: str, tree: dict[str, Any]) -> Iterator[str]:
+    fields = OTLP[name]
+    for key, value in tree.items():
+        if key not in fields or not isinstance(value, fields[key]):
+            yield f"{name}.{key}"
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                yield from unlike(key, each)
+
+
+async def test_otlp_lines_are_requests_of_log_records(db: Path) -> None:
+    requests = exported(db, "otlp")
+    assert [list(unlike("request", request)) for request in requests] == [[]]
+    records = requests[0]["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    assert len(records) == len(WRITTEN)
+    for record in records:
+        assert record["timeUnixNano"].isdecimal()
+        assert 1 <= record["severityNumber"] <= 24
+        keys = [each["key"] for each in record["attributes"]]
+        assert len(keys) == len(set(keys))
+        assert all(each["value"].keys() <= {"stringValue", "intValue"} for each in record["attributes"])
+    assert [record.get("traceId") for record in records[:2]] == [TRACE, None], "hex, as OTLP's JSON has it"
+
+
+async def test_every_form_carries_the_index_and_the_leaf_of_each_entry(db: Path) -> None:
+    expected = [(at, leaf_hash(line).hex()) for at, line in enumerate(entries(db))]
+    ocsf = [(each["unmapped"]["index"], each["unmapped"]["leaf"]) for each in exported(db, "ocsf")]
+    clouds = [(int(each["logindex"]), each["leafhash"]) for each in exported(db, "cloudevents")]
+    records = exported(db, "otlp")[0]["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    said = [{each["key"]: each["value"] for each in record["attributes"]} for record in records]
+    otlp = [(int(each["audit.index"]["intValue"]), each["audit.leaf"]["stringValue"]) for each in said]
+    assert ocsf == clouds == otlp == expected
