@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import random
 import re
 import shutil
@@ -24,9 +26,12 @@ PROGRAM = ROOT / "conformance" / "audit" / "verify.mjs"
 pytestmark = pytest.mark.skipif(NODE is None, reason="it needs node on PATH")
 
 
-def says(log: Written, file: Path) -> tuple[int, str]:
+LATTICE = os.environ.get("NOBLE_ML_DSA", "")  # ml-dsa.js of @noble/post-quantum, for a Node without ML-DSA
+
+
+def says(log: Written, file: Path, *more: str) -> tuple[int, str]:
     assert NODE is not None
-    words = [NODE, str(PROGRAM), str(file), str(log.folder / "audit" / "keys")]
+    words = [NODE, str(PROGRAM), str(file), str(log.folder / "audit" / "keys"), *more]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert not ended.stderr, ended.stderr
     return ended.returncode, ended.stdout
@@ -42,6 +47,21 @@ async def test_it_verifies_what_we_export_and_prove(tmp_path: Path) -> None:
     assert says(log, proof)[0] == 0
     proof.write_text(proof.read_text().replace("index 300", "index 301"))
     assert says(log, proof)[0] == 1
+
+
+async def test_the_signatures_for_later_are_what_another_implementation_takes_for_such(tmp_path: Path) -> None:
+    log = await written(tmp_path, (20,))
+    export = log.export(tmp_path / "log.jsonl")
+    more = [LATTICE] if LATTICE else []
+    code, said = says(log, export, *more)
+    assert code == 0, said
+    if "Ed25519 only" in said:
+        pytest.skip("this Node has no ML-DSA; NOBLE_ML_DSA names ml-dsa.js of @noble/post-quantum, which has")
+    name, id, signature = next(each for each in log.head.signatures if len(each[2]) > 2000)
+    changed = signature[:-1] + bytes([signature[-1] ^ 1])
+    texts = [base64.b64encode(id + each).decode() for each in (signature, changed)]
+    export.write_text(export.read_text().replace(*texts))
+    assert says(log, export, *more) == (1, f"the signature of {name} ({id.hex()}) under size 20 does not hold\n")
 
 
 async def test_it_finds_what_we_find(tmp_path: Path) -> None:
