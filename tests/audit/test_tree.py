@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sqlite3
+import statistics
+import time
+from contextlib import closing
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -25,6 +30,7 @@ from gateway.verifier import (
     consistent,
     inclusion,
     leaf_hash,
+    leaf_hashes,
     nodes_of,
     notes_in,
     root_of_inclusion,
@@ -129,6 +135,37 @@ def test_a_proof_holds_for_its_own_leaf_place_size_and_history_only(size: int, d
     assert not consistent(old, old_root, size, other, steps)
     assert not consistent(size + 1, root, size, root, [])
     assert not consistent(old, old_root, size, root, [*steps, other])
+
+
+@pytest.mark.slow
+def test_a_proof_out_of_a_million_leaves_reads_a_few_tiles_and_takes_milliseconds() -> None:
+    """5 ms at most, of the processor's time, so that others on the machine do not matter; tiles come out of SQLite."""
+    size, step = 1_000_000, 1 << 16
+    tree = Tree()
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("CREATE TABLE tile (level INTEGER, n INTEGER, hashes BLOB, PRIMARY KEY (level, n))")
+        for first in range(0, size, step):
+            leaves = leaf_hashes(b"%d" % number for number in range(first, min(first + step, size)))
+            full = [(level, number, b"".join(tile)) for level, number, tile in tree.extend(leaves)]
+            db.executemany("INSERT INTO tile VALUES (?, ?, ?)", full)
+        db.executemany("INSERT INTO tile VALUES (?, ?, ?)", [(*at, b"".join(tile)) for *at, tile in tree.partial()])
+        reads: list[tuple[int, int]] = []
+
+        def tile(level: int, number: int) -> bytes | None:
+            reads.append((level, number))
+            row = db.execute("SELECT hashes FROM tile WHERE level = ? AND n = ?", (level, number)).fetchone()
+            return None if row is None else bytes(row[0])
+
+        took, root = [], tree.root()
+        for index in random.Random(3).sample(range(size), 100):
+            reads.clear()
+            began = time.process_time()
+            path = inclusion(nodes_of(cache(tile)), index, size)
+            took.append(time.process_time() - began)
+            assert root_of_inclusion(leaf_hash(b"%d" % index), index, size, path) == root
+            assert len(path) <= 20
+            assert len(reads) <= 6
+    assert statistics.median(took) < 0.005
 
 
 # Notes.
