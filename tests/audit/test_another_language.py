@@ -59,8 +59,8 @@ async def test_the_signatures_for_later_are_what_another_implementation_takes_fo
         pytest.skip("this Node has no ML-DSA; NOBLE_ML_DSA names ml-dsa.js of @noble/post-quantum, which has")
     name, id, signature = next(each for each in log.head.signatures if len(each[2]) > 2000)
     changed = signature[:-1] + bytes([signature[-1] ^ 1])
-    texts = [base64.b64encode(id + each).decode() for each in (signature, changed)]
-    export.write_text(export.read_text().replace(*texts))
+    right, wrong = (base64.b64encode(id + each).decode() for each in (signature, changed))
+    export.write_text(export.read_text().replace(right, wrong))
     assert says(log, export, *more) == (1, f"the signature of {name} ({id.hex()}) under size 20 does not hold\n")
 
 
