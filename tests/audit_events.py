@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 BOTH = "begun, then how it ended"
 ONE = "one"
+WITH = "one, in the transaction that changes it"
 
 _TOOLS = "`request.digest`, `request.length`, `upstream.hash`, `marks`"
 _CHANGE = "`change` with `before` and `after`"
@@ -75,6 +76,11 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "ListServers": ("tool servers are listed", ONE, ""),
     "ApproveTools": ("tools are let out of quarantine", BOTH, ""),
     "ReloadTools": ("tools, mounts and grants of the file are read again", BOTH, ""),
+    "ListApprovals": ("calls that wait for a person are listed", ONE, ""),
+    "ShowApproval": ("one of them is shown", ONE, ""),
+    "ApproveCall": ("a call that waits is approved", WITH, "`object` is what is called"),
+    "EditCall": ("a call that waits is approved with other arguments", WITH, "`object` is what is called"),
+    "RejectCall": ("a call that waits is rejected", WITH, "`object` is what is called"),
     "BeginLogin": ("an authorization at a tool server is asked for", BOTH, ""),
     "FinishLogin": ("it is there", BOTH, ""),
     "ForgetLogin": ("it is forgotten", BOTH, ""),
