@@ -18,13 +18,16 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from conformance import acp, expected, frameworks, js, kit, mcp, mcp_client, older, peers, processes, results
 
 HERE = Path(__file__).parent
+CARDS = ("card", "extended_card")  # settings that name files, from the folder of the configuration
 
 # Three tests read two streams for ten seconds each, on every binding: a minute and a half of waiting.
 SHORT = "not test_multi_stream"
@@ -32,31 +35,45 @@ SHORT = "not test_multi_stream"
 
 @dataclass(frozen=True)
 class Suite:
-    """The kit, or a part of it, against one agent of the gateway. `select` is a pytest expression; for the 0.3 kit
-    its transports."""
+    """The kit, or a part of it, against one agent. `select` is a pytest expression. `credential`: the gateway asks
+    every caller for one, and the kit has it."""
 
     name: str
-    path: str
     expected: tuple[str, ...] = ()
     select: str | None = None
+    credential: bool = False
 
 
+@dataclass(frozen=True)
+class OlderSuite:
+    """Categories of the kit for 0.3, over one transport or several. `credential`: as above."""
+
+    name: str
+    expected: tuple[str, ...]
+    transports: str
+    categories: tuple[str, ...] = older.SINGLE
+    credential: bool = False
+
+
+# Each as the default agent of a gateway of its own: over gRPC the kit knows no way to name another.
 LOCAL_SUITES = (
-    Suite("echo", "", ("both",)),
-    # Neither can be the default agent: one that requires an extension refuses almost all that the kit sends,
-    # and for one that declares nothing the kit skips almost all.
-    Suite("strict", "/agents/strict", select="TestCapabilityExtensionRequired"),
-    Suite("plain", "/agents/plain", select="(not_supported or unsupported_operation) and not grpc"),
-    # The kit asks for the extended card without a credential, so the default agent does not declare one.
-    Suite("extended", "/agents/extended", ("extended",), select="CARD-EXT and not grpc"),
+    Suite("echo", ("both", "anonymous")),
+    # One that requires an extension refuses almost all that the kit sends, and for one that declares nothing the kit
+    # skips almost all.
+    Suite("strict", select="TestCapabilityExtensionRequired"),
+    Suite("plain", ("plain",), "not_supported or unsupported_operation"),
+    # The kit has no credential of its own, and the extended card is for callers who do.
+    Suite("extended", ("both", "extended"), credential=True),
 )
-REMOTE_SUITES = (Suite("player", "", ("both", "remote")),)
+REMOTE_SUITES = (Suite("player", ("both", "anonymous", "remote")),)
 SUITES = {"local": LOCAL_SUITES, "remote": REMOTE_SUITES, "remote-0.3": REMOTE_SUITES}
-# The kit for 0.3, by transport.
 OLDER_SUITES = (
-    Suite("asker over JSON-RPC", "", ("0.3-jsonrpc",), "jsonrpc"),
-    Suite("asker over HTTP+JSON", "", ("0.3-rest",), "rest"),
-    Suite("asker over both", "", ("0.3-equivalence",), "jsonrpc,rest"),
+    OlderSuite("asker over JSON-RPC", ("0.3-jsonrpc",), "jsonrpc"),
+    OlderSuite("asker over HTTP+JSON", ("0.3-rest",), "rest"),
+    OlderSuite("asker over gRPC", ("0.3-grpc",), "grpc"),
+    OlderSuite("asker over all three", ("0.3-equivalence",), "jsonrpc,rest,grpc", older.SEVERAL),
+    # Over the other transports the kit does not find the schemes of a card.
+    OlderSuite("asker over JSON-RPC, with a credential", ("0.3-guarded",), "jsonrpc", older.GUARDED, True),
 )
 
 
@@ -134,65 +151,90 @@ def main() -> int:
 
 
 def _agent(name: str, chosen: Options) -> int:
-    """One kind of agent behind a gateway of its own; how much went wrong."""
-    with tempfile.TemporaryDirectory(prefix="conformance-") as folder, _running(name, Path(folder)) as base:
+    """One kind of agent, first a2a-sdk's client and then the kit; how much went wrong."""
+    with tempfile.TemporaryDirectory(prefix="conformance-") as place, _configured(name, Path(place)) as config:
         print(f"{name} agent:")
+        clients = _clients(name, config, Path(place) / "clients")
+        if chosen.kit:
+            return _kit(name, config, chosen.kit, chosen, Path(place), clients)
+    return sum(len(result.failed) for result in clients)
+
+
+def _clients(name: str, config: Path, folder: Path) -> list[peers.Result]:
+    with processes.gateway(config, folder) as base:
         clients = [peers.run(base, version=version) for version in peers.VERSIONS]
         if name == "local":
-            clients += peers.run_others(base, processes.credential(Path(folder)))
-        for result in clients:
-            peers.show(result)
-        if chosen.kit:
-            return _kit(name, base, chosen.kit, chosen, Path(folder), clients)
-    return sum(len(result.failed) for result in clients)
+            clients += peers.run_others(base, processes.credential(folder))
+    for result in clients:
+        peers.show(result)
+    return clients
 
 
 def _older(folder: Path, chosen: Options) -> int:
     """The kit for 0.3 in front of an agent that it can talk to for long; how much went wrong."""
     specification = "A2A 0.3.0"
     outcome = results.Outcome("local", chosen.command, kit.version(folder), "0.3.x", specification)
-    with (
-        tempfile.TemporaryDirectory(prefix="conformance-") as place,
-        processes.gateway(HERE / "a2a-0.3.yaml", Path(place)) as base,
-    ):
-        print("0.3 kit:")
-        for suite in OLDER_SUITES:
-            assert suite.select is not None
-            report = older.run(folder, base, Path(place) / suite.select, suite.select)
-            comparison = expected.compare(report.tests, expected.load(*suite.expected), whole=True)
-            command = f"TCK_STREAMING_TIMEOUT={older.STREAMING_TIMEOUT_S} python run_tck.py --sut-url GATEWAY"
-            command += f" --category {','.join(older.TRANSPORTS[suite.select])} --transports {suite.select}"
-            outcome.runs.append(results.Run(suite.name, report, comparison, command))
-            _show(outcome.runs[-1])
+    print("0.3 kit:")
+    for suite in OLDER_SUITES:
+        with tempfile.TemporaryDirectory(prefix="conformance-") as place:
+            outcome.runs.append(_older_suite(suite, folder, Path(place)))
+        _show(outcome.runs[-1])
     print(f"written: {results.write(outcome).relative_to(HERE.parent)}")
     return len(outcome.unexpected)
 
 
-def _running(name: str, folder: Path) -> AbstractContextManager[str]:
+def _older_suite(suite: OlderSuite, folder: Path, place: Path) -> results.Run:
+    # Where gRPC is served its address stands in the card, and fails a test of every transport.
+    grpc = "grpc" in suite.transports
+    with processes.gateway(HERE / "a2a-0.3.yaml", place, anonymous=not suite.credential, grpc=grpc) as base:
+        credential = processes.credential_file(place) if suite.credential else None
+        report = older.run(folder, base, place / "reports", suite.transports, suite.categories, credential)
+    comparison = expected.compare(report.tests, expected.load(*suite.expected), whole=True)
+    command = f"TCK_STREAMING_TIMEOUT={older.STREAMING_TIMEOUT_S} python run_tck.py --sut-url GATEWAY"
+    command += f" --category {','.join(suite.categories)} --transports {suite.transports}"
+    return results.Run(suite.name, report, comparison, command)
+
+
+def _configured(name: str, folder: Path) -> AbstractContextManager[Path]:
+    """The configuration for one kind of agent, while that agent runs if it is somebody else's."""
     if name == "local":
-        return processes.gateway(HERE / "a2a.yaml", folder)
-    return processes.behind_a_gateway(folder, name.partition("-")[2] or "1.0")
+        return nullcontext(HERE / "a2a.yaml")
+    return processes.remote(folder, name.partition("-")[2] or "1.0")
 
 
-def _kit(name: str, base: str, folder: Path, chosen: Options, reports: Path, clients: list[peers.Result]) -> int:
+def _kit(name: str, config: Path, folder: Path, chosen: Options, place: Path, clients: list[peers.Result]) -> int:
     outcome = results.Outcome(name, chosen.command, kit.version(folder), clients=clients)
     for suite in SUITES[name]:
-        outcome.runs.append(_suite(suite, base, folder, chosen, reports / suite.name))
+        outcome.runs.append(_suite(suite, config, folder, chosen, place / suite.name))
         _show(outcome.runs[-1])
     if not chosen.short:
         print(f"written: {results.write(outcome).relative_to(HERE.parent)}")
     return len(outcome.unexpected)
 
 
-def _suite(suite: Suite, base: str, folder: Path, chosen: Options, reports: Path) -> results.Run:
+def _suite(suite: Suite, config: Path, folder: Path, chosen: Options, place: Path) -> results.Run:
+    place.mkdir()
     select = suite.select or (SHORT if chosen.short else None)
-    report = kit.run(folder, base + suite.path, reports, select)
     whole = select != SHORT
+    with processes.gateway(_with_default(config, suite.name, place), place, anonymous=not suite.credential) as base:
+        report = kit.run(folder, base, place, select, processes.credential_file(place) if suite.credential else None)
     comparison = expected.compare(report.tests, expected.load(*suite.expected), whole=whole)
     if not report.tests:
         comparison.unexpected.append("no test ran")
-    shown = ["python", "-m", "pytest", *kit.arguments(f"GATEWAY{suite.path}", select, Path("REPORTS"))]
+    plugin = kit.CREDENTIAL_PLUGIN if suite.credential else None
+    shown = ["python", "-m", "pytest", *kit.arguments("GATEWAY", select, Path("REPORTS"), plugin)]
     return results.Run(suite.name, report, comparison, shlex.join(shown))
+
+
+def _with_default(config: Path, agent: str, folder: Path) -> Path:
+    """A copy of `config` with this default agent."""
+    tree = yaml.safe_load(config.read_text("utf-8"))
+    tree["server"]["default_agent"] = agent
+    for each in tree["agents"].values():
+        each.update({key: str((config.parent / each[key]).resolve()) for key in CARDS if key in each})
+    copy = folder / "default.yaml"
+    copy.write_text(yaml.safe_dump(tree), "utf-8")
+    return copy
 
 
 def _show(run: results.Run) -> None:

@@ -22,6 +22,8 @@ TRANSPORTS = "jsonrpc,http_json,grpc"
 # A minute and a half of waiting by design (several streams that nobody ends), and a slow machine on top.
 TIMEOUT_S = 300.0
 
+FIXTURES = Path(__file__).with_name("fixtures")
+CREDENTIAL_PLUGIN = "kit_with_credential"
 OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
 
@@ -56,7 +58,7 @@ def find(named: str | None) -> Path | None:
     return Path(folder).resolve()
 
 
-def arguments(host: str, select: str | None, reports: Path) -> list[str]:
+def arguments(host: str, select: str | None, reports: Path, plugin: str | None = None) -> list[str]:
     """What pytest gets; `localhost` could mean ::1, and the kit's webhooks listen on 127.0.0.1 alone."""
     return [
         SUITE,
@@ -69,21 +71,25 @@ def arguments(host: str, select: str | None, reports: Path) -> list[str]:
         "--tb=line",
         "-p",
         "no:cacheprovider",
+        *(["-p", plugin] if plugin else []),
         *(["-k", select] if select else []),
     ]
 
 
-def run(kit: Path, host: str, reports: Path, select: str | None = None) -> Report:
-    """The kit against the agent whose card is at `host`; `select` is a pytest -k expression."""
+def run(kit: Path, host: str, reports: Path, select: str | None = None, credential: Path | None = None) -> Report:
+    """The kit against the agent whose card is at `host`; `select` is a pytest -k expression. With the file of a
+    credential, the kit shows it in every request (fixtures/kit_with_credential.py)."""
     reports.mkdir(parents=True, exist_ok=True)
     own = kit / ".venv" / "bin" / "python"
     command = [
         str(own if own.exists() else sys.executable),
         "-m",
         "pytest",
-        *arguments(host, select, reports),
+        *arguments(host, select, reports, CREDENTIAL_PLUGIN if credential else None),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(kit), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{kit}{os.pathsep}{FIXTURES}", "PYTHONDONTWRITEBYTECODE": "1"}
+    if credential:
+        environment["KIT_CREDENTIAL"] = str(credential)
     try:
         done = subprocess.run(
             command, cwd=kit, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conformance.kit import KitError, Report, read
+from conformance.kit import CREDENTIAL_PLUGIN, FIXTURES, KitError, Report, read
 
 HOW_TO_GET = (
     "No 0.3 kit: git clone -b 0.3.x https://github.com/a2aproject/a2a-tck DIR && python3 -m venv DIR/.venv && "
@@ -19,10 +19,16 @@ CATEGORIES = {
     "quality": "tests/optional/quality",
     "features": "tests/optional/features",
     "transport-equivalence": "tests/optional/multi_transport",
+    # A part of the capabilities, which the kit's own runner cannot choose alone.
+    "authentication": "tests/optional/capabilities",
 }
-# What belongs to one transport, and what only two of them can show.
+PARTS = {"authentication": "authentication or security_scheme"}
+# What belongs to one transport, and what only several can show.
 SINGLE = ("mandatory", "capabilities", "quality", "features")
-TRANSPORTS: dict[str, tuple[str, ...]] = {"jsonrpc": SINGLE, "rest": SINGLE, "jsonrpc,rest": ("transport-equivalence",)}
+SEVERAL = ("transport-equivalence",)
+# What there is to see only where callers need a credential.
+GUARDED = ("authentication",)
+GRPC_PLUGIN = "kit_03_grpc"
 # So long the kit waits for an event; asker.py works for twice as long.
 STREAMING_TIMEOUT_S = 2
 TIMEOUT_S = 300.0
@@ -36,7 +42,7 @@ def find(named: str | None) -> Path | None:
     return Path(folder).resolve()
 
 
-def arguments(category: str, transports: str, host: str, junit: Path) -> list[str]:
+def arguments(category: str, transports: str, host: str, junit: Path, plugins: tuple[str, ...] = ()) -> list[str]:
     path, marks = CATEGORIES[category], ["-m", MARKS] if category == "mandatory" else []
     if category == "mandatory" and "jsonrpc" not in transports:
         path, marks = f"{path}/protocol", ["-m", "mandatory_protocol"]
@@ -52,24 +58,41 @@ def arguments(category: str, transports: str, host: str, junit: Path) -> list[st
         "--tb=line",
         "-p",
         "no:cacheprovider",
+        *(["-k", PARTS[category]] if category in PARTS else []),
+        *(word for plugin in plugins for word in ("-p", plugin)),
     ]
 
 
-def run(kit: Path, host: str, reports: Path, transports: str) -> Report:
-    """The kit's categories for these transports against the gateway whose card is at `host`."""
+def run(
+    kit: Path,
+    host: str,
+    reports: Path,
+    transports: str,
+    categories: tuple[str, ...] = SINGLE,
+    credential: Path | None = None,
+) -> Report:
+    """These categories of the kit over these transports, against the gateway whose card is at `host`. With the file of
+    a credential, the kit's clients show it; what it sends without them goes without one."""
     reports.mkdir(parents=True, exist_ok=True)
+    plugins = ((GRPC_PLUGIN,) if "grpc" in transports else ()) + ((CREDENTIAL_PLUGIN,) if credential else ())
     tests = []
-    for category in TRANSPORTS[transports]:
+    for category in categories:
         junit = reports / f"{category}.xml"
-        _pytest(kit, arguments(category, transports, host, junit), junit)
+        _pytest(kit, arguments(category, transports, host, junit, plugins), junit, credential)
         tests += list(read(junit))
     return Report(tests)
 
 
-def _pytest(kit: Path, words: list[str], junit: Path) -> None:
+def _pytest(kit: Path, words: list[str], junit: Path, credential: Path | None) -> None:
     own = kit / ".venv" / "bin" / "python"
     command = [str(own if own.exists() else sys.executable), "-m", "pytest", *words]
-    environment = {**os.environ, "TCK_STREAMING_TIMEOUT": str(STREAMING_TIMEOUT_S), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "TCK_STREAMING_TIMEOUT": str(STREAMING_TIMEOUT_S),
+        "KIT_CREDENTIAL": str(credential or ""),
+        "PYTHONPATH": f"{kit}{os.pathsep}{FIXTURES}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     try:
         done = subprocess.run(
             command, cwd=kit, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False

@@ -31,22 +31,28 @@ def free_port() -> int:
 
 
 @contextmanager
-def gateway(config: Path, folder: Path) -> Iterator[str]:
-    """The gateway with this configuration and a fresh data folder; its base URL."""
+def gateway(config: Path, folder: Path, *, anonymous: bool = True, grpc: bool = True) -> Iterator[str]:
+    """The gateway with this configuration and a fresh data folder; its base URL. `anonymous`: callers need no
+    credential; otherwise there is `credential`."""
     port = free_port()
     program = Path(sys.executable).with_name("gateway")
     data = _data(folder)
     data.mkdir(parents=True)
-    command = [program, "serve", "--anonymous", "--config", config, "--port", port, "--data", data]
-    command += ["--grpc-port", free_port()]
+    command = [program, "serve", "--config", config, "--port", port, "--data", data]
+    command += ["--grpc-port", free_port()] if grpc else []
+    command += ["--anonymous"] if anonymous else []
     base = f"http://127.0.0.1:{port}"
     with _running([str(word) for word in command], f"{base}/readyz", folder / "gateway.log"):
         yield base
 
 
+def credential_file(folder: Path) -> Path:
+    """Where the local credential of the gateway that runs in `folder` is."""
+    return _data(folder) / "token"
+
+
 def credential(folder: Path) -> str:
-    """The local credential of the gateway that runs in `folder`."""
-    return (_data(folder) / "token").read_text("ascii").strip()
+    return credential_file(folder).read_text("ascii").strip()
 
 
 def _data(folder: Path) -> Path:
@@ -65,14 +71,21 @@ def agent(port: int, folder: Path, *, push: bool = False, version: str = "1.0") 
 
 
 @contextmanager
-def behind_a_gateway(folder: Path, version: str) -> Iterator[str]:
-    """That agent, speaking one version alone, behind a gateway of its own; the gateway's base URL."""
+def remote(folder: Path, version: str) -> Iterator[Path]:
+    """That agent, speaking one version alone; the configuration of a gateway in front of it."""
     # Somebody may be using the port that the file names, so the agent gets another one, and so does the file.
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / REMOTE.name
     config.write_text(REMOTE.read_text("utf-8").replace(f"127.0.0.1:{sut.PORT}", f"127.0.0.1:{port}"), "utf-8")
-    with agent(port, folder, version=version), gateway(config, folder) as base:
+    with agent(port, folder, version=version):
+        yield config
+
+
+@contextmanager
+def behind_a_gateway(folder: Path, version: str) -> Iterator[str]:
+    """That agent behind a gateway of its own; the gateway's base URL."""
+    with remote(folder, version) as config, gateway(config, folder) as base:
         yield base
 
 

@@ -34,7 +34,7 @@ def refused(decision: Decision, who: Principal, verb: str, tool: str = "") -> Re
         return Refused(decision, Reason.PERMISSION_DENIED, f"{tool} is {decision.reason}")
     if decision.rule == DENIED.rule:
         if who.kind is Kind.ANONYMOUS:
-            return Refused(decision, Reason.UNAUTHENTICATED, f"{verb} needs a credential")
+            return Refused(decision, Reason.UNAUTHENTICATED, f"{verb} needs authentication: show a credential")
         return Refused(decision, Reason.PERMISSION_DENIED, f"You may not use {tool or verb} here")
     sentence = _SENTENCES[decision.verdict].format(what=tool or verb, reason=decision.reason)
     metadata = {"rule": decision.rule, "verdict": decision.verdict.value}
