@@ -22,12 +22,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from conformance import acp, expected, frameworks, js, kit, mcp, mcp_client, older, peers, processes, results
 
 HERE = Path(__file__).parent
-CARDS = ("card", "extended_card")  # settings that name files, from the folder of the configuration
 
 # Three tests read two streams for ten seconds each, on every binding: a minute and a half of waiting.
 SHORT = "not test_multi_stream"
@@ -46,13 +43,14 @@ class Suite:
 
 @dataclass(frozen=True)
 class OlderSuite:
-    """Categories of the kit for 0.3, over one transport or several. `credential`: as above."""
+    """Categories of the kit for 0.3, over one transport or several. `guarded`: by TLS, and every caller needs a
+    credential, which the kit has."""
 
     name: str
     expected: tuple[str, ...]
     transports: str
     categories: tuple[str, ...] = older.SINGLE
-    credential: bool = False
+    guarded: bool = False
 
 
 # Each as the default agent of a gateway of its own: over gRPC the kit knows no way to name another.
@@ -73,7 +71,7 @@ OLDER_SUITES = (
     OlderSuite("asker over gRPC", ("0.3-grpc",), "grpc"),
     OlderSuite("asker over all three", ("0.3-equivalence",), "jsonrpc,rest,grpc", older.SEVERAL),
     # Over the other transports the kit does not find the schemes of a card.
-    OlderSuite("asker over JSON-RPC, with a credential", ("0.3-guarded",), "jsonrpc", older.GUARDED, True),
+    OlderSuite("asker over JSON-RPC, with TLS and a credential", ("0.3-guarded",), "jsonrpc", older.GUARDED, True),
 )
 
 
@@ -185,10 +183,15 @@ def _older(folder: Path, chosen: Options) -> int:
 
 def _older_suite(suite: OlderSuite, folder: Path, place: Path) -> results.Run:
     # Where gRPC is served its address stands in the card, and fails a test of every transport.
-    grpc = "grpc" in suite.transports
-    with processes.gateway(HERE / "a2a-0.3.yaml", place, anonymous=not suite.credential, grpc=grpc) as base:
-        credential = processes.credential_file(place) if suite.credential else None
-        report = older.run(folder, base, place / "reports", suite.transports, suite.categories, credential)
+    grpc, config = "grpc" in suite.transports, HERE / "a2a-0.3.yaml"
+    shown: tuple[Path, ...] = ()
+    if suite.guarded:
+        running = processes.gateway_with_tls(config, place)
+        shown = (processes.credential_file(place), processes.certificate_file(place))
+    else:
+        running = processes.gateway(config, place, grpc=grpc)
+    with running as base:
+        report = older.run(folder, base, place / "reports", suite.transports, suite.categories, *shown)
     comparison = expected.compare(report.tests, expected.load(*suite.expected), whole=True)
     command = f"TCK_STREAMING_TIMEOUT={older.STREAMING_TIMEOUT_S} python run_tck.py --sut-url GATEWAY"
     command += f" --category {','.join(suite.categories)} --transports {suite.transports}"
@@ -216,7 +219,8 @@ def _suite(suite: Suite, config: Path, folder: Path, chosen: Options, place: Pat
     place.mkdir()
     select = suite.select or (SHORT if chosen.short else None)
     whole = select != SHORT
-    with processes.gateway(_with_default(config, suite.name, place), place, anonymous=not suite.credential) as base:
+    config = processes.variant(config, place, default_agent=suite.name)
+    with processes.gateway(config, place, anonymous=not suite.credential) as base:
         report = kit.run(folder, base, place, select, processes.credential_file(place) if suite.credential else None)
     comparison = expected.compare(report.tests, expected.load(*suite.expected), whole=whole)
     if not report.tests:
@@ -224,17 +228,6 @@ def _suite(suite: Suite, config: Path, folder: Path, chosen: Options, place: Pat
     plugin = kit.CREDENTIAL_PLUGIN if suite.credential else None
     shown = ["python", "-m", "pytest", *kit.arguments("GATEWAY", select, Path("REPORTS"), plugin)]
     return results.Run(suite.name, report, comparison, shlex.join(shown))
-
-
-def _with_default(config: Path, agent: str, folder: Path) -> Path:
-    """A copy of `config` with this default agent."""
-    tree = yaml.safe_load(config.read_text("utf-8"))
-    tree["server"]["default_agent"] = agent
-    for each in tree["agents"].values():
-        each.update({key: str((config.parent / each[key]).resolve()) for key in CARDS if key in each})
-    copy = folder / "default.yaml"
-    copy.write_text(yaml.safe_dump(tree), "utf-8")
-    return copy
 
 
 def _show(run: results.Run) -> None:

@@ -20,14 +20,15 @@ CATEGORIES = {
     "features": "tests/optional/features",
     "transport-equivalence": "tests/optional/multi_transport",
     # A part of the capabilities, which the kit's own runner cannot choose alone.
-    "authentication": "tests/optional/capabilities",
+    "guarded": "tests/optional/capabilities",
 }
-PARTS = {"authentication": "authentication or security_scheme"}
+PARTS = {"guarded": "authentication or security or tls or https or certificate"}
 # What belongs to one transport, and what only several can show.
 SINGLE = ("mandatory", "capabilities", "quality", "features")
 SEVERAL = ("transport-equivalence",)
-# What there is to see only where callers need a credential.
-GUARDED = ("authentication",)
+# What there is to see only with TLS and where callers need a credential.
+GUARDED = ("guarded",)
+TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")  # for httpx and ssl, and for requests
 GRPC_PLUGIN = "kit_03_grpc"
 # So long the kit waits for an event; asker.py works for twice as long.
 STREAMING_TIMEOUT_S = 2
@@ -70,26 +71,29 @@ def run(
     transports: str,
     categories: tuple[str, ...] = SINGLE,
     credential: Path | None = None,
+    certificate: Path | None = None,
 ) -> Report:
     """These categories of the kit over these transports, against the gateway whose card is at `host`. With the file of
-    a credential, the kit's clients show it; what it sends without them goes without one."""
+    a credential, the kit's clients show it; what it sends without them goes without one. `certificate`: the one to
+    trust."""
     reports.mkdir(parents=True, exist_ok=True)
     plugins = ((GRPC_PLUGIN,) if "grpc" in transports else ()) + ((CREDENTIAL_PLUGIN,) if credential else ())
     tests = []
     for category in categories:
         junit = reports / f"{category}.xml"
-        _pytest(kit, arguments(category, transports, host, junit, plugins), junit, credential)
+        _pytest(kit, arguments(category, transports, host, junit, plugins), junit, credential, certificate)
         tests += list(read(junit))
     return Report(tests)
 
 
-def _pytest(kit: Path, words: list[str], junit: Path, credential: Path | None) -> None:
+def _pytest(kit: Path, words: list[str], junit: Path, credential: Path | None, certificate: Path | None) -> None:
     own = kit / ".venv" / "bin" / "python"
     command = [str(own if own.exists() else sys.executable), "-m", "pytest", *words]
     environment = {
         **os.environ,
         "TCK_STREAMING_TIMEOUT": str(STREAMING_TIMEOUT_S),
-        "KIT_CREDENTIAL": str(credential or ""),
+        **({"KIT_CREDENTIAL": str(credential)} if credential else {}),
+        **({variable: str(certificate) for variable in TRUST} if certificate else {}),
         "PYTHONPATH": f"{kit}{os.pathsep}{FIXTURES}",
         "PYTHONDONTWRITEBYTECODE": "1",
     }

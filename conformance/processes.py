@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -12,10 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conformance import sut
+import yaml
 
+from conformance import certificates, sut
+
+CARDS = ("card", "extended_card")  # settings that name files, from the folder of the configuration
+WITH_TLS = "127.0.0.2"  # the kit for 0.3 looks at no TLS where an address begins with 127.0.0.1
 REMOTE = Path(__file__).with_name("a2a-remote.yaml")
-START_S = 30.0
+START_S = 60.0
 STOP_S = 15.0
 
 
@@ -35,15 +40,48 @@ def gateway(config: Path, folder: Path, *, anonymous: bool = True, grpc: bool = 
     """The gateway with this configuration and a fresh data folder; its base URL. `anonymous`: callers need no
     credential; otherwise there is `credential`."""
     port = free_port()
-    program = Path(sys.executable).with_name("gateway")
-    data = _data(folder)
-    data.mkdir(parents=True)
-    command = [program, "serve", "--config", config, "--port", port, "--data", data]
-    command += ["--grpc-port", free_port()] if grpc else []
+    command = _serve(config, folder, port)
+    command += ["--grpc-port", str(free_port())] if grpc else []
     command += ["--anonymous"] if anonymous else []
     base = f"http://127.0.0.1:{port}"
-    with _running([str(word) for word in command], f"{base}/readyz", folder / "gateway.log"):
+    with _running(command, f"{base}/readyz", folder / "gateway.log"):
         yield base
+
+
+@contextmanager
+def gateway_with_tls(config: Path, folder: Path) -> Iterator[str]:
+    """The gateway on HTTPS, with the certificate that `certificate_file` names; callers need a credential."""
+    port = free_port()
+    base = f"https://{WITH_TLS}:{port}"
+    certificate, key = certificate_file(folder), folder / "key.pem"
+    certificates.make(WITH_TLS, certificate, key)
+    own = variant(config, folder, public_url=base, tls={"cert": str(certificate), "key": str(key)})
+    command = [*_serve(own, folder, port), "--host", WITH_TLS]
+    with _running(command, f"{base}/readyz", folder / "gateway.log", certificate):
+        yield base
+
+
+def certificate_file(folder: Path) -> Path:
+    """The certificate of the gateway that runs in `folder`; whoever calls it has to trust this."""
+    return folder / "certificate.pem"
+
+
+def variant(config: Path, folder: Path, **server: object) -> Path:
+    """A copy of `config` in `folder` with other settings of `server`."""
+    tree = yaml.safe_load(config.read_text("utf-8"))
+    tree["server"] = {**tree["server"], **server}
+    for each in tree["agents"].values():
+        each.update({key: str((config.parent / each[key]).resolve()) for key in CARDS if key in each})
+    copy = folder / "variant.yaml"
+    copy.write_text(yaml.safe_dump(tree), "utf-8")
+    return copy
+
+
+def _serve(config: Path, folder: Path, port: int) -> list[str]:
+    data = _data(folder)
+    data.mkdir(parents=True)
+    program = Path(sys.executable).with_name("gateway")
+    return [str(word) for word in (program, "serve", "--config", config, "--port", port, "--data", data)]
 
 
 def credential_file(folder: Path) -> Path:
@@ -123,7 +161,7 @@ def old_tool_server(python: Path, port: int, log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _running(command: list[str], ready: str, log: Path) -> Iterator[None]:
+def _running(command: list[str], ready: str, log: Path, ca: Path | None = None) -> Iterator[None]:
     # A GATEWAY_… variable of the person's own shell would make it another configuration than the results say.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     with log.open("wb") as output:
@@ -132,27 +170,28 @@ def _running(command: list[str], ready: str, log: Path) -> Iterator[None]:
         except OSError as error:
             raise StartError(f"{command[0]}: {error.strerror}") from None
         try:
-            _wait_until(ready, process, log)
+            _wait_until(ready, process, log, ca)
             yield
         finally:
             _stop(process)
 
 
-def _wait_until(ready: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until(ready: str, process: "subprocess.Popen[bytes]", log: Path, ca: Path | None) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise StartError(f"ended at once with {process.returncode}:\n{_end_of(log)}")
-        if _answers(ready):
+        if _answers(ready, ca):
             return
         time.sleep(0.05)
     raise StartError(f"{ready} did not answer within {START_S:.0f} s:\n{_end_of(log)}")
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, ca: Path | None) -> bool:
     try:
         # Nothing between us and loopback, whatever proxy the environment names.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        trusted = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca))
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), trusted)
         with opener.open(url, timeout=2) as response:
             return bool(response.status == 200)
     except urllib.error.HTTPError:
