@@ -28,6 +28,7 @@ from gateway.config import (
 )
 from gateway.core.approvals.approvals import Approvals
 from gateway.core.approvals.calls import AgentCalls
+from gateway.core.approvals.notices import Notices
 from gateway.core.audit import Recorder
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.compliance.profile import Profile
@@ -161,7 +162,8 @@ class App:
         seal, recorder = partial(Seal, token.encode()), Recorder(store, now)
         connections = Connections(self._accounts, seal(b"mcp-connect"), recorder, now, _new_id, home)
         self.engine.resting.use(connections, self.registry.get)
-        self.approvals = Approvals(store, policy, now, _new_id)
+        notices = Notices(config.push.approvals_url, node, self.push.wake, now)
+        self.approvals = Approvals(store, policy, notices, now, _new_id)
         self.tools = Tools(
             store, admission, recorder, seal(b"mcp-request-state"), seal(b"mcp-task"),
             now, _new_id, headers.parameters, tooling.mounts(config), connections, compliance,

@@ -287,6 +287,9 @@ class Push(Section):
 
     challenge: bool = Field(False, description="Whether a webhook must first give a token back, to show its owner.")
     # A night and a day: whoever comes to work in the morning finds nothing lost.
+    approvals_url: Url | None = Field(
+        None, description="Webhook that is told which calls wait for an approval, and how they were decided."
+    )
     give_up_seconds: float = Field(DAY, ge=1, le=7 * DAY, description="Seconds after which an event is given up.")
 
 

@@ -17,10 +17,14 @@ class PushAuthentication(Model):
     credentials: str | None = None
 
 
+OPERATOR = "operator"
+
+
 class PushConfig(Model):
     """`TaskPushNotificationConfig`.
 
-    `protocol_version` is ours: the older version that its maker speaks, in which the webhook is told; None for 1.0.
+    `protocol_version` is ours: the older version that its maker speaks, in which the webhook is told; None for 1.0, and
+    OPERATOR for the operator's own webhook.
     """
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]  # signed webhook URLs are long

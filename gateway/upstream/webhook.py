@@ -12,7 +12,7 @@ from gateway.dialects import standard_webhooks as signatures
 from gateway.dialects.a2a_v03 import responses as v03
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import Delivery, TaskRow, Told
-from gateway.model.push import PushConfig
+from gateway.model.push import OPERATOR, PushConfig
 from gateway.model.task import Task
 from gateway.upstream.egress import Egress
 
@@ -45,7 +45,12 @@ class WebhookNotifier:
         body = await self._body(delivery)
         headers = {**_headers(delivery.config), **await self._signed(delivery, body)}
         answer = await self._egress.post(
-            delivery.config.url, body, headers, timeout=TIMEOUT_SECONDS, limit=ANSWER_LIMIT
+            delivery.config.url,
+            body,
+            headers,
+            timeout=TIMEOUT_SECONDS,
+            limit=ANSWER_LIMIT,
+            trusted=delivery.config.protocol_version == OPERATOR,
         )
         return Told(answer.status, _seconds(answer.headers))
 

@@ -14,8 +14,12 @@ from a2a.client import ClientCallContext
 from a2a.types.a2a_pb2 import GetTaskRequest, Task, TaskState
 
 from conformance.peers import Peer, tried
+from gateway.model.approval import ApprovalState, Said, Word
+from gateway.model.ports import PutApproval
+from gateway.stores.sqlite import open_sqlite
 from tests.acp import Acp
 from tests.mcp import Door, configured, scripted, soon, tool
+from tests.receiver import receiving
 from tests.serving import BOUND, ROOT, Gateway, message, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -35,12 +39,12 @@ grants: [{{to: "agent:tooled", tools: [docs]}}]
 """
 POLICY = """
 rules:
+  - {rule: never, who: ann, do: call, on: agents/desk, when: {arguments: {text: forbidden}}, verdict: BLOCK}
   - {rule: letters, who: [ann, bob, "agent:*"], do: call, on: [agents/desk, agents/open], verdict: ESCALATE,
      because: people read them}
   - {rule: money, who: ann, do: call, on: agents/bank, verdict: ESCALATE, approvers: 2}
   - {rule: mine, who: ann, do: call, on: agents/own, verdict: ESCALATE, approver: caller}
   - {rule: hurry, who: ann, do: call, on: agents/short, verdict: ESCALATE, within: 1 second}
-  - {rule: never, who: ann, do: call, on: agents/desk, when: {arguments: {text: forbidden}}, verdict: BLOCK}
   - {rule: wipe, who: [ann, "agent:tooled"], do: tools/call, on: docs/wipe, verdict: ESCALATE, because: it is gone then}
   - {rule: tools, who: [ann, "agent:tooled"], do: tools/call, on: docs, verdict: PASS}
   - {rule: rest, who: [ann, bob], do: use, on: [agents/desk, agents/bank, agents/own, agents/short], verdict: PASS}
@@ -142,6 +146,19 @@ async def test_an_approver_may_edit_what_is_said_and_both_are_on_record(gateway:
     assert (change["before"]["state"], change["after"]["state"]) == ("waiting", "approved")
     assert change["after"]["digest"] == answer["digest"]
     assert change["after"]["released"] == answer["released"]
+
+
+async def test_what_the_rules_forbid_the_caller_cannot_be_edited_into_a_call(gateway: Gateway) -> None:
+    task = await waiting(gateway)
+    id = approval_of(task)
+    refused = await said(gateway, "lea", id, "edit", arguments={"parts": [{"text": "forbidden"}]})
+    assert refused.status_code == 403
+    assert "The caller may not do this at all (never" in refused.json()["error"]["message"]
+    unfit: list[dict[str, Any]] = [{"parts": []}, {"parts": "x"}, {}]
+    for wrong in unfit:
+        assert (await said(gateway, "lea", id, "edit", arguments=wrong)).status_code == 400
+    assert (await shown(gateway, task))["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
+    assert (await said(gateway, "lea", id, "reject")).status_code == 200
 
 
 async def test_what_is_rejected_ends_with_the_reason(gateway: Gateway) -> None:
@@ -452,3 +469,50 @@ async def test_other_rules_void_what_waits(tmp_path: Path) -> None:
         assert "other rules hold" in gone["status"]["message"]["parts"][0]["text"]
         late = await said(gateway, "lea", approval_of(task), "approve")
         assert "void already" in late.json()["error"]["message"]
+
+
+async def test_what_was_approved_just_before_the_gateway_died_goes_on_after_it(tmp_path: Path) -> None:
+    async with paused(tmp_path, POLICY) as gateway:
+        task = await waiting(gateway)
+    store = await open_sqlite(tmp_path / "data" / "gateway.db", now=lambda: 1, node="between")
+    before = await store.approvals.find(approval_of(task))
+    assert before is not None
+    word = Word("key:lea", Said.APPROVE, before.created)
+    await store.commit(PutApproval(before.moved(ApprovalState.APPROVED, words=(word,)), before.revision))
+    await store.aclose()
+    async with paused(tmp_path, POLICY) as gateway:
+        assert reached(await ended(gateway, task))["message"]["parts"] == [{"text": "hello"}]
+        found = await gateway.app.store.approvals.find(before.id)
+        assert found is not None
+        assert found.state is ApprovalState.USED
+
+
+# The operator's webhook.
+
+
+async def test_the_operators_webhook_hears_what_waits_and_how_it_was_decided(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    async with receiving() as receiver, scripted(tool("wipe")) as docs:
+        config = f"{AGENTS}policy: {{file: {tmp_path}/policy.yaml}}\n{configured(docs=docs)}"
+        config += f"push: {{approvals_url: {receiver.url}}}\n"
+        async with running(tmp_path / "data", config) as gateway:
+            yes, no = [await waiting(gateway, text) for text in ("a secret text", "no")]
+            await said(gateway, "lea", approval_of(yes), "approve")
+            await said(gateway, "lea", approval_of(no), "reject", reason="never")
+            ann = Door(gateway, who=await gateway.key("ann"))
+            await ann.error("tools/call", {"name": "docs__wipe", "arguments": {}})
+            told = [each for each in await receiver.until(5) if each.taken]
+            assert all("v1a," in each.headers["webhook-signature"] for each in told)
+            assert "a secret text" not in str([each.tree for each in told])
+            for task, states in ((yes, ["waiting", "approved"]), (no, ["waiting", "rejected"])):
+                about = receiver.about(approval_of(task))
+                assert [_data(each.tree)["state"] for each in about] == states
+            assert _data(receiver.about(approval_of(no))[1].tree)["words"] == [
+                {"by": "key:lea", "said": "reject", "reason": "never"}
+            ]
+            listed_tasks = await gateway.client.get("/admin/tasks", headers=gateway.bearer(None))
+            assert listed_tasks.json()["tasks"] == [], "what the webhook is told is nobody's task"
+
+
+def _data(tree: Any) -> Any:
+    return (tree.get("task") or tree["statusUpdate"])["status"]["message"]["parts"][0]["data"]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from gateway.core.approvals.notices import Notices
 from gateway.core.audit import Ticket
 from gateway.core.policy.approvers import approvers
 from gateway.core.policy.engine import Policy
@@ -35,8 +36,11 @@ Then: TypeAlias = Callable[[Approval, Approval], Coroutine[Any, Any, None]]
 
 
 class Approvals:
-    def __init__(self, store: Store, policy: Policy, now: Callable[[], int], new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, store: Store, policy: Policy, notices: Notices, now: Callable[[], int], new_id: Callable[[], str]
+    ) -> None:
         self._store = store
+        self._notices = notices
         self._policy = policy
         self._now = now
         self._new_id = new_id
@@ -44,7 +48,6 @@ class Approvals:
         self._open: dict[str, Approval] = {}
         self._recent: OrderedDict[str, Approval] = OrderedDict()
         self._by_digest: dict[str, str] = {}
-        self._by_task: dict[tuple[str, str], str] = {}
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
@@ -89,10 +92,11 @@ class Approvals:
         self.took(approval)
         try:
             record = ticket.outcome(self._now(), ApprovalState.WAITING.value, change=created(approval))
-            await self._store.commit(PutApproval(approval), records=(record,))
+            await self._store.commit(*self.filed(approval), records=(record,))
         except BaseException:
             self._forget(approval)
             raise
+        self._notices.wake()
         return approval
 
     async def wait(self, id: str, seconds: float | None = None) -> Approval | None:
@@ -119,10 +123,10 @@ class Approvals:
 
     def of_task(self, tenant: str, task_id: str) -> Approval | None:
         """What a task waits for."""
-        if not self._by_task:
-            return None
-        held = self._open.get(self._by_task.get((tenant, task_id), ""))
-        return held if held is not None and held.state is ApprovalState.WAITING else None
+        for held in self._open.values():
+            if held.state is ApprovalState.WAITING and task_id in held.tasks and held.tenant == tenant:
+                return held
+        return None
 
     async def find(self, id: str) -> Approval | None:
         return self._open.get(id) or self._recent.get(id) or await self._store.approvals.find(id)
@@ -171,12 +175,11 @@ class Approvals:
 
     def took(self, approval: Approval) -> None:
         """It is written, or about to be."""
+        self._notices.wake()
         if approval.state.open:
             self._open[approval.id] = approval
             for digest in {approval.digest, approval.released}:
                 self._by_digest[digest] = approval.id
-            for task in approval.tasks:
-                self._by_task[approval.tenant, task] = approval.id
             self._arm()
         else:
             self._forget(approval)
@@ -194,8 +197,16 @@ class Approvals:
         self, before: Approval, after: Approval, *changes: Change, records: tuple[AuditEntry, ...] = ()
     ) -> None:
         """The next revision, in one commit with what goes with it. Raises Outdated."""
-        await self._store.commit(*changes, PutApproval(after, before.revision), records=records)
+        await self._store.commit(*changes, *self.follows(before, after), records=records)
         self.took(after)
+
+    def filed(self, approval: Approval) -> tuple[Change, ...]:
+        """What a commit writes of a new one."""
+        return (PutApproval(approval), *self._notices.of(None, approval))
+
+    def follows(self, before: Approval, after: Approval) -> tuple[Change, ...]:
+        """And of the next revision."""
+        return (PutApproval(after, before.revision), *self._notices.of(before, after))
 
     def stale(self, approval: Approval) -> bool:
         """Other rules hold than those that it was asked under."""
@@ -264,9 +275,6 @@ class Approvals:
     def _forget(self, approval: Approval) -> None:
         self._open.pop(approval.id, None)
         self._drop_digests(approval)
-        for task in approval.tasks:
-            if self._by_task.get((approval.tenant, task)) == approval.id:
-                del self._by_task[approval.tenant, task]
 
     def _drop_digests(self, approval: Approval) -> None:
         for digest in {approval.digest, approval.released}:

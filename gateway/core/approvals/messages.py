@@ -29,7 +29,7 @@ from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError
 from gateway.model.message import Message
-from gateway.model.ports import CreateTask, Key, PutApproval, Record, Reservation, Reserve, TaskRow
+from gateway.model.ports import Change, CreateTask, Key, Record, Reservation, Reserve, TaskRow
 from gateway.model.task import StatusUpdate, Task, TaskState, TaskStatus, envelope
 from gateway.model.tool import Tree
 
@@ -155,7 +155,7 @@ class HeldMessages:
             reserve = (Reserve(Reservation(key, call.digest, task_id, now, settled=True)),)
         create = CreateTask(row, services.node, records, push=push)
         audit = self._filed(ticket, approval, task_id)
-        holder = await services.store.commit(*reserve, create, PutApproval(approval), records=(audit,))
+        holder = await services.store.commit(*reserve, create, *self._approvals.filed(approval), records=(audit,))
         if holder is not None:
             return self._repeated(await known(services.store, holder, call.digest), ticket)
         self._approvals.took(approval)
@@ -173,7 +173,7 @@ class HeldMessages:
             approval = self._draft(mine, ticket, entry, turn.task_id)
             await turn.go_on(
                 self._told(approval, entry, turn.context_id),
-                changes=(*self._engine.reserved(turn), PutApproval(approval)),
+                changes=(*self._engine.reserved(turn), *self._approvals.filed(approval)),
                 audit=(self._filed(ticket, approval, turn.task_id),),
             )
             self._approvals.took(approval)
@@ -278,7 +278,7 @@ class HeldMessages:
         if not before.tasks or self._approvals.waited_for(before):
             await self._approvals.put(before, after, records=records)
             return
-        changes: tuple[PutApproval, ...] = (PutApproval(after, before.revision),)
+        changes = self._approvals.follows(before, after)
         for task_id in before.tasks:
             row = await self._services.store.task(before.tenant, task_id)
             if row is not None and waits(row.task) == before.id:
@@ -294,7 +294,7 @@ class HeldMessages:
         row: TaskRow,
         before: Approval,
         after: Approval,
-        changes: tuple[PutApproval, ...],
+        changes: tuple[Change, ...],
         records: tuple[AuditEntry, ...],
     ) -> None:
         entry = self._registry.get(row.agent) or self._registry.unknown(row.agent)
@@ -318,8 +318,7 @@ class HeldMessages:
 
     async def canceled(self, tenant: str, task_id: str) -> None:
         """The caller has canceled the task: whatever is said now comes too late."""
-        held = self._approvals.of_task(tenant, task_id)
-        if held is not None:
+        while (held := self._approvals.of_task(tenant, task_id)) is not None:
             await self._void(held, "its task was canceled")
 
     # After a restart.
