@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from gateway.authorizing import Authorizations, client, secret
+from gateway.authorizing import Authorizations, client, secret, value_of
 from gateway.config import AgentCredentials, Config, ConfigError, RemoteAgent, Settings
 from gateway.upstream.agent_credentials import Given, Wanted
 from gateway.upstream.egress import BadCertificate, Egress, Way, showing
@@ -15,7 +15,6 @@ from gateway.upstream.letting_in import Admission, Admitted, ClosingDirectory
 from gateway.upstream.oauth.client import ClientSettings, Grant
 from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.source import TokenSource
-from gateway.upstream.secret import Secret
 
 # Who the caller is, for an issuer: our signed word on it.
 Statement = Callable[[str, str], str]
@@ -46,8 +45,8 @@ def _admission(
     authorizations: Authorizations,
     statement: Statement | None,
 ) -> Admission:
-    headers = {name: secret(each) for name, each in entry.headers.items()}
-    key = None if entry.key is None else Secret(entry.key.file, entry.key.variable)
+    headers = {name: value_of(each) for name, each in entry.headers.items()}
+    key = None if entry.key is None else secret(entry.key)
     oauth = None if entry.oauth is None else client(entry.oauth)
     if oauth is not None and oauth.grant is Grant.TOKEN_EXCHANGE and statement is None:
         what = "needs the gateway's own signature on who the caller is"

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway import admitting, policing, tooling
-from gateway.authorizing import Authorizations
+from gateway.authorizing import Authorized
 from gateway.config import (
     Config,
     ConfigError,
@@ -79,7 +79,6 @@ from gateway.upstream.directory import RemoteDirectory
 from gateway.upstream.documents import IssuerDocuments
 from gateway.upstream.egress import Egress
 from gateway.upstream.httpx2_transport import control_client
-from gateway.upstream.oauth.vault import Vault
 from gateway.upstream.signatures import CardSignatures
 from gateway.upstream.webhook import WebhookNotifier
 from gateway.webhookkeys import WebhookKeys
@@ -141,11 +140,11 @@ class App:
         updates = {id: agent.updates for id, agent in config.agents.items() if isinstance(agent, RemoteAgent)}
         signatures = CardSignatures(IssuerDocuments(self.egress))
         statement = self._statement(settings)
-        self._authorizations = Authorizations(Vault(settings.data / "oauth"), self.egress, now)
+        self._authorized = Authorized(settings, self.egress, now)
         self.directory = admitting.admitted(
             settings,
             self.egress,
-            Authorizations(Vault(settings.data / "agent-oauth"), self.egress, now),
+            self._authorized.agents,
             statement,
             lambda way: RemoteDirectory(way, fetcher, signatures, bells, updates),
         )
@@ -170,7 +169,7 @@ class App:
             AgentCalls(self.engine, self.approvals, _new_id),
         )  # fmt: skip
         for id, entry in config.tools.items():
-            self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, self._authorizations))
+            self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, self._authorized.tools))
         freezer = self.freezer = Freezer(store.governance, now)
         freezer.changed += (policy.forget, self.tools.servers.changed)
         live = policing.Keeper(policy, grants, freezer, config.policy.file, self.tools.servers.changed, admission)
@@ -194,6 +193,7 @@ class App:
         for keeper in self._kept:
             keeper.unasked = partial(self.gateway.own_acts.reloaded, keeper.verb)
         self.tools.servers.when_held.append(self.gateway.own_acts.held)
+        self.gateway.rotate_vault_key = self._authorized.rotate
         self.gateway.rotate_audit_key = None if self.notary is None else self.notary.rotate
         self._not_ready: str | None = "starting"
         self._enrol(config)
@@ -253,6 +253,7 @@ class App:
         )
 
     async def start(self) -> None:
+        await self._authorized.start()
         if self.notary is not None:
             await self.notary.start()
         await self.keys.start()
@@ -352,10 +353,11 @@ class App:
             before, after = self.settings.config.tools, config.tools
             changed = [id for id in {**before, **after} if before.get(id) != after.get(id)]
             fresh = [
-                tooling.served(config, settings, id, after[id], self.egress, self._authorizations)
+                tooling.served(config, settings, id, after[id], self.egress, self._authorized.tools)
                 for id in changed
                 if id in after
             ]
+            await self._authorized.start(config)
         except ConfigError as error:
             raise GatewayError(Reason.INVALID_REQUEST, str(error)) from error
         for id in changed:

@@ -9,7 +9,7 @@ import importlib.metadata
 import os
 from functools import partial
 
-from gateway.authorizing import Authorizations, client, secret
+from gateway.authorizing import Authorizations, client, value_of
 from gateway.config import (
     Config,
     ConfigError,
@@ -51,7 +51,7 @@ def served(
     source: TokenSource | None = None
     accounts: CallerAccounts | None = None
     if entry.url is not None:
-        url, values = entry.url, {name: secret(each) for name, each in entry.headers.items()}
+        url, values = entry.url, {name: value_of(each) for name, each in entry.headers.items()}
 
         def at(outbound: Outbound) -> HttpServer:
             return HttpServer(
@@ -84,7 +84,7 @@ def served(
         folder = entry.folder or settings.data / "tools" / id
         command = Command(
             entry.command or (),
-            {name: secret(each) for name, each in entry.env.items()},
+            {name: value_of(each) for name, each in entry.env.items()},
             str(folder.absolute()),
             entry.sandbox,
             _bounds(entry.limits),

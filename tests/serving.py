@@ -139,10 +139,19 @@ async def running(
     listener = listen("127.0.0.1", port)
     flags.setdefault("data", data)
     settings = settle(parse(config, base=base), Flags(port=listener.getsockname()[1], **flags), {}, cwd=base)
-    app = await assemble(settings, store=store, **({} if now is None else {"now": now}))
+    try:
+        app = await assemble(settings, store=store, **({} if now is None else {"now": now}))
+    except BaseException:
+        listener.close()
+        raise
     started = asyncio.get_running_loop().create_future()
     server = Server(app, started.set_result)
-    await app.start()
+    try:
+        await app.start()
+    except BaseException:
+        await app.aclose()
+        listener.close()
+        raise
     serving = asyncio.create_task(server.serve([listener]))
     try:
         await asyncio.wait_for(started, BOUND)

@@ -381,7 +381,7 @@ def test_a_key_like_no_other_is_answered_with_all_that_there_are() -> None:
         == said("zzz: 1")
         == [
             "gateway.yaml:1: zzz: unknown key; known here: server, agents, tools, mounts, grants, auth, policy, push, "
-            "compliance, cards, store, audit, egress"
+            "compliance, cards, store, audit, vault, egress"
         ]
     )
 

@@ -43,7 +43,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.witnessing": frozenset(
         {f"gateway.{name}" for name in ("config", "model", "stores", "upstream", "verifier")}
     ),
-    "gateway.authorizing": frozenset({f"gateway.{name}" for name in ("config", "upstream")}),
+    "gateway.authorizing": frozenset({f"gateway.{name}" for name in ("config", "model", "upstream")}),
     "gateway.admitting": frozenset({f"gateway.{name}" for name in ("authorizing", "config", "upstream")}),
     "gateway.tooling": frozenset(
         {f"gateway.{name}" for name in ("authorizing", "config", "model", "core", "upstream")}
@@ -226,7 +226,8 @@ USES: dict[str, dict[str, str]] = {
         "gateway.tooling": "pauses of tool servers, given in",
         "gateway.authorizing": "states of people's authorizations, given in",
         "gateway.server.mcp.seal": "a nonce that repeats would give the key away; nobody else may make it",
-        "gateway.upstream.oauth.vault": "the same, and the key itself",
+        "gateway.upstream.oauth.vault": "the same",
+        "gateway.upstream.oauth.vault_keys": "the keys of what is sealed",
         "gateway.stores.signingkeys": "the keys that sign the audit log",
         "gateway.stores.sealing": "a log's name, once",
         "gateway.stores.subjects": "a key for each person in the audit log",
@@ -242,8 +243,10 @@ USES: dict[str, dict[str, str]] = {
     ".subprocess_shell": {},
     "gateway.upstream.process.Command": {
         "gateway.tooling": "made from the operator's file, and nowhere else: no network call reaches a command",
+        "gateway.authorizing": "the key service of the operator's file",
         "gateway.upstream.mcp.server": "handed on",
         "gateway.upstream.mcp.stdio": "handed on",
+        "gateway.upstream.oauth.vault_keys": "handed on",
     },
     ".posix_spawn": {},
     "asyncio.create_subprocess_shell": {},

@@ -22,8 +22,8 @@ from gateway.upstream.oauth.client import ClientSettings, Grant
 from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.grants import Grants
 from gateway.upstream.oauth.source import TokenSource
-from gateway.upstream.oauth.vault import Vault
 from tests.authority import browse
+from tests.vaults import opened
 
 REDIRECT = "http://127.0.0.1:7777/callback"
 PERSON = ClientSettings(Grant.AUTHORIZATION_CODE)
@@ -63,7 +63,7 @@ async def client(
             "docs",
             settings,
             Discovery(url, settings.issuer, egress, seconds=seconds),
-            Grants("docs", Vault(data / "oauth")),
+            Grants("docs", await opened(data / "oauth")),
             egress,
             ours=OURS,
             now=lambda: now[0],

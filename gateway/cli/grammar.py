@@ -400,6 +400,12 @@ def _audit(top: Parser) -> None:
     _with_data_folder(audit)
 
 
+def _vault(top: Parser) -> None:
+    vault = top.command("vault", "Look after the key that seals others' authorizations.")
+    as_json(vault.command("rotate-key", "Seal everything that is kept with a new key.", "vault:rotate"))
+    _with_data_folder(vault)
+
+
 def _replay(top: Parser) -> None:
     replay = top.command("replay", "Show a task as it was at any moment, from its events.", "replay:replay")
     replay.add_argument("id", metavar="TASK", help="The task's id.")
@@ -417,7 +423,7 @@ def _with_data_folder(noun: Parser) -> None:
 # In the order of --help.
 COMMANDS = (
     *(_serve, _token, _send, _tasks, _agents, _cards, _keys, _tools, _connect, _clients),
-    *(_policy, _approvals, _compliance, _freezing, _push, _users, _audit, _replay),
+    *(_policy, _approvals, _compliance, _freezing, _push, _users, _audit, _vault, _replay),
 )
 
 

@@ -55,6 +55,7 @@ from gateway.config.tools import (
     Value,
 )
 from gateway.config.values import RESERVED
+from gateway.config.vault import Kms, VaultSettings
 
 _HEAD = f"""\
 # Configuration
@@ -87,6 +88,7 @@ _PAGES: Mapping[str, tuple[type[BaseModel], ...]] = {
     "cards": (Cards,),
     "store": (Store,),
     "audit": (Audit, Witness),
+    "vault": (VaultSettings, Kms),
     "egress": (Egress,),
 }
 
@@ -104,6 +106,7 @@ _INSIDE: Mapping[type[BaseModel], str] = {
     LimitsEntry: "`limits` of a tool server",
     AgentCredentials: "`credentials` of a remote agent",
     AgentOAuth: "`oauth` of those",
+    Kms: "`vault.kms`",
     Value: "a value of `headers` and `env`",
 }
 

@@ -46,6 +46,7 @@ from gateway.config.values import (
     Words,
     refuse,
 )
+from gateway.config.vault import VaultSettings
 
 DAY = 86_400.0
 
@@ -363,6 +364,7 @@ class Config(Section):
     cards: Cards = Field(default_factory=Cards)
     store: Store = Field(default_factory=Store)
     audit: Audit = Field(default_factory=Audit)
+    vault: VaultSettings = Field(default_factory=VaultSettings)
     egress: Egress = Field(default_factory=Egress)
 
     _origin: Origin = PrivateAttr(default_factory=Origin)

@@ -109,6 +109,7 @@ class Gateway:
         self._now = services.now
         self.draining = asyncio.Event()
         self.rotate_audit_key: Rotate | None = None  # where the log is signed
+        self.rotate_vault_key: Callable[[], Awaitable[int]] | None = None  # how many files it has sealed anew
         policy = self._policy = admission.policy
         self._admission = admission
         self._recorder = Recorder(services.store, services.now)
@@ -143,6 +144,7 @@ class Gateway:
         self._uses[verbs.ReadAudit] = self._read_audit
         self._uses[verbs.EraseSubject] = self._erase
         self._uses[verbs.RotateAuditKey] = self._rotate
+        self._uses[verbs.RotateVaultKey] = self._rotate_vault
         self._uses[verbs.ReplayTask] = Replays(services.store).replay
 
     async def handle(self, call: Call | ToolCall, who: Principal) -> Any:
@@ -403,6 +405,12 @@ class Gateway:
         if self.rotate_audit_key is None:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "The audit log of this store is not signed")
         return await self.rotate_audit_key(announce)
+
+    async def _rotate_vault(self, call: verbs.RotateVaultKey, ticket: Ticket, entry: None) -> int:
+        if self.rotate_vault_key is None:
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Nothing is sealed here")
+        await self._store.commit(records=(ticket.intent(self._now()),))
+        return await self.rotate_vault_key()
 
     # For whoever was let read the audit log and watches it now.
 

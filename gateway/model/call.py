@@ -225,6 +225,14 @@ class RotateAuditKey:
 
 
 @value
+class RotateVaultKey:
+    """Seal what is kept of others' authorizations with a new key."""
+
+    verb: ClassVar[str] = "RotateVaultKey"
+    agent: None = None
+
+
+@value
 class ReadAudit:
     """One page of the audit log, the newest entries first."""
 
@@ -428,6 +436,7 @@ Call: TypeAlias = (
     | ReplayTask
     | EraseSubject
     | RotateAuditKey
+    | RotateVaultKey
     | ReadAudit
     | ListAgents
     | AddAgent

@@ -104,6 +104,7 @@ class Admin:
             Route("/admin/audit", self._guard(self._audit.page), methods=["GET"]),
             Route("/admin/audit:watch", self._guard(self._audit.watch), methods=["GET"]),
             Route("/admin/audit:rotate-key", self._guard(self._audit.rotate), methods=["POST"]),
+            Route("/admin/vault:rotate-key", self._guard(self._audit.rotate_vault), methods=["POST"]),
             Route("/admin/audit:erase", self._guard(self._audit.erase), methods=["POST"]),
             Route("/admin/audit/{index}", self._guard(self._audit.entry), methods=["GET"]),
             Route("/admin/frozen", self._guard(self._policy.frozen), methods=["GET"]),

@@ -15,7 +15,7 @@ from gateway.core.replay import Replayed
 from gateway.dialects.sse import COMMENT, frame
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.base import milliseconds, timestamp
-from gateway.model.call import EraseSubject, ReadAudit, ReplayTask, RotateAuditKey
+from gateway.model.call import EraseSubject, ReadAudit, ReplayTask, RotateAuditKey, RotateVaultKey
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
 from gateway.server.admin_json import json_answer, json_bytes, json_object, text
@@ -74,6 +74,9 @@ class AdminAudit:
 
     async def rotate(self, request: Request, who: Principal) -> Response:
         return json_answer({"keys": await self._gateway.handle(RotateAuditKey(), who)})
+
+    async def rotate_vault(self, request: Request, who: Principal) -> Response:
+        return json_answer({"sealed": await self._gateway.handle(RotateVaultKey(), who)})
 
     async def watch(self, request: Request, who: Principal) -> Response:
         """The newest entries, then each as it is written. Reading is recorded once, when it begins."""

@@ -78,6 +78,19 @@ def load_function(run: str, *, base: Path, also: Path) -> Callable[..., Any]:
     return found
 
 
+def load_object(run: str, options: Mapping[str, Any], *, base: Path, needs: tuple[str, ...]) -> Any:
+    """The object that `run` names, or one of the class with `options`, which has these methods. Raises LoadError."""
+    found = _find(run, base, base)
+    if inspect.isclass(found):
+        found = _make(run, found, options, base)
+    elif options:
+        raise LoadError(f"{run} is no class and takes no options", "remove `with`, or name a class")
+    for name in needs:
+        if not callable(getattr(found, name, None)):
+            raise LoadError(f"{run} has no method {name}", f"give it {' and '.join(needs)}")
+    return found
+
+
 def _find(run: str, base: Path, also: Path) -> Any:
     for folder in (also, base):
         if str(folder) not in sys.path:

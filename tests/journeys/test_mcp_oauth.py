@@ -11,11 +11,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.upstream.oauth.vault import Vault
 from tests.authority import Authority, Guarded, authority, browse, guarded
 from tests.mcp import Door, modern
 from tests.remote import PROGRAM, environment
 from tests.serving import BOUND, Gateway, running
+from tests.vaults import opened
 
 REDIRECT = "http://127.0.0.1:7777/callback"
 
@@ -89,7 +89,7 @@ async def test_a_call_succeeds_after_a_login_and_after_a_restart_with_a_new_toke
             await login(gateway)
             assert (await door.call("hello"))["content"][0]["text"] == "hello"
             shown = (await gateway.client.get("/admin/tools", headers=gateway.bearer(None))).text
-        vault = Vault(tmp_path / "oauth")
+        vault = await opened(tmp_path / "oauth")
         kept = vault.load("docs")
         kept["held"]["expires"] = kept["held"]["since"] + 1000  # as if the gateway had been away for long
         kept["held"]["since"] -= 60_000

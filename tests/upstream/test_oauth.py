@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from gateway.model.tool import Kind, Tree
 from gateway.upstream.address import EgressRules
 from gateway.upstream.oauth.challenge import bearer
 from gateway.upstream.oauth.client import ClientSettings, Grant
-from gateway.upstream.oauth.vault import Vault
 from gateway.upstream.secret import Secret
 from tests.authority import SERVER_METADATA, Authority, Guarded, authority, basic, browse, guarded, said
 from tests.tokenclient import REDIRECT, Client, client, refusal
 from tests.upstream.loopback import Request, answer, canary
+from tests.vaults import opened
 
 MACHINE = ClientSettings(Grant.CLIENT_CREDENTIALS, "gw id", Secret(variable="SECRET"))
 
@@ -468,7 +469,7 @@ async def test_tokens_are_sealed_on_disk_and_survive_a_restart(world: World, cap
     await world.client.call()
     folder = world.data / "oauth"
     files = sorted(folder.iterdir())
-    assert [each.name for each in files] == ["docs.shared", "key"]
+    assert [each.name for each in files] == [".check", "docs.shared", "key"]
     assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     kept = b"".join(each.read_bytes() for each in files)
@@ -481,7 +482,7 @@ async def test_tokens_are_sealed_on_disk_and_survive_a_restart(world: World, cap
 @pytest.mark.security
 async def test_a_sealed_file_opens_for_its_own_server_only_and_not_when_it_was_changed(world: World) -> None:
     await world.client.login()
-    vault = Vault(world.data / "oauth")
+    vault = await opened(world.data / "oauth")
     file = world.data / "oauth" / "docs.shared"
     assert vault.load("docs")["held"]["access"] in world.authority.tokens
     assert vault.load("docs", "key:ann") == {}
@@ -522,7 +523,7 @@ async def test_the_operators_secret_is_read_at_each_use_and_never_kept(tmp_path:
     async with authority() as by, guarded(by) as server, client(server.url, tmp_path, settings) as one:
         await one.login()
         await one.call()
-        assert "first-canary" not in str(Vault(tmp_path / "oauth").load("docs"))
+        assert "first-canary" not in str((await opened(tmp_path / "oauth")).load("docs"))
         by.instead["/token"] = said({"error": "invalid_client"}, "401 Unauthorized")
         one.later(3601)
         assert not isinstance(await refusal(one.call()), LoginNeeded), "the person's part still stands"
@@ -545,6 +546,7 @@ async def test_a_registration_that_was_forgotten_there_is_made_anew(tmp_path: Pa
 
 
 async def test_a_token_that_cannot_be_kept_is_said_and_not_used(world: World) -> None:
+    shutil.rmtree(world.data / "oauth")
     (world.data / "oauth").write_text("a file in the way")
     error = await refusal(world.client.login())
     assert error.reason is Reason.UNAVAILABLE

@@ -17,7 +17,6 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.login import LoginNeeded
 from gateway.model.tool import Tree
 from gateway.upstream.oauth.client import ClientSettings, Grant, IdentityProvider, Proofs
-from gateway.upstream.oauth.vault import Vault
 from gateway.upstream.secret import Secret
 from tests.authority import Guarded, authority, browse, guarded
 from tests.issuer import SigningKey
@@ -38,6 +37,7 @@ from tests.stern import (
 )
 from tests.tokenclient import REDIRECT, Client, client, refusal
 from tests.upstream.loopback import Request
+from tests.vaults import opened
 
 
 def written(folder: Path, text: str, name: str = "secret") -> Secret:
@@ -84,7 +84,8 @@ async def test_the_key_stays_where_it_is(tmp_path: Path, caplog: pytest.LogCaptu
     async with stern(key=key) as by, at(by, tmp_path, machine(written(tmp_path, pem(key)))) as (_, one):
         await one.call()
         line = pem(key).splitlines()[1]
-        assert line not in f"{by.forms} {by.authorizations} {caplog.text} {Vault(tmp_path / 'oauth').load('docs')}"
+        kept = (await opened(tmp_path / "oauth")).load("docs")
+        assert line not in f"{by.forms} {by.authorizations} {caplog.text} {kept}"
 
 
 async def test_a_key_that_was_replaced_is_used_from_then_on(tmp_path: Path) -> None:
@@ -420,7 +421,7 @@ async def test_a_bound_token_is_renewed_with_its_own_key_and_survives_a_restart(
             await again.call()
         assert not by.why + server.why
         assert len(server.thumbprints) == 1
-        assert "d" in Vault(tmp_path / "oauth").load("docs")["held"]["key"]
+        assert "d" in (await opened(tmp_path / "oauth")).load("docs")["held"]["key"]
 
 
 @pytest.mark.requirement("mcp.client.oauth.dpop-nonce")

@@ -1,15 +1,19 @@
 """Tokens at rest: one sealed file per owner and server, which holds what each issuer has given.
 
-The key lies beside them. It keeps tokens out of backups, greps and mistaken copies of single files; whoever reads the
-whole data folder as its owner can read them, as with any key on the same disk.
+The key lies beside them, unless the operator's file names another place. It keeps tokens out of backups, greps and
+mistaken copies of single files; whoever reads the whole data folder as its owner can read them, as with any key on the
+same disk.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
@@ -20,35 +24,140 @@ from gateway.model.tool import Tree
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+log = logging.getLogger(__name__)
+
 _NONCE = 12  # bytes, as GCM wants them; a file is written a few thousand times, far from where random ones repeat
-_KEY = 32
+KEY_BYTES = 32
 SHARED = "shared"
 """The owner of what all callers use together."""
 CALLERS = "callers"
 """The owner of what the gateway is to issuers when it acts for its callers, each with a token of their own."""
 
+_CHECK = ".check"  # sealed with the key in force: tells a wrong key from a file that somebody has changed
+_TURN = 50  # files that are sealed anew before others have a turn
+
+
+class BadKey(Exception):
+    """A key that cannot be had or does not fit, as a sentence; and what to do."""
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+class KeySource(Protocol):
+    """Where keys come from (vault_keys.py). Raises BadKey."""
+
+    path: Path | None  # of the key itself, where it lies as it is
+
+    async def load(self) -> list[bytes]:
+        """The key in force, and behind it the one before while they change; nothing as long as there is none."""
+        ...
+
+    async def make(self) -> bytes:
+        """The key that follows, kept so that it is not lost before `finish`."""
+        ...
+
+    def finish(self) -> None:
+        """Everything is sealed with the one that was made; what was before is not needed."""
+        ...
+
 
 class Vault:
-    """`folder` is made when something is first kept. Files are blocking, and small enough not to matter."""
+    """`folder` is made when something is first kept. Files are blocking, and small enough not to matter. `start` before
+    anything else; `spare` are keys that the operator has replaced and that may still be needed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys: KeySource) -> None:
         self._folder = folder
-        self._cipher: AESGCM | None = None
+        self._keys = keys
+        self._ring: list[AESGCM] = []  # the one in force first
+        self._key = b""
+
+    # Keys.
+
+    async def start(self, spare: Iterable[bytes] = ()) -> None:
+        """Open what is here. Raises BadKey when the key is not the one, and nothing has changed then."""
+        keys, sealed = await self._keys.load(), self._sealed()
+        others = [*keys[1:], *spare, *self._left_here()]
+        made = not keys
+        if made:
+            if sealed and not others:
+                raise BadKey(f"the key of what is sealed in {self._folder} is gone", _BACK)
+            keys = [await self._keys.make()]
+        self._ring, self._key = [_cipher(key) for key in (keys[0], *others)], keys[0]
+        if sealed and not self._fits(sealed):
+            raise BadKey(f"is not the key of what is sealed in {self._folder}", _BACK)
+        if sealed and others:
+            for _ in self._resealed(sealed):
+                pass
+        self._keys.finish()
+
+    def uses(self, key: bytes) -> bool:
+        """Whether this is the key in force."""
+        return key == self._key
+
+    async def rotate(self, key: bytes) -> int:
+        """Seal everything with `key` from now on; how many files that were."""
+        self._ring, self._key = [_cipher(key), *self._ring], key
+        count = 0
+        for count in self._resealed(self._sealed()):
+            if count % _TURN == 0:
+                await asyncio.sleep(0)
+        return count
+
+    def rotated(self) -> None:
+        """The keys before are needed no more."""
+        self._ring = self._ring[:1]
+
+    def _left_here(self) -> list[bytes]:
+        """The key of the time before the operator named another place."""
+        own = self._folder / "key"
+        return [own.read_bytes()] if own != self._keys.path and own.exists() else []
+
+    def _fits(self, sealed: list[Path]) -> bool:
+        check = self._folder / _CHECK
+        if check.exists():
+            return self._open(check.read_bytes(), [_CHECK.encode()]) is not None
+        # From before there was one. The check is whether anything opens: single files may have been changed.
+        return any(self._open(path.read_bytes(), self._names(path)) is not None for path in sealed)
+
+    def _resealed(self, sealed: list[Path]) -> Iterable[int]:
+        """Each file once, whole or not at all. What no key opens stays as it is."""
+        stuck = 0
+        for count, path in enumerate(sealed, 1):
+            data, names = path.read_bytes(), self._names(path)
+            if self._ring[0] is not self._opener(data, names[:1]):
+                tree = self._open(data, names)
+                stuck += tree is None
+                if tree is not None:
+                    write(path, self._closed(tree, names[0]))
+            yield count
+        write(self._folder / _CHECK, self._closed({}, _CHECK.encode()))
+        own = self._folder / "key"
+        if stuck:
+            log.warning("%d files in %s are sealed with no key that is known, and stay so", stuck, self._folder)
+        elif own != self._keys.path:
+            own.unlink(missing_ok=True)
+
+    # What is kept.
 
     def load(self, server: str, owner: str = SHARED) -> Tree:
         """What was kept; nothing for a file that is not there, was changed, or was moved here from elsewhere."""
+        path = self._file(server, owner)
         try:
-            sealed = self._file(server, owner).read_bytes()
+            sealed = path.read_bytes()
         except OSError:
             return {}
-        return self._opened(sealed, _name(server, owner))
+        return self._open(sealed, [path.name.encode(), f"{owner}\0{server}".encode()]) or {}
 
     def keep(self, server: str, tree: Tree, owner: str = SHARED) -> None:
         """Whole or not at all. Raises OSError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        nonce = os.urandom(_NONCE)
-        sealed = nonce + self._aead().encrypt(nonce, orjson.dumps(tree), _name(server, owner))
-        _write(self._file(server, owner), sealed)
+        if not (self._folder / _CHECK).exists():
+            write(self._folder / _CHECK, self._closed({}, _CHECK.encode()))
+        path = self._file(server, owner)
+        write(path, self._closed(tree, path.name.encode()))
 
     def forget(self, server: str, owner: str = SHARED) -> None:
         self._file(server, owner).unlink(missing_ok=True)
@@ -65,40 +174,66 @@ class Vault:
         who = owner if owner == SHARED else hashlib.sha256(owner.encode()).hexdigest()[:32]
         return self._folder / f"{server}.{who}"
 
-    def _opened(self, sealed: bytes, name: bytes) -> Tree:
-        from cryptography.exceptions import InvalidTag
+    def _sealed(self) -> list[Path]:
+        return sorted(path for path in self._folder.glob("[!.]*.*") if path.name != "key.next")
 
-        try:
-            tree = read(self._aead().decrypt(sealed[:_NONCE], sealed[_NONCE:], name))
-        except (ValueError, InvalidTag, GatewayError):
-            return {}
-        return tree if isinstance(tree, dict) else {}
+    def _names(self, path: Path) -> list[bytes]:
+        """What a file may be bound to: its name; before, owner and server, of which a name tells only these two."""
+        server = path.name.partition(".")[0]
+        owners = [owner for owner in (SHARED, CALLERS) if self._file(server, owner) == path]
+        return [path.name.encode(), *(f"{owner}\0{server}".encode() for owner in owners)]
 
-    def _aead(self) -> AESGCM:
-        if self._cipher is None:
-            # At first use: a gateway whose servers ask for no token never needs the library.
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    def _opener(self, sealed: bytes, names: Iterable[bytes]) -> AESGCM | None:
+        return next((cipher for cipher in self._ring for name in names if _decrypted(cipher, sealed, name)), None)
 
-            self._cipher = AESGCM(self._key())
-        return self._cipher
+    def _open(self, sealed: bytes, names: Iterable[bytes]) -> Tree | None:
+        for cipher in self._ring:
+            for name in names:
+                if (found := _decrypted(cipher, sealed, name)) is not None:
+                    return _tree(found)
+        return None
 
-    def _key(self) -> bytes:
-        path = self._folder / "key"
-        if path.exists() and len(key := path.read_bytes()) == _KEY:
-            return key
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = os.urandom(_KEY)
-        _write(path, key)
-        return key
+    def _closed(self, tree: Tree, name: bytes) -> bytes:
+        """Sealed for one owner and server, it opens for no other."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._ring[0].encrypt(nonce, orjson.dumps(tree), name)
 
 
-def _name(server: str, owner: str) -> bytes:
-    """What a file is bound to: sealed for one owner and server, it opens for no other."""
-    return f"{owner}\0{server}".encode()
+_BACK = (
+    "give the key back that sealed it, or name that one under vault.previous; "
+    "to give up every authorization that is kept there, remove the folder"
+)
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Never readable by others, not even for a moment."""
+def _cipher(key: bytes) -> AESGCM:
+    # Where something is kept: a gateway whose servers ask for no token never needs the library.
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    if len(key) != KEY_BYTES:
+        raise BadKey(f"a key has {KEY_BYTES} bytes, and not {len(key)}", _BACK)
+    return AESGCM(key)
+
+
+def _decrypted(cipher: AESGCM, sealed: bytes, name: bytes) -> bytes | None:
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], name)
+    except (ValueError, InvalidTag):
+        return None
+
+
+def _tree(data: bytes) -> Tree | None:
+    try:
+        tree = read(data)
+    except GatewayError:
+        return None
+    return tree if isinstance(tree, dict) else None
+
+
+def write(path: Path, data: bytes) -> None:
+    """Whole or not at all, and never readable by others, not even for a moment. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
