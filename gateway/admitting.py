@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from gateway.authorizing import Authorizations, client, secret, value_of
 from gateway.config import AgentCredentials, Config, ConfigError, RemoteAgent, Settings
@@ -29,12 +28,12 @@ def admitted(
 ) -> Admitted:
     """The directory of remote agents, whatever they ask for. Raises ConfigError."""
     config = settings.config
-    admissions = {
-        id: _admission(config, id, entry.credentials, egress, authorizations, statement)
-        for id, entry in config.agents.items()
-        if isinstance(entry, RemoteAgent) and entry.credentials is not None
-    }
-    return Admitted(inner, egress, admissions, os.environ)
+    admissions, at = {}, dict[str, Egress]()
+    for id, entry in config.agents.items():
+        if isinstance(entry, RemoteAgent) and entry.credentials is not None:
+            made = admissions[id] = _admission(config, id, entry.credentials, egress, authorizations, statement)
+            at |= {url: made.egress for url in (entry.card_url, *entry.replicas) if made.egress is not egress}
+    return Admitted(inner, egress, admissions, os.environ, at)
 
 
 def _admission(
@@ -52,8 +51,8 @@ def _admission(
         what = "needs the gateway's own signature on who the caller is"
         hint = "set auth.authorization_server; {} will do"
         raise ConfigError([config.problem(("agents", id, "credentials", "oauth", "grant"), what, hint)])
-    make = None if oauth is None else partial(_source, id, oauth, egress, authorizations, statement)
-    own = _own_egress(config, id, entry.cert, entry.cert_key, egress)
+    own = _own_egress(config, id, entry, egress)
+    make = None if oauth is None else partial(_source, id, oauth, egress, own, authorizations, statement)
     given = Given(key, entry.user, headers, oauth, certificate=entry.cert is not None)
     per_caller = oauth is not None and oauth.grant is not Grant.CLIENT_CREDENTIALS
     return Admission(given, entry.origin, per_caller, make, own)
@@ -63,6 +62,7 @@ def _source(
     id: str,
     settings: ClientSettings,
     egress: Egress,
+    own: Egress,
     authorizations: Authorizations,
     statement: Statement | None,
     owner: str,
@@ -76,17 +76,19 @@ def _source(
         otherwise=wanted.otherwise,
         metadata=wanted.metadata,
         scopes=wanted.scopes,
+        home=own,
     )
     caller = owner.partition("/")[2]
     subject = None if statement is None else partial(statement, caller)
     return authorizations.source(id, settings, discovery, owner, subject=subject)
 
 
-def _own_egress(config: Config, id: str, cert: Path | None, key: Path | None, egress: Egress) -> Egress:
-    if cert is None or key is None:
+def _own_egress(config: Config, id: str, entry: AgentCredentials, egress: Egress) -> Egress:
+    shown = None if entry.cert is None or entry.cert_key is None else (entry.cert, entry.cert_key)
+    if shown is None and entry.ca is None:
         return egress
     try:
-        return showing(egress.rules, cert, key)
+        return showing(egress.rules, shown, entry.ca)
     except BadCertificate as error:
-        place = ("agents", id, "credentials", "cert")
+        place = ("agents", id, "credentials", "cert" if shown is not None else "ca")
         raise ConfigError([config.problem(place, str(error), "give PEM files that belong together")]) from error

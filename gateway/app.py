@@ -63,6 +63,7 @@ from gateway.model.problems import Problem, StartError
 from gateway.server.auth import Authenticator
 from gateway.server.cards import KEYS, Cards
 from gateway.server.certificates import Certificates
+from gateway.server.entrances import Entrances
 from gateway.server.http import application
 from gateway.server.mcp.seal import Seal
 from gateway.server.published import PublishedCards, Signer
@@ -77,7 +78,7 @@ from gateway.upstream.address import EgressRules, on_this_machine
 from gateway.upstream.cards import CardFetcher
 from gateway.upstream.directory import RemoteDirectory
 from gateway.upstream.documents import IssuerDocuments
-from gateway.upstream.egress import Egress
+from gateway.upstream.egress import Egress, Way
 from gateway.upstream.httpx2_transport import control_client
 from gateway.upstream.signatures import CardSignatures
 from gateway.upstream.webhook import WebhookNotifier
@@ -136,7 +137,6 @@ class App:
         compliance = Compliance(Profile(), Recorder(store, now))
         screen = _screen(config, compliance)
         self.services = Services(store, Live(), now, _new_id, node, self.push.wake, compliance)
-        fetcher = CardFetcher(lambda trusted: control_client(self.egress, trusted=trusted))
         updates = {id: agent.updates for id, agent in config.agents.items() if isinstance(agent, RemoteAgent)}
         signatures = CardSignatures(IssuerDocuments(self.egress))
         statement = self._statement(settings)
@@ -146,7 +146,7 @@ class App:
             self.egress,
             self._authorized.agents,
             statement,
-            lambda way: RemoteDirectory(way, fetcher, signatures, bells, updates),
+            lambda way: RemoteDirectory(way, _fetcher(way), signatures, bells, updates),
         )
         self.registry = Registry(store, self.directory, now)
         self.engine = Engine(self.services)
@@ -154,6 +154,7 @@ class App:
         self.notary = _notary(settings, store, self.egress, now)
         self.keys = KeyRing(store, now, token)
         self.trust = _trust(settings, self.egress, store, token.encode(), now)
+        self.entrances = _entrances(config, self.trust, now)
         cursors = Cursors(_derived(token, b"cursor"))
         grants = self._grants = ToolGrants(tooling.grants(config))
         policy = Policy(situation=lambda: Situation(now(), used=self.admission.limits.used))
@@ -227,6 +228,7 @@ class App:
         made = PublishedCards(
             settings.public_url,
             anonymous=settings.anonymous,
+            entrances=self.entrances,
             default_agent=settings.default_agent,
             grpc=self.grpc_url,
             signer=partial(_signer, settings, now) if config.cards.sign else None,
@@ -318,6 +320,7 @@ class App:
         await self.store.aclose()
         if self.trust is not None:
             await self.trust.aclose()
+        await self.entrances.aclose()
         await self.egress.aclose()
 
     def _statement(self, settings: Settings) -> admitting.Statement | None:
@@ -423,6 +426,19 @@ def _screen(config: Config, compliance: Compliance) -> complying.Keeper | None:
     from gateway import complying
 
     return complying.Keeper(config.compliance.file, config.base, compliance.use)
+
+
+def _fetcher(way: Way) -> CardFetcher:
+    return CardFetcher(lambda trusted: control_client(way, trusted=trusted))
+
+
+def _entrances(config: Config, trust: Trust | None, now: Callable[[], int]) -> Entrances:
+    """What cards say of how callers are let in."""
+    certificates = config.auth.client_certificates
+    domains = () if certificates is None else certificates.trust_domains
+    if trust is None:
+        return Entrances(now, domains=domains)
+    return Entrances(now, own=trust.identity.own, advertised=trust.identity.advertised, domains=domains)
 
 
 def _trust(settings: Settings, egress: Egress, store: Store, secret: bytes, now: Callable[[], int]) -> Trust | None:

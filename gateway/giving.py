@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.routing import Route
 
@@ -15,6 +16,7 @@ from gateway.core.audit import Recorder
 from gateway.core.clients import Clients
 from gateway.core.people import People
 from gateway.dialects.oauth2.access_token import Rules, Verified
+from gateway.dialects.oauth2.metadata import authorization_server, read_metadata
 from gateway.dialects.oauth2.signature import BadKeys
 from gateway.model.identity import Documents
 from gateway.model.ports import Store
@@ -44,6 +46,7 @@ class Giving:
     routes: list[Route]
     server: TokenServer
     provider: Provider | None
+    metadata: dict[str, Any]  # as it is published (RFC 8414)
 
 
 def giving(
@@ -97,7 +100,8 @@ def giving(
     if logins:
         browsers = Browsers(secret, now, secure=url.startswith("https:"))
         routes += Consent(server, browsers, recorder, attempts, users=entry.users, provider=provider).routes()
-    return Giving(issuer, routes, TokenServer(clients, people, invitations.make, server.state), provider)
+    metadata = read_metadata(authorization_server(url, server.abilities), url)
+    return Giving(issuer, routes, TokenServer(clients, people, invitations.make, server.state), provider, metadata)
 
 
 def _keys(settings: Settings, entry: Entry, now: Callable[[], int]) -> SigningKeys:

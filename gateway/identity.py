@@ -12,12 +12,14 @@ from starlette.routing import Route
 from gateway.config import Config, ConfigError, Issuer, Settings
 from gateway.core.administration import TokenServer
 from gateway.core.keys import fingerprint
+from gateway.dialects.a2a_v1.entrance import Offer
 from gateway.dialects.oauth2.access_token import Rules
 from gateway.dialects.oauth2.dpop import ACCEPTED
 from gateway.model.ports import Store
+from gateway.server.entrances import Advertised
 from gateway.server.http import Identity
 from gateway.server.oauth import issuers
-from gateway.server.oauth.keys import IssuerKeys
+from gateway.server.oauth.keys import IssuerKeys, IssuerMetadata
 from gateway.server.oauth.proofs import Proofs
 from gateway.server.oauth.tokens import Tokens
 from gateway.upstream.documents import IssuerDocuments
@@ -65,7 +67,7 @@ def trust(
         _issuer(config, index, entry, url, documents, now, lambda: tokens.forget())
         for index, entry in enumerate(entries)
     ]
-    server, provider, routes = None, None, list[Route]()
+    server, provider, routes, own = None, None, list[Route](), None
     if (entry := config.auth.authorization_server) is not None:
         # Imported at first use: authlib only where tokens are given out.
         from gateway.giving import giving
@@ -84,13 +86,22 @@ def trust(
             new_id,
         )
         server, provider, routes = made.server, made.provider, made.routes
+        own = Offer("oauth", url, made.metadata, bound=made.issuer.rules.bound)
         found.append(made.issuer)
     tokens = Tokens(found, now, proofs)
     scopes = sorted({scope for entry in entries for scope in entry.required_scopes})
     names = tuple(issuer.rules.issuer for issuer in found)
     bound = all(issuer.rules.bound for issuer in found)
-    identity = Identity(tokens, names, tuple(scopes), routes, ACCEPTED, bound)
+    advertised = [_offered(index, entry, documents) for index, entry in enumerate(entries)]
+    identity = Identity(tokens, names, tuple(scopes), routes, ACCEPTED, bound, own, advertised)
     return Trust(tokens, identity, server, provider)
+
+
+def _offered(index: int, entry: Issuer, documents: IssuerDocuments) -> Advertised:
+    """What cards may say of an issuer: it alone knows what it offers."""
+    name = "issuer" if not index else f"issuer-{index + 1}"
+    metadata = IssuerMetadata(entry.issuer, documents)
+    return Advertised(name, entry.issuer, metadata, tuple(entry.required_scopes), entry.dpop == "required")
 
 
 def _issuer(

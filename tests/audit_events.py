@@ -106,6 +106,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "ReplayTask": ("a task's past is shown", ONE, ""),
     "EraseSubject": ("a person is forgotten", BOTH, "`object` is the pseudonym"),
     "RotateAuditKey": ("new keys sign", BOTH, "`change` with the keys"),
+    "RotateVaultKey": ("others' tokens are sealed with a new key", BOTH, ""),
     # The door, and the gateway's own authorization server.
     "Authenticate": (
         "somebody is turned away at the door (401); of a flood the first twenty, and how many more",

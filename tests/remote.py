@@ -226,11 +226,11 @@ class Scripted:
 
 
 @asynccontextmanager
-async def scripted(**about: Any) -> AsyncIterator[Scripted]:
+async def scripted(*, tls: Any = None, **about: Any) -> AsyncIterator[Scripted]:
     agent = Scripted()
-    async with loopback.serve(agent.play) as server:
-        agent.url, agent.close = server.url, server.close
-        agent.card = card(server.url, **about)
+    async with loopback.serve(agent.play, tls=tls) as server:
+        agent.url, agent.close = server.url if tls is None else server.url.replace("http:", "https:"), server.close
+        agent.card = card(agent.url, **about)
         yield agent
 
 

@@ -37,6 +37,9 @@ class AgentCredentials(Section):
     oauth: AgentOAuth | None = Field(None, description="Tokens, got by OAuth.")
     cert: File | None = Field(None, description="PEM file with the gateway's client certificate (mTLS).")
     cert_key: File | None = Field(None, description="PEM file with its private key.")
+    ca: File | None = Field(
+        None, description="PEM file with the authorities that vouch for the agent; the system's if not set."
+    )
     origin: Url | None = Field(None, description="Where they may go; the origin of card_url if not set.")
 
     @model_validator(mode="after")

@@ -67,6 +67,7 @@ class Cards:
 
     async def catalogue(self, request: Request) -> Response:
         """The cards of the agents that the caller may see."""
+        await self._made.look()
         shown = [self._made.card(entry) for entry in await self.visible(request)]
         body = b'{"agents":[' + b",".join(each.body for each in shown) + b"]}"
         tag = hashlib.sha256("".join(each.tag for each in shown).encode()).hexdigest()[:32]
@@ -96,6 +97,7 @@ class Cards:
         if entry.card is None:
             entry.ready()
             raise GatewayError(Reason.UNAVAILABLE, f"The card of agent {id} was not read yet", retry_after=5)
+        await self._made.look()
         made = self._made.card(entry, older=not _says_1_0(request))
         headers = {
             "cache-control": PUBLIC_CACHE if entry.public else PRIVATE_CACHE,

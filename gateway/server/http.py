@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from gateway.core.cursor import Cursors
 from gateway.core.gateway import Gateway
+from gateway.dialects.a2a_v1.entrance import Offer
 from gateway.dialects.a2a_v1.errors import http_error, http_error_body
 from gateway.model.errors import GatewayError
 from gateway.model.value import value
@@ -26,6 +27,7 @@ from gateway.server.auth import Authenticator, TokenVerifier, challenge
 from gateway.server.cards import Cards
 from gateway.server.catalogs import Catalogs
 from gateway.server.connect import Connect
+from gateway.server.entrances import Advertised
 from gateway.server.front import Doors, Front
 from gateway.server.incident import known
 from gateway.server.mcp.door import McpDoor
@@ -45,6 +47,8 @@ class Identity:
     routes: Sequence[Route] = ()
     proofs: tuple[str, ...] = ()  # algorithms of DPoP proofs
     bound: bool = False  # whether every token must be bound to a key
+    own: Offer | None = None  # of the gateway's own authorization server
+    advertised: Sequence[Advertised] = ()
 
 
 def application(

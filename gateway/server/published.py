@@ -12,9 +12,11 @@ from typing import Any, Protocol
 from gateway.core.registry import Registered
 from gateway.dialects.a2a_v03.cards import also
 from gateway.dialects.a2a_v1.cards import published
+from gateway.dialects.a2a_v1.entrance import Entrance
 from gateway.dialects.strict_json import read
 from gateway.model.card import AgentCard
 from gateway.model.value import value
+from gateway.server.entrances import Entrances
 
 # Two documents for each agent, and what callers may see of extended cards; beyond this the oldest is made anew.
 MAX_KEPT = 1024
@@ -35,6 +37,7 @@ class Published:
     """One document as it is served. `tag` is its entity tag, `changed` is in milliseconds since the epoch."""
 
     source: AgentCard
+    entrance: Entrance
     kid: str
     card: AgentCard
     body: bytes
@@ -51,11 +54,13 @@ class PublishedCards:
         *,
         anonymous: bool,
         signer: Callable[[], Signer] | None,
+        entrances: Entrances | None = None,
         default_agent: str | None = None,
         grpc: str | None = None,
     ) -> None:
         self._url = public_url.rstrip("/")
         self._anonymous = anonymous
+        self._entrances = entrances or Entrances()
         self._default = default_agent
         self._grpc = grpc  # host:port, where gRPC is served
         self._make_signer = signer
@@ -67,6 +72,10 @@ class PublishedCards:
         if self._signer is None and self._make_signer is not None:
             self._signer = self._make_signer()
         return self._signer
+
+    async def look(self) -> None:
+        """Find out what cards have to say of how callers are let in."""
+        await self._entrances.look()
 
     def card(self, entry: Registered, *, older: bool = True) -> Published:
         """The card of one agent; with `older`, for clients of 0.3 as well."""
@@ -81,8 +90,9 @@ class PublishedCards:
     def _published(self, entry: Registered, source: AgentCard, older: bool, skills: frozenset[str] | None) -> Published:
         signer, key = self.signer, (entry.id, older, skills)
         kid, since = ("", 0) if signer is None else signer.current()
+        entrance, opened = self._entrances.current, self._entrances.since
         kept = self._kept.get(key)
-        if kept is not None and kept.source is source and kept.kid == kid:
+        if kept is not None and kept.source is source and kept.entrance is entrance and kept.kid == kid:
             return kept
         card = self._made(entry, source, older, skills)
         body = card.wire()
@@ -95,7 +105,7 @@ class PublishedCards:
             body, tag = card.wire(), "W/" + tag
         if len(self._kept) >= MAX_KEPT:
             del self._kept[next(iter(self._kept))]
-        made = self._kept[key] = Published(source, kid, card, body, tag, max(entry.changed, since))
+        made = self._kept[key] = Published(source, entrance, kid, card, body, tag, max(entry.changed, since, opened))
         return made
 
     def _made(self, entry: Registered, source: AgentCard, older: bool, skills: frozenset[str] | None) -> AgentCard:
@@ -110,6 +120,7 @@ class PublishedCards:
             pushes=entry.pushes,
             extended=entry.extended is not None,
             anonymous=self._anonymous,
+            entrance=self._entrances.current,
             tenants=entry.tenants,
             grpc=None if self._grpc is None else (self._grpc, self._words(entry)),
         )

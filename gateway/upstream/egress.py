@@ -100,12 +100,14 @@ class BadCertificate(Exception):
     """A client certificate that cannot be used; the sentence says why."""
 
 
-def showing(rules: EgressRules, cert: Path, key: Path) -> Egress:
-    """An egress of its own for one upstream, whose connections show this certificate (RFC 8446 §4.4.2). Raises
-    BadCertificate."""
-    tls = ssl.create_default_context()
+def showing(rules: EgressRules, shown: tuple[Path, Path] | None, ca: Path | None) -> Egress:
+    """An egress of its own for one upstream, whose connections show this certificate with this key (RFC 8446 §4.4.2),
+    and trust `ca` alone if it is there. Raises BadCertificate."""
     try:
-        tls.load_cert_chain(cert, key)
+        tls = ssl.create_default_context(cafile=ca)
+        tls.set_alpn_protocols(["http/1.1"])
+        if shown is not None:
+            tls.load_cert_chain(*shown)
     except (OSError, ssl.SSLError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise BadCertificate(f"cannot be used: {reason}") from error

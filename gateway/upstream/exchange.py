@@ -26,6 +26,21 @@ class Failed(Exception):
         self.stale = stale
 
 
+# What a server does, many a one without a word, that does not take the certificate which it was shown.
+UNCERTIFIED = "as one does that wants another client certificate"
+
+
+def refused_certificate(error: BaseException | None) -> str | None:
+    """What a TLS alert says of the certificate that we have shown, or have not (RFC 8446 §6.2); None for anything else.
+    With TLS 1.3 it comes after the handshake, in place of the answer."""
+    reason = getattr(error, "reason", None)
+    _, alert, what = reason.partition("_ALERT_") if isinstance(reason, str) else ("", "", "")
+    said = what.replace("_", " ").lower()
+    if not alert or not ("certificate" in said or said in ("unknown ca", "access denied", "handshake failure")):
+        return None
+    return f"did not accept the gateway's client certificate: {said}"
+
+
 class Line(Protocol):
     """The connection of an exchange, as the exchange sees it. Each of these does nothing when the exchange is over."""
 

@@ -23,7 +23,16 @@ from typing import Protocol, cast
 
 import httptools
 
-from gateway.upstream.exchange import CLOSED, LATE, MALFORMED, UNASKED, Exchange, Failed
+from gateway.upstream.exchange import (
+    CLOSED,
+    LATE,
+    MALFORMED,
+    UNASKED,
+    UNCERTIFIED,
+    Exchange,
+    Failed,
+    refused_certificate,
+)
 from gateway.upstream.head import MAX_FIELDS, MAX_HEAD, Fields, joined, too_large
 
 # A body up to this size goes out in one write with its head, a longer one in slices of it, as fast as they are taken.
@@ -245,9 +254,18 @@ class Connection(asyncio.Protocol):
         if exchange is not None and exchange.until_close and error is None:
             self._finish(exchange, reusable=False)
         else:
-            self._fail(Failed(CLOSED, stale=self._served and self._state is _HEAD and self._bare == 0))
+            self._fail(self._broken(error))
         del self._parser  # which holds our methods
         self._owner.gone(self)
+
+    def _broken(self, error: Exception | None) -> Failed:
+        silent = self._state is _HEAD and self._bare == 0
+        if self._served or self._sock is not None or not silent:
+            return Failed(CLOSED, stale=self._served and silent)
+        alert = refused_certificate(error)
+        if alert is not None:
+            return Failed(alert, sent=False)  # who is not let in was not listened to
+        return Failed(f"{CLOSED}, {UNCERTIFIED}")
 
     # Parser -> exchange. An exception in here reaches data_received as the context of a parser error.
 

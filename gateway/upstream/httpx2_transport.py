@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 import httpx2
 
 from gateway.model.errors import GatewayError, Reason
-from gateway.upstream.egress import ANSWER_LIMIT, CONNECT_TIMEOUT, Egress, StreamAnswer
+from gateway.upstream.egress import ANSWER_LIMIT, CONNECT_TIMEOUT, Outbound, StreamAnswer
 
 # Ours to say (host, framing, encoding), or about the one hop only; the rest of the request goes out as it is.
 _NOT_FORWARDED = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding"}
@@ -23,7 +23,7 @@ class EgressTransport(httpx2.AsyncBaseTransport):
     Cookies are dropped. Closing a client leaves the shared egress open.
     """
 
-    def __init__(self, egress: Egress, *, trusted: bool = False, limit: int = ANSWER_LIMIT) -> None:
+    def __init__(self, egress: Outbound, *, trusted: bool = False, limit: int = ANSWER_LIMIT) -> None:
         self._egress = egress
         self._trusted = trusted
         self._limit = limit
@@ -79,7 +79,7 @@ class _Body(httpx2.AsyncByteStream):
         await self._exchange.__aexit__(None, None, None)
 
 
-def control_client(egress: Egress, *, trusted: bool = False, limit: int = ANSWER_LIMIT) -> httpx2.AsyncClient:
+def control_client(egress: Outbound, *, trusted: bool = False, limit: int = ANSWER_LIMIT) -> httpx2.AsyncClient:
     """For cards, metadata and keys: no redirects, no environment, 10 s for each step. Closing it is cheap."""
     return httpx2.AsyncClient(
         transport=EgressTransport(egress, trusted=trusted, limit=limit),

@@ -68,7 +68,8 @@ class ClosingDirectory(Directory, Protocol):
 
 
 class Admitted:
-    """The port `Directory`. `inner` makes the directory of agents that are reached by a way out."""
+    """The port `Directory`. `inner` makes the directory of agents that are reached by a way out, `at` are the ways to
+    cards that are not read like all others."""
 
     def __init__(
         self,
@@ -76,8 +77,11 @@ class Admitted:
         egress: Egress,
         admissions: Mapping[str, Admission],
         ours: Mapping[str, str],
+        at: Mapping[str, Egress],
     ) -> None:
         self._inner = inner
+        # A server that asks everybody for a certificate does so where its card is, too.
+        self._at = {url: inner(egress) for url, egress in at.items()}
         self._egress = egress
         self._plain = inner(egress)
         self._admissions = admissions
@@ -85,7 +89,7 @@ class Admitted:
         self._ours = ours
 
     async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None) -> Fetched:
-        return await self._plain.fetch(url, etag=etag, trusted=trusted, keys=keys)
+        return await self._at.get(url, self._plain).fetch(url, etag=etag, trusted=trusted, keys=keys)
 
     def accounts(self, id: str) -> AgentAccounts | None:
         """Of an agent at which each caller has their own authorization."""

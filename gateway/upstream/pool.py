@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from gateway.upstream.address import Origin
-from gateway.upstream.exchange import CLOSED, Failed
+from gateway.upstream.exchange import CLOSED, UNCERTIFIED, Failed, refused_certificate
 from gateway.upstream.http1 import Connection
 
 # 2 000 open streams to one agent is what we promise. More than that to a single host means it has stopped
@@ -269,8 +269,10 @@ class Pool:
                 ssl=tls,
                 server_hostname=origin.host if tls else None,
             )
-        except BaseException:
+        except BaseException as error:
             sock.close()
+            if tls is not None and isinstance(error, ConnectionError):
+                raise Failed(f"could not be reached: TLS failed, {UNCERTIFIED}", sent=False) from error
             raise
         if self._closed or connection.closed:
             connection.close()
@@ -304,7 +306,7 @@ def _what_failed(error: OSError) -> str:
         case ssl.SSLCertVerificationError():
             return f"showed a certificate that is not accepted: {error.verify_message}"
         case ssl.SSLError():
-            return "could not be reached: TLS failed"
+            return refused_certificate(error) or "could not be reached: TLS failed"
         case ConnectionRefusedError():
             return "refused the connection"
         case _:

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from tests.authority import Authority, Guarded, authority, guarded
+from tests.journeys.test_agent_credentials import INBOUND
 from tests.journeys.test_mcp_connect import Person
 from tests.journeys.test_mcp_oauth import login
 from tests.journeys.test_ownership import kept
-from tests.remote import Asked, Scripted, ended, ready, scripted
+from tests.pki import Ca, terminated
+from tests.remote import Asked, Scripted, card, ended, ready, scripted
 from tests.serving import BOUND, ROOT, Gateway, message, running
 
 pytestmark = pytest.mark.requirement("a2a.upstream.own-authorization")
@@ -334,6 +336,62 @@ async def test_nobody_has_no_authorization(tmp_path: Path) -> None:
         body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message("hi")}}
         answer = await gateway.client.post("/agents/far", json=body, headers={"A2A-Version": "1.0"})
         assert "authorization of the caller's own" in answer.json()["error"]["message"]
+
+
+@pytest.mark.security
+@pytest.mark.requirement("oauth.token.not-passed-on")
+@pytest.mark.parametrize("leg", ["agent", "certificate", "tool"])
+async def test_nothing_of_what_a_caller_shows_goes_along_with_their_authorization(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, leg: str
+) -> None:
+    """Canaries in every header, on the way to an agent, to one that asks for a certificate, and to a tool; while the
+    task waits, when it goes on, and at the authorization server."""
+    caplog.set_level("DEBUG")
+    (tmp_path / "pki").mkdir()
+    ca, data = Ca(tmp_path / "pki"), tmp_path / "data"
+    async with authority() as by, far_away(by) as far, guarded(by) as server:
+        with terminated(ca.asking(), int(far.agent.url.rpartition(":")[2])) as port:
+            config = tooled(server) if leg == "tool" else configuration(far, pinned(by))
+            if leg == "certificate":
+                cert, key = ca.gives("gateway")
+                far.agent.card = {**card(f"https://127.0.0.1:{port}", streaming=False)}
+                far.agent.card["securitySchemes"] = {"o": scheme(by), "m": {"mtlsSecurityScheme": {}}}
+                far.agent.card["securityRequirements"] = [{"schemes": {"o": {"list": []}, "m": {"list": []}}}]
+                config = config.replace(far.agent.url, f"https://127.0.0.1:{port}")
+                config = config.replace(
+                    "credentials: {", f"credentials: {{cert: {cert}, cert_key: {key}, ca: {ca.ca}, "
+                )
+            async with running(data, config) as gateway:
+                await (login(gateway) if leg == "tool" else ready(gateway, "far"))
+                agent, text = ("helper", "docs/hello") if leg == "tool" else ("far", "hi")
+                ann = await gateway.key("canary")
+                headers = {name.replace("-", "_"): word for name, word in INBOUND.items()}
+                body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message(text)}}
+                answer = await gateway.post(body, agent=agent, who=ann, **headers)
+                assert "result" in answer.json(), answer.text
+                task = answer.json()["result"]["task"]
+                pages = [await Person(gateway).connects(link(task), ann)]
+                done = await ended(gateway, task["id"], agent=agent, who=ann)
+                assert done["status"]["state"] == "TASK_STATE_COMPLETED", done
+            upstream = str([(a.headers, a.raw) for a in far.agent.asked] + far.agent.lines + server.sent)
+            places = {
+                "the agent or tool": upstream,
+                "the authorization server": str((by.asked, by.forms, by.authorizations)),
+                "a log": "".join(r.getMessage() for r in caplog.records if r.name.startswith("gateway")),
+                "an answer": answer.text + str(answer.headers) + str(done) + pages[0].text,
+                "the disk": kept(data).decode("latin-1"),
+            }
+            ours = {word for word in by.secrets if word in places["the agent or tool"]}
+            for place, text in places.items():
+                assert ann not in text, place
+                seen = text
+                for word in (*by.secrets, "key:canary"):
+                    seen = seen.replace(word, "")
+                for word in INBOUND.values():
+                    assert word not in seen, (place, word)
+                if place not in ("the agent or tool", "the authorization server"):
+                    assert not any(word in text for word in by.secrets), place
+            assert ours <= set(by.tokens), "of what the authorization server gave, access tokens travel alone"
 
 
 async def test_tokens_are_on_disk_sealed_and_nowhere_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.model.card import GRPC, HTTP_JSON, JSONRPC, VERSION, AgentCapabilities, AgentCard, AgentInterface
-
-# What a caller must show: a bearer credential of this gateway (never the upstream's own schemes).
-SCHEMES: dict[str, Any] = {
-    "gateway": {"httpAuthSecurityScheme": {"scheme": "Bearer", "description": "A credential of this gateway"}}
-}
-REQUIREMENTS: tuple[dict[str, Any], ...] = ({"schemes": {"gateway": {"list": []}}},)
+from gateway.dialects.a2a_v1.entrance import PLAIN, Entrance
+from gateway.model.card import (
+    GRPC,
+    HTTP_JSON,
+    JSONRPC,
+    VERSION,
+    AgentCapabilities,
+    AgentCard,
+    AgentInterface,
+    AgentSkill,
+)
 
 
 def published(
@@ -22,11 +26,12 @@ def published(
     pushes: bool,
     extended: bool,
     anonymous: bool,
+    entrance: Entrance = PLAIN,
     tenants: tuple[str, ...] = (),
     grpc: tuple[str, tuple[str, ...]] | None = None,
 ) -> AgentCard:
     """`card` as served at `url` (the agent's base URL here, without a trailing slash). `grpc` is where gRPC is served
-    and the words that mean this agent there, "" for none.
+    and the words that mean this agent there, "" for none; `entrance` is what callers have to show.
 
     Interfaces, security schemes and the capabilities that the gateway itself provides are replaced; signatures are
     dropped, because they would no longer be true.
@@ -46,12 +51,21 @@ def published(
     update: dict[str, Any] = {"supported_interfaces": tuple(interfaces), "capabilities": AgentCapabilities(**own)}
     # What takes a credential says which; what can be had without one does not require it (§7.4).
     if extended or not anonymous:
-        update["security_schemes"] = SCHEMES
+        update["security_schemes"] = dict(entrance.schemes)
     if not anonymous:
-        update["security_requirements"] = REQUIREMENTS
+        update["security_requirements"] = entrance.requirements
+    if any(skill.security_requirements for skill in card.skills):
+        # They speak of the agent's own schemes, which are between it and the gateway.
+        update["skills"] = tuple(map(_open, card.skills))
     view = card.model_copy(update=update)
     drop = {"signatures", "security_schemes", "security_requirements"} - update.keys() | _unsafe_links(card)
     view.__pydantic_fields_set__.difference_update(drop)
+    return view
+
+
+def _open(skill: AgentSkill) -> AgentSkill:
+    view = skill.model_copy(update={"security_requirements": None})
+    view.__pydantic_fields_set__.discard("security_requirements")
     return view
 
 
@@ -95,7 +109,7 @@ _WHY = {
     "securitySchemes": "how the gateway lets callers in; the agent's own are between it and the gateway",
     "securityRequirements": "the same",
     "signatures": "the gateway signs what it serves; the agent's signature would not fit it",
-    "skills": "said once more for clients of 0.3",
+    "skills": "said once more for clients of 0.3, and without the agent's own security schemes",
 }
 _LINK = "not served: it is no http or https link"
 _UNSIGNED = "not served: the agent's signature does not cover it"

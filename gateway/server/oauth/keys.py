@@ -42,16 +42,17 @@ class IssuerMetadata:
 
     async def endpoint(self, name: str) -> str:
         """Raises GatewayError when no metadata can be had, BadMetadata when what is there is no good."""
-        return endpoint(await self._document(), name, self.issuer)
+        return endpoint(await self.document(), name, self.issuer)
 
     async def says(self, name: str) -> bool:
         """Whether the issuer says that it does this. Raises GatewayError, BadMetadata."""
-        return (await self._document()).get(name) is True
+        return (await self.document()).get(name) is True
 
     def forget(self) -> None:
         self._found = None
 
-    async def _document(self) -> dict[str, JSON]:
+    async def document(self) -> dict[str, JSON]:
+        """All of it. Raises GatewayError, BadMetadata."""
         if self._found is None:
             self._found = await self._fetch()
         return self._found

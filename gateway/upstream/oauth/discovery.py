@@ -32,7 +32,8 @@ class Discovery:
     """`url` is the tool server's. What is at its origin, or at that of the issuer that the operator pinned, is the
     operator's own choice; everything else must be an address that the egress admits to anybody. `otherwise`,
     `metadata` and `scopes` are what a card says of who gives tokens: an issuer, or a server of which nothing more is
-    known; where a server's metadata is; and what to ask it for."""
+    known; where a server's metadata is; and what to ask it for. `home` is the way to the server's own origin, where
+    that wants to see a certificate."""
 
     def __init__(
         self,
@@ -44,10 +45,12 @@ class Discovery:
         otherwise: Server | str | None = None,
         metadata: str | None = None,
         scopes: tuple[str, ...] = (),
+        home: Egress | None = None,
     ) -> None:
         self._url = url
         self._issuer = issuer
         self._egress = egress
+        self._home = home or egress
         self._seconds = seconds
         self._otherwise = otherwise
         self._metadata = metadata
@@ -106,13 +109,19 @@ class Discovery:
         except BadUrl:
             return False
 
+    def _way(self, url: str) -> Egress:
+        try:
+            return self._home if origin_of(url) == origin_of(self._url) else self._egress
+        except BadUrl:
+            return self._egress
+
     async def _first(self, urls: Iterable[str]) -> JSON | None:
         """The first of the documents that is there. A redirect leads away from the name that was asked, so none is
         followed: it counts as not there."""
         for url in urls:
             try:
                 async with asyncio.timeout(self._seconds):
-                    answer = await self._egress.request(
+                    answer = await self._way(url).request(
                         "GET",
                         url,
                         None,
