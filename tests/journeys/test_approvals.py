@@ -14,8 +14,10 @@ from a2a.client import ClientCallContext
 from a2a.types.a2a_pb2 import GetTaskRequest, Task, TaskState
 
 from conformance.peers import Peer, tried
+from gateway.core.approvals import approvals
 from gateway.model.approval import ApprovalState, Said, Word
-from gateway.model.ports import PutApproval
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.ports import AdvanceTask, PutApproval
 from gateway.stores.sqlite import open_sqlite
 from tests.acp import Acp
 from tests.mcp import Door, configured, scripted, soon, tool
@@ -320,6 +322,24 @@ async def test_a_canceled_agent_waits_for_nobody(gateway: Gateway) -> None:
     assert "void already" in late.json()["error"]["message"]
 
 
+async def test_who_is_frozen_meanwhile_does_not_go_on(gateway: Gateway) -> None:
+    key = await gateway.key("ann")
+    params = {"message": {**message("docs/wipe"), "parts": [{"text": "docs/wipe"}, {"data": {"all": 3}}]}}
+    task = (await gateway.result("SendMessage", params, agent="tooled", who=key))["task"]
+    held = await waiting(gateway, agent="bank")
+    frozen = {"kind": "principal", "name": "ann"}
+    local = gateway.bearer(None)
+    assert (await gateway.client.post("/admin/frozen", json=frozen, headers=local)).status_code < 300
+    try:
+        assert (await said(gateway, "lea", approval_of(task), "approve")).status_code in (200, 400)
+        for who in ("lea", "lou"):
+            assert (await said(gateway, who, approval_of(held), "approve")).status_code == 200
+    finally:
+        assert (await gateway.client.delete("/admin/frozen/principal/ann", headers=local)).status_code < 300
+    for each, agent in ((task, "tooled"), (held, "bank")):
+        assert (await ended(gateway, each, agent=agent))["status"]["state"] == "TASK_STATE_CANCELED", agent
+
+
 async def test_agents_that_ask_each_other_wait_together(gateway: Gateway) -> None:
     task = await waiting(gateway, "desk", agent="asking")
     assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
@@ -485,6 +505,25 @@ async def test_what_was_approved_just_before_the_gateway_died_goes_on_after_it(t
         found = await gateway.app.store.approvals.find(before.id)
         assert found is not None
         assert found.state is ApprovalState.USED
+
+
+async def test_what_only_stands_in_the_way_for_a_while_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approvals, "RETRY_SECONDS", 0.05)
+    async with paused(tmp_path, POLICY) as gateway:
+        task = await waiting(gateway)
+        commit, times = gateway.app.store.commit, iter(range(3))
+
+        def full(*changes: Any, records: Any = ()) -> Any:
+            if any(isinstance(each, AdvanceTask) for each in changes) and next(times, None) is not None:
+                raise GatewayError(Reason.UNAVAILABLE, "The disk is full", retry_after=1)
+            return commit(*changes, records=records)
+
+        monkeypatch.setattr(gateway.app.store, "commit", full)
+        assert (await said(gateway, "lea", approval_of(task), "approve")).json()["state"] == "approved"
+        assert reached(await ended(gateway, task))["message"]["parts"] == [{"text": "hello"}]
+        assert next(times, None) is None, "it was tried so often"
 
 
 # The operator's webhook.

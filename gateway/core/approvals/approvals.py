@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 200  # of one caller: who asks for more is asked to wait for those
 MAX_RECENT = 1_000  # ended ones that are remembered, so that who waited hears how it went
+RETRY_SECONDS = 2.0  # between tries while the store or an agent cannot be had
 LONGEST_SLEEP = 3_600.0  # seconds; timers of months are not exact
 
 Then: TypeAlias = Callable[[Approval, Approval], Coroutine[Any, Any, None]]
@@ -51,6 +52,7 @@ class Approvals:
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
+        self._retries: set[asyncio.TimerHandle] = set()
         self.then: Then | None = None  # whoever ends what has run out, or cannot be approved any more
         policy.changed.append(self._look)
 
@@ -62,6 +64,8 @@ class Approvals:
     async def aclose(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+        for timer in self._retries:
+            timer.cancel()
         for task in self._work:
             task.cancel()
         if self._work:
@@ -225,6 +229,16 @@ class Approvals:
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
+    def later(self, work: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
+        """Try it in a moment: something stands in the way."""
+
+        def go() -> None:
+            self._retries.discard(timer)
+            self.keep(work(), what)
+
+        timer = self._loop.call_later(RETRY_SECONDS, go)
+        self._retries.add(timer)
+
     def _of(self, asked: Asked) -> Approval | None:
         id = self._by_digest.get(asked.digest)
         return None if id is None else self._open.get(id) or self._recent.get(id)
@@ -271,6 +285,9 @@ class Approvals:
             await (self.put(held, after) if self.then is None else self.then(held, after))
         except Outdated:
             return  # decided in this moment
+        except GatewayError as error:
+            log.warning("approval %s: %s", held.id, error.message)
+            self.later(lambda: self._end(held, state, why), f"{held.id} ends")
 
     def _forget(self, approval: Approval) -> None:
         self._open.pop(approval.id, None)

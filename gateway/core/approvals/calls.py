@@ -25,17 +25,18 @@ class AgentCalls:
         self._new_id = new_id
 
     async def released(self, asked: Asked, trail: Trail, ticket: Ticket) -> Approval | None:
-        """Returns when the call may be made; None when it has to be decided anew, by other rules. Raises Refused when
-        it may not be made."""
+        """The approval of a call that may be made. None: it has waited, and is to be decided anew, since somebody may
+        be frozen, a tool changed or other rules hold meanwhile; what was released then is so still. Raises Refused when
+        it was rejected or nobody has answered."""
         turns = self._line(asked.principal.tenant, trail)
         agent = turns[0].entry.id if turns else ""
         tasks = tuple(turn.task_id for turn in turns)
         approval = await self._approvals.ask(asked, ticket.decision, ticket=ticket, agent=agent, tasks=tasks)
-        if approval.state is ApprovalState.WAITING:
-            approval = await self._waited(approval, turns)
         if approval.state is ApprovalState.APPROVED:
             return approval
-        if approval.state is ApprovalState.VOID:
+        if approval.state is ApprovalState.WAITING:
+            approval = await self._waited(approval, turns)
+        if approval.state in (ApprovalState.APPROVED, ApprovalState.USED, ApprovalState.VOID):
             return None
         raise words.refusal(approval)
 

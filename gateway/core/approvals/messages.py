@@ -207,7 +207,21 @@ class HeldMessages:
     # What follows.
 
     async def go_on(self, approval: Approval) -> None:
-        """It is released: the agent gets the message, once; a run that is gone begins anew."""
+        """It is released: the agent gets the message, once; a run that is gone begins anew. What only stands in the way
+        for a while is tried again."""
+        try:
+            await self._go_on(approval)
+        except Outdated:
+            return  # used, or at its end, in this moment
+        except GatewayError as error:
+            if not error.retryable:
+                await self._void(approval, error.message)
+                return
+            log.warning("approval %s: %s", approval.id, error.message)
+            self._approvals.took(approval)  # it was not used after all
+            self._approvals.later(lambda: self.go_on(approval), f"{approval.id} goes on")
+
+    async def _go_on(self, approval: Approval) -> None:
         row = await self._services.store.task(approval.tenant, approval.tasks[0])
         if row is None or not row.task.status.state.interrupted:
             await self._void(approval, "its task does not wait any more")
