@@ -67,9 +67,16 @@ def giving(
     url = settings.public_url.rstrip("/")
     keys = _keys(settings, entry, now)
     attempts = Attempts(now)
-    clients = Clients(store.clients, now, forget)
+    clients = Clients(store.clients, store.commit, now, forget)
     people = People(
-        store.people, clients, Argon2Passwords(), attempts, now, token_seconds=entry.token_seconds, on_removed=forget
+        store.people,
+        store.commit,
+        clients,
+        Argon2Passwords(),
+        attempts,
+        now,
+        token_seconds=entry.token_seconds,
+        on_removed=forget,
     )
     bound = entry.dpop == "required"
     rules = Rules(url, frozenset({url, url + "/"}), frozenset({"ES256", "EdDSA"}), label=LABEL, bound=bound)

@@ -7,8 +7,9 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from gateway.core.gateway import CHANGING
+from gateway.core.gateway import changes
 from gateway.core.policy.actions import VERBS
 
 ROOT = Path(__file__).parent.parent
@@ -35,10 +36,14 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "SubscribeToTask": ("a task's events are followed, once per stream", ONE, ""),
     "GetAgentCard": ("never: the question whether a card may be seen leaves no entry", "none", ""),
     "GetExtendedAgentCard": ("the card for those who are known is read", ONE, "`upstream.hash`"),
-    "CreateTaskPushNotificationConfig": ("a webhook is to be told of a task", BOTH, ""),
+    "CreateTaskPushNotificationConfig": ("a webhook is to be told of a task", WITH, _CHANGE),
     "GetTaskPushNotificationConfig": ("a webhook's configuration is read", ONE, ""),
     "ListTaskPushNotificationConfigs": ("a task's webhooks are listed", ONE, ""),
-    "DeleteTaskPushNotificationConfig": ("a webhook is not told any more; or it has answered 410 (`gone`)", BOTH, ""),
+    "DeleteTaskPushNotificationConfig": (
+        "a webhook is not told any more; or it has answered 410 (`gone`)",
+        WITH,
+        _CHANGE,
+    ),
     "PullTasks": ("a worker takes tasks", ONE, ""),
     "SubmitResult": ("a worker gives a result", ONE, ""),
     # Calls of tools.
@@ -57,24 +62,26 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "subscriptions/listen": ("a client listens for changes, once per stream", ONE, ""),
     # The operator.
     "AddAgent": ("an agent is registered", BOTH, _CHANGE),
-    "RemoveAgent": ("an agent is taken out", BOTH, _CHANGE),
+    "RemoveAgent": ("an agent is taken out", WITH, _CHANGE),
     "ListAgents": ("agents are listed", ONE, ""),
     "ShowCard": ("a card is shown with what was found", ONE, ""),
     "VerifyCard": ("a card is fetched and verified", BOTH, ""),
     "AcceptCard": ("what a changed card says is accepted", BOTH, ""),
-    "AddKey": ("an API key is made", BOTH, _CHANGE),
+    "AddKey": ("an API key is made", WITH, _CHANGE),
     "ListKeys": ("keys are listed", ONE, ""),
-    "RevokeKey": ("a key is taken back", BOTH, _CHANGE),
-    "AddClient": ("an OAuth client is made", BOTH, _CHANGE),
-    "InviteClient": ("an invitation for a client is made", BOTH, ""),
+    "RevokeKey": ("a key is taken back", WITH, _CHANGE),
+    "AddClient": ("an OAuth client is made", WITH, _CHANGE),
+    "InviteClient": ("an invitation for a client is made, before it is shown", ONE, ""),
     "ListClients": ("clients are listed", ONE, ""),
-    "RevokeClient": ("a client is taken back, and all that it was given", BOTH, _CHANGE),
-    "AddUser": ("a person gets a password", BOTH, _CHANGE),
+    "RevokeClient": ("a client is taken back, and all that it was given", WITH, _CHANGE),
+    "AddUser": ("a person gets a password", WITH, _CHANGE),
     "ListUsers": ("people are listed", ONE, ""),
-    "RemoveUser": ("a person is taken out", BOTH, _CHANGE),
-    "SetPassword": ("a person gets another password", BOTH, _CHANGE),
+    "RemoveUser": ("a person is taken out", WITH, _CHANGE),
+    "SetPassword": ("a person gets another password", WITH, _CHANGE),
+    "ListGrants": ("what people have allowed clients is listed", ONE, ""),
+    "RemoveGrant": ("it is ended", WITH, _CHANGE),
     "ListServers": ("tool servers are listed", ONE, ""),
-    "ApproveTools": ("tools are let out of quarantine", BOTH, ""),
+    "ApproveTools": ("tools are let out of quarantine", WITH, _CHANGE),
     "ReloadTools": ("tools, mounts and grants of the file are read again", BOTH, ""),
     "ListApprovals": ("calls that wait for a person are listed", ONE, ""),
     "ShowApproval": ("one of them is shown", ONE, ""),
@@ -86,7 +93,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "ForgetLogin": ("it is forgotten", BOTH, ""),
     "ShowPushes": ("what webhooks wait for is shown", ONE, ""),
     "ListDeadPushes": ("pushes that were given up are listed", ONE, ""),
-    "ReplayPushes": ("pushes that were given up are tried again", BOTH, ""),
+    "ReplayPushes": ("pushes that were given up are tried again", WITH, ""),
     "ShowPolicy": ("the policy is shown", ONE, ""),
     "ExplainPolicy": ("a decision is explained", ONE, ""),
     "ShadePolicy": ("the policy that is tried out is looked at", ONE, ""),
@@ -100,8 +107,8 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "ShowCompliance": ("the compliance profile is shown", ONE, ""),
     "ReloadCompliance": ("the compliance profile is read again, like the policy's file", BOTH, ""),
     "ListFrozen": ("what is frozen is listed", ONE, ""),
-    "Freeze": ("an agent or a principal is stopped", BOTH, ""),
-    "Thaw": ("it may go on", BOTH, ""),
+    "Freeze": ("an agent or a principal is stopped", WITH, _CHANGE),
+    "Thaw": ("it may go on", WITH, _CHANGE),
     "ReadAudit": ("the audit log is read; following it is one entry", ONE, ""),
     "ReplayTask": ("a task's past is shown", ONE, ""),
     "EraseSubject": ("a person is forgotten", BOTH, "`object` is the pseudonym"),
@@ -144,9 +151,10 @@ HEAD = """# What is in the audit log
 <!-- Made by `python -m tests.make_docs`; a test keeps it current. -->
 
 One line of canonical JSON (RFC 8785) for each entry; [prove what happened](../how-to/prove-what-happened.md) says how to read
-and verify them. A call that changes something or reaches outside has two: one before anything leaves the gateway
-(`phase` is `intent`, `outcome` is `begun`), one when it has ended. An intent without an end is a call whose outcome is not
-known. Others have one. What is refused has one, with the reason, whatever it was.
+and verify them. A call that reaches outside has two: one before anything leaves the gateway (`phase` is `intent`,
+`outcome` is `begun`), one when it has ended. An intent without an end is a call whose outcome is not known. Others have one; what
+an operator changes is written in the same transaction as its entry, or not at all. A webhook that is asked whether it agrees
+(`push.challenge`), and more dead pushes than one transaction takes, have two as well. What is refused has one, with the reason, whatever it was.
 
 ## Each entry has
 
@@ -223,5 +231,6 @@ def _named() -> Iterator[str]:
 
 
 def changing() -> set[str]:
-    """Those of the operator that are recorded before they do anything."""
-    return {verb for verb in VERBS if verb.startswith(CHANGING)}
+    """Those that change what an operator or a task's owner has set, or reach outside for them."""
+    anything: Any = type("Anything", (), {"__getattr__": lambda self, name: None})()
+    return {call.verb for call in changes(anything, anything, anything, anything)}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.core.act import Act, Standing
 from gateway.core.audit import Ticket
 from gateway.core.clients import Clients, NewClient
 from gateway.core.keys import KeyRing, NewKey
 from gateway.core.people import People
 from gateway.core.registry import Registered, Registry
+from gateway.core.standing import Named, agent, client, key, standing, user
 from gateway.model.call import (
     AcceptCard,
     AddAgent,
@@ -34,7 +36,7 @@ from gateway.model.call import (
 from gateway.model.clients import ClientRecord
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.people import UserRecord
-from gateway.model.ports import KeyRecord
+from gateway.model.ports import Change, KeyRecord
 from gateway.model.principal import Kind
 from gateway.model.provenance import CardKeys, CardRecord
 
@@ -67,12 +69,18 @@ class Administration:
     async def list_agents(self, call: ListAgents, ticket: Ticket, entry: None) -> Catalogue:
         return Catalogue(tuple(self._registry.all()), tuple(record.id for record in self._registry.shadowed()))
 
-    async def add_agent(self, call: AddAgent, ticket: Ticket, entry: None) -> Registered:
+    async def add_agent(self, call: AddAgent, act: Act, entry: None) -> Registered:
         """An origin is trusted when the machine's own operator names it, and only then (SURFACES: egress)."""
-        return await self._registry.add(call.card_url, call.id, trusted=ticket.principal.kind is Kind.LOCAL)
+        await act.begin()  # its card is read first
+        trusted = act.ticket.principal.kind is Kind.LOCAL
 
-    async def remove_agent(self, call: RemoveAgent, ticket: Ticket, entry: None) -> None:
-        await self._registry.remove(call.id)
+        def write(*changes: Change) -> Awaitable[None]:
+            return act.commit(*changes, standing=self.standing(call))  # it is in the registry by now
+
+        return await self._registry.add(call.card_url, call.id, trusted=trusted, write=write)
+
+    async def remove_agent(self, call: RemoveAgent, act: Act, entry: None) -> None:
+        await self._registry.remove(call.id, act.commit)
 
     async def show_card(self, call: ShowCard, ticket: Ticket, entry: None) -> Registered:
         found = self._registry.get(call.id)
@@ -81,82 +89,71 @@ class Administration:
             raise GatewayError(Reason.NOT_FOUND, f"There is no agent {call.id!r}. Known: {known}")
         return found
 
-    async def verify_card(self, call: VerifyCard, ticket: Ticket, entry: None) -> CardRecord:
+    async def verify_card(self, call: VerifyCard, act: Act, entry: None) -> CardRecord:
+        await act.begin()
         keys = None if call.keys is None else CardKeys(call.keys)
-        return await self._registry.look(call.card_url, keys, trusted=ticket.principal.kind is Kind.LOCAL)
+        return await self._registry.look(call.card_url, keys, trusted=act.ticket.principal.kind is Kind.LOCAL)
 
-    async def accept_card(self, call: AcceptCard, ticket: Ticket, entry: None) -> Registered:
+    async def accept_card(self, call: AcceptCard, act: Act, entry: None) -> Registered:
+        await act.begin()
         return await self._registry.accept(call.id)
 
-    async def add_key(self, call: AddKey, ticket: Ticket, entry: None) -> NewKey:
-        return await self._keys.add(call.name)
+    async def add_key(self, call: AddKey, act: Act, entry: None) -> NewKey:
+        return await self._keys.add(call.name, act.commit)
 
     async def list_keys(self, call: ListKeys, ticket: Ticket, entry: None) -> Sequence[KeyRecord]:
         return self._keys.all()
 
-    async def revoke_key(self, call: RevokeKey, ticket: Ticket, entry: None) -> None:
-        await self._keys.revoke(call.id)
+    async def revoke_key(self, call: RevokeKey, act: Act, entry: None) -> None:
+        await self._keys.revoke(call.id, act.commit)
 
-    async def add_client(self, call: AddClient, ticket: Ticket, entry: None) -> NewClient:
-        return await self._own().clients.add(call)
+    async def add_client(self, call: AddClient, act: Act, entry: None) -> NewClient:
+        return await self._own().clients.add(call, act.commit)
 
     async def list_clients(self, call: ListClients, ticket: Ticket, entry: None) -> Sequence[ClientRecord]:
         return self._own().clients.all()
 
-    async def revoke_client(self, call: RevokeClient, ticket: Ticket, entry: None) -> None:
-        server = self._own()
-        await server.clients.revoke(call.id)
-        await server.people.end_grants(client=call.id)
+    async def revoke_client(self, call: RevokeClient, act: Act, entry: None) -> None:
+        clients, people = self._own().clients, self._own().people
+        grants = await people.grants_of(client=call.id)
+        await clients.revoke(call.id, act.commit, people.ending(grants))
+        people.ended(grants)
+        await people.end_grants(await people.grants_of(client=call.id))  # given while it was being revoked
 
-    async def invite_client(self, call: InviteClient, ticket: Ticket, entry: None) -> str:
+    async def invite_client(self, call: InviteClient, act: Act, entry: None) -> str:
         return self._own().invite(call.seconds)
 
-    async def add_user(self, call: AddUser, ticket: Ticket, entry: None) -> UserRecord:
-        return await self._own().people.add(call)
+    async def add_user(self, call: AddUser, act: Act, entry: None) -> UserRecord:
+        return await self._own().people.add(call, act.commit)
 
     async def list_users(self, call: ListUsers, ticket: Ticket, entry: None) -> Sequence[UserRecord]:
         return self._own().people.all()
 
-    async def remove_user(self, call: RemoveUser, ticket: Ticket, entry: None) -> None:
-        await self._own().people.remove(call.name)
+    async def remove_user(self, call: RemoveUser, act: Act, entry: None) -> None:
+        await self._own().people.remove(call.name, act.commit)
 
-    async def set_password(self, call: SetPassword, ticket: Ticket, entry: None) -> None:
-        await self._own().people.set_password(call.name, call.password)
+    async def set_password(self, call: SetPassword, act: Act, entry: None) -> None:
+        await self._own().people.set_password(call.name, call.password, act.commit)
 
-    def standing(self, call: Call) -> list[dict[str, Any]] | None:
-        """What a call is about, as it stands: for the audit log, without secrets. None for calls of other kinds."""
+    def standing(self, call: Call) -> Standing:
+        """What a call is about, as it stands: for the audit log, without secrets. Nothing for calls of other kinds."""
         look = _STANDING.get(type(call))
-        return None if look is None else look(self, call)
+        return {} if look is None else standing(look(self, call))
 
-    def keys_of(self, wanted: Callable[[KeyRecord], bool]) -> list[dict[str, Any]]:
-        return [
-            {"created": key.created, "id": key.id, "principal": f"{Kind.KEY}:{key.name}", "revoked": key.revoked}
-            for key in self._keys.all()
-            if wanted(key)
-        ]
+    def keys_of(self, wanted: Callable[[KeyRecord], bool]) -> Iterable[Named]:
+        return map(key, filter(wanted, self._keys.all()))
 
-    def agents_of(self, wanted: Callable[[Registered], bool]) -> list[dict[str, Any]]:
-        return [
-            {"card": entry.card_hash, "cardUrl": entry.card_url, "id": entry.id, "trusted": entry.trusted}
-            for entry in self._registry.all()
-            if wanted(entry)
-        ]
+    def agents_of(self, wanted: Callable[[Registered], bool]) -> Iterable[Named]:
+        found = filter(wanted, self._registry.all())
+        return (agent(each.id, each.card_url, each.trusted, each.card_hash) for each in found)
 
-    def clients_of(self, id: str) -> list[dict[str, Any]]:
+    def clients_of(self, id: str) -> Iterable[Named]:
         every = () if self._server is None else self._server.clients.all()
-        return [
-            {"created": client.created, "id": client.id, "revoked": client.revoked, "scopes": list(client.scopes)}
-            for client in every
-            if client.id == id
-        ]
+        return (client(each) for each in every if each.id == id)
 
-    def users_of(self, name: str) -> list[dict[str, Any]]:
+    def users_of(self, name: str) -> Iterable[Named]:
         every = () if self._server is None else self._server.people.all()
-        return [
-            {"created": user.created, "name": user.name, "removed": user.removed, "roles": list(user.roles)}
-            for user in every
-            if user.name == name
-        ]
+        return (user(each) for each in every if each.name == name)
 
     def _own(self) -> TokenServer:
         if self._server is None:
@@ -165,7 +162,8 @@ class Administration:
         return self._server
 
 
-_STANDING: dict[type[Any], Callable[[Administration, Any], list[dict[str, Any]]]] = {
+_STANDING: dict[type[Any], Callable[[Administration, Any], Iterable[Named]]] = {
+    AcceptCard: lambda all, call: all.agents_of(lambda entry: entry.id == call.id),
     AddAgent: lambda all, call: all.agents_of(lambda entry: entry.card_url == call.card_url),
     RemoveAgent: lambda all, call: all.agents_of(lambda entry: entry.id == call.id),
     AddKey: lambda all, call: all.keys_of(lambda key: key.name == call.name),

@@ -127,15 +127,6 @@ class Recorder:
         self._store = store
         self._now = now
 
-    async def begin(self, ticket: Ticket) -> None:
-        """Returns when the intent is durable."""
-        await self._store.commit(records=(ticket.intent(self._now()),))
-
-    async def end(self, ticket: Ticket, outcome: str, before: Any = None, after: Any = None) -> None:
-        """How it ended, and what was changed thereby."""
-        change = None if before == after else {"after": after, "before": before}
-        await self._store.commit(records=(ticket.outcome(self._now(), outcome, change=change),))
-
     async def keep(self, ticket: Ticket, outcome: str) -> None:
         """The one entry of something that must not be known outside before it is recorded: a token, a yes."""
         await self._store.commit(records=(ticket.outcome(self._now(), outcome),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from gateway.core.keys import fingerprint, make_secret
@@ -21,6 +21,7 @@ from gateway.model.clients import (
     RevokedToken,
 )
 from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.ports import Change, PutClient, RevokeToken, Write
 from gateway.model.value import value
 
 MAX_SCOPES = 32
@@ -58,8 +59,11 @@ class Clients:
     """Clients and revoked tokens, in memory for questions and in the store for the next start. `on_revoked` is called
     when something that was good is good no longer."""
 
-    def __init__(self, store: ClientStore, now: Callable[[], int], on_revoked: Callable[[], None]) -> None:
+    def __init__(
+        self, store: ClientStore, write: Write, now: Callable[[], int], on_revoked: Callable[[], None]
+    ) -> None:
         self._store = store
+        self._write = write
         self._now = now
         self._on_revoked = on_revoked
         self._records: dict[str, ClientRecord] = {}
@@ -94,7 +98,7 @@ class Clients:
     def all(self) -> Sequence[ClientRecord]:
         return tuple(self._records.values())
 
-    async def add(self, call: AddClient) -> NewClient:
+    async def add(self, call: AddClient, write: Write) -> NewClient:
         """A new client and its secret, shown this one time; "" for one that is public. An id is used once, or a new
         client would find the tasks of the old one."""
         if not _ID.fullmatch(call.id):
@@ -121,9 +125,10 @@ class Clients:
                 name=call.name,
             ),
             secret=not call.public,
+            write=write,
         )
 
-    async def make(self, record: ClientRecord, *, secret: bool) -> NewClient:
+    async def make(self, record: ClientRecord, *, secret: bool, write: Write | None = None) -> NewClient:
         """Keep a client, with a new secret if it is to have one. Raises OVERLOADED when too many registered."""
         if record.origin is Origin.REGISTERED:
             registered = sum(each.origin is Origin.REGISTERED for each in self._records.values())
@@ -132,26 +137,32 @@ class Clients:
                 raise GatewayError(Reason.OVERLOADED, message)
         made = make_secret() if secret else ""
         record = replace(record, hash=fingerprint(made.encode()) if made else b"")
-        await self._put(record)
+        await (write or self._write)(PutClient(record))
+        self._records[record.id] = record
         return NewClient(record, made)
 
-    async def revoke(self, id: str) -> None:
-        """The client gets no more tokens, and those that it has are refused from now on."""
+    async def revoke(self, id: str, write: Write, ending: Iterable[Change] = ()) -> None:
+        """The client gets no more tokens, and those that it has are refused from now on. `ending` goes with it."""
         record = self._records.get(id)
         if record is None and is_document(id):
             record = ClientRecord(id, b"", (), self._now(), grants=(), origin=Origin.DOCUMENT)
         if record is None:
             raise GatewayError(Reason.NOT_FOUND, f"There is no client {id!r}; `gateway clients list` shows them")
         if record.revoked is None:
-            await self._put(replace(record, revoked=self._now()))
+            record = replace(record, revoked=self._now())
+            await write(PutClient(record), *ending)
+            self._records[record.id] = record
             self._on_revoked()
 
-    async def revoke_token(self, jti: str, until: int) -> None:
+    def revoking(self, jti: str, until: int) -> RevokeToken:
+        """The change that takes back what has this `jti` or `sid`; `revoked` says that it is made."""
+        return RevokeToken(RevokedToken(jti, until), self._now())
+
+    def revoked(self, ids: Iterable[str], until: int) -> None:
         now = self._now()
-        await self._store.revoke(RevokedToken(jti, until), now)
-        self._revoked = {jti: end for jti, end in self._revoked.items() if end > now} | {jti: until}
+        self._revoked = {jti: end for jti, end in self._revoked.items() if end > now} | dict.fromkeys(ids, until)
         self._on_revoked()
 
-    async def _put(self, record: ClientRecord) -> None:
-        await self._store.put(record)
-        self._records[record.id] = record
+    async def revoke_token(self, jti: str, until: int) -> None:
+        await self._write(self.revoking(jti, until))
+        self.revoked((jti,), until)

@@ -85,6 +85,29 @@ class Engine:
         """Stop these turns now; `why` is the last word of their tasks."""
         self._runner.put_out(chosen, why)
 
+    def when_over(self, told: Callable[[Turn], None]) -> None:
+        """`told` hears of each run that is over, before anything of its turn is let go."""
+        self._runner.told = told
+
+    async def lay_down(self, row: TaskRow, entry: Registered, ticket: Ticket, why: str) -> bool:
+        """End a task that waits for somebody. False when somebody is at it; then it is not left waiting either way."""
+        if self.turn(row.tenant, row.id) is not None:
+            return False
+        turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
+        self._runner.hold(turn, task=True)
+        try:
+            # Held, so that nobody else begins on it; what stands now is what counts.
+            row = await self._services.store.task(row.tenant, row.id, owner=row.owner) or row
+            if not row.task.status.state.interrupted:
+                return False
+            turn.take(row)
+            turn.push = bool(await self._services.store.push_configs(row.tenant, row.id, limit=1))
+            turn.context = self.context(turn)
+            await self._runner.lay_down(turn, why)
+        finally:
+            self._runner.drop(turn)
+        return True
+
     def refuse(self) -> None:
         """Take no more messages: the gateway is shutting down."""
         self._refusing = True

@@ -6,7 +6,7 @@ frozen principal can do nothing at all, nor can any agent on its behalf.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.core.policy import Question, Target, Weighed
@@ -16,6 +16,7 @@ from gateway.core.policy.rules import FROZEN
 from gateway.model.audit import Decision, Verdict
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.governance import Cold, Frozen, GovernanceStore
+from gateway.model.ports import DropFrozen, PutFrozen, Write
 from gateway.model.principal import LOCAL, Kind, Principal
 from gateway.model.trail import Trail
 
@@ -34,6 +35,7 @@ class Freezer:
         self._frozen: dict[tuple[Cold, str], Frozen] = {}
         self.changed: list[Callable[[], None]] = []
         self.stopping: list[Callable[[Frozen], None]] = []  # who has work in hand that may have to be stopped
+        self.ending: list[Callable[[Frozen], Awaitable[None]]] = []  # who has work that waits and will not go on
 
     async def start(self) -> None:
         self._frozen = {(record.kind, record.name): record for record in await self._store.frozen()}
@@ -42,7 +44,12 @@ class Freezer:
     def all(self) -> Sequence[Frozen]:
         return tuple(self._frozen.values())
 
-    async def freeze(self, kind: Cold, name: str, by: Principal, reason: str) -> Frozen:
+    def about(self, kind: Cold, name: str) -> Sequence[Frozen]:
+        """How it is frozen, if it is."""
+        found = self._frozen.get((kind, name))
+        return () if found is None else (found,)
+
+    async def freeze(self, kind: Cold, name: str, by: Principal, reason: str, write: Write) -> Frozen:
         """From now on, and durably; what is in hand is stopped before this returns."""
         if kind is Cold.PRINCIPAL and name == LOCAL.id:
             raise invalid("name", "the machine's own credential cannot be frozen; stop the gateway instead")
@@ -52,13 +59,15 @@ class Freezer:
         self._tell()
         for stop in self.stopping:
             stop(record)
-        await self._store.freeze(record)
+        await write(PutFrozen(record))
+        for end in self.ending:
+            await end(record)
         return record
 
-    async def thaw(self, kind: Cold, name: str) -> None:
+    async def thaw(self, kind: Cold, name: str, write: Write) -> None:
         if (kind, name) not in self._frozen:
             raise GatewayError(Reason.NOT_FOUND, f"No {kind} {name[:200]!r} is frozen; `gateway frozen` lists what is")
-        await self._store.thaw(kind, name)
+        await write(DropFrozen(kind, name))
         self._frozen.pop((kind, name), None)
         self._tell()
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from gateway.core.act import Act
 from gateway.core.administration import Administration, TokenServer
 from gateway.core.approvals.answers import Answers
 from gateway.core.approvals.desk import Desk
@@ -70,16 +71,12 @@ from gateway.model.trail import Trail, asked
 _NAME_NO_AGENT = (FetchResult, SubmitResult, ReadLog, FollowLog, ReadContext)
 _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of the task")
 _INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
-# Verbs of calls that change what was set or reach outside, and are recorded before they do.
-CHANGING = (
-    *("Accept", "Add", "Approve", "Create", "Delete", "Freeze", "Invite", "Put", "Remove", "Revoke", "Set", "Thaw"),
-    *("ReloadCompliance", "ReloadPolicy", "ReplayPushes", "VerifyCard"),
-)
 MAX_HOPS = 8  # agents that ask agents: deeper than this is a loop in all likelihood
 
 # Takes what writes into the log that some keys are followed by others; gives those.
 Rotate = Callable[[Callable[[list[str], list[str]], Awaitable[None]]], Awaitable[list[str]]]
 UseCase = Callable[[Any, Ticket, Any], Awaitable[Any]]
+Changing = Callable[[Any, Act, Any], Awaitable[Any]]
 
 
 class Gateway:
@@ -118,7 +115,7 @@ class Gateway:
         pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook, prove_webhook)
         engine.front = self
         self._freezer = freezer or Freezer(services.store.governance, services.now)
-        self._halting = Halting(engine, tools.flights, self._freezer)
+        self._halting = Halting(services, registry, engine, tools.flights, self._freezer)
         self._results = Results(services, engine, self.tasks, policy)
         self._administration = Administration(registry, keys, server)
         self._logs = Logs(services, registry, self._judge)
@@ -140,6 +137,7 @@ class Gateway:
             self._administration,
             governance,
         )
+        self._changes = changes(pushes, letters, self._administration, governance)
         self._uses[verbs.CancelTask] = self._cancel
         self._uses[verbs.ReadAudit] = self._read_audit
         self._uses[verbs.EraseSubject] = self._erase
@@ -169,8 +167,10 @@ class Gateway:
             return await self._desk.handle(call, who)
         ticket, registered = await self._admit(call, who)
         try:
-            if call.verb.startswith(CHANGING):
-                return await self._change(call, ticket, registered)
+            if (changing := self._changes.get(type(call))) is not None:
+                act = Act(ticket, self._store, self._now, self._administration.standing(call))
+                standing = partial(self._administration.standing, call)
+                return await act.through(changing(call, act, registered), standing)
             return await self._look(call, ticket, registered)
         finally:
             ticket.close()
@@ -183,18 +183,6 @@ class Gateway:
             self._recorder.note(ticket, error.reason)
             raise
         self._recorder.note(ticket, "ok")
-        return result
-
-    async def _change(self, call: Call, ticket: Ticket, entry: Registered | None) -> Any:
-        """A call that changes what the operator or a task's owner has set: nothing changes before it is recorded."""
-        before = self._administration.standing(call)
-        await self._recorder.begin(ticket)
-        try:
-            result = await self._uses[type(call)](call, ticket, entry)
-        except GatewayError as error:
-            await self._recorder.end(ticket, error.reason)
-            raise
-        await self._recorder.end(ticket, "ok", before, self._administration.standing(call))
         return result
 
     async def open(self, call: SendMessage | SubscribeToTask, who: Principal) -> Watch:
@@ -449,7 +437,7 @@ def _uses(
     administration: Administration,
     governance: Governance,
 ) -> dict[type[Any], UseCase]:
-    """Every verb but that of messages, and its use case."""
+    """The verbs that change nothing that somebody has set, but that of messages, and their use cases."""
 
     async def extended_card(call: GetExtendedCard, ticket: Ticket, entry: Registered) -> Registered:
         return entry  # admitted, so it has one; its bytes are the server's to make
@@ -457,13 +445,10 @@ def _uses(
     return {
         verbs.GetTask: tasks.get,
         verbs.ListTasks: tasks.list,
-        verbs.CreatePushConfig: pushes.create,
         verbs.GetPushConfig: pushes.get,
         verbs.ListPushConfigs: pushes.list,
-        verbs.DeletePushConfig: pushes.delete,
         verbs.ShowPushes: letters.show,
         verbs.ListDeadPushes: letters.dead,
-        verbs.ReplayPushes: letters.replay,
         verbs.GetExtendedCard: extended_card,
         verbs.FetchResult: results.fetch,
         verbs.SubmitResult: results.submit,
@@ -471,30 +456,41 @@ def _uses(
         verbs.ReadLog: logs.read,
         verbs.ReadContext: logs.context,
         verbs.ListAgents: administration.list_agents,
-        verbs.AddAgent: administration.add_agent,
-        verbs.RemoveAgent: administration.remove_agent,
         verbs.ShowCard: administration.show_card,
-        verbs.VerifyCard: administration.verify_card,
-        verbs.AcceptCard: administration.accept_card,
-        verbs.AddKey: administration.add_key,
         verbs.ListKeys: administration.list_keys,
-        verbs.RevokeKey: administration.revoke_key,
-        verbs.AddClient: administration.add_client,
         verbs.ListClients: administration.list_clients,
-        verbs.RevokeClient: administration.revoke_client,
         governing.ShowPolicy: governance.show,
         governing.ExplainPolicy: governance.explain,
-        governing.ReloadPolicy: governance.reload,
         governing.ShadePolicy: governance.shade,
         governing.ReplayPolicy: governance.replay,
         governing.ShowCompliance: governance.show_compliance,
+        governing.ListFrozen: governance.frozen,
+        verbs.ListUsers: administration.list_users,
+    }
+
+
+def changes(
+    pushes: Pushes, letters: Letters, administration: Administration, governance: Governance
+) -> dict[type[Any], Changing]:
+    """The verbs that change what an operator or a task's owner has set, or reach outside for them."""
+    return {
+        verbs.CreatePushConfig: pushes.create,
+        verbs.DeletePushConfig: pushes.delete,
+        verbs.ReplayPushes: letters.replay,
+        verbs.VerifyCard: administration.verify_card,
+        governing.ReloadPolicy: governance.reload,
         governing.ReloadCompliance: governance.reload_compliance,
+        verbs.AddAgent: administration.add_agent,
+        verbs.RemoveAgent: administration.remove_agent,
+        verbs.AcceptCard: administration.accept_card,
+        verbs.AddKey: administration.add_key,
+        verbs.RevokeKey: administration.revoke_key,
+        verbs.AddClient: administration.add_client,
+        verbs.RevokeClient: administration.revoke_client,
         governing.Freeze: governance.freeze,
         governing.Thaw: governance.thaw,
-        governing.ListFrozen: governance.frozen,
         verbs.InviteClient: administration.invite_client,
         verbs.AddUser: administration.add_user,
-        verbs.ListUsers: administration.list_users,
         verbs.RemoveUser: administration.remove_user,
         verbs.SetPassword: administration.set_password,
     }

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from gateway.core.act import Act
 from gateway.core.audit import Ticket
 from gateway.core.freezer import Freezer
 from gateway.core.policy import Explanation, Situation, Target, address
@@ -19,6 +20,7 @@ from gateway.core.policy.people import whole
 from gateway.core.policy.replay import Replayed, replay
 from gateway.core.policy.shadow import Flips
 from gateway.core.registry import Registry
+from gateway.core.standing import frozen, standing
 from gateway.core.tools.servers import Servers
 from gateway.model.approval import Terms
 from gateway.model.audit import AuditEntry, AuditQuery, Verdict
@@ -172,13 +174,14 @@ class Governance:
         }
         return replace(found, approval=approval)
 
-    async def reload(self, call: ReloadPolicy, ticket: Ticket, entry: None) -> Shown:
+    async def reload(self, call: ReloadPolicy, act: Act, entry: None) -> Shown:
         named = [source for source in self._sources if source.file is not None]
         if not named:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "No policy file is configured; policy.file names one")
+        await act.begin()
         for source in named:
             source.reload()
-        return await self.show(ShowPolicy(), ticket, entry)
+        return await self.show(ShowPolicy(), act.ticket, entry)
 
     async def replay(self, call: ReplayPolicy, ticket: Ticket, entry: None) -> Replayed:
         """The newest entries of the record, under other rules."""
@@ -207,20 +210,23 @@ class Governance:
         screen = self._screen
         return Screened(None, None, ()) if screen is None else Screened(screen.file, screen.problem, screen.rules)
 
-    async def reload_compliance(self, call: ReloadCompliance, ticket: Ticket, entry: None) -> Screened:
+    async def reload_compliance(self, call: ReloadCompliance, act: Act, entry: None) -> Screened:
         if self._screen is None:
             message = "No compliance profile is configured; compliance.file names one"
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, message)
+        await act.begin()
         self._screen.reload()
-        return await self.show_compliance(ShowCompliance(), ticket, entry)
+        return await self.show_compliance(ShowCompliance(), act.ticket, entry)
 
-    async def freeze(self, call: Freeze, ticket: Ticket, entry: None) -> Frozen:
+    async def freeze(self, call: Freeze, act: Act, entry: None) -> Frozen:
         name = self._cold(call.kind, call.name)
-        return await self._freezer.freeze(call.kind, name, ticket.principal, call.reason)
+        act.before = standing(map(frozen, self._freezer.about(call.kind, name)))
+        return await self._freezer.freeze(call.kind, name, act.ticket.principal, call.reason, act.commit)
 
-    async def thaw(self, call: Thaw, ticket: Ticket, entry: None) -> None:
+    async def thaw(self, call: Thaw, act: Act, entry: None) -> None:
         name = call.name if call.kind is Cold.AGENT else _named("name", call.name).id
-        await self._freezer.thaw(call.kind, name)
+        act.before = standing(map(frozen, self._freezer.about(call.kind, name)))
+        await self._freezer.thaw(call.kind, name, act.commit)
 
     async def frozen(self, call: ListFrozen, ticket: Ticket, entry: None) -> Sequence[Frozen]:
         return self._freezer.all()

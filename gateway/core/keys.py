@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import KeyRecord, PutKey, Store
+from gateway.model.ports import KeyRecord, PutKey, Store, Write
 from gateway.model.principal import LOCAL, Kind, Principal
 
 PREFIX = "gw_"
@@ -66,7 +66,7 @@ class KeyRing:
     def all(self) -> Sequence[KeyRecord]:
         return tuple(self._records.values())
 
-    async def add(self, name: str) -> NewKey:
+    async def add(self, name: str, write: Write) -> NewKey:
         """A further key for the principal `key:{name}`; several keys of one name are one principal (rotation)."""
         if not _NAME.fullmatch(name):
             raise invalid("name", "must be 1 to 63 letters, digits, dots, hyphens or underscores")
@@ -79,18 +79,18 @@ class KeyRing:
             hash=fingerprint(secret.encode()),
             created=self._now(),
         )
-        await self._put(record)
+        await self._put(record, write)
         return NewKey(record, secret)
 
-    async def revoke(self, id: str) -> None:
+    async def revoke(self, id: str, write: Write) -> None:
         record = self._records.get(id)
         if record is None:
             raise GatewayError(Reason.NOT_FOUND, f"There is no key {id!r}; `gateway keys list` shows them")
         if record.revoked is None:
-            await self._put(replace(record, revoked=self._now()))
+            await self._put(replace(record, revoked=self._now()), write)
 
-    async def _put(self, record: KeyRecord) -> None:
-        await self._store.commit(PutKey(record))
+    async def _put(self, record: KeyRecord, write: Write) -> None:
+        await write(PutKey(record))
         self._records[record.id] = record
         self._rebuild()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from gateway.core.attempts import Attempts
@@ -12,6 +12,7 @@ from gateway.core.keys import fingerprint, random_word
 from gateway.model.call import AddUser
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.people import USER, GrantRecord, Passwords, PeopleStore, Person, UserRecord
+from gateway.model.ports import Change, EndGrant, PutUser, Write
 from gateway.model.value import value
 
 SHORTEST_PASSWORD = 12
@@ -44,6 +45,7 @@ class People:
     def __init__(
         self,
         store: PeopleStore,
+        write: Write,
         clients: Clients,
         passwords: Passwords,
         attempts: Attempts,
@@ -53,6 +55,7 @@ class People:
         on_removed: Callable[[], None],
     ) -> None:
         self._store = store
+        self._write = write
         self._clients = clients
         self._passwords = passwords
         self._attempts = attempts
@@ -74,7 +77,7 @@ class People:
         user = self._users.get(subject.removeprefix(USER))
         return user is not None and user.removed is None
 
-    async def add(self, call: AddUser) -> UserRecord:
+    async def add(self, call: AddUser, write: Write) -> UserRecord:
         """A new user. A name is given once, or somebody else would find the tasks of the old one."""
         if not _NAME.fullmatch(call.name):
             raise invalid("name", "must be 1 to 63 small letters, digits, dots, hyphens, underscores or @")
@@ -84,21 +87,28 @@ class People:
             raise GatewayError(Reason.ALREADY_EXISTS, f"There is a user {call.name} already, perhaps a removed one")
         hash = await self._passwords.make(_password(call.password))
         user = UserRecord(call.name, hash, tuple(dict.fromkeys(call.roles)), self._now())
-        await self._put(user)
+        await write(PutUser(user))
+        self._users[user.name] = user
         return user
 
-    async def set_password(self, name: str, password: str) -> None:
+    async def set_password(self, name: str, password: str, write: Write) -> None:
         """Whatever the old one opened is closed: somebody else may have had it."""
         user = self._user(name)
-        await self._put(replace(user, hash=await self._passwords.make(_password(password))))
-        await self.end_grants(subject=user.subject)
+        await self._change(replace(user, hash=await self._passwords.make(_password(password))), write)
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str, write: Write) -> None:
         """The user logs in no more, and every token with their name is refused from now on."""
-        user = self._user(name)
-        await self._put(replace(user, removed=self._now()))
-        await self.end_grants(subject=user.subject)
+        await self._change(replace(self._user(name), removed=self._now()), write)
         self._on_removed()
+
+    async def _change(self, user: UserRecord, write: Write) -> None:
+        """The new state of a user, and the end of all that the old one has allowed."""
+        grants = await self._store.grants_of(subject=user.subject)
+        await write(PutUser(user), *self.ending(grants))
+        self._users[user.name] = user
+        self.ended(grants)
+        # What was allowed in between, by the state that is over now.
+        await self.end_grants(await self._store.grants_of(subject=user.subject))
 
     async def login(self, name: str, password: str, peer: str) -> Person | None:
         """The person with this name and password. A name that nobody has costs the same work as a wrong password.
@@ -151,22 +161,35 @@ class People:
 
     async def end_grant(self, id: str) -> None:
         """The grant and every access token that came of it."""
-        await self._store.end_grant(id)
-        await self._clients.revoke_token(session(id), self._now() + self._life)
+        await self._write(EndGrant(id), self._clients.revoking(session(id), self._now() + self._life))
+        self._clients.revoked((session(id),), self._now() + self._life)
 
-    async def end_grants(self, *, subject: str | None = None, client: str | None = None) -> None:
-        for id in await self._store.end_grants(subject=subject, client=client):
-            await self._clients.revoke_token(session(id), self._now() + self._life)
+    async def end_grants(self, grants: Sequence[GrantRecord], write: Write | None = None) -> None:
+        if grants:
+            await (write or self._write)(*self.ending(grants))
+            self.ended(grants)
+
+    async def grants_of(self, *, subject: str | None = None, client: str | None = None) -> Sequence[GrantRecord]:
+        """What stands allowed, by whom or to whom; with neither, all of it."""
+        now = self._now()
+        return [each for each in await self._store.grants_of(subject=subject, client=client) if each.until > now]
+
+    def ending(self, grants: Sequence[GrantRecord]) -> Iterator[Change]:
+        """The changes that end grants and every access token that came of them; `ended` says that they are made."""
+        until = self._now() + self._life
+        for grant in grants:
+            yield EndGrant(grant.id)
+            yield self._clients.revoking(session(grant.id), until)
+
+    def ended(self, grants: Sequence[GrantRecord]) -> None:
+        if grants:
+            self._clients.revoked((session(grant.id) for grant in grants), self._now() + self._life)
 
     def _user(self, name: str) -> UserRecord:
         user = self._users.get(name)
         if user is None or user.removed is not None:
             raise GatewayError(Reason.NOT_FOUND, f"There is no user {name!r}; `gateway users list` shows them")
         return user
-
-    async def _put(self, user: UserRecord) -> None:
-        await self._store.put_user(user)
-        self._users[user.name] = user
 
 
 def session(grant: str) -> str:

@@ -30,6 +30,7 @@ from gateway.model.ports import (
     PutAgent,
     PutCard,
     Store,
+    Write,
 )
 from gateway.model.provenance import CardKeys, CardRecord, Standing, best
 
@@ -169,7 +170,7 @@ class Registry:
             if entry.agent is not None:
                 await entry.agent.aclose()
 
-    async def add(self, card_url: str, id: str | None, *, trusted: bool) -> Registered:
+    async def add(self, card_url: str, id: str | None, *, trusted: bool, write: Write) -> Registered:
         """Register a remote agent; its card must be there and speak a binding we speak."""
         if id is not None:
             self._check_id(id)
@@ -188,16 +189,16 @@ class Registry:
         self._check_id(id)  # again: the fetch took its time, and the name is taken from here on
         self.put(entry)
         try:
-            await self._store.commit(PutAgent(record), DropCards(id), PutCard(source.taken))
+            await write(PutAgent(record), DropCards(id), PutCard(source.taken))
         except BaseException:
             del self._entries[id]
             raise
         return self._entries[id]
 
-    async def remove(self, id: str) -> None:
+    async def remove(self, id: str, write: Write) -> None:
         entry = self._entries.get(id)
         if id in self._shadowed:
-            await self._store.commit(DropAgent(id))
+            await write(DropAgent(id))
             del self._shadowed[id]
             return
         if entry is None:
@@ -207,7 +208,7 @@ class Registry:
                 Reason.UNSUPPORTED_OPERATION,
                 f"Agent {id!r} stands in the configuration file; remove it there",
             )
-        await self._store.commit(DropAgent(id), DropCards(id))
+        await write(DropAgent(id), DropCards(id))
         del self._entries[id]
         if entry.agent is not None:
             await entry.agent.aclose()

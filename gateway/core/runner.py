@@ -61,6 +61,7 @@ class Runner:
         self.barred: Callable[[Turn], str | None] = lambda turn: None  # why a run may not begin, if it may not
         # Returns once whoever a turn works for has authorized what it needs (core/resting.py).
         self.log_in: Callable[[Turn, LoginNeeded], Awaitable[None]] = _nobody
+        self.told: Callable[[Turn], None] = lambda turn: None  # who hears that a run is over
         self._patience = Timers(PATIENCE_SECONDS)
         self._cleanups = Timers(CLEANUP_SECONDS)
 
@@ -132,6 +133,7 @@ class Runner:
         if turn.ended:
             return
         turn.ended = True
+        self.told(turn)
         self.drop(turn)
         turn.release()
 
@@ -222,6 +224,14 @@ class Runner:
         """Stop these turns now; `why` is the last word of their tasks."""
         for turn in [turn for turn in self._tasks if chosen(turn)]:
             self._break_off(turn, TaskState.CANCELED, why, STOPPED)
+
+    async def lay_down(self, turn: Turn, why: str) -> None:
+        """The last word of a task that nobody is at."""
+        context = turn.context
+        turn.status(TaskState.CANCELED, why, reason=STOPPED)
+        await turn.flush()
+        if turn.entry.agent is not None and context is not None:
+            self.keep(self._call_off(turn.entry.agent, context))
 
     def _break_off(self, turn: Turn, state: TaskState, text: str, reason: str) -> None:
         # The word first: whatever the agent makes of its cancellation comes too late then.

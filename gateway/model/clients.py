@@ -54,18 +54,10 @@ class RevokedToken:
 
 
 class ClientStore(Protocol):
-    """Durable when awaited. Raises GatewayError(UNAVAILABLE) when the store cannot be written or read."""
-
-    async def put(self, client: ClientRecord) -> None:
-        """A new client, or its new state."""
-        ...
+    """Read here, written with the store's `commit`. Raises GatewayError(UNAVAILABLE) when it cannot be read."""
 
     async def all(self) -> list[ClientRecord]:
         """Every client, the revoked ones too, by id."""
-        ...
-
-    async def revoke(self, token: RevokedToken, now: int) -> None:
-        """Remember a revoked token; forget those that have ended by `now`."""
         ...
 
     async def revoked(self) -> list[RevokedToken]: ...

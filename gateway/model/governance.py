@@ -140,12 +140,8 @@ class Labelled:
 
 
 class GovernanceStore(Protocol):
-    """Durable when awaited, and in the order of the calls. Raises GatewayError(UNAVAILABLE) when the store cannot be
-    written or read."""
-
-    def freeze(self, record: Frozen) -> Awaitable[None]: ...
-
-    def thaw(self, kind: Cold, name: str) -> Awaitable[None]: ...
+    """Durable when awaited, and in the order of the calls; what is frozen is written with the store's `commit`. Raises
+    GatewayError(UNAVAILABLE) when the store cannot be written or read."""
 
     async def frozen(self) -> list[Frozen]: ...
 

@@ -52,11 +52,8 @@ class GrantRecord:
 
 
 class PeopleStore(Protocol):
-    """Durable when awaited. Raises GatewayError(UNAVAILABLE) when the store cannot be written or read."""
-
-    async def put_user(self, user: UserRecord) -> None:
-        """A new user, or its new state."""
-        ...
+    """What is written here is durable when awaited; users and the ends of grants are written with the store's `commit`.
+    Raises GatewayError(UNAVAILABLE) when the store cannot be written or read."""
 
     async def users(self) -> list[UserRecord]:
         """Every user, the removed ones too, by name."""
@@ -72,10 +69,8 @@ class PeopleStore(Protocol):
         """Put the mark of the next refresh token in the place of `old`. False when `old` is not there any more."""
         ...
 
-    async def end_grant(self, id: str) -> None: ...
-
-    async def end_grants(self, *, subject: str | None = None, client: str | None = None) -> list[str]:
-        """End all that a person has allowed, or all that a client was allowed, and give their ids."""
+    async def grants_of(self, *, subject: str | None = None, client: str | None = None) -> list[GrantRecord]:
+        """All that a person has allowed, or all that a client was allowed, by id; with neither, all of everybody."""
         ...
 
 

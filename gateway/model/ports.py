@@ -22,10 +22,10 @@ from gateway.model.agent import Agent, Upstream
 from gateway.model.approval import Approval, ApprovalStore
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.card import AgentCard
-from gateway.model.clients import ClientStore
-from gateway.model.governance import GovernanceStore
+from gateway.model.clients import ClientRecord, ClientStore, RevokedToken
+from gateway.model.governance import Cold, Frozen, GovernanceStore
 from gateway.model.message import Message
-from gateway.model.people import PeopleStore
+from gateway.model.people import PeopleStore, UserRecord
 from gateway.model.provenance import CardKeys, CardRecord, Finding
 from gateway.model.push import PushConfig
 from gateway.model.task import Event, Task, TaskState
@@ -363,6 +363,46 @@ class PutApproval:
     before: int = 0
 
 
+@value
+class PutClient:
+    """A new client of the authorization server, or its new state."""
+
+    record: ClientRecord
+
+
+@value
+class PutUser:
+    """A new user of the authorization server, or their new state."""
+
+    record: UserRecord
+
+
+@value
+class EndGrant:
+    """What a person has allowed a client is over."""
+
+    id: str
+
+
+@value
+class RevokeToken:
+    """Remember a revoked token; forget those that have ended by `now`."""
+
+    token: RevokedToken
+    now: int
+
+
+@value
+class PutFrozen:
+    record: Frozen
+
+
+@value
+class DropFrozen:
+    kind: Cold
+    name: str
+
+
 Change: TypeAlias = (
     Reserve
     | Release
@@ -383,7 +423,16 @@ Change: TypeAlias = (
     | PutPin
     | DropPin
     | PutApproval
+    | PutClient
+    | PutUser
+    | EndGrant
+    | RevokeToken
+    | PutFrozen
+    | DropFrozen
 )
+
+Write: TypeAlias = Callable[..., Awaitable[object]]
+"""Takes changes and returns when they are durable: `commit`, or what adds the record of them."""
 
 
 NOBODY: Mapping[str, int] = MappingProxyType({})
@@ -434,6 +483,10 @@ class Store(Protocol):
 
     async def tasks(self, query: TaskQuery) -> TaskRows:
         """One page: at most `query.limit` rows, fewer when they weigh more than a page may (one row always fits)."""
+        ...
+
+    async def waiting(self, limit: int, *, agent: str | None = None, owner: str | None = None) -> list[TaskRow]:
+        """Tasks that wait for somebody's input or authorization, in no order; None as filter means any."""
         ...
 
     async def events(self, tenant: str, task_id: str, after: int) -> list[Record]:

@@ -22,21 +22,27 @@ from gateway.model.ports import (
     CreateTask,
     DropAgent,
     DropCards,
+    DropFrozen,
     DropPin,
     DropPushConfig,
+    EndGrant,
     Fenced,
     Key,
     PutAgent,
     PutApproval,
     PutCard,
+    PutClient,
+    PutFrozen,
     PutKey,
     PutPin,
     PutPushConfig,
     PutUpstreamContext,
+    PutUser,
     Record,
     Release,
     ReplayDelivery,
     Reserve,
+    RevokeToken,
     SaveReply,
     SettleDelivery,
     TaskRow,
@@ -46,7 +52,10 @@ from gateway.model.task import StatusUpdate, Task
 from gateway.stores.approvals import put_approval
 from gateway.stores.auditlog import AuditLog, line
 from gateway.stores.cards import drop_cards, put_card
+from gateway.stores.clients import put_client, revoke_token
+from gateway.stores.governance import drop_frozen, put_frozen
 from gateway.stores.named_sql import SQL
+from gateway.stores.people import end_grant, put_user
 from gateway.stores.pins import drop_pin, put_pin
 from gateway.stores.problems import BadChange
 from gateway.stores.reservations import Reservations
@@ -306,4 +315,10 @@ _APPLY: dict[type[Any], Callable[[Transaction, Any], None]] = {
     PutCard: lambda tx, change: put_card(tx.cursor, change),
     DropCards: lambda tx, change: drop_cards(tx.cursor, change),
     PutApproval: lambda tx, change: put_approval(tx.cursor, change),
+    PutClient: lambda tx, change: put_client(tx.cursor, change),
+    PutUser: lambda tx, change: put_user(tx.cursor, change),
+    EndGrant: lambda tx, change: end_grant(tx.cursor, change),
+    RevokeToken: lambda tx, change: revoke_token(tx.cursor, change),
+    PutFrozen: lambda tx, change: put_frozen(tx.cursor, change),
+    DropFrozen: lambda tx, change: drop_frozen(tx.cursor, change),
 }

@@ -9,22 +9,15 @@ from functools import partial
 from typing import Any
 
 from gateway.model.governance import Cold, Frozen, Labelled, Usage
+from gateway.model.ports import DropFrozen, PutFrozen
 from gateway.stores.named_sql import SQL
 
 
 class MemoryGovernance:
-    def __init__(self) -> None:
-        self._frozen: dict[tuple[Cold, str], Frozen] = {}
+    def __init__(self, frozen: dict[tuple[Cold, str], Frozen]) -> None:
+        self._frozen = frozen
         self._usage: dict[tuple[str, str], Usage] = {}
         self._labels: dict[str, Labelled] = {}
-
-    def freeze(self, record: Frozen) -> Awaitable[None]:
-        self._frozen[record.kind, record.name] = record
-        return _done()
-
-    def thaw(self, kind: Cold, name: str) -> Awaitable[None]:
-        self._frozen.pop((kind, name), None)
-        return _done()
 
     async def frozen(self) -> list[Frozen]:
         return [self._frozen[key] for key in sorted(self._frozen)]
@@ -61,13 +54,6 @@ class SqliteGovernance:
         self._submit = submit
         self._read = read
 
-    def freeze(self, record: Frozen) -> Awaitable[None]:
-        row = (record.kind.value, record.name, record.by, record.at, record.reason)
-        return self._submit(partial(_run, "freeze", row))
-
-    def thaw(self, kind: Cold, name: str) -> Awaitable[None]:
-        return self._submit(partial(_run, "thaw", (kind.value, name)))
-
     async def frozen(self) -> list[Frozen]:
         found: list[Frozen] = await self._read(_frozen)
         return found
@@ -87,8 +73,13 @@ class SqliteGovernance:
         return found
 
 
-def _run(statement: str, values: tuple[Any, ...], cursor: sqlite3.Cursor) -> None:
-    cursor.execute(SQL[statement], values)
+def put_frozen(cursor: sqlite3.Cursor, change: PutFrozen) -> None:
+    record = change.record
+    cursor.execute(SQL["freeze"], (record.kind.value, record.name, record.by, record.at, record.reason))
+
+
+def drop_frozen(cursor: sqlite3.Cursor, change: DropFrozen) -> None:
+    cursor.execute(SQL["thaw"], (change.kind.value, change.name))
 
 
 def _frozen(db: sqlite3.Connection) -> list[Frozen]:

@@ -15,8 +15,11 @@ from typing import Any, TypeVar
 from gateway.model.agent import Upstream
 from gateway.model.approval import Approval, Outdated
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
+from gateway.model.clients import ClientRecord
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.governance import Cold, Frozen
 from gateway.model.message import Message
+from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.ports import (
     NOBODY,
     AdvanceTask,
@@ -28,8 +31,10 @@ from gateway.model.ports import (
     Delivery,
     DropAgent,
     DropCards,
+    DropFrozen,
     DropPin,
     DropPushConfig,
+    EndGrant,
     Fenced,
     Key,
     KeyRecord,
@@ -38,15 +43,19 @@ from gateway.model.ports import (
     PutAgent,
     PutApproval,
     PutCard,
+    PutClient,
+    PutFrozen,
     PutKey,
     PutPin,
     PutPushConfig,
     PutUpstreamContext,
+    PutUser,
     Record,
     Release,
     ReplayDelivery,
     Reservation,
     Reserve,
+    RevokeToken,
     SaveReply,
     SettleDelivery,
     Store,
@@ -105,6 +114,11 @@ class _Tables:
     keys: dict[tuple[str, str], KeyRecord] = field(default_factory=dict)
     pins: dict[tuple[str, str, str], PinRecord] = field(default_factory=dict)
     approvals: dict[str, Approval] = field(default_factory=dict)
+    clients: dict[str, ClientRecord] = field(default_factory=dict)
+    revoked: dict[str, int] = field(default_factory=dict)
+    users: dict[str, UserRecord] = field(default_factory=dict)
+    grants: dict[str, GrantRecord] = field(default_factory=dict)
+    frozen: dict[tuple[Cold, str], Frozen] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
 
 
@@ -310,6 +324,12 @@ def _put_approval(tx: _Transaction, change: PutApproval) -> None:
     tx.put(tx.tables.approvals, change.approval.id, change.approval)
 
 
+def _revoke_token(tx: _Transaction, change: RevokeToken) -> None:
+    for jti in [jti for jti, until in tx.tables.revoked.items() if until <= change.now]:
+        tx.drop(tx.tables.revoked, jti)
+    tx.put(tx.tables.revoked, change.token.jti, change.token.until)
+
+
 _APPLY: dict[type[Any], Callable[[_Transaction, Any], None]] = {
     Reserve: _reserve,
     Release: _release,
@@ -330,6 +350,12 @@ _APPLY: dict[type[Any], Callable[[_Transaction, Any], None]] = {
     PutCard: _put_card,
     DropCards: _drop_cards,
     PutApproval: _put_approval,
+    PutClient: lambda tx, change: tx.put(tx.tables.clients, change.record.id, change.record),
+    PutUser: lambda tx, change: tx.put(tx.tables.users, change.record.name, change.record),
+    EndGrant: lambda tx, change: tx.drop(tx.tables.grants, change.id),
+    RevokeToken: _revoke_token,
+    PutFrozen: lambda tx, change: tx.put(tx.tables.frozen, (change.record.kind, change.record.name), change.record),
+    DropFrozen: lambda tx, change: tx.drop(tx.tables.frozen, (change.kind, change.name)),
 }
 
 
@@ -348,10 +374,11 @@ class MemoryStore(Store):
         self._now = now
         self._node = node
         self._closed = False
-        self._approvals = MemoryApprovals(self._tables.approvals)
-        self._clients = MemoryClients()
-        self._governance = MemoryGovernance()
-        self._people = MemoryPeople()
+        tables = self._tables
+        self._approvals = MemoryApprovals(tables.approvals)
+        self._clients = MemoryClients(tables.clients, tables.revoked)
+        self._governance = MemoryGovernance(tables.frozen)
+        self._people = MemoryPeople(tables.users, tables.grants)
 
     @property
     def approvals(self) -> MemoryApprovals:
@@ -423,6 +450,15 @@ class MemoryStore(Store):
                 and (query.updated_since is None or row.updated >= query.updated_since)
             ):
                 yield row
+
+    async def waiting(self, limit: int, *, agent: str | None = None, owner: str | None = None) -> list[TaskRow]:
+        rows = (held.row for held in self._tables.tasks.values())
+        found = [
+            row
+            for row in rows
+            if row.task.status.state.interrupted and agent in (None, row.agent) and owner in (None, row.owner)
+        ]
+        return found[:limit]
 
     async def events(self, tenant: str, task_id: str, after: int) -> list[Record]:
         return [record for record in self._tables.logs.get((tenant, task_id), ()) if record.seq > after]

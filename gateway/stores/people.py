@@ -11,22 +11,22 @@ from typing import Any
 import orjson
 
 from gateway.model.people import GrantRecord, Person, UserRecord
+from gateway.model.ports import EndGrant, PutUser
 from gateway.stores.named_sql import SQL
 
 
 class MemoryPeople:
-    def __init__(self) -> None:
-        self._users: dict[str, UserRecord] = {}
-        self._grants: dict[str, GrantRecord] = {}
-
-    async def put_user(self, user: UserRecord) -> None:
-        self._users[user.name] = user
+    def __init__(self, users: dict[str, UserRecord], grants: dict[str, GrantRecord]) -> None:
+        self._users = users
+        self._grants = grants
 
     async def users(self) -> list[UserRecord]:
         return [self._users[name] for name in sorted(self._users)]
 
     async def put_grant(self, grant: GrantRecord) -> None:
-        self._grants = {id: each for id, each in self._grants.items() if each.until > grant.began} | {grant.id: grant}
+        for id in [id for id, each in self._grants.items() if each.until <= grant.began]:
+            del self._grants[id]
+        self._grants[grant.id] = grant
 
     async def grant(self, id: str) -> GrantRecord | None:
         return self._grants.get(id)
@@ -38,14 +38,12 @@ class MemoryPeople:
         self._grants[id] = replace(grant, mark=new)
         return True
 
-    async def end_grant(self, id: str) -> None:
-        self._grants.pop(id, None)
-
-    async def end_grants(self, *, subject: str | None = None, client: str | None = None) -> list[str]:
-        ended = [id for id, each in self._grants.items() if each.person.subject == subject or each.client == client]
-        for id in ended:
-            del self._grants[id]
-        return sorted(ended)
+    async def grants_of(self, *, subject: str | None = None, client: str | None = None) -> list[GrantRecord]:
+        return [
+            grant
+            for _, grant in sorted(self._grants.items())
+            if subject in (None, grant.person.subject) and client in (None, grant.client)
+        ]
 
 
 class SqlitePeople:
@@ -56,9 +54,6 @@ class SqlitePeople:
     ) -> None:
         self._submit = submit
         self._read = read
-
-    async def put_user(self, user: UserRecord) -> None:
-        await self._submit(partial(_put_user, user))
 
     async def users(self) -> list[UserRecord]:
         found: list[UserRecord] = await self._read(_users)
@@ -75,15 +70,13 @@ class SqlitePeople:
         done: bool = await self._submit(partial(_rotate, id, old, new))
         return done
 
-    async def end_grant(self, id: str) -> None:
-        await self._submit(partial(_end_grant, id))
-
-    async def end_grants(self, *, subject: str | None = None, client: str | None = None) -> list[str]:
-        ended: list[str] = await self._submit(partial(_end_grants, subject, client))
-        return ended
+    async def grants_of(self, *, subject: str | None = None, client: str | None = None) -> list[GrantRecord]:
+        found: list[GrantRecord] = await self._read(_grants_of, subject, client)
+        return found
 
 
-def _put_user(user: UserRecord, cursor: sqlite3.Cursor) -> None:
+def put_user(cursor: sqlite3.Cursor, change: PutUser) -> None:
+    user = change.record
     row = (user.name, user.hash, orjson.dumps(user.roles).decode(), user.created, user.removed)
     cursor.execute(SQL["put_user"], row)
 
@@ -105,8 +98,10 @@ def _put_grant(grant: GrantRecord, cursor: sqlite3.Cursor) -> None:
 
 def _grant(db: sqlite3.Connection, id: str) -> GrantRecord | None:
     row = db.execute(SQL["grant"], (id,)).fetchone()
-    if row is None:
-        return None
+    return None if row is None else _grant_of(*row)
+
+
+def _grant_of(*row: Any) -> GrantRecord:
     id, mark, client, subject, about, scopes, audience, began, until = row
     said = orjson.loads(about)
     person = Person(subject, tuple(said["roles"]), said["name"])
@@ -117,11 +112,15 @@ def _rotate(id: str, old: bytes, new: bytes, cursor: sqlite3.Cursor) -> bool:
     return cursor.execute(SQL["rotate_grant"], (new, id, old)).rowcount == 1
 
 
-def _end_grant(id: str, cursor: sqlite3.Cursor) -> None:
-    cursor.execute(SQL["end_grant"], (id,))
+def end_grant(cursor: sqlite3.Cursor, change: EndGrant) -> None:
+    cursor.execute(SQL["end_grant"], (change.id,))
 
 
-def _end_grants(subject: str | None, client: str | None, cursor: sqlite3.Cursor) -> list[str]:
-    ended = [id for (id,) in cursor.execute(SQL["grants_of"], (subject, client)).fetchall()]
-    cursor.executemany(SQL["end_grant"], [(id,) for id in ended])
-    return sorted(ended)
+def _grants_of(db: sqlite3.Connection, subject: str | None, client: str | None) -> list[GrantRecord]:
+    if subject is None and client is None:
+        rows = db.execute(SQL["grants"])
+    elif subject is None:
+        rows = db.execute(SQL["grants_to"], (client,))
+    else:
+        rows = db.execute(SQL["grants_by"], (subject,))
+    return [grant for row in rows if client in (None, (grant := _grant_of(*row)).client)]

@@ -111,6 +111,12 @@ SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message
 FROM task INDEXED BY {index} WHERE tenant = :tenant AND owner = :owner {filters}
 ORDER BY updated DESC, id DESC LIMIT :limit;
 
+-- name: waiting_tasks
+-- Tasks that wait for somebody.
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc
+FROM task INDEXED BY task_waiting WHERE state IN (6, 8) AND agent = ifnull(?, agent) AND owner = ifnull(?, owner)
+LIMIT ?;
+
 -- name: count_tasks
 -- How many match in all.
 SELECT count(*) FROM task INDEXED BY {index} WHERE tenant = :tenant AND owner = :owner {filters};
@@ -406,9 +412,6 @@ UPDATE oauth_grant SET mark = ? WHERE id = ? AND mark = ?;
 -- name: end_grant
 DELETE FROM oauth_grant WHERE id = ?;
 
--- name: grants_of
-SELECT id FROM oauth_grant WHERE subject = ?1 OR client = ?2;
-
 -- name: put_approval
 INSERT INTO approval (id, state, revision, created, doc) VALUES (?, ?, ?, ?, ?)
 
@@ -423,3 +426,17 @@ SELECT doc FROM approval WHERE id = ?
 
 -- name: approvals
 SELECT doc FROM approval WHERE id < ? ORDER BY id DESC LIMIT ?
+
+-- name: grants
+-- All that is allowed.
+SELECT id, mark, client, subject, person, scopes, audience, began, until FROM oauth_grant ORDER BY id;
+
+-- name: grants_by
+-- What a person has allowed.
+SELECT id, mark, client, subject, person, scopes, audience, began, until FROM oauth_grant
+WHERE subject = ? ORDER BY id;
+
+-- name: grants_to
+-- What a client was allowed.
+SELECT id, mark, client, subject, person, scopes, audience, began, until FROM oauth_grant
+WHERE client = ? ORDER BY id;

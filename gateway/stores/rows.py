@@ -69,6 +69,10 @@ def tasks_by_id(db: sqlite3.Connection, ids: list[Row]) -> list[TaskRow]:
     return [row for row in (task(db, *key) for key in ids) if row is not None]
 
 
+def waiting(db: sqlite3.Connection, agent: str | None, owner: str | None, limit: int) -> list[TaskRow]:
+    return [_task_row(db, row)[0] for row in db.execute(SQL["waiting_tasks"], (agent, owner, limit)).fetchall()]
+
+
 def tasks(db: sqlite3.Connection, query: TaskQuery) -> TaskRows:
     page, count, values = list_statements(query)
     rows, weight, cursor = [], 0, db.execute(page, values)

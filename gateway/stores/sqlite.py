@@ -96,7 +96,7 @@ class SqliteStore(Store):
         self._readers = readers
         self._writer = Writer(connection, transaction)
         self._approvals = SqliteApprovals(self._read)
-        self._clients = SqliteClients(self._write, self._read)
+        self._clients = SqliteClients(self._read)
         self._governance = SqliteGovernance(self._write, self._read)
         self._people = SqlitePeople(self._write, self._read)
 
@@ -144,6 +144,9 @@ class SqliteStore(Store):
 
     async def tasks(self, query: TaskQuery) -> TaskRows:
         return await self._read(rows.tasks, query)
+
+    async def waiting(self, limit: int, *, agent: str | None = None, owner: str | None = None) -> list[TaskRow]:
+        return await self._read(rows.waiting, agent, owner, limit)
 
     async def events(self, tenant: str, task_id: str, after: int) -> list[Record]:
         return await self._read(rows.events, tenant, task_id, after)

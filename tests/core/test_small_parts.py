@@ -229,18 +229,18 @@ def ring(store: MemoryStore, local: str | None = "local-secret-of-the-machine") 
 async def test_a_new_key_is_its_principal_also_after_a_restart_until_it_is_revoked() -> None:
     store = MemoryStore()
     keys = ring(store)
-    made = await keys.add("alice")
+    made = await keys.add("alice", store.commit)
     assert keys.known(fingerprint(made.secret.encode())) == ALICE
     again = ring(store)
     await again.start()
     assert again.known(fingerprint(made.secret.encode())) == ALICE
-    await again.revoke(made.record.id)
+    await again.revoke(made.record.id, store.commit)
     assert again.known(fingerprint(made.secret.encode())) is None
 
 
 async def test_a_key_is_stored_as_its_hash_and_shows_only_its_beginning() -> None:
     store = MemoryStore()
-    made = await ring(store).add("alice")
+    made = await ring(store).add("alice", store.commit)
     record = (await store.keys())[0]
     assert made.secret not in repr(record)
     assert made.secret.startswith(record.prefix)
@@ -248,16 +248,18 @@ async def test_a_key_is_stored_as_its_hash_and_shows_only_its_beginning() -> Non
 
 
 async def test_several_keys_of_one_name_are_one_principal() -> None:
-    keys = ring(MemoryStore())
-    one, two = await keys.add("alice"), await keys.add("alice")
+    store = MemoryStore()
+    keys = ring(store)
+    one, two = await keys.add("alice", store.commit), await keys.add("alice", store.commit)
     assert one.secret != two.secret
     assert keys.known(fingerprint(one.secret.encode())) == keys.known(fingerprint(two.secret.encode()))
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "a\n", "ä", "x" * 64])
 async def test_a_key_needs_a_plain_name(name: str) -> None:
+    store = MemoryStore()
     with pytest.raises(GatewayError):
-        await ring(MemoryStore()).add(name)
+        await ring(store).add(name, store.commit)
 
 
 def test_without_a_local_credential_nothing_is_local() -> None:

@@ -144,10 +144,10 @@ async def test_an_agent_that_is_removed_while_its_card_is_fetched_stays_removed(
 
     store, slow = MemoryStore(), Slow()
     registry = Registry(store, slow, lambda: 1)
-    entry = await registry.add("http://far/", "far", trusted=True)
+    entry = await registry.add("http://far/", "far", trusted=True, write=store.commit)
     refreshing = asyncio.create_task(registry.refresh(entry))
     await asyncio.wait_for(slow.fetching.wait(), BOUND)
-    await registry.remove("far")
+    await registry.remove("far", store.commit)
     slow.go_on.set()
     await asyncio.wait_for(refreshing, BOUND)
     assert await store.agents() == []

@@ -101,10 +101,11 @@ async def test_what_an_agent_does_for_a_caller_names_both_and_leads_back(gateway
     }
 
 
-async def test_an_operators_change_is_recorded_before_and_after(gateway: Gateway) -> None:
+async def test_an_operators_change_is_recorded_with_what_was_before_and_after(gateway: Gateway) -> None:
     await gateway.key("dan")
-    made, begun = (await found(gateway, action="AddKey"))[:2]
-    assert (begun["phase"], made["phase"], made["outcome"]) == ("intent", "outcome", "ok")
+    made = (await found(gateway, action="AddKey"))[0]
+    assert (made["phase"], made["outcome"]) == ("outcome", "ok")
+    assert len(await found(gateway, request=made["request"])) == 1
     (key,) = made["change"]["after"]
     assert made["change"]["before"] == []
     assert key["principal"] == "key:dan"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from gateway.model.audit import AuditEntry, AuditQuery
+from tests import rpc
 from tests.actors import Cue
+from tests.bindings import BINDINGS, Caller, state
 from tests.mcp import Door, configured, scripted, soon, tool
 from tests.serving import BOUND, ROOT, Gateway, message, running
 
@@ -149,6 +153,78 @@ async def test_a_frozen_principal_can_do_nothing_and_nobody_for_it(gateway: Gate
         other.done()
 
 
+async def waiting(caller: Caller) -> str:
+    """A task that asks its caller something, and that nobody is at."""
+    cue = Cue()
+    cue.ask()
+    task = (await caller.send(cue.text))["task"]
+    assert task["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+    return str(task["id"])
+
+
+async def stopped(caller: Caller, id: str, freezing: Any) -> None:
+    """Whoever watches the task sees its end within a second of the freezing."""
+    async with caller.stream("SubscribeToTask", id=id) as events:
+        assert state((await anext(events))["task"]) == "INPUT_REQUIRED"
+        before = time.monotonic()
+        await freezing
+        async with asyncio.timeout(1):
+            *_, last = [event async for event in events]
+        assert time.monotonic() - before < 1
+        assert last["statusUpdate"]["status"]["state"] == "TASK_STATE_CANCELED"
+        assert last["statusUpdate"]["status"]["message"]["parts"][0]["text"].startswith("Stopped: ")
+
+
+@pytest.mark.parametrize("binding", [*BINDINGS, "grpc"])
+@pytest.mark.parametrize("kind", ["agent", "principal"])
+async def test_what_waits_for_an_answer_ends_with_whom_it_would_go_on_for(
+    tmp_path: Path, binding: str, kind: str
+) -> None:
+    async with running(tmp_path, AGENTS, grpc_port=0) as gateway:
+        mallory, ann = await gateway.key("mallory"), await gateway.key("ann")
+        caller = replace(rpc.caller(gateway, binding, "actor"), who=mallory)
+        id = await waiting(caller)
+        other = await waiting(replace(caller, who=ann))
+        name = {"agent": "actor", "principal": "mallory"}[kind]
+        await stopped(caller, id, admin(gateway, "POST", "frozen", kind=kind, name=name))
+        expected = {"agent": "CANCELED", "principal": "INPUT_REQUIRED"}[kind]
+        assert state(await replace(caller, who=ann).get(other)) == expected
+        await admin(gateway, "DELETE", f"frozen/{kind}/{name}")
+        assert state(await caller.get(id)) == "CANCELED"
+        entries = [entry for _, entry in await gateway.app.store.audit(0, 1000) if entry.task_id == id]
+        assert [(entry.outcome, entry.rule) for entry in entries][-1] == ("CANCELED", "frozen")
+
+
+async def test_all_that_wait_end_however_many_also_after_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path, AGENTS) as first:
+        ids = [await waiting(rpc.caller(first, "jsonrpc", "actor")) for _ in range(250)]
+    async with running(tmp_path, AGENTS) as second:
+        caller = rpc.caller(second, "jsonrpc", "actor")
+        await admin(second, "POST", "frozen", kind="agent", name="actor")
+        states = {state(await caller.get(id)) for id in ids}
+    assert states == {"CANCELED"}
+
+
+async def test_what_is_frozen_and_thawed_is_in_the_record_with_what_it_was_before(tmp_path: Path) -> None:
+    async with running(tmp_path, AGENTS) as gateway:
+        await admin(gateway, "POST", "frozen", kind="agent", name="actor", reason="it shouts")
+        await admin(gateway, "POST", "frozen", kind="agent", name="actor", reason="it screams")
+        await admin(gateway, "DELETE", "frozen/agent/actor")
+        entries = [entry for _, entry in await gateway.app.store.audit(0, 100) if entry.verb in ("Freeze", "Thaw")]
+        told = [(entry.verb, entry.phase, entry.outcome) for entry in entries]
+        assert told == [("Freeze", "outcome", "ok")] * 2 + [("Thaw", "outcome", "ok")]
+        reasons = [
+            {when: [each["reason"] for each in entry.change[when]] for when in ("before", "after")}
+            for entry in entries
+            if entry.change is not None
+        ]
+        assert reasons == [
+            {"before": [], "after": ["it shouts"]},
+            {"before": ["it shouts"], "after": ["it screams"]},
+            {"before": ["it screams"], "after": []},
+        ]
+
+
 async def test_a_tool_call_in_flight_is_called_back(gateway: Gateway, tmp_path: Path) -> None:
     asked = asyncio.Event()
 
@@ -207,11 +283,44 @@ async def test_halt_stops_the_whole_tree(gateway: Gateway) -> None:
     outside.done()
 
 
+async def test_halt_ends_what_waits_in_the_tree_and_nothing_else(gateway: Gateway) -> None:
+    caller = rpc.caller(gateway, "jsonrpc", "actor")
+    outside, inner, last = await waiting(caller), Cue(), Cue()
+    inner.ask()
+
+    async def asked() -> list[str]:
+        tasks = (await caller.call("ListTasks"))["tasks"]
+        return [task["id"] for task in tasks if state(task) == "INPUT_REQUIRED" and task["id"] != outside]
+
+    turn = asyncio.create_task(
+        gateway.result("SendMessage", fanned(("actor", inner.text), ("echo", "stop", last.text)), agent="fan")
+    )
+    (id,) = await soon(asked)
+    last.began.set()
+    answer = await asyncio.wait_for(turn, BOUND)
+    assert answer["task"]["status"]["state"] == "TASK_STATE_CANCELED"
+
+    async def ended() -> bool:
+        return state(await caller.get(id)) == "CANCELED"
+
+    async with asyncio.timeout(1):
+        await soon(ended)
+    assert state(await caller.get(outside)) == "INPUT_REQUIRED"
+
+
 async def test_halt_may_freeze_whoever_asked(gateway: Gateway) -> None:
     answer = await gateway.result("SendMessage", fanned(("echo", "stop for good")), agent="fan")
     assert answer["task"]["status"]["state"] == "TASK_STATE_CANCELED"
     (cold,) = (await admin(gateway, "GET", "frozen"))["frozen"]
     assert (cold["kind"], cold["name"], cold["by"]) == ("agent", "fan", "agent:fan")
+
+    async def recorded() -> list[AuditEntry]:
+        page = await gateway.app.store.search_audit(AuditQuery(10, verb="Freeze", principal="agent:fan"))
+        return [entry for _, entry in page.entries]
+
+    (entry,) = await soon(recorded)
+    assert (entry.target, entry.rule, entry.outcome) == ("fan", "enough-for-good", "ok")
+    assert [each["name"] for each in entry.change["after"]] == ["fan"]
     await admin(gateway, "DELETE", "frozen/agent/fan")
 
 

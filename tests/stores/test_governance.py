@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.model.governance import Cold, Frozen, Labelled, Usage
-from gateway.model.ports import Store
+from gateway.model.ports import DropFrozen, PutFrozen, Store
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import open_sqlite
 from tests.stores.contract import NODE, NOW
@@ -31,10 +31,10 @@ async def test_what_is_frozen_is_kept_until_it_is_thawed(store: Store) -> None:
     kept = store.governance
     assert await kept.frozen() == []
     for record in (ANN, ECHO, ECHO):
-        await kept.freeze(record)
+        await store.commit(PutFrozen(record))
     assert await kept.frozen() == [ECHO, ANN]
-    await kept.thaw(Cold.AGENT, "key:ann")
-    await kept.thaw(Cold.PRINCIPAL, "key:ann")
+    await store.commit(DropFrozen(Cold.AGENT, "key:ann"))
+    await store.commit(DropFrozen(Cold.PRINCIPAL, "key:ann"))
     assert await kept.frozen() == [ECHO]
 
 
@@ -63,7 +63,7 @@ async def test_all_of_it_survives_a_restart(tmp_path: Path) -> None:
     path, usage = tmp_path / "gateway.db", Usage("a", "x", NOW + 10, 1)
     label = Labelled("c", frozenset({"private-data"}), NOW)
     before = await open_sqlite(path, now=lambda: NOW, node=NODE)
-    await before.governance.freeze(ECHO)
+    await before.commit(PutFrozen(ECHO))
     await before.governance.spend([usage], NOW)
     await before.governance.label(label, 0)
     await before.aclose()

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.model.people import GrantRecord, Person, UserRecord
-from gateway.model.ports import Store
+from gateway.model.ports import EndGrant, PutUser, Store
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import open_sqlite
 from tests.stores.contract import NODE, NOW
@@ -36,10 +36,10 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 async def test_users_are_kept_by_name(store: Store) -> None:
     for user in (BOB, ADA):
-        await store.people.put_user(user)
+        await store.commit(PutUser(user))
     assert await store.people.users() == [ADA, BOB]
     changed = replace(ADA, hash="other", removed=NOW + 5)
-    await store.people.put_user(changed)
+    await store.commit(PutUser(changed))
     assert await store.people.users() == [changed, BOB]
 
 
@@ -56,22 +56,23 @@ async def test_of_many_who_rotate_one_refresh_token_one_succeeds(store: Store) -
     assert not await store.people.rotate("two", b"1" * 32, b"2" * 32)
 
 
-async def test_grants_end_one_by_one_by_person_by_client_and_by_themselves(store: Store) -> None:
+async def test_grants_are_found_by_person_and_client_and_end_one_by_one_and_by_themselves(store: Store) -> None:
     for each in (grant("a"), grant("b", client="web"), grant("c", subject="user:bob"), grant("d", until=NOW)):
         await store.people.put_grant(each)
     await store.people.put_grant(grant("e"))  # and those that had ended are forgotten
     assert await store.people.grant("d") is None
-    await store.people.end_grant("a")
+    await store.commit(EndGrant("a"), EndGrant("a"))
     assert await store.people.grant("a") is None
-    assert await store.people.end_grants(subject="user:ada") == ["b", "e"]
-    assert await store.people.end_grants(client="app") == ["c"]
-    assert await store.people.end_grants(client="app") == []
+    assert await store.people.grants_of(subject="user:ada") == [grant("b", client="web"), grant("e")]
+    assert await store.people.grants_of(client="app") == [grant("c", subject="user:bob"), grant("e")]
+    assert await store.people.grants_of(subject="user:ada", client="app") == [grant("e")]
+    assert [each.id for each in await store.people.grants_of()] == ["b", "c", "e"]
 
 
 async def test_what_people_allowed_survives_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
     store = await open_sqlite(path, now=lambda: NOW, node=NODE)
-    await store.people.put_user(ADA)
+    await store.commit(PutUser(ADA))
     await store.people.put_grant(grant("one"))
     await store.aclose()
     again = await open_sqlite(path, now=lambda: NOW, node=NODE)

@@ -95,6 +95,7 @@ INDEXES = {
     "outbox_due",
     "reservation_open",
     "task_active",
+    "task_waiting",
     "task_by_agent",
     "task_by_context",
     "task_by_owner",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from gateway.core.act import Act
 from gateway.core.audit import Ticket
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.registry import Registered
+from gateway.core.standing import standing, webhook
 from gateway.core.tasks import Tasks
 from gateway.core.turn import Services
 from gateway.model.call import CreatePushConfig, DeletePushConfig, GetPushConfig, ListPushConfigs, PushConfigPage
@@ -75,8 +77,9 @@ class Pushes:
         """With an id: the caller's, or one of ours."""
         return config.model_copy(update={"id": config.id or self._services.new_id()})
 
-    async def create(self, call: CreatePushConfig, ticket: Ticket, entry: Registered) -> PushConfig:
+    async def create(self, call: CreatePushConfig, act: Act, entry: Registered) -> PushConfig:
         self.check(entry)
+        ticket = act.ticket
         row = await self._tasks.row(ticket.principal, call.task_id, entry.id)
         self.check(entry, call.config)
         config = self.named(call.config).model_copy(update={"task_id": row.id})
@@ -85,8 +88,11 @@ class Pushes:
             raise GatewayError(
                 Reason.INVALID_PARAMS, f"A task has at most {MAX_CONFIGS} push configurations; delete one first"
             )
+        act.before = standing(webhook(known) for known in present if known.id == config.id)
+        if self._challenge is not None:
+            await act.begin()
         await self.prove(config.url, ticket)
-        await self._services.store.commit(PutPushConfig(row.tenant, config))
+        await act.commit(PutPushConfig(row.tenant, config))
         turn = self._engine.turn(row.tenant, row.id)
         if turn is not None:
             turn.push = True
@@ -116,10 +122,12 @@ class Pushes:
         token = self._cursors.seal(configs[-1].id or "", bound) if more else ""
         return PushConfigPage(tuple(_shown(config, ticket) for config in configs), token)
 
-    async def delete(self, call: DeletePushConfig, ticket: Ticket, entry: Registered) -> None:
+    async def delete(self, call: DeletePushConfig, act: Act, entry: Registered) -> None:
         self.check(entry)
-        row = await self._tasks.row(ticket.principal, call.task_id, entry.id)
-        await self._services.store.commit(DropPushConfig(row.tenant, row.id, call.id))
+        row = await self._tasks.row(act.ticket.principal, call.task_id, entry.id)
+        known = await self._services.store.push_config(row.tenant, row.id, call.id)
+        act.before = {} if known is None else standing([webhook(known)])
+        await act.commit(DropPushConfig(row.tenant, row.id, call.id))
 
 
 def _shown(config: PushConfig, ticket: Ticket) -> PushConfig:

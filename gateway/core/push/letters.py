@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
+from gateway.core.act import Act
 from gateway.core.audit import Ticket
 from gateway.core.push.hosts import Hosts, HostState
 from gateway.model.call import ListDeadPushes, ReplayPushes, ShowPushes
@@ -47,14 +48,21 @@ class Letters:
     async def dead(self, call: ListDeadPushes, ticket: Ticket, entry: None) -> Sequence[DeadDelivery]:
         return await self._store.dead(call.after, call.limit, **_whose(ticket.principal))
 
-    async def replay(self, call: ReplayPushes, ticket: Ticket, entry: None) -> int:
-        """How many were queued again: the one, or all that are dead now."""
-        whose, after, count = _whose(ticket.principal), 0, 0
+    async def replay(self, call: ReplayPushes, act: Act, entry: None) -> int:
+        """How many were queued again: the one, or all that are dead now. What is more than one commit holds is recorded
+        before the first and with the last."""
+        whose, after, count = _whose(act.ticket.principal), 0, 0
         while page := await self._store.dead(after, PAGE_ROOM, id=call.id, **whose):
             # In the order of their events, so that a webhook hears them as they happened.
             ordered = sorted(page, key=lambda letter: (letter.tenant, letter.task_id, letter.config_id, letter.seq))
-            await self._store.commit(*(ReplayDelivery(letter.id) for letter in ordered))
-            after, count = page[-1].id, count + len(page)
+            again = [ReplayDelivery(letter.id) for letter in ordered]
+            after, last = page[-1].id, len(page) < PAGE_ROOM
+            if not (last or count):
+                await act.begin()
+            await (act.commit if last else self._store.commit)(*again)
+            count += len(page)
+            if last:
+                break
         if call.id is not None and not count:
             raise GatewayError(Reason.NOT_FOUND, f"There is no dead push {call.id}; `gateway push dead` shows them")
         self._wake()

@@ -7,12 +7,13 @@ is new, changed or renamed afterwards waits in quarantine: it is neither listed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from functools import partial
 
 from gateway.core.audit import Ticket
 from gateway.model.audit import AuditEntry, Decision, Verdict
-from gateway.model.ports import DropPin, PinRecord, PutPin, Store
+from gateway.model.ports import DropPin, PinRecord, PutPin, Store, Write
 from gateway.model.principal import MACHINE
 from gateway.model.tool import Definition, Kind, digest
 from gateway.model.toolcall import Waiting
@@ -54,7 +55,7 @@ class Pins:
         if mode is Quarantine.OFF:
             return definitions, []
         if mode is Quarantine.CHANGED and server not in self._pins:
-            await self._pin(server, pinned, (self._first(server),))
+            await self._pin(server, pinned, partial(self._store.commit, records=(self._first(server),)))
         known = self._pins.get(server, {})
         waiting = [
             Waiting(each, _why(each, known), before.tree if (before := known.get((each.kind, each.key))) else None)
@@ -64,9 +65,13 @@ class Pins:
         held = {(each.definition.kind, each.definition.key) for each in waiting}
         return [each for each in definitions if (each.kind, each.key) not in held], waiting
 
-    async def approve(self, definitions: Iterable[Definition]) -> None:
-        for server, group in _by_server(definitions).items():
-            await self._pin(server, group)
+    async def approve(self, server: str, definitions: Iterable[Definition], write: Write) -> None:
+        await self._pin(server, definitions, write)
+
+    def of(self, definitions: Iterable[Definition]) -> list[PinRecord]:
+        """What was approved under their names."""
+        found = (self._pins.get(each.server, {}).get((each.kind, each.key)) for each in definitions)
+        return [pin for pin in found if pin is not None]
 
     async def forget(self, server: str) -> None:
         """The server is gone from the configuration: should it come back, it is seen for the first time."""
@@ -83,11 +88,11 @@ class Pins:
         ticket = Ticket(MACHINE, "PinTools", server, _FIRST, f"pin-{server}-{now}")
         return ticket.outcome(now, "ok")
 
-    async def _pin(self, server: str, definitions: Iterable[Definition], records: Sequence[AuditEntry] = ()) -> None:
+    async def _pin(self, server: str, definitions: Iterable[Definition], write: Write) -> None:
         now = self._now()
         fresh = [PinRecord(server, each.kind, each.key, each.hash, each.tree, now) for each in definitions]
         seen = PinRecord(server, _SEEN, "", "", {}, now)
-        await self._store.commit(*(PutPin(pin) for pin in (seen, *fresh)), records=records)
+        await write(*(PutPin(pin) for pin in (seen, *fresh)))
         self._pins.setdefault(server, {}).update({(Kind(each.kind), each.key): each for each in fresh})
 
 
@@ -103,10 +108,3 @@ def _why(definition: Definition, known: dict[tuple[Kind, str], PinRecord]) -> st
 
 def _content(kind: Kind, tree: dict[str, object]) -> str:
     return digest({name: each for name, each in tree.items() if name != kind.key})
-
-
-def _by_server(definitions: Iterable[Definition]) -> dict[str, list[Definition]]:
-    groups: dict[str, list[Definition]] = {}
-    for each in definitions:
-        groups.setdefault(each.server, []).append(each)
-    return groups

@@ -15,8 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from gateway.core.act import Act
 from gateway.core.gate import Gate
 from gateway.core.policy import Target, matches
+from gateway.core.standing import pin, standing
 from gateway.core.tools.breaker import Breaker
 from gateway.core.tools.hygiene import CheckSchema, objection
 from gateway.core.tools.news import Board, News
@@ -202,14 +204,15 @@ class Servers:
             await _tried(awaited, START_SECONDS)
         return bool(awaited)
 
-    async def approve(self, address: str) -> list[Definition]:
+    async def approve(self, address: str, act: Act) -> list[Definition]:
         """Let `server/name`, or all of `server`, out of quarantine. Raises NOT_FOUND when nothing of it waits."""
         server, _, key = address.partition("/")
         served = self._served.get(server)
         chosen = [each.definition for each in served.waiting if key in ("", each.definition.key)] if served else []
         if served is None or not chosen:
             raise GatewayError(Reason.NOT_FOUND, f"Nothing called {address!r} waits for approval")
-        await self._pins.approve(chosen)
+        act.before = standing(map(pin, self._pins.of(chosen)))
+        await self._pins.approve(server, chosen, act.commit)
         if served.catalog is not None:
             await self._take(served, served.catalog)
         return chosen

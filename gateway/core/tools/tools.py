@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from gateway.core.act import Act
 from gateway.core.approvals.calls import AgentCalls
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.compliance.compliance import Compliance
@@ -114,6 +115,8 @@ class Tools:
         self.reload: Reload | None = None  # how the operator's file is read again; None: there is none
         self._policy = policy
         self._recorder = recorder
+        self._store = store
+        self._now = now
         self._new_id = new_id
 
     async def start(self) -> None:
@@ -205,17 +208,11 @@ class Tools:
                 tuple(served.health() for served in self.servers.all()),
                 {mount.id: self.views.collisions(mount) for mount in self.views.mounts.values()},
             )
-        await self._recorder.begin(ticket)
-        try:
-            if isinstance(call, LoginCall):
-                done: Any = await self._logins.handle(call)
-            else:
-                done = await (self.servers.approve(call.address) if isinstance(call, ApproveTools) else self._reload())
-        except GatewayError as error:
-            await self._recorder.end(ticket, error.reason)
-            raise
-        await self._recorder.end(ticket, "ok")
-        return done
+        act = Act(ticket, self._store, self._now, {})
+        if isinstance(call, ApproveTools):
+            return await act.through(self.servers.approve(call.address, act))
+        await act.begin()
+        return await act.through(self._logins.handle(call) if isinstance(call, LoginCall) else self._reload())
 
     async def _reload(self) -> list[str]:
         if self.reload is None:

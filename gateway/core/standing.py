@@ -1,0 +1,112 @@
+"""How what an operator sets is shown in the audit log: what tells one thing from another, and no secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from gateway.model.clients import ClientRecord
+from gateway.model.governance import Cold, Frozen
+from gateway.model.people import UserRecord
+from gateway.model.ports import (
+    Change,
+    DropAgent,
+    DropFrozen,
+    DropPin,
+    DropPushConfig,
+    KeyRecord,
+    PinRecord,
+    PutClient,
+    PutFrozen,
+    PutKey,
+    PutPin,
+    PutPushConfig,
+    PutUser,
+)
+from gateway.model.principal import Kind
+from gateway.model.push import PushConfig
+
+Tree = dict[str, Any]
+Named = tuple[str, Tree]
+"""A thing's name among all others, and what is shown of it."""
+
+
+def key(record: KeyRecord) -> Named:
+    principal = f"{Kind.KEY}:{record.name}"
+    shown = {"created": record.created, "id": record.id, "principal": principal, "revoked": record.revoked}
+    return f"key {record.id}", shown
+
+
+def client(record: ClientRecord) -> Named:
+    scopes = list(record.scopes)
+    shown = {"created": record.created, "id": record.id, "revoked": record.revoked, "scopes": scopes}
+    return f"client {record.id}", shown
+
+
+def user(record: UserRecord) -> Named:
+    roles = list(record.roles)
+    shown = {"created": record.created, "name": record.name, "removed": record.removed, "roles": roles}
+    return f"user {record.name}", shown
+
+
+def agent(id: str, card_url: str | None, trusted: bool, card: str | None) -> Named:
+    return f"agent {id}", {"card": card, "cardUrl": card_url, "id": id, "trusted": trusted}
+
+
+def frozen(record: Frozen) -> Named:
+    shown = {"at": record.at, "by": record.by, "kind": str(record.kind), "name": record.name, "reason": record.reason}
+    return _frozen(record.kind, record.name), shown
+
+
+def pin(record: PinRecord) -> Named:
+    shown = {"hash": record.hash, "key": record.key, "kind": record.kind, "server": record.server}
+    return _pin(record.server, record.kind, record.key), shown
+
+
+def webhook(config: PushConfig) -> Named:
+    """The URL may hold a secret of the receiver's."""
+    shown = {"host": config.host, "id": config.id, "taskId": config.task_id}
+    return _webhook(config.task_id, config.id), shown
+
+
+def standing(things: Iterable[Named]) -> Mapping[str, Tree]:
+    return dict(things)
+
+
+def after(before: Mapping[str, Tree], changes: Iterable[Change]) -> Mapping[str, Tree]:
+    """What stands after the changes, in the order of `before`, what is new behind it."""
+    found = dict(before)
+    for change in changes:
+        if (put := _PUT.get(type(change))) is not None:
+            found.update([put(change)])
+        elif (drop := _DROP.get(type(change))) is not None:
+            found.pop(drop(change), None)
+    return found
+
+
+def _frozen(kind: Cold, name: str) -> str:
+    return f"frozen {kind} {name}"
+
+
+def _pin(server: str, kind: str, key: str) -> str:
+    return f"pin {server} {kind} {key}"
+
+
+def _webhook(task_id: str | None, id: str | None) -> str:
+    return f"webhook {task_id} {id}"
+
+
+_PUT: dict[type[Any], Callable[[Any], Named]] = {
+    PutKey: lambda change: key(change.record),
+    PutClient: lambda change: client(change.record),
+    PutUser: lambda change: user(change.record),
+    PutFrozen: lambda change: frozen(change.record),
+    PutPin: lambda change: pin(change.record),
+    PutPushConfig: lambda change: webhook(change.config),
+}
+_DROP: dict[type[Any], Callable[[Any], str]] = {
+    DropAgent: lambda change: f"agent {change.id}",
+    DropFrozen: lambda change: _frozen(change.kind, change.name),
+    DropPin: lambda change: _pin(change.server, change.kind, change.key),
+    DropPushConfig: lambda change: _webhook(change.task_id, change.id),
+}

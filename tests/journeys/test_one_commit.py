@@ -1,0 +1,112 @@
+"""What an operator changes and the record of it are one transaction: without the record, nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.model.audit import AuditEntry
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.ports import (
+    Change,
+    DropAgent,
+    DropFrozen,
+    DropPushConfig,
+    PutAgent,
+    PutClient,
+    PutFrozen,
+    PutKey,
+    PutPin,
+    PutPushConfig,
+    PutUser,
+    ReplayDelivery,
+)
+from gateway.stores.memory import MemoryStore
+from tests.mcp import scripted, tool
+from tests.serving import ECHO, Gateway, running
+
+Commit = tuple[tuple[Change, ...], Sequence[AuditEntry]]
+
+# What is asked, which verb the record has, and a change that comes of it.
+CHANGES: list[tuple[str, str, Any, str, type[Any]]] = [
+    ("POST", "/admin/keys", {"name": "eve"}, "AddKey", PutKey),
+    ("DELETE", "/admin/keys/{key}", None, "RevokeKey", PutKey),
+    ("POST", "/admin/clients", {"id": "robot"}, "AddClient", PutClient),
+    ("DELETE", "/admin/clients/robot", None, "RevokeClient", PutClient),
+    ("POST", "/admin/users", {"name": "fay", "password": "a long pass phrase"}, "AddUser", PutUser),
+    ("POST", "/admin/users/fay:password", {"password": "another pass phrase"}, "SetPassword", PutUser),
+    ("DELETE", "/admin/users/fay", None, "RemoveUser", PutUser),
+    ("POST", "/admin/agents", {"cardUrl": "{card}", "id": "far"}, "AddAgent", PutAgent),
+    ("DELETE", "/admin/agents/far", None, "RemoveAgent", DropAgent),
+    ("POST", "/admin/tools:approve", {"address": "docs"}, "ApproveTools", PutPin),
+    ("POST", "/agents/echo/tasks/{task}/pushNotificationConfigs", {"url": "https://far.example/x", "id": "c"},
+     "CreateTaskPushNotificationConfig", PutPushConfig),
+    ("DELETE", "/agents/echo/tasks/{task}/pushNotificationConfigs/c", None,
+     "DeleteTaskPushNotificationConfig", DropPushConfig),
+    ("POST", "/admin/frozen", {"kind": "agent", "name": "echo"}, "Freeze", PutFrozen),
+    ("DELETE", "/admin/frozen/agent/echo", None, "Thaw", DropFrozen),
+]  # fmt: skip
+
+
+class Seen(MemoryStore):
+    """Keeps what was committed together; while it is `broken`, nothing that comes with a record is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits: list[Commit] = []
+        self.broken = False
+
+    async def commit(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> Any:
+        self.commits.append((changes, records))
+        if self.broken and records:
+            raise GatewayError(Reason.UNAVAILABLE, "The audit log cannot be written now")
+        return await super().commit(*changes, records=records)
+
+    def of(self, kind: type[Any]) -> list[Commit]:
+        return [(changes, records) for changes, records in self.commits if any(type(one) is kind for one in changes)]
+
+
+@pytest.mark.security
+async def test_a_change_and_its_record_are_one_commit_or_neither_is_there(tmp_path: Path) -> None:
+    store = Seen()
+    async with scripted(tool("read")) as docs:
+        config = ECHO + (
+            "auth: {authorization_server: {users: true}}\n"
+            f"tools: {{docs: {{url: '{docs.url}', quarantine: new}}}}\n"
+        )
+        async with running(tmp_path, config, store=store) as gateway:
+            await gateway.app.tools.servers.settled()
+            words = {
+                "card": f"{gateway.url}/agents/echo/.well-known/agent-card.json",
+                "task": (await gateway.task("ask name"))["id"],
+            }
+            for verb, path, body, action, kind in CHANGES:
+                if keys := await store.keys():
+                    words["key"] = keys[0].id
+                sent = None if body is None else {name: each.format(**words) for name, each in body.items()}
+                store.broken, store.commits = True, []
+                assert await status(gateway, verb, path.format(**words), sent) == 503, action
+                assert all(records for changes, records in store.commits if changes), action
+                store.broken, store.commits = False, []
+                assert await status(gateway, verb, path.format(**words), sent) < 300, action
+                ((_, (record,)),) = store.of(kind)
+                assert (record.verb, record.phase, record.outcome) == (action, "outcome", "ok")
+                assert record.change is not None or action == "SetPassword"
+
+
+async def status(gateway: Gateway, verb: str, path: str, body: Any) -> int:
+    headers = {**gateway.bearer(None), "A2A-Version": "1.0"}
+    answer = await gateway.client.request(verb, path, json=body, headers=headers)
+    return answer.status_code
+
+
+async def test_dead_pushes_are_queued_again_with_the_record_of_it(tmp_path: Path) -> None:
+    store = Seen()
+    async with running(tmp_path, ECHO, store=store) as gateway:
+        assert await status(gateway, "POST", "/admin/push/dead:replay", {}) < 300
+    entries = [entry for _, entry in await store.audit(0, 100) if entry.verb == "ReplayPushes"]
+    assert [(entry.phase, entry.outcome) for entry in entries] == [("outcome", "ok")]
+    assert not store.of(ReplayDelivery)
