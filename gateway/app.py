@@ -55,7 +55,7 @@ from gateway.core.turn import Services
 from gateway.credential import credential
 from gateway.dialects.mcp import headers
 from gateway.enrolling import enrolled
-from gateway.listening import certificate, hosts
+from gateway.listening import admin_hosts, certificate, hosts
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.login import Accounts
 from gateway.model.ports import Store
@@ -64,7 +64,7 @@ from gateway.server.auth import Authenticator
 from gateway.server.cards import KEYS, Cards
 from gateway.server.certificates import Certificates
 from gateway.server.entrances import Entrances
-from gateway.server.http import application
+from gateway.server.http import admin_application, application
 from gateway.server.mcp.seal import Seal
 from gateway.server.published import PublishedCards, Signer
 from gateway.server.webhooks import RING
@@ -199,6 +199,7 @@ class App:
         self._not_ready: str | None = "starting"
         self._enrol(config)
         self.grpc = None if settings.grpc_port is None else _grpc(settings, settings.grpc_port, self.trouble)
+        self.admin_asgi: ASGIApp | None = None  # where it has a listener of its own
         self.asgi = self._doors(cursors, webhook_routes(signing.published, bells, self.gateway.refusals.note))
 
     def _enrol(self, config: Config) -> None:
@@ -236,10 +237,20 @@ class App:
         cards = Cards(self.gateway, auth, made, default_agent=settings.default_agent)
         if self.grpc is not None:
             self.grpc.serves(self.gateway, auth, cards, settings.default_agent, config.server.trusted_proxies)
+        if settings.admin is not None:
+            self.admin_asgi = admin_application(
+                self.gateway,
+                auth,
+                cards,
+                hosts=admin_hosts(settings, settings.admin),
+                proxies=() if settings.admin.local else config.server.trusted_proxies,
+                not_ready=self.trouble,
+            )
         return application(
             self.gateway,
             auth,
             cards,
+            admin=settings.admin is None,
             public_url=settings.public_url,
             hosts=hosts(settings),
             cors_origins=config.server.cors_origins,
@@ -287,10 +298,13 @@ class App:
     def _check_identity(self) -> None:
         """Beyond loopback somebody must be able to say who a caller is; the local credential is for this machine."""
         certificates = self.settings.config.auth.client_certificates is not None
-        if is_loopback(self.settings.host) or self.trust is not None or self.keys.shared or certificates:
+        admin = self.settings.admin
+        beyond = [] if is_loopback(self.settings.host) else [self.settings.host]
+        beyond += [] if admin is None or admin.local else [admin.host]
+        if not beyond or self.trust is not None or self.keys.shared or certificates:
             return
         hint = "name an identity provider there, or make a key first, on 127.0.0.1: gateway keys add NAME"
-        reason = f"nobody could be told apart on {self.settings.host}, beyond loopback"
+        reason = f"nobody could be told apart on {beyond[0]}, beyond loopback"
         raise StartError(Problem("auth.issuers", reason, hint))
 
     async def drain(self) -> None:

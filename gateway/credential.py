@@ -27,6 +27,20 @@ def credential(data: Path) -> str:
     return token
 
 
+def advertise(data: Path, admin: str | None) -> None:
+    """Where the commands of this machine find /admin, if it has a listener of its own."""
+    path = data / "admin"
+    try:
+        if admin is None:
+            path.unlink(missing_ok=True)
+        else:
+            _write_private(path, admin + "\n")
+    except OSError as error:
+        raise StartError(
+            Problem(str(path), f"cannot be written: {error.strerror or error}", "choose a folder with --data DIR")
+        ) from error
+
+
 def _write_private(path: Path, text: str) -> None:
     """Whole or not at all, and never readable by others, not even for a moment."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ import uvicorn
 from gateway import logs
 from gateway.app import App, assemble
 from gateway.config import Settings
-from gateway.listening import certificate, listen
+from gateway.credential import advertise
+from gateway.listening import certificate, listen, listen_admin
 from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits
 
@@ -31,6 +32,7 @@ class Running:
     cards: list[tuple[str, str]]
     token_file: Path | None
     grpc: str | None = None  # host:port
+    admin: str | None = None  # URL or unix:PATH of /admin, if it has a listener of its own
 
 
 async def serve(
@@ -40,8 +42,10 @@ async def serve(
     logs.configure()
     # The socket first: an address in use is found before anything is written.
     listener = listen(settings.host, settings.port)
+    aside: socket.socket | None = None
     try:
-        app = await assemble(settings.bound(listener.getsockname()[1]))
+        aside = None if settings.admin is None else listen_admin(settings.admin)
+        app = await assemble(settings.bound(listener.getsockname()[1], _port(aside)))
         if again is not None:
             app.tools.reload = partial(app.reload, again)
         server = Server(app, ready)
@@ -54,16 +58,60 @@ async def serve(
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
-            await server.serve([listener])
+            async with _admin(app, aside):
+                await server.serve([listener])
         finally:
             await app.aclose()
     finally:
         listener.close()
+        if aside is not None:
+            aside.close()
+        if settings.admin is not None and settings.admin.path is not None:
+            settings.admin.path.unlink(missing_ok=True)
     return 0
 
 
-class Server(uvicorn.Server):
-    """uvicorn with a drain in front of its shutdown and with the signals left to us."""
+def _port(listener: socket.socket | None) -> int:
+    return 0 if listener is None or listener.family == socket.AF_UNIX else int(listener.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def _admin(app: App, listener: socket.socket | None) -> AsyncIterator[None]:
+    """/admin on a listener of its own, from before the public one is open until after it has closed."""
+    settings = app.settings
+    advertise(settings.data, settings.admin_url)
+    if listener is None or settings.admin is None:
+        yield
+        return
+    config = server_config(
+        cast(Any, app.admin_asgi),
+        settings.admin.host,
+        settings.admin.port,
+        EdgeLimits(),
+        graceful_shutdown=1,
+        lifespan="off",
+        tls=None if settings.admin.local else certificate(settings.config),
+    )
+    server = _Quiet(config)
+    serving = asyncio.create_task(server.serve([listener]), name="admin-listener")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.wait({serving})
+
+
+class _Quiet(uvicorn.Server):
+    """uvicorn with the signals left to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn would raise the signal again at the end, and a clean shutdown would look like a crash.
+        yield
+
+
+class Server(_Quiet):
+    """uvicorn with a drain in front of its shutdown."""
 
     def __init__(self, app: App, ready: Callable[[Running], None]) -> None:
         settings = app.settings
@@ -81,11 +129,6 @@ class Server(uvicorn.Server):
         self._app = app
         self._ready = ready
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn would raise the signal again at the end, and a clean shutdown would look like a crash.
-        yield
-
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         settings = self._app.settings
@@ -93,7 +136,9 @@ class Server(uvicorn.Server):
             (entry.id, f"{settings.public_url}/agents/{entry.id}/.well-known/agent-card.json")
             for entry in self._app.registry.all()
         ]
-        self._ready(Running(settings.public_url, cards, settings.data / "token", self._app.grpc_url))
+        self._ready(
+            Running(settings.public_url, cards, settings.data / "token", self._app.grpc_url, settings.admin_url)
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._app.drain()

@@ -342,6 +342,9 @@ rule of the policy opens, and an agent `pull` with a worker. A cell is the HTTP 
 the one that the error stands for on HTTP+JSON. 401 means: who are you; 403: not you; 404: there is no such thing, for
 you; another refusal is about what was sent, and comes after these.
 
+With `server.admin` set, the routes below `/admin` answer so on the listener of their own, which has nothing else but
+`/livez` and `/readyz`; on the public one they are 404 for everybody.
+
 | caller | who that is |
 |---|---|
 {kinds}

@@ -77,7 +77,9 @@ LAYERS: dict[str, frozenset[str]] = {
             )
         }
     ),
-    "gateway.serving": frozenset({f"gateway.{name}" for name in ("app", "config", "listening", "logs", "server")}),
+    "gateway.serving": frozenset(
+        {f"gateway.{name}" for name in ("app", "config", "credential", "listening", "logs", "server")}
+    ),
     "gateway.cli": frozenset({"gateway.serving", "gateway.config", "gateway.model", "gateway.verifier"}),
     "gateway.__main__": frozenset({"gateway.cli"}),
     "gateway": frozenset(),

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx2
 
 from gateway.cli.exits import Stop, Unreachable
-from gateway.cli.place import Place
+from gateway.cli.place import UNIX, Place, is_local
 
 Json: TypeAlias = dict[str, Any]
 Events: TypeAlias = Generator[Json, None, None]
@@ -36,13 +36,26 @@ class Gateway:
         self.place = place
         credential = place.credential()
         self._known = credential is not None
-        self._http = httpx2.Client(
-            base_url=place.url,
-            headers={"Authorization": f"Bearer {credential}"} if credential else {},
+        self._headers = {"Authorization": f"Bearer {credential}"} if credential else {}
+        self._http = self._client(place.url)
+        self._admin = self._http if place.admin is None else self._client(place.admin)
+
+    def _client(self, url: str) -> httpx2.Client:
+        socket = url.removeprefix(UNIX) if url.startswith(UNIX) else None
+        return httpx2.Client(
+            base_url="http://localhost" if socket else url,
+            headers=self._headers,
             timeout=_TIMEOUT,
+            transport=httpx2.HTTPTransport(uds=socket) if socket else None,
             # HTTP_PROXY is for the way out; the credential of this machine must not take it.
-            trust_env=not place.loopback,
+            trust_env=not is_local(url),
         )
+
+    def _way(self, path: str) -> tuple[httpx2.Client, str]:
+        """Who sends it, and where to."""
+        if path.startswith("/admin/"):
+            return self._admin, self.place.admin or self.place.url
+        return self._http, self.place.url
 
     def __enter__(self) -> Gateway:
         return self
@@ -51,6 +64,7 @@ class Gateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._http.close()
+        self._admin.close()
 
     # The admin API
 
@@ -65,7 +79,7 @@ class Gateway:
         try:
             response = self._http.post(_path(path), data=form, auth=auth)
         except httpx2.TransportError as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, self.place.url) from error
         answer = self._object(response, response.content)
         if response.status_code >= 400:
             said = answer.get("error_description") or answer.get("error")
@@ -96,16 +110,18 @@ class Gateway:
             yield _result(answer)
 
     def _request(self, method: str, path: str, **what: Any) -> Json:
+        http, url = self._way(path)
         try:
-            response = self._http.request(method, path, **what)
+            response = http.request(method, path, **what)
         except httpx2.TransportError as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, url) from error
         return self._answer(response)
 
     def _stream(self, method: str, path: str, **what: Any) -> Events:
         headers = {**what.pop("headers", {}), "Accept": "text/event-stream"}
+        http, url = self._way(path)
         try:
-            with self._http.stream(method, path, headers=headers, timeout=_STREAM_TIMEOUT, **what) as response:
+            with http.stream(method, path, headers=headers, timeout=_STREAM_TIMEOUT, **what) as response:
                 if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
                     response.read()
                     yield self._answer(response)
@@ -113,7 +129,7 @@ class Gateway:
                 for body in events(response.iter_bytes()):
                     yield self._object(response, body)
         except httpx2.TransportError as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, url) from error
 
     def _answer(self, response: httpx2.Response) -> Json:
         if response.status_code == 401:
@@ -148,8 +164,7 @@ class Gateway:
             f"{self.place.searched}. Set GATEWAY_DATA to the data folder that the gateway runs with."
         )
 
-    def _unreachable(self, error: httpx2.TransportError) -> Unreachable:
-        url = self.place.url
+    def _unreachable(self, error: httpx2.TransportError, url: str) -> Unreachable:
         if not isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
             return Unreachable(f"The connection to {url} broke ({_reason(error)}).", sent=True)
         hint = f"Start it with: {self.place.serve()}" if self.place.loopback else "Is GATEWAY_URL right?"

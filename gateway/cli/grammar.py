@@ -21,6 +21,8 @@ CLIENTS = ("claude-code", "cursor", "vscode", "inspector")
 
 ENVIRONMENT = {
     "GATEWAY_URL": "Where the running gateway is. Default: `http://127.0.0.1:8080`.",
+    "GATEWAY_ADMIN_URL": "Where its admin API is, a URL or `unix:PATH`. Default: what `admin` in the data folder says, "
+    "which is there while it has a listener of its own; else `GATEWAY_URL`.",
     "GATEWAY_TOKEN": "The credential. Default: the content of `token` in the data folder.",
     "GATEWAY_CLIENT_SECRET": "The secret of the client that `gateway token --client` gets a token for.",
     "GATEWAY_DATA": "The data folder. Default: `$XDG_DATA_HOME/gateway`, else `~/.local/share/gateway`.",

@@ -16,6 +16,7 @@ from gateway.cli.exits import Exit, Stop
 from gateway.cli.text import line
 
 URL = "http://127.0.0.1:8080"
+UNIX = "unix:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +26,18 @@ class Place:
     url: str = URL
     data: Path | None = None
     token: str | None = None
+    admin: str | None = None  # URL or unix:PATH of /admin, where it is not at `url`
 
     @classmethod
     def of(cls, data: Path | None, environ: Mapping[str, str] | None = None) -> Place:
         environ = os.environ if environ is None else environ
+        url, folder = _checked(environ.get("GATEWAY_URL") or URL), data_folder(data, environ)
+        named = environ.get("GATEWAY_ADMIN_URL") or (_advertised(folder) if is_local(url) else None)
         return cls(
-            _checked(environ.get("GATEWAY_URL") or URL),
-            data_folder(data, environ),
+            url,
+            folder,
             (environ.get("GATEWAY_TOKEN") or "").strip() or None,
+            named if named is None or named.startswith(UNIX) else _checked(named, "GATEWAY_ADMIN_URL"),
         )
 
     @property
@@ -41,11 +46,7 @@ class Place:
 
     @property
     def loopback(self) -> bool:
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_local(self.url)
 
     @property
     def searched(self) -> str:
@@ -59,11 +60,13 @@ class Place:
         """
         if self.token:
             found: str | None = self.token
-        elif (found := self._from_file()) and self.url.startswith("http:") and not self.loopback:
-            raise Stop(
-                f"{self.url} is not on this machine and not https, so {self.token_file} is not sent there. "
-                "Use https, or set GATEWAY_TOKEN to the credential that is meant for it."
-            )
+        elif found := self._from_file():
+            for url in (self.url, self.admin or self.url):
+                if url.startswith("http:") and not is_local(url):
+                    raise Stop(
+                        f"{url} is not on this machine and not https, so {self.token_file} is not sent there. "
+                        "Use https, or set GATEWAY_TOKEN to the credential that is meant for it."
+                    )
         if found is not None and not (found.isascii() and found.isprintable() and " " not in found):
             raise Stop("The credential is not one line of printable characters. It was looked for in " + self.searched)
         return found
@@ -96,6 +99,22 @@ class Place:
         return replace(self, url=URL).command("serve", *options)
 
 
+def is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or url.startswith(UNIX)
+
+
+def _advertised(data: Path | None) -> str | None:
+    """What the gateway of this folder has written there, while /admin has a listener of its own."""
+    try:
+        return None if data is None else (data / "admin").read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def data_folder(named: Path | None, environ: Mapping[str, str]) -> Path | None:
     """The rule of `gateway.config.settings`, without its imports; a test holds the two together."""
     if chosen := named or environ.get("GATEWAY_DATA"):
@@ -126,14 +145,14 @@ def _without_ours() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "GATEWAY_DATA"}
 
 
-def _checked(url: str) -> str:
+def _checked(url: str, name: str = "GATEWAY_URL") -> str:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number
         usable = False
     if not usable or parts.query or parts.fragment:
-        raise Stop(f"GATEWAY_URL must be http(s)://HOST[:PORT], for example {URL}; it is {url}", Exit.USAGE)
+        raise Stop(f"{name} must be http(s)://HOST[:PORT], for example {URL}; it is {url}", Exit.USAGE)
     if parts.username is not None:
-        raise Stop("GATEWAY_URL must not hold a user or password; set GATEWAY_TOKEN to the credential", Exit.USAGE)
+        raise Stop(f"{name} must not hold a user or password; set GATEWAY_TOKEN to the credential", Exit.USAGE)
     return url.rstrip("/")

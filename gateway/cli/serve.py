@@ -72,6 +72,8 @@ def announce(running: Running, data: Path) -> None:
         say(f"  card of {line(id)}: {url}")
     if running.grpc is not None:
         say(f"  gRPC: {running.grpc}")
+    if running.admin is not None:
+        say(f"  admin: {running.admin}")
     if running.token_file is not None:
         say(f"  credential: {running.token_file}")
     if running.cards:

@@ -38,7 +38,7 @@ from gateway.config.sections import (
     TasksAgent,
     ToolsAgent,
 )
-from gateway.config.settings import Flags, Settings, config_path, data_folder, is_loopback, settle
+from gateway.config.settings import AdminListener, Flags, Settings, config_path, data_folder, is_loopback, settle
 from gateway.config.tools import (
     GrantEntry,
     IdentityProviderEntry,
@@ -52,6 +52,7 @@ from gateway.config.values import RESERVED, Origin
 
 __all__ = [
     "RESERVED",
+    "AdminListener",
     "AgentCredentials",
     "AgentEntry",
     "AgentOAuth",

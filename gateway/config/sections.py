@@ -34,6 +34,7 @@ from gateway.config.values import (
     ImportString,
     IssuerUrl,
     Items,
+    Listener,
     Name,
     Network,
     Origin,
@@ -81,6 +82,10 @@ class Server(Section):
     )
     trusted_proxies: Items[Cidr] = Field(
         (), description="Addresses of the proxies that end TLS; beyond loopback nobody else may connect."
+    )
+    admin: Listener | None = Field(
+        None,
+        description="HOST:PORT or unix:/PATH for /admin alone, which is then nowhere else; in the open if not set.",
     )
     # Kubernetes kills after 30 s; what is left of them is for the store to close.
     drain_seconds: float = Field(20.0, ge=0, le=3600, description="Seconds that runs may take to end at shutdown.")

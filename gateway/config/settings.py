@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from gateway.config.problems import ConfigError, Problem
 from gateway.config.sections import Config
-from gateway.config.values import is_host, resolved_store, sqlite_url
+from gateway.config.values import UNIX, is_host, resolved_store, sqlite_url
 
 HOST = "127.0.0.1"
 PORT = 8080
@@ -36,6 +36,33 @@ class Flags:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminListener:
+    """Where /admin is served when it has a listener of its own: an address, or the path of a socket."""
+
+    host: str
+    port: int
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, text: str) -> AdminListener:
+        if text.startswith(UNIX):
+            return cls("", 0, Path(text.removeprefix(UNIX)))
+        host, _, port = text.rpartition(":")
+        return cls(host.strip("[]"), int(port))
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.path is not None or is_loopback(self.host)
+
+    def url(self, *, tls: bool) -> str:
+        if self.path is not None:
+            return f"{UNIX}{self.path}"
+        url = local_url(self.host, self.port)
+        return url.replace("http:", "https:", 1) if tls else url
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What this run uses; nothing in it is undecided."""
 
@@ -48,6 +75,7 @@ class Settings:
     public_url: str
     default_agent: str | None
     grpc_port: int | None = None  # None: no gRPC
+    admin: AdminListener | None = None  # None: /admin is where everything is
 
     def grpc_url(self, port: int) -> str:
         """The `host:port` that gRPC clients use, once it is known which port that is."""
@@ -55,10 +83,18 @@ class Settings:
         host = host[: host.rfind(":")] if re.search(r":\d+$", host) else host
         return self.config.server.grpc_url or f"{host}:{port}"
 
-    def bound(self, port: int) -> Settings:
-        """The same once the socket is open: with `--port 0` the system chose, and our own URL follows."""
+    @property
+    def admin_url(self) -> str | None:
+        """Where /admin is, if it has a listener of its own. On this machine it needs no certificate."""
+        if self.admin is None:
+            return None
+        return self.admin.url(tls=not self.admin.local and self.config.server.tls is not None)
+
+    def bound(self, port: int, admin_port: int = 0) -> Settings:
+        """The same once the sockets are open: with port 0 the system chose, and our own URL follows."""
         own = self.public_url == local_url(self.host, self.port)
-        return replace(self, port=port, public_url=local_url(self.host, port) if own else self.public_url)
+        admin = None if self.admin is None else replace(self.admin, port=admin_port)
+        return replace(self, port=port, public_url=local_url(self.host, port) if own else self.public_url, admin=admin)
 
 
 def config_path(flags: Flags, environ: Mapping[str, str]) -> Path | None:
@@ -73,10 +109,12 @@ def settle(config: Config, flags: Flags, environ: Mapping[str, str], *, cwd: Pat
     host = _first(flags.host, HOST)
     port = _first(flags.port, PORT)
     anonymous = _first(flags.anonymous, config.auth.anonymous)
+    admin = None if config.server.admin is None else AdminListener.of(config.server.admin)
     data = data_folder(flags, environ, cwd)
     store, refusals = _store(config, flags, data or Path(), cwd)
     problems = [
         *_listening(config, host, port, flags.grpc_port),
+        *_admin(config, admin, host, port, anonymous=anonymous),
         *_anonymous(config, flags, host, anonymous),
         *refusals,
         *([] if data else [_flag("--data", "no folder to keep data in: HOME is not set", "say --data DIR")]),
@@ -86,7 +124,7 @@ def settle(config: Config, flags: Flags, environ: Mapping[str, str], *, cwd: Pat
     return Settings(
         config, host, port, data, store, anonymous,
         config.server.public_url or local_url(host, port), config.default_agent,
-        config.server.grpc_port if flags.grpc_port is None else flags.grpc_port,
+        config.server.grpc_port if flags.grpc_port is None else flags.grpc_port, admin,
     )  # fmt: skip
 
 
@@ -148,6 +186,24 @@ def _listening(config: Config, host: str, port: int, grpc_port: int | None) -> I
     for name, number in (("--port", port), ("--grpc-port", grpc_port or 0)):
         if not 0 <= number <= 65535:
             yield _flag(name, "must be 0 to 65535", "0 lets the system choose")
+
+
+def _admin(config: Config, admin: AdminListener | None, host: str, port: int, *, anonymous: bool) -> Iterator[Problem]:
+    """The listener of /admin obeys the rules of the public one."""
+    if admin is None:
+        return
+    at = ("server", "admin")
+    if admin.path is None and admin.port == port != 0 and admin.host == host:
+        yield config.problem(at, f"is where everything else is, {host}:{port}", "choose another, or leave it out")
+    if admin.local:
+        return
+    if config.server.tls is None and not config.server.trusted_proxies:
+        reason = f"is required to serve /admin on {admin.host}, beyond loopback"
+        hint = "set it, or server.trusted_proxies to the addresses of the proxy that ends TLS"
+        yield config.problem(("server", "tls"), reason, hint)
+    if anonymous:
+        reason = f"is refused with /admin on {admin.host}, beyond loopback"
+        yield config.problem(at, reason, "leave anonymous access out, or serve /admin on 127.0.0.1 or a socket")
 
 
 def _anonymous(config: Config, flags: Flags, host: str, anonymous: bool) -> Iterator[Problem]:

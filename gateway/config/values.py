@@ -274,6 +274,22 @@ TasksUrl = Annotated[
     AfterValidator(_tasks_url),
     WithJsonSchema({"anyOf": [{"const": "pull"}, {"type": "string", "format": "uri"}]}),
 ]
+
+
+def _listener(text: str) -> str:
+    if text.startswith(UNIX):
+        if not text.removeprefix(UNIX).startswith("/"):
+            raise refuse("must be unix: and an absolute path", "for example unix:/run/gateway/admin.sock")
+        return text
+    host, _, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host.replace(":", " ")
+    if not is_host(host) or not (port.isascii() and port.isdigit() and int(port[:6]) < 65536):
+        raise refuse("must be HOST:PORT or unix:/PATH", "for example 127.0.0.1:9090")
+    return text
+
+
+UNIX = "unix:"
+Listener = Annotated[str, AfterValidator(_listener)]
 Host = Annotated[str, AfterValidator(_host)]
 DocumentHost = Annotated[str, AfterValidator(_document_host)]
 Network = Annotated[str, AfterValidator(_network)]

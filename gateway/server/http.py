@@ -68,24 +68,20 @@ def application(
     webhooks: Sequence[Route] = (),
     identity: Identity | None = None,
     proxies: Iterable[str] = (),
+    admin: bool = True,
 ) -> ASGIApp:
-    admin = Admin(gateway, auth, cards)
+    """Everything under one roof; without `admin`, all but the admin API."""
     connect = Connect(gateway.connections, auth, public_url.rstrip("/"), new_id)
     catalogs = Catalogs(gateway, cards, public_url)
-    rest = Starlette(
-        routes=[
-            *cards.routes(),
-            *catalogs.routes(),
-            *admin.routes(),
-            *ops.routes(not_ready),
-            *connect.routes(),
-            *webhooks,
-            *_identity(identity, public_url),
-        ],
-        exception_handlers={HTTPException: _no_such_route, GatewayError: _failure, Exception: _failure},
+    rest = _router(
+        *cards.routes(),
+        *catalogs.routes(),
+        *(Admin(gateway, auth, cards).routes() if admin else ()),
+        *ops.routes(not_ready),
+        *connect.routes(),
+        *webhooks,
+        *_identity(identity, public_url),
     )
-    # A path is what it is: no redirect from one spelling to another, least of all to what the Host header says.
-    rest.router.redirect_slashes = False
     inside: ASGIApp = Doors(
         JsonRpcDoor(gateway, auth, cards, default_agent, new_id),
         HttpJsonDoor(gateway, auth, cards),
@@ -112,6 +108,30 @@ def application(
             ],
         )
     return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")), proxies=proxies)
+
+
+def admin_application(
+    gateway: Gateway,
+    auth: Authenticator,
+    cards: Cards,
+    *,
+    hosts: Iterable[str],
+    proxies: Iterable[str],
+    not_ready: Callable[[], str | None],
+) -> ASGIApp:
+    """The admin API for a listener of its own, and whether the gateway is up. No web page may call it."""
+    inside = _router(*Admin(gateway, auth, cards).routes(), *ops.routes(not_ready))
+    return Front(inside, hosts=hosts, origins=(), proxies=proxies)
+
+
+def _router(*routes: Route) -> Starlette:
+    rest = Starlette(
+        routes=list(routes),
+        exception_handlers={HTTPException: _no_such_route, GatewayError: _failure, Exception: _failure},
+    )
+    # A path is what it is: no redirect from one spelling to another, least of all to what the Host header says.
+    rest.router.redirect_slashes = False
+    return rest
 
 
 def _identity(identity: Identity | None, public_url: str) -> list[Route]:
