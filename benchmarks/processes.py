@@ -34,6 +34,7 @@ class Launch:
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     token: Path | None = None
+    issue: Callable[[], str] | None = None  # gets a credential once the server is up; raises OSError until then
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +104,15 @@ async def _first_answer(
     process: subprocess.Popen[bytes], launch: Launch, aim: Callable[[str | None], Target], log: Path
 ) -> Target:
     deadline = perf_counter() + START_S
-    said = "nothing listens"
+    said, issued = "nothing listens", None
     while perf_counter() < deadline:
         if process.poll() is not None:
             raise StartError(f"ended at once with {process.returncode}:\n{_end_of(log)}")
         if launch.token is None or _credential(launch.token):
-            target = aim(_credential(launch.token) if launch.token else None)
             try:
+                if launch.issue is not None and issued is None:
+                    issued = await asyncio.to_thread(launch.issue)
+                target = aim(issued or (_credential(launch.token) if launch.token else None))
                 wrong = await load.one(target)
             except (OSError, TimeoutError) as error:
                 wrong = type(error).__name__

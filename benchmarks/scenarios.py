@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import TypeAlias
 
+from benchmarks import credentials
 from benchmarks.agents import CHUNKS
 from benchmarks.calls import Call, echo, send, stream, tool
 from benchmarks.processes import HERE, Launch
@@ -62,17 +64,22 @@ def limit(app: str) -> Server:
     return launch
 
 
-def gateway(*flags: str) -> Server:
+def gateway(*flags: str, more: str = "", issue: Callable[[int, Path], str] | None = None) -> Server:
+    """`more` goes into its configuration. It is called with its own credential, with the one that `issue` gets, or
+    with none where it is `--anonymous`."""
+
     def launch(place: Place) -> Launch:
         data = place.folder / "data"
         config = place.folder / "gateway.yaml"
         text = Template((HERE / "gateway.yaml").read_text("utf-8"))
-        config.write_text(text.substitute(ROOT=HERE.parent, UPSTREAM=place.upstream), "utf-8")
+        config.write_text(text.substitute(ROOT=HERE.parent, UPSTREAM=place.upstream) + more, "utf-8")
         program = Path(sys.executable).with_name("gateway")
         command = (
             str(program), "serve", "--config", str(config), "--data", str(data), "--port", str(place.port), *flags,
         )  # fmt: skip
-        return Launch(command, token=data / "token")
+        if "--anonymous" in flags:
+            return Launch(command)
+        return Launch(command, token=data / "token", issue=issue and partial(issue, place.port, data))
 
     return launch
 
@@ -123,6 +130,9 @@ def mounted_tool() -> Call:
 
 
 DURABLE = gateway()
+ANONYMOUS = gateway("--anonymous")
+KEYED = gateway(issue=credentials.key)
+TOKENED = gateway(more="auth: {authorization_server: {}}\n", issue=credentials.token)
 FORGETFUL = gateway("--store", "memory:")
 DATABASE = ("sqlalchemy", "aiosqlite")
 
@@ -135,6 +145,9 @@ SCENARIOS = {
         Scenario("limit-relay", "10 events from the stub, unseen", limit("relay:relay_app"), ten_events),
         Scenario("ours-message", "local agent, answers a Message", DURABLE, echo_message, "/agents/echo"),
         Scenario("ours-message-memory", "the same, store in memory", FORGETFUL, echo_message, "/agents/echo"),
+        Scenario("ours-message-anonymous", "the same, nobody asks", ANONYMOUS, echo_message, "/agents/echo"),
+        Scenario("ours-message-key", "the same with an API key", KEYED, echo_message, "/agents/echo"),
+        Scenario("ours-message-token", "the same with an access token", TOKENED, echo_message, "/agents/echo"),
         Scenario("ours-task", "local agent, durable task", DURABLE, task, "/agents/echo"),
         Scenario("ours-stream", "local agent, 10 events", DURABLE, ten_events, "/agents/chunks"),
         Scenario("ours-proxied", "remote agent, answers a Message", DURABLE, hello, "/agents/remote"),
@@ -176,6 +189,8 @@ PAIRS = {
         Pair("stream-sdk", "ours-stream", "sdk-stream"),
         Pair("message-audit", "ours-message", "ours-message-memory"),
         Pair("proxied-audit", "ours-proxied", "ours-proxied-memory"),
+        Pair("message-key", "ours-message-key", "ours-message-anonymous"),
+        Pair("message-token", "ours-message-token", "ours-message-anonymous"),
         Pair("added", "ours-proxied", "direct", connections=1),
         Pair("tool", "ours-tool", "limit-tool"),
         Pair("tool-audit", "ours-tool", "ours-tool-memory"),
