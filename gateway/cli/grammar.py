@@ -352,6 +352,17 @@ def _users(top: Parser) -> None:
     _with_data_folder(users)
 
 
+def _grants(top: Parser) -> None:
+    grants = top.command("grants", "See and end what people have allowed clients.")
+    listed = grants.command("list", "List what is allowed, and until when.", "grants:list_grants")
+    listed.add_argument("--client", metavar="ID", help="Only to this client.")
+    listed.add_argument("--person", metavar="SUBJECT", help="Only by this person, as the list shows them.")
+    gone = grants.command("remove", "End one, and refuse every token that came of it.", "grants:remove_grant")
+    gone.add_argument("id", metavar="ID", help="The grant, as `gateway grants list` shows it.")
+    as_json(listed)
+    _with_data_folder(grants)
+
+
 def _audit(top: Parser) -> None:
     audit = top.command("audit", "Read, verify and export the audit log.")
     tail = audit.command("tail", "Show the newest entries, and follow what comes.", "audit:tail")
@@ -425,7 +436,7 @@ def _with_data_folder(noun: Parser) -> None:
 # In the order of --help.
 COMMANDS = (
     *(_serve, _token, _send, _tasks, _agents, _cards, _keys, _tools, _connect, _clients),
-    *(_policy, _approvals, _compliance, _freezing, _push, _users, _audit, _vault, _replay),
+    *(_policy, _approvals, _compliance, _freezing, _push, _users, _grants, _audit, _vault, _replay),
 )
 
 

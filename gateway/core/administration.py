@@ -10,9 +10,9 @@ from gateway.core.act import Act, Standing
 from gateway.core.audit import Ticket
 from gateway.core.clients import Clients, NewClient
 from gateway.core.keys import KeyRing, NewKey
-from gateway.core.people import People
+from gateway.core.people import People, session
 from gateway.core.registry import Registered, Registry
-from gateway.core.standing import Named, agent, client, key, standing, user
+from gateway.core.standing import Named, agent, client, grant, key, standing, user
 from gateway.model.call import (
     AcceptCard,
     AddAgent,
@@ -23,9 +23,11 @@ from gateway.model.call import (
     InviteClient,
     ListAgents,
     ListClients,
+    ListGrants,
     ListKeys,
     ListUsers,
     RemoveAgent,
+    RemoveGrant,
     RemoveUser,
     RevokeClient,
     RevokeKey,
@@ -35,7 +37,7 @@ from gateway.model.call import (
 )
 from gateway.model.clients import ClientRecord
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.people import UserRecord
+from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.ports import Change, KeyRecord
 from gateway.model.principal import Kind
 from gateway.model.provenance import CardKeys, CardRecord
@@ -134,6 +136,17 @@ class Administration:
 
     async def set_password(self, call: SetPassword, act: Act, entry: None) -> None:
         await self._own().people.set_password(call.name, call.password, act.commit)
+
+    async def list_grants(self, call: ListGrants, ticket: Ticket, entry: None) -> Sequence[GrantRecord]:
+        return await self._own().people.grants_of(subject=call.person, client=call.client)
+
+    async def remove_grant(self, call: RemoveGrant, act: Act, entry: None) -> None:
+        people = self._own().people
+        found = [each for each in await people.grants_of() if session(each.id) == call.id]
+        if not found:
+            raise GatewayError(Reason.NOT_FOUND, f"There is no grant {call.id!r}; `gateway grants list` shows them")
+        act.before = standing(map(grant, found))
+        await people.end_grants(found, act.commit)
 
     def standing(self, call: Call) -> Standing:
         """What a call is about, as it stands: for the audit log, without secrets. Nothing for calls of other kinds."""

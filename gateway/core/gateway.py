@@ -466,6 +466,7 @@ def _uses(
         governing.ShowCompliance: governance.show_compliance,
         governing.ListFrozen: governance.frozen,
         verbs.ListUsers: administration.list_users,
+        verbs.ListGrants: administration.list_grants,
     }
 
 
@@ -492,6 +493,7 @@ def changes(
         verbs.InviteClient: administration.invite_client,
         verbs.AddUser: administration.add_user,
         verbs.RemoveUser: administration.remove_user,
+        verbs.RemoveGrant: administration.remove_grant,
         verbs.SetPassword: administration.set_password,
     }
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from gateway.core.people import session
 from gateway.model.clients import ClientRecord
 from gateway.model.governance import Cold, Frozen
-from gateway.model.people import UserRecord
+from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.ports import (
     Change,
     DropAgent,
     DropFrozen,
     DropPin,
     DropPushConfig,
+    EndGrant,
     KeyRecord,
     PinRecord,
     PutClient,
@@ -47,6 +49,13 @@ def user(record: UserRecord) -> Named:
     roles = list(record.roles)
     shown = {"created": record.created, "name": record.name, "removed": record.removed, "roles": roles}
     return f"user {record.name}", shown
+
+
+def grant(record: GrantRecord) -> Named:
+    """Its id is half of a refresh token; what its tokens have in common is nobody's secret."""
+    name = session(record.id)
+    scopes = list(record.scopes)
+    return f"grant {name}", {"client": record.client, "id": name, "person": record.person.subject, "scopes": scopes}
 
 
 def agent(id: str, card_url: str | None, trusted: bool, card: str | None) -> Named:
@@ -106,6 +115,7 @@ _PUT: dict[type[Any], Callable[[Any], Named]] = {
 }
 _DROP: dict[type[Any], Callable[[Any], str]] = {
     DropAgent: lambda change: f"agent {change.id}",
+    EndGrant: lambda change: f"grant {session(change.id)}",
     DropFrozen: lambda change: _frozen(change.kind, change.name),
     DropPin: lambda change: _pin(change.server, change.kind, change.key),
     DropPushConfig: lambda change: _webhook(change.task_id, change.id),

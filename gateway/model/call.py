@@ -405,6 +405,25 @@ class RemoveUser:
 
 
 @value
+class ListGrants:
+    """What people have allowed clients; `client` and `person` (a subject) as filters."""
+
+    verb: ClassVar[str] = "ListGrants"
+    client: str | None = None
+    person: str | None = None
+    agent: None = None
+
+
+@value
+class RemoveGrant:
+    """End what a person has allowed a client, and every token that came of it."""
+
+    verb: ClassVar[str] = "RemoveGrant"
+    id: str
+    agent: None = None
+
+
+@value
 class SetPassword:
     """A new password; whatever the old one opened is closed."""
 
@@ -468,6 +487,8 @@ Call: TypeAlias = (
     | ListUsers
     | RemoveUser
     | SetPassword
+    | ListGrants
+    | RemoveGrant
     | ApprovalCall
 )
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.core.gateway import Gateway
+from gateway.core.standing import grant
 from gateway.dialects.oauth2.redirects import refusal
 from gateway.model.base import timestamp
 from gateway.model.call import (
@@ -15,14 +16,16 @@ from gateway.model.call import (
     AddUser,
     InviteClient,
     ListClients,
+    ListGrants,
     ListUsers,
+    RemoveGrant,
     RemoveUser,
     RevokeClient,
     SetPassword,
 )
 from gateway.model.clients import ClientRecord
 from gateway.model.errors import invalid
-from gateway.model.people import UserRecord
+from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.principal import Principal
 from gateway.server.admin_json import json_answer, json_object, text
 
@@ -80,10 +83,28 @@ class AdminPeople:
         await self._gateway.handle(RemoveUser(request.path_params["name"]), who)
         return Response(status_code=204)
 
+    async def grants(self, request: Request, who: Principal) -> Response:
+        call = ListGrants(request.query_params.get("client"), request.query_params.get("person"))
+        return json_answer({"grants": [_grant(record) for record in await self._gateway.handle(call, who)]})
+
+    async def remove_grant(self, request: Request, who: Principal) -> Response:
+        await self._gateway.handle(RemoveGrant(request.path_params["id"]), who)
+        return Response(status_code=204)
+
     async def set_password(self, request: Request, who: Principal) -> Response:
         password = text(await json_object(request), "password")
         await self._gateway.handle(SetPassword(request.path_params["name"], password), who)
         return Response(status_code=204)
+
+
+def _grant(record: GrantRecord) -> dict[str, Any]:
+    return {
+        **grant(record)[1],
+        "name": record.person.name,
+        "audience": record.audience,
+        "began": timestamp(record.began),
+        "until": timestamp(record.until),
+    }
 
 
 def _texts(body: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class Running:
     cards: list[tuple[str, str]]
     token_file: Path | None
     grpc: str | None = None
+    admin: str | None = None
 
 
 @pytest.fixture

@@ -292,6 +292,38 @@ async def test_a_removed_user_and_one_with_a_new_password_lose_what_was_open(her
     assert answer.status_code == 409
 
 
+async def test_what_a_person_has_allowed_is_listed_and_can_be_ended_by_the_operator(here: Town) -> None:
+    gateway = here.gateway
+    await admin(gateway, "users", name="gus", password=PASSWORD)
+
+    async def grants() -> list[dict[str, Any]]:
+        query = {"person": "user:gus"}
+        answer = await gateway.client.get("/admin/grants", params=query, headers=gateway.bearer(None))
+        found: list[dict[str, Any]] = answer.json()["grants"]
+        return found
+
+    async with somebody(gateway.url) as gus:
+        await gus.get(here.app.link())
+        await gus.log_in("gus")
+        await gus.submit("allow")
+        made = (await here.app.redeem(gus.answer["code"])).json()
+    (grant,) = await grants()
+    assert (grant["person"], grant["name"]) == ("user:gus", "gus")
+    assert grant["id"] not in made["refresh_token"], "who reads the list can refresh nothing"
+    assert made["refresh_token"].partition(".")[0] not in str(grant)
+    assert await opens(gateway, made["access_token"])
+    for status in (204, 404):
+        answer = await gateway.client.delete(f"/admin/grants/{grant['id']}", headers=gateway.bearer(None))
+        assert answer.status_code == status
+    assert not await opens(gateway, made["access_token"])
+    assert error(await here.app.refresh(made["refresh_token"])) == (400, "invalid_grant")
+    assert await grants() == []
+    entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.verb == "RemoveGrant"]
+    assert [entry.outcome for entry in entries] == ["ok", "NOT_FOUND"]
+    assert entries[0].change is not None
+    assert [each["person"] for each in entries[0].change["before"]] == ["user:gus"]
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
