@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 
 from gateway.model.audit import AuditEntry
 from gateway.model.ports import (
@@ -31,6 +32,8 @@ class Held(Exception):
 class Accept:
     """`write` makes it durable by itself; `commit` together with what the turn has to say, if that comes first (a new
     task brings its `push` along)."""
+
+    __slots__ = ("_intent", "_push", "_reserve", "_spends", "_store", "_written")
 
     def __init__(
         self,
@@ -68,8 +71,10 @@ class Accept:
 
     async def made(self) -> None:
         """Returns when the message is accepted, by itself or with something else. Raises Held."""
-        # Shielded: whoever waits may be canceled, a commit may not.
-        holder = await asyncio.shield(self.write())
+        written = self.write()
+        if not written.done():
+            await _over(written)
+        holder = written.result()
         if holder is not None:
             raise Held(holder)
 
@@ -88,6 +93,20 @@ class Accept:
     async def _after(self, changes: tuple[Change, ...], records: tuple[AuditEntry, ...]) -> Reservation | None:
         await self.made()
         return await self._store.commit(*changes, records=records)
+
+
+async def _over(written: asyncio.Future[Reservation | None]) -> None:
+    """Returns when the commit is over. Whoever waits may be canceled, a commit may not; this costs half a shield."""
+    waiter = written.get_loop().create_future()
+    written.add_done_callback(partial(_tell, waiter))
+    await waiter
+
+
+def _tell(waiter: asyncio.Future[None], written: asyncio.Future[Reservation | None]) -> None:
+    if waiter.done():
+        _refusal(written)  # nobody waits any more; what went wrong is not to be reported as overlooked
+    else:
+        waiter.set_result(None)
 
 
 def problem(written: asyncio.Future[Reservation | None]) -> Exception | None:

@@ -170,7 +170,9 @@ class Engine:
             turn.context = self._context(turn, call)
             if call.message.context_id and entry.kind == "remote":
                 await self._recall_context(turn)
-            delivered = await self._delivered(call.message, turn)
+            delivered = call.message
+            if delivered.reference_task_ids:
+                delivered = await self._delivered(delivered, turn)
             if not (agent.resumable and entry.kind == "local"):
                 await turn.accept.made()
         except Held as held:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from gateway.core.act import Act
 from gateway.core.administration import Administration, TokenServer
@@ -259,7 +259,8 @@ class Gateway:
             self._new_id(),
             upstream_hash=None if entry is None else entry.card_hash,
         )
-        await self._let_in(call, ticket, entry, None)
+        if (refusal := self._refusal(call, who, entry, decision)) is not None:
+            await self._refuse(refusal, ticket, None)
         if self._admission.limits.any:
             ticket = replace(ticket, charge=self._taken(ticket, target, None, None))
         return ticket, entry
@@ -277,7 +278,8 @@ class Gateway:
         decision = self._admission.decide(who, call.verb, target, partial(spoken, call), situation)
         card = None if entry is None else entry.card_hash
         ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), call.digest.hex(), call.size, card)
-        await self._let_in(call, ticket, entry, call.trail)
+        if (refusal := self._refusal(call, who, entry, decision)) is not None:
+            await self._refuse(refusal, ticket, call.trail)
         assert entry is not None
         released = None
         if decision.verdict is Verdict.ESCALATE:
@@ -317,12 +319,7 @@ class Gateway:
             return call
         return replace(call, message=message.model_copy(update={"context_id": context}))
 
-    async def _let_in(
-        self, call: Call | FollowLog, ticket: Ticket, entry: Registered | None, trail: Trail | None
-    ) -> None:
-        refusal = self._refusal(call, ticket.principal, entry, ticket.decision)
-        if refusal is None:
-            return
+    async def _refuse(self, refusal: GatewayError, ticket: Ticket, trail: Trail | None) -> NoReturn:
         self._recorder.note(ticket, refusal.reason)
         if isinstance(refusal, Refused):
             await self._halting.heed(refusal, ticket.principal, trail)

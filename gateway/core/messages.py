@@ -18,6 +18,7 @@ from gateway.core.turn import Answer, Services, Turn, waits
 from gateway.core.watch import Watch
 from gateway.model.audit import Verdict
 from gateway.model.call import SendMessage
+from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.ports import Record
@@ -85,7 +86,8 @@ class Messages:
         """Accept the message. What the engine begins it also records; all else is recorded here."""
         try:
             self._check(call, entry)
-            call = await self._examined(call, ticket)
+            if self._services.compliance.covers(Place.MESSAGE, ticket.target):
+                call = await self._examined(call, ticket)
             if call.push is not None:
                 await self._pushes.prove(call.push.url, ticket)
                 call = replace(call, push=self._pushes.named(call.push))

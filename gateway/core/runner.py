@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
+from types import AsyncGeneratorType
 from typing import Any, TypeAlias
 
 from gateway.core.accept import Held
@@ -38,6 +39,9 @@ CLEANUP_SECONDS = 10.0
 
 # The reason of tasks that the operator or a rule has stopped.
 STOPPED = "stopped"
+
+# The usual one first: asking an abstract class takes a microsecond.
+_GENERATORS = (AsyncGeneratorType, AsyncGenerator)
 
 Work: TypeAlias = Callable[[], AsyncIterator[Event]]
 
@@ -116,7 +120,7 @@ class Runner:
         turn.run = self._tasks[turn] = self._loop.create_task(self._drive(turn, work))
         turn.began.put(True)
         # Besides the run's own `finally`: a run that is canceled before its first step has none.
-        turn.run.add_done_callback(lambda run: self._ended(turn, run))
+        turn.run.add_done_callback(partial(self._ended, turn))
 
     def _ended(self, turn: Turn, run: asyncio.Task[None]) -> None:
         self._over(turn)
@@ -296,7 +300,7 @@ class Runner:
             turn.working = False
             # Its place is free before anybody can see that the task has ended: who sees that may send the next message.
             _leave(turn)
-            if isinstance(events, AsyncGenerator) and not turn.heard:
+            if not turn.heard and isinstance(events, _GENERATORS):
                 await self._close(events)
             if self._closing and (run := asyncio.current_task()) is not None and run.cancelling():
                 # The gateway stops: what an agent made of its cancellation is not how its task ended.

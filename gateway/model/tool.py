@@ -80,6 +80,9 @@ class Definition:
         return f"{self.server}/{self.key}"
 
 
+_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
 def digest(tree: Any) -> str:
     """SHA-256 (hex) of the canonical form: UTF-8 JSON with sorted keys and without spaces. Two trees that differ only
     in the order of their keys are the same definition."""
@@ -88,8 +91,7 @@ def digest(tree: Any) -> str:
 
 def measured(tree: Any) -> tuple[str, int]:
     """The digest of a tree, and how many bytes its canonical form has."""
-    text = json.dumps(tree, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    body = text.encode("utf-8", "surrogatepass")
+    body = _canonical(tree).encode("utf-8", "surrogatepass")
     return hashlib.sha256(body).hexdigest(), len(body)
 
 

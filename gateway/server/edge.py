@@ -440,6 +440,7 @@ def server_config(
         host=host,
         port=port,
         http=edge_protocol(limits, on_refused),
+        interface="asgi3",
         ws="none",
         loop=loop,
         lifespan=lifespan,

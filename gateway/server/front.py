@@ -3,7 +3,7 @@ that sends the hot paths to their doors before Starlette's router sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -32,12 +32,10 @@ class Front:
         self._hosts = frozenset(host.lower().encode() for host in hosts)
         self._origins = frozenset(origin.lower().encode() for origin in origins)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    # No coroutine of its own: each layer of them costs a call twice, going in and when it goes on after a wait.
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         refused = self._refused(scope) if scope["type"] == "http" else None
-        if refused is not None:
-            await refused(send)
-            return
-        await self._inside(scope, receive, send)
+        return self._inside(scope, receive, send) if refused is None else refused(send)
 
     def _refused(self, scope: Scope) -> Reply | None:
         if self._peers is not None and not self._peers((scope.get("client") or ("",))[0]):
@@ -90,37 +88,33 @@ class Doors:
         self._rest = rest
         self._default = default_agent
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        door = self._own.get(scope["path"][1:].partition("/")[0]) if scope["type"] == "http" else None
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "http":
+            return self._rest(scope, receive, send)
+        door = self._own.get(scope["path"][1:].partition("/")[0])
         if door is not None:
-            await door(scope, receive, send)
-            return
-        answer = await self._answer(Request.of(scope, receive)) if scope["type"] == "http" else None
-        if answer is None:
-            await self._rest(scope, receive, send)
-        else:
-            await answer(send)
+            return door(scope, receive, send)
+        answer = self._answer(Request.of(scope, receive))
+        return self._rest(scope, receive, send) if answer is None else _say(answer, send)
 
-    async def _answer(self, request: Request) -> Answer | None:
+    def _answer(self, request: Request) -> Awaitable[Answer] | None:
         """The answer of a door, or None when the path is not theirs."""
         path = request.path
         if path == "/":
-            return await self._endpoint(request, None)
+            return self._endpoint(request, None)
         if path.startswith("/agents/"):
             agent, slash, rest = path[8:].partition("/")
             if not agent:
                 return None
-            return await (self._operation(request, agent, slash + rest) if rest else self._endpoint(request, agent))
+            return self._operation(request, agent, slash + rest) if rest else self._endpoint(request, agent)
         if path.startswith(_FIXED) or self._default is None:
             return None
-        return await self._operation(request, self._default, path)
+        return self._operation(request, self._default, path)
 
-    async def _endpoint(self, request: Request, agent: str | None) -> Answer:
-        if request.method != "POST":
-            return _wrong_verb("POST")
-        return await self._jsonrpc.answer(request, agent)
+    def _endpoint(self, request: Request, agent: str | None) -> Awaitable[Answer]:
+        return self._jsonrpc.answer(request, agent) if request.method == "POST" else _known(_wrong_verb("POST"))
 
-    async def _operation(self, request: Request, agent: str, path: str) -> Answer | None:
+    def _operation(self, request: Request, agent: str, path: str) -> Awaitable[Answer] | None:
         """HTTP+JSON: fixed paths win; after them `/{tenant}/…`, of which the door knows whether there is such a one."""
         face = a2a.http_json(path)
         tenant, found = None, face.match(request.method, path)
@@ -128,8 +122,16 @@ class Doors:
             tenant, _, rest = path[1:].partition("/")
             found = face.match(request.method, "/" + rest)
         if isinstance(found, frozenset):
-            return _wrong_verb(*found)
-        return None if found is None else await self._http_json.answer(request, agent, tenant, face, found)
+            return _known(_wrong_verb(*found))
+        return None if found is None else self._http_json.answer(request, agent, tenant, face, found)
+
+
+async def _say(answer: Awaitable[Answer], send: Send) -> None:
+    await (await answer)(send)
+
+
+async def _known(answer: Answer) -> Answer:
+    return answer
 
 
 def _wrong_verb(*allowed: str) -> Reply:

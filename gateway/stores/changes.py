@@ -59,7 +59,7 @@ from gateway.stores.people import end_grant, put_user
 from gateway.stores.pins import drop_pin, put_pin
 from gateway.stores.problems import BadChange
 from gateway.stores.reservations import Reservations
-from gateway.stores.rows import STATES
+from gateway.stores.rows import STATES, blob
 from gateway.stores.snapshots import Sizes
 from gateway.stores.subjects import Subjects
 
@@ -158,7 +158,7 @@ def _create_task(tx: Transaction, change: CreateTask) -> None:
         change.node,
         _upstream(row.upstream),
         0 if doc is None else row.seq,
-        doc,
+        None if doc is None else blob(doc),
     )
     _append(tx, row, change.records)
     for config in change.push:
@@ -186,7 +186,7 @@ def _grow(tx: Transaction, row: TaskRow, events: int, doc: bytes | None) -> int:
     where = (row.tenant, row.id, row.fence, row.seq - events, STATES[row.task.status.state], row.updated, tx.node)
     if doc is None:
         return tx.run("grow_task", *values, *where)
-    return tx.run("grow_task_with_snapshot", *values, row.seq, doc, *where)
+    return tx.run("grow_task_with_snapshot", *values, row.seq, blob(doc), *where)
 
 
 def _move(tx: Transaction, row: TaskRow, events: int, doc: bytes | None) -> int:
@@ -195,7 +195,7 @@ def _move(tx: Transaction, row: TaskRow, events: int, doc: bytes | None) -> int:
     where = (row.tenant, row.id, row.fence, row.seq - events)
     if doc is None:
         return tx.run("advance_task", *values, *where)
-    return tx.run("advance_task_with_snapshot", *values, row.seq, doc, *where)
+    return tx.run("advance_task_with_snapshot", *values, row.seq, blob(doc), *where)
 
 
 def _why_not(tx: Transaction, row: TaskRow) -> Exception:
@@ -208,7 +208,7 @@ def _why_not(tx: Transaction, row: TaskRow) -> Exception:
 def _append(tx: Transaction, row: TaskRow, records: tuple[Record, ...]) -> None:
     if records:
         bodies = join_bodies([record.body for record in records])
-        tx.run("append_events", row.tenant, row.id, records[0].seq, records[-1].seq, bodies, tx.now())
+        tx.run("append_events", row.tenant, row.id, records[0].seq, records[-1].seq, blob(bodies), tx.now())
 
 
 def join_bodies(bodies: list[bytes]) -> bytes:
@@ -224,8 +224,8 @@ def _queue(tx: Transaction, row: TaskRow, records: tuple[Record, ...]) -> None:
             tx.named("queue_delivery", seq=record.seq, now=tx.now(), tenant=row.tenant, task_id=row.id)
 
 
-def _upstream(upstream: Upstream | None) -> bytes | None:
-    return None if upstream is None else orjson.dumps(upstream)
+def _upstream(upstream: Upstream | None) -> bytearray | None:
+    return None if upstream is None else blob(orjson.dumps(upstream))
 
 
 def _put_push_config(tx: Transaction, change: PutPushConfig) -> None:

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from gateway.model.ports import Key, Reservation
 from gateway.stores.batch import Withdraw
 from gateway.stores.named_sql import SQL
-from gateway.stores.rows import reservation
+from gateway.stores.rows import blob, reservation
 
 # Entries in memory before a merge begins (some 200 bytes each). A million rows have an index of 5 000 pages: merging
 # 16 000 at a time dirties a third of a page for each, 4 000 at a time would dirty a whole one.
@@ -58,14 +58,15 @@ class Reservations:
         """Take a free key. Raises Withdraw with the holder, before any row is touched, if it is not."""
         key = held.key
         hash = hashed(key.tenant, key.principal, key.message_id)
-        if taken := self._rows(cursor, hash):
+        if taken := [*self._newest(hash), *(n for (n,) in cursor.execute(_FIND, (hash,)))]:
             for n in taken:
                 row = cursor.execute(SQL["reservation"], (n,)).fetchone()
                 if row is not None and row[:4] == _words(key):
                     raise Withdraw(reservation(row))
         n = self._last = self._last + 1
-        reply = None if held.reply is None else held.reply.wire()
-        cursor.execute(_RESERVE, (n, hash, *_words(key), held.digest, held.task_id, held.at, held.settled, reply))
+        reply = None if held.reply is None else blob(held.reply.wire())
+        words = (n, hash, key.tenant, key.principal, key.message_id, key.agent)
+        cursor.execute(_RESERVE, (*words, blob(held.digest), held.task_id, held.at, int(held.settled), reply))
         _add(self._recent, hash, n)
         self._added.append((hash, n))
 
@@ -100,9 +101,6 @@ class Reservations:
 
     def _newest(self, hash: int) -> tuple[int, ...]:
         return self._recent.get(hash, ()) + self._merging.get(hash, ())
-
-    def _rows(self, cursor: sqlite3.Cursor, hash: int) -> list[int]:
-        return [*self._newest(hash), *(n for (n,) in cursor.execute(_FIND, (hash,)))]
 
     # The transaction.
 

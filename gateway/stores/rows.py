@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
 
+# For values of bytes: sqlite3 looks for somebody who adapts those to its types, in vain and by way of an exception
+# (1 µs each), but takes a bytearray as it is.
+blob = bytearray
+
 # The numbers that a2a.proto gives to its TaskState.
 STATES = {
     TaskState.SUBMITTED: 1,

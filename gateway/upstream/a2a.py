@@ -243,10 +243,12 @@ class RemoteAgent:
     def _names(self, context: Context) -> dict[str, str]:
         """The agent's own ids, with ours for them."""
         theirs = context.upstream
-        if theirs is None:
-            return {}
-        pairs = ((theirs.task_id, context.task_id), (theirs.context_id, context.context_id))
-        return {name: ours for name, ours in pairs if name}
+        names: dict[str, str] = {}
+        if theirs is not None and theirs.task_id:
+            names[theirs.task_id] = context.task_id
+        if theirs is not None and theirs.context_id:
+            names[theirs.context_id] = context.context_id
+        return names
 
     def _named(self, context: Context, tree: object, *, size: int = shared.PLENTY) -> Event:
         """The event under our ids; what the agent calls them is remembered with the task."""
@@ -263,7 +265,8 @@ class RemoteAgent:
 
 def _deeper(context: Context, out: Outgoing) -> Outgoing:
     """Says how long the chain is, that a ring of gateways may end."""
-    return replace(out, headers={**out.headers, HOPS: str(context.hops + 1)})
+    headers = {**out.headers, HOPS: str(context.hops + 1)}
+    return Outgoing(out.method, out.url, out.body, headers, out.operation, out.other_method)
 
 
 def _parsed(status: int, body: bytes) -> object:

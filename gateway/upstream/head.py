@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 # Status line and fields of one answer, and as much of what frames a body without being one (chunk extensions,
@@ -41,22 +42,27 @@ def request_head(method: str, target: str, authority: str, headers: Mapping[str,
 
     Raises Unsendable: line ends or other control characters anywhere, what is no field name, and fields that are ours.
     """
+    head = _head(method, target, authority, tuple(headers.items()))
+    if length is None and method in _BODILESS:
+        return head + b"\r\n"
+    return b"%bcontent-length: %d\r\n\r\n" % (head, length or 0)
+
+
+@lru_cache(maxsize=256)  # an agent or server is asked again and again with the same fields
+def _head(method: str, target: str, authority: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """All but the length and the end. Raises Unsendable."""
     fields = {"host": authority, "accept": "*/*", "accept-encoding": "identity", "user-agent": "gateway"}
-    for name, value in headers.items():
+    for name, value in headers:
         key = name.lower()
         if key in _OURS:
             raise Unsendable(f"the header field {key!r} belongs to the connection, callers do not set it")
         fields[key] = value
-    if length is not None:
-        fields["content-length"] = str(length)
-    elif method not in _BODILESS:
-        fields["content-length"] = "0"
     lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
     text = f"{method} {target} HTTP/1.1\r\n{lines}"
     if text.count("\n") != len(fields) + 1 or not _HEAD_TEXT.fullmatch(text):
         raise Unsendable("the request has characters in its method, target or header fields that HTTP cannot carry")
     try:
-        return text.encode() + b"\r\n"
+        return text.encode()
     except UnicodeEncodeError:
         raise Unsendable("the request has a header field that is not Unicode text") from None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from hashlib import blake2s
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from gateway.model.card import JSONRPC, VERSION, AgentInterface
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.task import EVENTS, Event
+from gateway.model.value import value
 
 HEADERS: Mapping[str, str] = {
     "content-type": "application/json",
@@ -59,7 +59,7 @@ _HTTP: dict[str, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outgoing:
     """One HTTP request."""
 
@@ -178,7 +178,7 @@ def unwrapped(interface: AgentInterface, status: int, tree: Any, names: Mapping[
     return tree
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Named:
     """An event under our ids, and the ids that the agent gave."""
 

@@ -21,6 +21,7 @@ from gateway.model.tool import TASKS, CannotAsk, Tree
 from gateway.server.mcp.track import Outbox, Queue, Track
 from gateway.server.request import STREAM_HEADERS, Headers, Reply, Request
 
+QUICK_SECONDS = 0.05  # most answers are there before; only then is it watched whether the client goes
 KEEPALIVE_SECONDS = 15  # silence after which a stream says that it is alive; proxies cut after 30 to 60
 RETURN_SECONDS = 30  # a client in a session that lost its stream has so long to come back for the rest of it
 MAX_QUEUED = 256  # notifications that wait for a slow client; after them its server waits too
@@ -81,7 +82,7 @@ class Exchange:
         self._out: Outbox = Queue() if track is None else track
         self._reader: object = None
         self._patience: asyncio.TimerHandle | None = None
-        self._news = asyncio.Event()
+        self._bell: asyncio.Future[bool] | None = None  # of whoever waits for news
         self._room = asyncio.Event()
         self._room.set()
 
@@ -128,7 +129,7 @@ class Exchange:
 
     def _put(self, body: bytes) -> None:
         self._out.put(body)
-        self._news.set()
+        self._ring()
         if len(self._out) >= MAX_QUEUED:
             self._room.clear()
 
@@ -165,7 +166,7 @@ class Exchange:
         """Write the rest of the stream, whose track stands where the client is, to a new request for it."""
         stream = _Stream(send, ())
         self._reader = None
-        self._news.set()  # whoever read before, on a connection that may be dead, looks up and goes
+        self._ring()  # whoever read before, on a connection that may be dead, looks up and goes
         await stream.write(self._taken() or COMMENT)
         if self._working is None:
             await stream.end(self._taken())
@@ -177,10 +178,9 @@ class Exchange:
         assert working is not None
         self._reader = me
         self._wait(None)
-        leaving = asyncio.ensure_future(request.left())
         returns = False
         try:
-            await self._meanwhile(working, leaving, stream, me)
+            await self._meanwhile(working, request, stream, me)
             if self._reader is not me:
                 returns = True
                 await stream.end(b"")
@@ -190,30 +190,45 @@ class Exchange:
                 returns = True
                 self._wait(RETURN_SECONDS)
         finally:
-            leaving.cancel()
             if self._reader is me:
                 self._reader = None
             if not working.done() and not returns:
                 working.cancel()
                 await asyncio.wait((working,))
 
-    async def _meanwhile(
-        self, working: asyncio.Future[Reply], leaving: asyncio.Future[None], stream: _Stream, me: object
-    ) -> None:
-        while not working.done() and not leaving.done() and self._reader is me:
-            telling = asyncio.ensure_future(self._news.wait())
-            try:
-                done, _ = await asyncio.wait(
-                    (working, leaving, telling), timeout=KEEPALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                )
-            finally:
-                telling.cancel()
-            if self._reader is not me or leaving.done():
-                return
-            if self._streams and (len(self._out) or not done):
-                await stream.write(self._taken() or COMMENT)
-            elif telling in done:
-                self._news.clear()
+    async def _meanwhile(self, working: asyncio.Future[Reply], request: Request, stream: _Stream, me: object) -> None:
+        """Write what comes, until the work is done, the client has gone, or somebody else reads."""
+        leaving: asyncio.Future[None] | None = None
+        try:
+            while not working.done() and self._reader is me and not (leaving is not None and leaving.done()):
+                if self._streams and len(self._out):
+                    await stream.write(self._taken())
+                elif leaving is None:
+                    if not await self._rung(QUICK_SECONDS):
+                        leaving = asyncio.ensure_future(request.left())
+                        leaving.add_done_callback(self._ring)
+                elif not await self._rung(KEEPALIVE_SECONDS) and self._streams:
+                    await stream.write(COMMENT)
+        finally:
+            if leaving is not None:
+                leaving.cancel()
+
+    async def _rung(self, seconds: float) -> bool:
+        """Whether there is something new, which may be the end, within that time."""
+        loop = asyncio.get_running_loop()
+        bell: asyncio.Future[bool] = loop.create_future()
+        self._bell = bell
+        alarm = loop.call_later(seconds, _silence, bell)
+        try:
+            return await bell
+        finally:
+            alarm.cancel()
+            if self._bell is bell:
+                self._bell = None
+
+    def _ring(self, *_: object) -> None:
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(True)
 
     async def _finish(self, working: asyncio.Future[Reply], stream: _Stream) -> None:
         if working.cancelled():
@@ -243,6 +258,7 @@ class Exchange:
         self._patience = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.cancel)
 
     def _over(self, working: asyncio.Future[Reply], ended: Callable[[], None]) -> None:
+        self._ring()
         if self._patience is not None and not working.cancelled():
             self._say_last(working.result())  # nobody is there just now
         self._wait(None)
@@ -250,7 +266,6 @@ class Exchange:
 
     def _taken(self) -> bytes:
         frames = self._out.take()
-        self._news.clear()
         self._room.set()
         return frames
 
@@ -270,6 +285,11 @@ class _Stream:
 
     async def end(self, body: bytes) -> None:
         await self.write(body, more=False)
+
+
+def _silence(bell: asyncio.Future[bool]) -> None:
+    if not bell.done():
+        bell.set_result(False)
 
 
 async def _await(work: Callable[[], Awaitable[Reply]]) -> Reply:
