@@ -447,7 +447,8 @@ class Engine:
 
     # Small things.
 
-    def context(self, turn: Turn) -> Context:
+    def context(self, turn: Turn, **asked: Any) -> Context:
+        """`asked` is what the call brings, by the names of the context."""
         services = self._services
         return Context(
             agent=turn.entry.id,
@@ -462,16 +463,18 @@ class Engine:
             tenant=turn.tenant,
             ask_agent=partial(self._ask, turn),
             use_tool=partial(self._use_tool, turn),
+            **asked,
         )
 
     def _context(self, turn: Turn, call: SendMessage) -> Context:
-        context = self.context(turn)
-        context.stream = call.stream
-        context.accepted_output_modes = call.accepted_output_modes
-        context.extensions = call.extensions
-        context.metadata = call.metadata
-        context.hops = 0 if turn.ticket is None else turn.ticket.principal.hops
-        return context
+        return self.context(
+            turn,
+            stream=call.stream,
+            accepted_output_modes=call.accepted_output_modes,
+            extensions=call.extensions,
+            metadata=call.metadata,
+            hops=0 if turn.ticket is None else turn.ticket.principal.hops,
+        )
 
     async def _ask(self, turn: Turn, agent: str, message: Message) -> Task | Message:
         turn.went_out = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -40,10 +41,25 @@ class Message(Model):
     extensions: tuple[str, ...] | None = None
     reference_task_ids: tuple[str, ...] | None = None
 
+    __slots__ = ("_wire",)
+
+    def wire(self) -> bytes:
+        """Written once: an agent's reply goes into the store and to its caller."""
+        try:
+            return _written(self)
+        except AttributeError:
+            body = super().wire()
+            _write(self, body)
+            return body
+
     @property
     def text(self) -> str:
         """All text parts, one under the other: what a person would read."""
         return "\n".join(part.text for part in self.parts if part.text is not None)
+
+
+_written: Callable[[Message], bytes] = Message.__dict__["_wire"].__get__
+_write: Callable[[Message, bytes], None] = Message.__dict__["_wire"].__set__
 
 
 class Artifact(Model):

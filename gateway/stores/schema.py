@@ -36,7 +36,8 @@ PRAGMA checkpoint_fullfsync = ON;
 -- for a disk to write.
 PRAGMA temp_store = MEMORY;
 PRAGMA cache_spill = OFF;
-PRAGMA cache_size = -16000;
+-- 4 MB. Four times as much saves half a microsecond a call once there are a million messages, and is memory for good.
+PRAGMA cache_size = -4000;
 -- 4 MB, SQLite's own figure: four times as much was no faster and made the slowest commits half as slow again.
 PRAGMA wal_autocheckpoint = 1000;
 PRAGMA journal_size_limit = 67108864;
