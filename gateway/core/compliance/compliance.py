@@ -58,6 +58,8 @@ class Compliance:
     async def request(self, params: Tree, ticket: Ticket, declared: Declared = _nothing) -> Tree:
         """What a tool, prompt or resource is asked with: arguments, and answers to what it asked. Raises GatewayError.
         Nothing in it is marked: it is the server's own schema that says what it may hold."""
+        if not self.covers(Place.ARGUMENTS, ticket.target):
+            return params
         for name in _SENT.intersection(params):
             sent, _ = await self.tree(
                 params[name], Place.ARGUMENTS, ticket, declared if name == "arguments" else _nothing

@@ -102,7 +102,7 @@ def make(method: str, params: Tree, version: str, annotated: Mapping[Path, tuple
 
 def check(raw: Iterable[tuple[bytes, bytes]], method: str, params: Tree) -> None:
     """Standard headers against the body. Raises HeaderMismatch (-32020)."""
-    headers = _single(raw, (VERSION_HEADER, METHOD_HEADER, NAME_HEADER))
+    headers = _single(raw, _STANDARD)
     version = headers.get(VERSION_HEADER)
     if version is None or version.strip(" \t") != meta(params).get(PROTOCOL_VERSION):
         raise header_mismatch("MCP-Protocol-Version and _meta must name the same revision")
@@ -122,7 +122,7 @@ def check_parameters(
     """`Mcp-Param-*` against the arguments: both there and equal, or neither. Raises HeaderMismatch (-32020)."""
     if not annotated:
         return
-    headers = _single(raw, [PARAM_PREFIX + token.lower() for token, _ in annotated.values()])
+    headers = _single(raw, _by_bytes(PARAM_PREFIX + token.lower() for token, _ in annotated.values()))
     for path, (token, kind) in annotated.items():
         header = headers.get(PARAM_PREFIX + token.lower())
         argument = _at(arguments, path)
@@ -182,13 +182,18 @@ def _places(root: Any) -> Iterator[tuple[Path | None, Tree]]:
                 todo += [(None, each) for each in inner.values()]
 
 
-def _single(raw: Iterable[tuple[bytes, bytes]], names: Iterable[str]) -> dict[str, str]:
+def _by_bytes(names: Iterable[str]) -> dict[bytes, str]:
+    return {name.encode(): name for name in names}
+
+
+_STANDARD = _by_bytes((VERSION_HEADER, METHOD_HEADER, NAME_HEADER))
+
+
+def _single(raw: Iterable[tuple[bytes, bytes]], wanted: Mapping[bytes, str]) -> dict[str, str]:
     """The headers of these names. One that is there twice would be read differently by different readers."""
-    wanted = {name.encode() for name in names}
     found: dict[str, str] = {}
     for name, header in raw:
-        if name in wanted:
-            key = name.decode()
+        if (key := wanted.get(name)) is not None:
             if key in found:
                 raise header_mismatch(f"{key} is there twice")
             found[key] = header.decode("latin-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -166,8 +167,11 @@ class McpDoor:
 
 def _takes_streams(request: Request) -> bool:
     accept = request.header(b"accept")
-    if accept is None:
-        return False
+    return accept is not None and _names_streams(accept)
+
+
+@lru_cache(maxsize=64)  # a client writes it the same each time
+def _names_streams(accept: str) -> bool:
     kinds = {each.partition(";")[0].strip().lower() for each in accept.split(",")}
     return bool(kinds & {"text/event-stream", "text/*"})
 
