@@ -75,11 +75,9 @@ from gateway.stores.notary import Notary
 from gateway.stores.problems import StoreProblem
 from gateway.stores.sqlite import SqliteStore, open_sqlite
 from gateway.upstream.address import EgressRules, on_this_machine
-from gateway.upstream.cards import CardFetcher
 from gateway.upstream.directory import RemoteDirectory
 from gateway.upstream.documents import IssuerDocuments
-from gateway.upstream.egress import Egress, Way
-from gateway.upstream.httpx2_transport import control_client
+from gateway.upstream.egress import Egress
 from gateway.upstream.signatures import CardSignatures
 from gateway.upstream.webhook import WebhookNotifier
 from gateway.webhookkeys import WebhookKeys
@@ -146,7 +144,7 @@ class App:
             self.egress,
             self._authorized.agents,
             statement,
-            lambda way: RemoteDirectory(way, _fetcher(way), signatures, bells, updates),
+            lambda way: RemoteDirectory(way, signatures, bells, updates),
         )
         self.registry = Registry(store, self.directory, now)
         self.engine = Engine(self.services)
@@ -440,10 +438,6 @@ def _screen(config: Config, compliance: Compliance) -> complying.Keeper | None:
     from gateway import complying
 
     return complying.Keeper(config.compliance.file, config.base, compliance.use)
-
-
-def _fetcher(way: Way) -> CardFetcher:
-    return CardFetcher(lambda trusted: control_client(way, trusted=trusted))
 
 
 def _entrances(config: Config, trust: Trust | None, now: Callable[[], int]) -> Entrances:

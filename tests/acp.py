@@ -168,9 +168,12 @@ class Asked:
 
 @dataclass
 class Server:
-    """`plays` by what is asked: "create", "resume", "cancel", "look"."""
+    """`plays` by what is asked: "create", "resume", "cancel", "look". `admits` says by the headers who is let in; those
+    of the others are `refused`."""
 
     url: str = ""
+    admits: Callable[[dict[str, str]], bool] = lambda headers: True
+    refused: list[dict[str, str]] = field(default_factory=list)
     plays: dict[str, Callable[[Asked], Awaitable[None]]] = field(default_factory=dict)
     asked: list[tuple[str, Asked]] = field(default_factory=list)
 
@@ -190,6 +193,11 @@ class Server:
     async def play(self, request: loopback.Request, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         verb, path, _version = request.line.split(" ")
         asked = Asked(path, json.loads(request.body) if request.body else None, request.headers, writer)
+        if not self.admits(request.headers):
+            self.refused.append(request.headers)
+            said = {"code": "server_error", "message": "Not without a credential.", "data": None}
+            asked.answer(said, "401 X", www_authenticate="Bearer")
+            return
         if path == "/agents/far":
             asked.answer({"name": "far", "description": "Far away.", "input_content_types": ["*/*"]})
             return

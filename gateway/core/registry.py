@@ -260,7 +260,9 @@ class Registry:
         etag = None if signed or whatever_was_before else source.etag
         changed = False
         try:
-            fetched = await self._directory.fetch(source.url, etag=etag, trusted=entry.trusted, keys=entry.card_keys)
+            fetched = await self._directory.fetch(
+                source.url, etag=etag, trusted=entry.trusted, keys=entry.card_keys, agent=entry.id
+            )
             if fetched.card is not None and self._entries.get(entry.id) is entry:
                 changed = self._take(entry, source, fetched, whatever_was_before=whatever_was_before)
             source.problem, source.failures, source.refused = None, 0, None

@@ -587,9 +587,12 @@ class Fetched:
 class Directory(Protocol):
     """How remote agents are found and reached."""
 
-    async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None) -> Fetched:
-        """The card at `url`, validated; `keys` alone may sign it, where they are given. Raises GatewayError with a
-        sentence for every other outcome."""
+    async def fetch(
+        self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None, agent: str | None = None
+    ) -> Fetched:
+        """The card at `url`, validated; `keys` alone may sign it, where they are given. `agent` is whose it is, where
+        that is known: its credentials may be shown for it. Raises GatewayError with a sentence for every other
+        outcome."""
         ...
 
     def connect(self, id: str, card: AgentCard, *, card_url: str, trusted: bool) -> Agent:

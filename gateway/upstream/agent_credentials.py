@@ -82,7 +82,7 @@ def _placed(schemes: list[Any], given: Given) -> Placed | None:
     if not schemes and given.oauth is not None:
         return Placed(placed.headers, token=True)
     if not schemes and given.key is not None:
-        return _with_http(placed, {}, given)
+        return _with_http(placed, {} if given.user is None else {"scheme": "basic"}, given)
     for scheme in schemes:
         found = _with(placed, scheme if isinstance(scheme, dict) else {}, given)
         if found is None:

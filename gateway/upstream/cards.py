@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import httpx2
 
@@ -41,10 +40,14 @@ class FetchedCard(NamedTuple):
     final_url: str
 
 
-class CardFetcher:
-    """GET for cards. `client_for(trusted)` gives the client to use: in the program `control_client`."""
+class ClientFor(Protocol):
+    def __call__(self, *, trusted: bool) -> httpx2.AsyncClient: ...
 
-    def __init__(self, client_for: Callable[[bool], httpx2.AsyncClient]) -> None:
+
+class CardFetcher:
+    """GET for cards. `client_for(trusted=…)` gives the client to use: in the program `control_client`."""
+
+    def __init__(self, client_for: ClientFor) -> None:
         self._client_for = client_for
 
     async def fetch(self, url: str, *, etag: str | None = None, trusted: bool) -> FetchedCard:
@@ -117,7 +120,7 @@ class CardFetcher:
         if etag is not None:
             headers["if-none-match"] = etag
         try:
-            async with self._client_for(trusted).stream("GET", url, headers=headers) as response:
+            async with self._client_for(trusted=trusted).stream("GET", url, headers=headers) as response:
                 status = response.status_code
                 if status in _REDIRECTS and "location" in response.headers:
                     return response.headers["location"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from pydantic import ValidationError
@@ -23,6 +24,7 @@ from gateway.upstream.acp import AcpAgent
 from gateway.upstream.address import BadUrl, Origin, on_this_machine, origin_of
 from gateway.upstream.cards import CardFetcher
 from gateway.upstream.egress import Egress, Way
+from gateway.upstream.httpx2_transport import control_client
 from gateway.upstream.replicas import Endpoint, Replicas
 from gateway.upstream.signatures import CardSignatures
 
@@ -39,19 +41,20 @@ class RemoteDirectory:
     def __init__(
         self,
         egress: Way,
-        fetcher: CardFetcher,
         signatures: CardSignatures,
         bells: Bells | None = None,
         updates: Mapping[str, str] | None = None,
     ) -> None:
         self._egress = egress
-        self._fetcher = fetcher
+        self._fetcher = CardFetcher(partial(control_client, egress))
         self._signatures = signatures
         self._bells = bells
         self._updates = updates or {}
         self._over_grpc: GrpcAgents | None = None
 
-    async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None) -> Fetched:
+    async def fetch(
+        self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None, agent: str | None = None
+    ) -> Fetched:
         try:
             found = await self._fetcher.fetch(url, etag=etag, trusted=trusted)
         except GatewayError as error:

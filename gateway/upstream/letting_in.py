@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, cast
 
 from gateway.model.agent import Agent, Context
@@ -16,10 +17,15 @@ from gateway.model.task import Event
 from gateway.model.value import value
 from gateway.upstream.address import BadUrl, origin_of
 from gateway.upstream.agent_credentials import Dressing, Given, Wanted, place, wanted
+from gateway.upstream.cards import WELL_KNOWN
 from gateway.upstream.credentialed import CredentialedEgress
 from gateway.upstream.egress import Egress, Way
 from gateway.upstream.oauth.source import TokenSource
 from gateway.upstream.replicas import Endpoint
+
+_SHUT = (401, 403)
+_UNREAD = AgentCard.of()
+"""A card that nobody has read yet: it asks for nothing in particular."""
 
 MAX_CALLERS = 1_000
 """Callers of one agent whose tokens are in memory. The longest unused goes first, and is read or got again."""
@@ -88,8 +94,29 @@ class Admitted:
         self._accounts = {id: AgentAccounts(each.make) for id, each in admissions.items() if each.make is not None}
         self._ours = ours
 
-    async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None) -> Fetched:
-        return await self._at.get(url, self._plain).fetch(url, etag=etag, trusted=trusted, keys=keys)
+    async def fetch(
+        self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None, agent: str | None = None
+    ) -> Fetched:
+        """Cards are for everybody; where one is not (ACP's manifests are behind the same door as all else), the agent's
+        credentials are shown, if they may go there."""
+        try:
+            return await self._at.get(url, self._plain).fetch(url, etag=etag, trusted=trusted, keys=keys)
+        except GatewayError as error:
+            way = self._way_to_card(agent or "", url) if getattr(error, "status", None) in _SHUT else None
+            if way is None:
+                raise
+        return await self._inner(way).fetch(url, etag=etag, trusted=trusted, keys=keys)
+
+    def _way_to_card(self, id: str, url: str) -> Way | None:
+        """With the credentials that need no caller and no word of the card, if they belong to this place."""
+        admission, origin = self._admissions.get(id), origin_of(url)
+        if admission is None or origin_of(admission.origin or url) != origin:
+            return None
+        given = replace(admission.given, oauth=None) if admission.per_caller else admission.given
+        placed, source = place(_UNREAD, given), None
+        if placed.token and id in self._accounts:
+            source = self._accounts[id].source("", Wanted(url.removesuffix(WELL_KNOWN[0])))
+        return CredentialedEgress(admission.egress, source, Dressing(origin, placed, self._ours))
 
     def accounts(self, id: str) -> AgentAccounts | None:
         """Of an agent at which each caller has their own authorization."""

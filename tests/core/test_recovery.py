@@ -24,7 +24,7 @@ BOUND = 5.0
 class _NoDirectory:
     """These tests have no remote agents."""
 
-    async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: Any = None) -> Any:
+    async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: Any = None, agent: Any = None) -> Any:
         raise AssertionError
 
     def balance(self, agents: Any, how: Any) -> Any:

@@ -123,7 +123,9 @@ async def test_an_agent_that_is_removed_while_its_card_is_fetched_stays_removed(
         def __init__(self) -> None:
             self.fetching, self.go_on, self.fetches = asyncio.Event(), asyncio.Event(), 0
 
-        async def fetch(self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None) -> Fetched:
+        async def fetch(
+            self, url: str, *, etag: str | None, trusted: bool, keys: CardKeys | None = None, agent: str | None = None
+        ) -> Fetched:
             self.fetches += 1
             if self.fetches > 1:
                 self.fetching.set()

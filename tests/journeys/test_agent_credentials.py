@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 
 from gateway.app import assemble
 from gateway.config import ConfigError, Flags, parse, settle
+from tests import acp
 from tests.authority import Authority
 from tests.issuer import issuing
 from tests.journeys.people import admin
@@ -280,6 +281,83 @@ async def test_one_gateway_calls_another_on_behalf_of_each_caller(tmp_path: Path
             ("oauth:gateway#near", (f"oauth:gateway#{signing}#key:{name}",)) for name in ("ann", "bob")
         }
         assert sum(each.verb == "IssueToken" for each in entries) == 2  # one token for each caller
+
+
+# Agents that speak ACP. Its servers have no place where they would say what they ask for.
+
+
+@asynccontextmanager
+async def acp_house(
+    tmp_path: Path, credentials: str, admits: Callable[[dict[str, str]], bool], more: str = ""
+) -> AsyncIterator[tuple[Gateway, acp.Server]]:
+    """An ACP server where nothing can be had without a credential, manifests included."""
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    async with acp.scripted() as server:
+        server.admits = admits
+
+        @server.on("create")
+        async def _(asked: acp.Asked) -> None:
+            await asked.begin()
+            await asked.event("run.completed", run=acp.run("completed", acp.told("hello")))
+
+        entry = f"  far: {{card_url: '{server.manifest}', public: true, credentials: {{{credentials}}}}}\n"
+        async with running(tmp_path, f"agents:\n{entry}{more}") as gateway:
+            yield gateway, server
+
+
+@pytest.mark.requirement("acp.upstream.credentials")
+@pytest.mark.parametrize(
+    ("credentials", "name", "value"),
+    [
+        ("key: {{file: {secret}}}", "authorization", f"Bearer {SECRET}"),
+        ("key: {{file: {secret}}}, user: me", "authorization", "Basic bWU6czNjcmV0LW9mLXRoZS1vcGVyYXRvcg=="),
+        ("headers: {{X-Key: {{file: {secret}}}}}", "x-key", SECRET),
+    ],
+    ids=["key", "password", "header"],
+)
+async def test_an_acp_server_gets_the_operators_key_once_it_has_asked_for_one(
+    tmp_path: Path, credentials: str, name: str, value: str
+) -> None:
+    given = credentials.format(secret=tmp_path / "secret")
+    async with acp_house(tmp_path, given, lambda headers: headers.get(name) == value) as (gateway, server):
+        await ready(gateway, "far")
+        assert [SECRET in str(headers) or name in headers for headers in server.refused] == [False]  # the manifest's
+        task = await gateway.task("hi", agent="far")
+        assert (task["status"]["state"], len(server.refused)) == ("TASK_STATE_COMPLETED", 1)
+        assert [what for what, _ in server.asked] == ["create"]
+
+
+@pytest.mark.requirement("acp.upstream.credentials")
+async def test_an_acp_server_is_called_with_tokens_by_client_credentials(tmp_path: Path) -> None:
+    authority = Authority()
+    async with loopback.serve(authority.script) as tokens:
+        authority.port = tokens.port
+        oauth = f"issuer: '{authority.issuer}', client_id: us, client_secret: {{file: {tmp_path}/secret}}"
+
+        def admits(headers: dict[str, str]) -> bool:
+            return headers.get("authorization", "").removeprefix("Bearer ") in authority.tokens
+
+        loopback_too = "egress: {allow_loopback: true}\n"
+        async with acp_house(tmp_path, f"oauth: {{{oauth}}}", admits, loopback_too) as (gateway, server):
+            await ready(gateway, "far")
+            for who in (None, await gateway.key("a")):
+                assert (await gateway.task("hi", agent="far", who=who))["status"]["state"] == "TASK_STATE_COMPLETED"
+            assert [form["grant_type"] for form in authority.forms] == ["client_credentials"]
+            assert all(SECRET not in str(asked.headers) for _, asked in server.asked)
+            for word in authority.secrets:
+                assert word.encode() not in kept(tmp_path)
+
+
+async def test_a_card_that_is_not_for_everybody_is_read_with_the_agents_own_credentials_only(tmp_path: Path) -> None:
+    async with acp_house(tmp_path, key(tmp_path), lambda headers: False) as (gateway, server):
+        (agent,) = (await gateway.client.get("/admin/agents", headers=gateway.bearer(None))).json()["agents"]
+        assert "status 401" in agent["reason"]
+        assert {headers.get("authorization") for headers in server.refused} == {None, f"Bearer {SECRET}"}
+        seen = len(server.refused)
+        body = {"cardUrl": server.manifest, "id": "other"}
+        answer = await gateway.client.post("/admin/agents", json=body, headers=gateway.bearer(None))
+        assert answer.status_code == 502, answer.text
+        assert [headers.get("authorization") for headers in server.refused[seen:]] == [None]
 
 
 async def test_exchange_needs_our_own_signature(tmp_path: Path) -> None:
