@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import load, machine
+from benchmarks import generators, machine
 from benchmarks.calls import Target, echo
 from benchmarks.figures import differences, ratios
 from benchmarks.load import Round
@@ -71,7 +71,7 @@ class Bench:
 
     async def _round(self, server: Running, connections: int) -> Round:
         plan = self._plan
-        return await load.run(
+        return await generators.run(
             server.target, connections=connections, seconds=plan.seconds, warm_up=plan.warm_up, server=server.pid
         )
 

@@ -22,6 +22,7 @@ class Call:
     expect: bytes
     headers: tuple[str, ...] = ()
     events: tuple[int, ...] = ()  # how many server-sent events a right answer may have; none: it is one JSON document
+    grpc: bool = False  # the body is a protobuf message
 
 
 def echo() -> Call:
@@ -33,6 +34,23 @@ def echo() -> Call:
 def send(expect: str, *, prefix: str = "") -> Call:
     """SendMessage of A2A 1.0; the prefix of the messageId chooses what agents/echo.py plays."""
     return _message("SendMessage", expect, prefix, "application/json", ())
+
+
+def grpc_send(expect: str, agent: str = "", *, prefix: str = "") -> Call:
+    """The same over gRPC; `agent` is the word (`tenant`) that means one of several on a server."""
+    text = b"hello"
+    # SendMessageRequest {tenant = 1, message = 2 {message_id = 1, role = 4, parts = 5 {text = 1}}}
+    message = _field(1, f"{prefix}{MESSAGE_ID}".encode(), len(prefix) + 16) + b"\x20\x01" + _field(5, _field(1, text))
+    size = len(message) - len(MESSAGE_ID) + 16  # as long as it is once the number stands there
+    body = (_field(1, agent.encode()) if agent else b"") + _field(2, message, size)
+    return Call(body.replace(b"%", b"%%").replace(b"%%(id)016x", b"%(id)016x"), expect.encode(), grpc=True)
+
+
+def _field(number: int, content: bytes, size: int | None = None) -> bytes:
+    """A field of protobuf's wire format with a length below 128."""
+    size = len(content) if size is None else size
+    assert size < 128
+    return bytes((number << 3 | 2, size)) + content
 
 
 def stream(expect: str, *events: int) -> Call:
@@ -79,6 +97,10 @@ class Target:
 
     def request(self) -> tuple[int, bytes]:
         """The next request: its number and its bytes."""
-        number = next(_numbers)
-        body = self.call.body % {b"n": number, b"id": number * _SPREAD & (2**64 - 1)}
+        number, body = self.body()
         return number, b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
+
+    def body(self) -> tuple[int, bytes]:
+        """The same without what HTTP/1.1 puts before it."""
+        number = next(_numbers)
+        return number, self.call.body % {b"n": number, b"id": number * _SPREAD & (2**64 - 1)}

@@ -12,7 +12,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import cast
+from typing import Protocol, cast
 
 import httptools
 
@@ -58,14 +58,27 @@ async def run(target: Target, *, connections: int, seconds: float, warm_up: floa
     await asyncio.gather(*(load.connect() for _ in range(connections)))
     guard = asyncio.create_task(load.guard())
     try:
-        await asyncio.sleep(warm_up)
-        load.latencies = array("d")
-        began, own, theirs = perf_counter(), _cpu(), _cpu_of(server)
-        await asyncio.sleep(seconds)
-        lasted, used, spent = perf_counter() - began, _cpu() - own, _cpu_of(server)
+        return await measured(load, seconds, warm_up, server)
     finally:
         load.stop()
         guard.cancel()
+
+
+class Loading(Protocol):
+    """Load that is under way: what its calls have taken, and what was wrong."""
+
+    latencies: array[float]
+    errors: Counter[str]
+    first_error: str | None
+
+
+async def measured(load: Loading, seconds: float, warm_up: float, server: int | None) -> Round:
+    """A stretch of it, after the warm-up."""
+    await asyncio.sleep(warm_up)
+    load.latencies = array("d")
+    began, own, theirs = perf_counter(), _cpu(), _cpu_of(server)
+    await asyncio.sleep(seconds)
+    lasted, used, spent = perf_counter() - began, _cpu() - own, _cpu_of(server)
     taken = sorted(load.latencies)
     p50, p99 = (percentile(taken, share) * 1000 if taken else 0.0 for share in (0.50, 0.99))
     return Round(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import load, machine
+from benchmarks import generators, machine
 from benchmarks.calls import Target
 
 HERE = Path(__file__).parent
@@ -113,7 +113,7 @@ async def _first_answer(
                 if launch.issue is not None and issued is None:
                     issued = await asyncio.to_thread(launch.issue)
                 target = aim(issued or (_credential(launch.token) if launch.token else None))
-                wrong = await load.one(target)
+                wrong = await generators.one(target)
             except (OSError, TimeoutError) as error:
                 wrong = type(error).__name__
             if wrong is None:

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 from benchmarks import credentials
 from benchmarks.agents import CHUNKS
-from benchmarks.calls import Call, echo, send, stream, tool
-from benchmarks.processes import HERE, Launch
+from benchmarks.calls import Call, echo, grpc_send, send, stream, tool
+from benchmarks.processes import HERE, Launch, free_port
 
 EVENTS = CHUNKS + 2  # the task, the chunks, completed
 COMPLETED = "TASK_STATE_COMPLETED"
@@ -64,18 +64,19 @@ def limit(app: str) -> Server:
     return launch
 
 
-def gateway(*flags: str, more: str = "", issue: Callable[[int, Path], str] | None = None) -> Server:
+def gateway(*flags: str, more: str = "", issue: Callable[[int, Path], str] | None = None, grpc: bool = False) -> Server:
     """`more` goes into its configuration. It is called with its own credential, with the one that `issue` gets, or
     with none where it is `--anonymous`."""
 
     def launch(place: Place) -> Launch:
+        ports = ("--port", str(free_port()), "--grpc-port", str(place.port)) if grpc else ("--port", str(place.port))
         data = place.folder / "data"
         config = place.folder / "gateway.yaml"
         text = Template((HERE / "gateway.yaml").read_text("utf-8"))
         config.write_text(text.substitute(ROOT=HERE.parent, UPSTREAM=place.upstream) + more, "utf-8")
         program = Path(sys.executable).with_name("gateway")
         command = (
-            str(program), "serve", "--config", str(config), "--data", str(data), "--port", str(place.port), *flags,
+            str(program), "serve", "--config", str(config), "--data", str(data), *ports, *flags,
         )  # fmt: skip
         if "--anonymous" in flags:
             return Launch(command)
@@ -88,9 +89,10 @@ def stub(place: Place) -> Launch:
     return Launch((str(place.stub), str(place.port)))
 
 
-def a2a_sdk(answer: str, *, database: bool = False) -> Server:
+def a2a_sdk(answer: str, *, database: bool = False, grpc: bool = False) -> Server:
     def launch(place: Place) -> Launch:
         command = (sys.executable, "-m", "benchmarks.sdk_server", "--port", str(place.port), "--answer", answer)
+        command += ("--grpc",) if grpc else ()
         return Launch((*command, "--database", str(place.folder / "tasks.db")) if database else command)
 
     return launch
@@ -105,6 +107,14 @@ def hello() -> Call:
 
 def echo_message() -> Call:
     return send("Direct message response", prefix="tck-message-response-")
+
+
+def grpc_message() -> Call:
+    return grpc_send("Direct message response", "echo", prefix="tck-message-response-")
+
+
+def grpc_hello() -> Call:
+    return grpc_send("Hello World")
 
 
 def task() -> Call:
@@ -134,6 +144,7 @@ ANONYMOUS = gateway("--anonymous")
 KEYED = gateway(issue=credentials.key)
 TOKENED = gateway(more="auth: {authorization_server: {}}\n", issue=credentials.token)
 FORGETFUL = gateway("--store", "memory:")
+GRPC = ("grpc",)
 DATABASE = ("sqlalchemy", "aiosqlite")
 
 SCENARIOS = {
@@ -148,6 +159,7 @@ SCENARIOS = {
         Scenario("ours-message-anonymous", "the same, nobody asks", ANONYMOUS, echo_message, "/agents/echo"),
         Scenario("ours-message-key", "the same with an API key", KEYED, echo_message, "/agents/echo"),
         Scenario("ours-message-token", "the same with an access token", TOKENED, echo_message, "/agents/echo"),
+        Scenario("ours-message-grpc", "local agent, a Message over gRPC", gateway(grpc=True), grpc_message, needs=GRPC),
         Scenario("ours-task", "local agent, durable task", DURABLE, task, "/agents/echo"),
         Scenario("ours-stream", "local agent, 10 events", DURABLE, ten_events, "/agents/chunks"),
         Scenario("ours-proxied", "remote agent, answers a Message", DURABLE, hello, "/agents/remote"),
@@ -160,6 +172,9 @@ SCENARIOS = {
         Scenario("direct", "the stub itself, a Message", stub, hello),
         Scenario("direct-stream", "the stub itself, 10 events", stub, ten_events),
         Scenario("sdk-message", "a2a-sdk, a Message", a2a_sdk("message"), hello),
+        Scenario(
+            "sdk-message-grpc", "a2a-sdk, a Message over gRPC", a2a_sdk("message", grpc=True), grpc_hello, needs=GRPC
+        ),
         Scenario("sdk-task", "a2a-sdk, task in memory", a2a_sdk("task"), task),
         Scenario("sdk-task-sqlite", "a2a-sdk, task in SQLite", a2a_sdk("task", database=True), task, needs=DATABASE),
         Scenario("sdk-stream", "a2a-sdk, 10 events", a2a_sdk("stream"), ten_events),
@@ -184,6 +199,7 @@ PAIRS = {
         Pair("proxied", "ours-proxied", "limit-proxy"),
         Pair("relayed", "ours-relayed", "limit-relay"),
         Pair("message-sdk", "ours-message", "sdk-message"),
+        Pair("message-grpc-sdk", "ours-message-grpc", "sdk-message-grpc"),
         Pair("task-sdk", "ours-task", "sdk-task"),
         Pair("task-sdk-sqlite", "ours-task", "sdk-task-sqlite"),
         Pair("stream-sdk", "ours-stream", "sdk-stream"),

@@ -6,13 +6,16 @@ python -m benchmarks.sdk_server --port 9000 --answer task --database tasks.db
 from __future__ import annotations
 
 import argparse
+import asyncio
 from importlib import import_module
 
+import grpc
 import uvicorn
 from a2a.helpers.proto_helpers import new_text_part
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
+from a2a.server.request_handlers.grpc_handler import GrpcHandler
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
 from a2a.server.tasks import InMemoryTaskStore, TaskStore, TaskUpdater
 from a2a.types.a2a_pb2 import (
@@ -26,6 +29,7 @@ from a2a.types.a2a_pb2 import (
     TaskState,
     TaskStatus,
 )
+from a2a.types.a2a_pb2_grpc import add_A2AServiceServicer_to_server
 from starlette.applications import Starlette
 
 CHUNKS = {"task": 1, "stream": 8}
@@ -83,16 +87,28 @@ def store(database: str | None) -> TaskStore:
     return stored
 
 
+async def over_grpc(handler: DefaultRequestHandler, port: int) -> None:
+    server = grpc.aio.server()
+    add_A2AServiceServicer_to_server(GrpcHandler(handler), server)  # type: ignore[no-untyped-call]
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await server.wait_for_termination()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="a2a-sdk's own server for the benchmarks.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--answer", choices=("message", "task", "stream"), required=True)
     parser.add_argument("--database", metavar="FILE", help="keep tasks in SQLite (default: in memory)")
+    parser.add_argument("--grpc", action="store_true", help="serve gRPC at that port instead")
     options = parser.parse_args()
     described = card(options.port)
     handler = DefaultRequestHandler(
         agent_executor=Worker(options.answer), task_store=store(options.database), agent_card=described
     )
+    if options.grpc:
+        asyncio.run(over_grpc(handler, options.port))
+        return
     routes = [*create_agent_card_routes(described), *create_jsonrpc_routes(handler, "/")]
     app = Starlette(routes=routes)
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", access_log=False)
