@@ -91,9 +91,9 @@ def stub(place: Place) -> Launch:
 
 def a2a_sdk(answer: str, *, database: bool = False, grpc: bool = False) -> Server:
     def launch(place: Place) -> Launch:
-        command = (sys.executable, "-m", "benchmarks.sdk_server", "--port", str(place.port), "--answer", answer)
-        command += ("--grpc",) if grpc else ()
-        return Launch((*command, "--database", str(place.folder / "tasks.db")) if database else command)
+        more = (("--grpc",) if grpc else ()) + (("--database", str(place.folder / "tasks.db")) if database else ())
+        server = (sys.executable, "-m", "benchmarks.sdk_server", "--port", str(place.port), "--answer", answer)
+        return Launch((*server, *more))
 
     return launch
 

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import grpc
 import orjson
 import pytest
+from a2a.types.a2a_pb2 import Role, SendMessageRequest
 
-from benchmarks import calls, load, report, targets
+from benchmarks import calls, generators, load, report, targets
 from benchmarks.answers import Answer, events, fault
 from benchmarks.bench import comparison
 from benchmarks.calls import Target
@@ -206,3 +209,38 @@ def test_the_ratio_by_processor_time_does_not_see_a_server_that_waits() -> None:
         found = comparison([ours], [limit])
         assert found["ratio"]["median"] == by_clock
         assert found["ratio_by_cpu"]["median"] == 0.25
+
+
+def test_what_is_sent_over_grpc_is_the_message_that_is_sent_otherwise() -> None:
+    target = Target(1, "/", calls.grpc_send("", "echo", prefix="tck-message-response-"))
+    sent = [SendMessageRequest.FromString(target.body()[1]) for _ in range(2)]
+    for request in sent:
+        assert (request.tenant, request.message.role) == ("echo", Role.ROLE_USER)
+        assert [part.text for part in request.message.parts] == ["hello"]
+        assert request.message.message_id.startswith("tck-message-response-")
+    assert len({request.message.message_id for request in sent}) == 2
+    assert SendMessageRequest.FromString(Target(1, "/", calls.grpc_send("")).body()[1]).tenant == ""
+
+
+async def test_over_grpc_only_right_answers_are_counted() -> None:
+    answers = [b"no", b"Hello World", b"Hello World"]
+
+    async def play(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        if not answers:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+        return answers.pop(0)
+
+    server = grpc.aio.server()
+    method: Any = grpc.unary_unary_rpc_method_handler(play)
+    handler = grpc.method_handlers_generic_handler("lf.a2a.v1.A2AService", {"SendMessage": method})
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        target = Target(port, "/", calls.grpc_send("Hello World"))
+        assert [await generators.one(target) for _ in range(2)] == ["expected text missing", None]
+        made = await generators.run(target, connections=1, seconds=0.3, warm_up=0)
+        assert (made.requests, made.first_error) == (1, "UNAVAILABLE: gone")
+        assert made.errors.keys() == {"UNAVAILABLE"}
+    finally:
+        await server.stop(None)
