@@ -175,7 +175,9 @@ def _routes(town: Town) -> Iterable[Row]:
                     r"\{(\w+)(?::\w+)?\}", partial(_value, {"id": id, "index": "7", "kind": "agent"}), route.path
                 )
                 shown = route.path.replace("{id}", agent) if agent != "nosuch" else route.path
-                yield Row(f"{verb} {shown}", verb, path, BODIES.get(route.path, {}) if verb == "POST" else None)
+                yield Row(
+                    f"{verb} {shown}", verb, path, BODIES.get(route.path, {}) if verb in ("PATCH", "POST") else None
+                )
 
 
 def _value(values: dict[str, str], found: re.Match[str]) -> str:

@@ -8,6 +8,7 @@ and so does an allowance that nobody uses any more.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -587,6 +588,17 @@ async def start():
 
 asyncio.run(start())
 """
+
+
+@pytest.mark.parametrize(("dialect", "called"), [("a2a_v03", "A2A 0.3"), ("acp", "ACP")])
+def test_what_a_dialect_needs_beside_its_folder_is_what_the_page_lists(dialect: str, called: str) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    told = page.partition(f"{called} needed beside `gateway/dialects/{dialect}/`:")[2].lstrip().partition("\n\n")[0]
+    folder = f"gateway.dialects.{dialect}"
+    users = {each.module for each in imports() if within(each.target, frozenset({folder}))}
+    files = {f"`{name.replace('.', '/')}.py`" for name in users if not within(name, frozenset({folder}))}
+    assert set(re.findall(r"^\| (`\S+`)", told, re.MULTILINE)) == files
+    assert not {name for name in users if layer(name) in ("gateway.model", "gateway.core", "gateway.stores")}
 
 
 def test_a_started_gateway_loads_nothing_that_its_surfaces_do_not_need(tmp_path: Path) -> None:

@@ -21,22 +21,18 @@ from gateway.dialects.strict_json import read
 from gateway.model.agent import Context, Upstream
 from gateway.model.card import AgentCard, AgentInterface
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.login import LoginNeeded
 from gateway.model.message import Message
 from gateway.model.ports import Bell, Bells
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
 from gateway.model.trail import HOPS
 from gateway.upstream.doze import Doze
 from gateway.upstream.egress import Outbound, StreamAnswer
+from gateway.upstream.looking import Looks, unknown
 
 log = logging.getLogger(__name__)
 
 # A stream without a byte for this long is dead: servers send comments every 15 to 30 s (a2a-sdk: 15).
 IDLE_SECONDS = 120.0
-# So many looks in a row may fail (27 s in all) before the task fails: a restart of the agent is survived.
-MAX_FAILURES = 8
-# The reason of a task of which nobody can say whether the work was done.
-UNKNOWN = "unknown-outcome"
 
 
 class RemoteAgent:
@@ -92,8 +88,7 @@ class RemoteAgent:
             if not _known(context):
                 if not broke:
                     raise
-                # Never sent twice: a repeat of the message finds this task instead.
-                yield context.failed(f"{error.message}; whether the agent did the work is not known", reason=UNKNOWN)
+                yield unknown(context, error)
                 return
             if not (began or broke):
                 raise
@@ -127,7 +122,7 @@ class RemoteAgent:
                 bell.take_down()
 
     async def _followed(self, context: Context, doze: Doze) -> AsyncGenerator[Event, None]:
-        failures = 0
+        looks = Looks()
         while True:
             news = 0
             if self._streams:
@@ -139,17 +134,8 @@ class RemoteAgent:
                         yield event
                     if ended:
                         return
-            try:
-                task = await self._look(context)
-            except LoginNeeded as needed:
-                needed.following = True
-                raise
-            except GatewayError as error:
-                failures += 1
-                if error.reason is Reason.TASK_NOT_FOUND or failures > MAX_FAILURES:
-                    raise _lost(error) from error
-            else:
-                failures = 0
+            task = await looks.take(self._look(context))
+            if task is not None:
                 yield task
                 if task.at_rest:
                     return
@@ -290,11 +276,3 @@ def ends(event: Event) -> bool:
         state = event.status.state
         return state.terminal or state is TaskState.INPUT_REQUIRED
     return isinstance(event, Message)
-
-
-def _lost(error: GatewayError) -> GatewayError:
-    if error.reason is Reason.TASK_NOT_FOUND:
-        return GatewayError(Reason.UPSTREAM_FAILED, "The agent no longer knows this task; how it ended is not known")
-    return GatewayError(
-        Reason.UPSTREAM_FAILED, f"Contact with the agent was lost; how the task ends is not known ({error.message})"
-    )

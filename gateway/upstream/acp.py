@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from itertools import chain, repeat
 from typing import Any
 from urllib.parse import quote
 
@@ -21,10 +22,10 @@ from gateway.dialects.strict_json import read
 from gateway.model.agent import Context, Upstream
 from gateway.model.card import AgentInterface
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.login import LoginNeeded
 from gateway.model.message import Message
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
 from gateway.upstream.egress import ANSWER_LIMIT, Outbound, StreamAnswer
+from gateway.upstream.looking import Looks, unknown
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,9 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS = 120.0
 # Between looks at a run whose stream broke.
 POLL_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
-# So many looks in a row may fail (27 s in all) before the task fails: a restart of the server is survived.
-MAX_FAILURES = 8
 LOOK_SECONDS = 30.0  # one look at a run, or a request to cancel it
 # A run that is told to stop says so at once, and ends a moment later; so long that moment is waited for.
 CANCEL_LOOKS = 10
-# The reason of a task of which nobody can say whether the work was done.
-UNKNOWN = "unknown-outcome"
 
 
 class _Refused(Exception):
@@ -90,8 +87,7 @@ class AcpAgent:
             if context.upstream is None or context.upstream.task_id is None:
                 if error.metadata.get("delivered") is None:
                     raise  # it answered, with nonsense
-                # Never sent twice: nobody can say whether there is a run.
-                yield context.failed(f"{error.message}; whether the agent did the work is not known", reason=UNKNOWN)
+                yield unknown(context, error)  # nobody can say whether there is a run
                 return
             log.info("the stream of task %s broke: %s", context.task_id, error.message)
         if context.upstream is None or context.upstream.task_id is None:
@@ -103,24 +99,14 @@ class AcpAgent:
     async def follow(self, context: Context) -> AsyncGenerator[Event, None]:
         if context.upstream is None or context.upstream.task_id is None:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "The agent's own run id is not known")
-        failures, looks = 0, 0
-        while True:
-            try:
-                task = await self._look(context)
-            except LoginNeeded as needed:
-                needed.following = True
-                raise
-            except GatewayError as error:
-                failures += 1
-                if error.reason is Reason.TASK_NOT_FOUND or failures > MAX_FAILURES:
-                    raise _lost(error) from error
-            else:
-                failures = 0
+        looks = Looks("run")
+        for pause in chain(POLL_SECONDS, repeat(POLL_SECONDS[-1])):
+            task = await looks.take(self._look(context))
+            if task is not None:
                 yield task
                 if task.at_rest:
                     return
-            await asyncio.sleep(POLL_SECONDS[min(looks, len(POLL_SECONDS) - 1)])
-            looks += 1
+            await asyncio.sleep(pause)
 
     async def cancel(self, context: Context) -> Event | None:
         theirs = context.upstream
@@ -221,11 +207,3 @@ def _rests(event: Event) -> bool:
         return False
     state: TaskState = event.status.state
     return state.terminal or state.interrupted
-
-
-def _lost(error: GatewayError) -> GatewayError:
-    if error.reason is Reason.TASK_NOT_FOUND:
-        return GatewayError(Reason.UPSTREAM_FAILED, "The agent no longer knows this run; how it ended is not known")
-    return GatewayError(
-        Reason.UPSTREAM_FAILED, f"Contact with the agent was lost; how the run ends is not known ({error.message})"
-    )
