@@ -122,6 +122,7 @@ class Gateway:
         governance = governance or Governance(admission, registry, tools.servers, self._freezer, services.store)
         self._calls = tools.calls
         self.held = HeldMessages(services, engine, registry, self._calls.approvals, admission)
+        self._halting.laid_down = self.held.canceled
         self._desk = Desk(
             services.store, policy, registry, self._calls.approvals, self.held, self._recorder, governance.question,
             services.now, services.new_id,

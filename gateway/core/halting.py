@@ -52,6 +52,7 @@ class Halting:
         self._halted: OrderedDict[str, str] = OrderedDict()  # outermost tasks, and why; what was on its way to them
         self._resting: OrderedDict[Topic, _Resting] = OrderedDict()  # what agents were asked, and waits for somebody
         self._working: set[asyncio.Task[None]] = set()  # the loop alone would not keep them
+        self.laid_down = _nothing  # hears of each waiting task that was ended
         freezer.stopping.append(self._stop)
         freezer.ending.append(self._end)
         engine.bar(self._barred)
@@ -143,7 +144,14 @@ class Halting:
         entry = self._registry.get(row.agent) or self._registry.unknown(row.agent)
         ticket = Ticket(Principal.of(row.owner, row.tenant), SendMessage.verb, row.agent, decision, services.new_id())
         self._resting.pop((row.tenant, row.id), None)
-        return await self._engine.lay_down(row, entry, ticket, why)
+        ended = await self._engine.lay_down(row, entry, ticket, why)
+        if ended:
+            await self.laid_down(row.tenant, row.id)
+        return ended
+
+
+async def _nothing(tenant: str, task_id: str) -> None:
+    pass
 
 
 def _caller(turn: Turn) -> Principal:
