@@ -354,19 +354,14 @@ async def test_a_tool_call_from_outside_is_told_what_it_waits_for_and_made_once_
     gateway: Gateway,
 ) -> None:
     ann = Door(gateway, who=await gateway.key("ann"))
-    call = {"name": "docs__wipe", "arguments": {"which": "one"}}
-    refused = await ann.error("tools/call", call)
-    assert "waits for an approval by lea, lou, bob, local" in refused["message"]
-    again = await ann.error("tools/call", call)
+    told = await ann.call("docs__wipe", which="one")
+    assert "waits for an approval by lea, lou, bob, local" in told["content"][0]["text"]
     found = [each for each in await listed(gateway, "lea") if each["target"] == "docs/wipe"]
-    assert len(found) == 1, "the same call that waits is the same approval"
-    assert again["message"] == refused["message"]
+    assert [each["id"] for each in found] == [told["_meta"]["gateway/approval"]["approval"]]
     await said(gateway, "lea", found[0]["id"], "approve")
-    other = await ann.error("tools/call", {"name": "docs__wipe", "arguments": {"which": "two"}})
-    assert "waits for an approval" in other["message"]
-    assert "content" in await ann.result("tools/call", call)
-    once = await ann.error("tools/call", call)
-    assert "waits for an approval" in once["message"]
+    assert "waits for an approval" in (await ann.call("docs__wipe", which="two"))["content"][0]["text"]
+    assert (await ann.call("docs__wipe", which="one"))["content"][0]["text"] == "wipe"
+    assert "waits for an approval" in (await ann.call("docs__wipe", which="one"))["content"][0]["text"]
 
 
 # Other dialects, and somebody else's client.
@@ -449,15 +444,15 @@ async def test_a_list_says_what_waits_whatever_the_rules_let_through(tmp_path: P
     async with paused(tmp_path, PAUSES) as gateway:
         ann = Door(gateway, who=await gateway.key("ann"))
         for name in ("send", "drop"):
-            refused = await ann.error("tools/call", {"name": f"docs__{name}", "arguments": {}})
-            assert "waits for an approval by 2 of lea, local" in refused["message"], name
+            told = (await ann.call(f"docs__{name}"))["content"][0]["text"]
+            assert "waits for an approval by 2 of lea, local" in told, name
         for name in ("read", "look"):
-            assert "content" in await ann.result("tools/call", {"name": f"docs__{name}", "arguments": {}})
+            assert (await ann.call(f"docs__{name}"))["content"][0]["text"] == name
         params = {"message": {**message(""), "parts": [{"text": "docs/read"}, {"data": {}}]}}
         task = (await gateway.result("SendMessage", params, agent="tooled", who=await gateway.key("ann")))["task"]
         assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
         local = Door(gateway)
-        assert "content" in await local.result("tools/call", {"name": "docs__send", "arguments": {}})
+        assert (await local.call("docs__send"))["content"][0]["text"] == "send"
         asked = {"principal": "ann", "action": "call", "target": "docs/send"}
         found = (await gateway.client.post("/admin/policy:explain", json=asked, headers=gateway.bearer(None))).json()
         assert (found["verdict"], found["rule"]) == ("ESCALATE", "approvals")
@@ -539,7 +534,7 @@ async def test_the_operators_webhook_hears_what_waits_and_how_it_was_decided(tmp
             await said(gateway, "lea", approval_of(yes), "approve")
             await said(gateway, "lea", approval_of(no), "reject", reason="never")
             ann = Door(gateway, who=await gateway.key("ann"))
-            await ann.error("tools/call", {"name": "docs__wipe", "arguments": {}})
+            assert "waits for an approval" in (await ann.call("docs__wipe"))["content"][0]["text"]
             told = [each for each in await receiver.until(5) if each.taken]
             assert all("v1a," in each.headers["webhook-signature"] for each in told)
             assert "a secret text" not in str([each.tree for each in told])

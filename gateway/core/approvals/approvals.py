@@ -89,7 +89,7 @@ class Approvals:
         Raises PERMISSION_DENIED when `id` is for another call, which is void then; OVERLOADED."""
         if id:
             return await self._again(id, asked)
-        known = self._of(asked)
+        known = self.of(asked)
         if known is not None:
             return known
         approval = self.draft(asked, decision, ticket=ticket, agent=agent, tasks=tasks)
@@ -239,7 +239,8 @@ class Approvals:
         timer = self._loop.call_later(RETRY_SECONDS, go)
         self._retries.add(timer)
 
-    def _of(self, asked: Asked) -> Approval | None:
+    def of(self, asked: Asked) -> Approval | None:
+        """The approval that exactly this call waits for, or has been given."""
         id = self._by_digest.get(asked.digest)
         return None if id is None else self._open.get(id) or self._recent.get(id)
 

@@ -7,10 +7,11 @@ is the result of the call, a failure too (error handling: `failed` is for JSON-R
 from __future__ import annotations
 
 from gateway.core.tools.agent_results import of_task
+from gateway.model.approval import APPROVAL
 from gateway.model.base import timestamp
 from gateway.model.message import Part
 from gateway.model.ports import TaskRow
-from gateway.model.task import Task, TaskState
+from gateway.model.task import Task, TaskState, TaskStatus
 from gateway.model.tool import Tree
 
 POLL_MS = 1_000  # what a client is asked to wait between two looks; each look is one read of the store
@@ -35,7 +36,7 @@ def created(row: TaskRow) -> Tree:
     status = row.task.status
     tree: Tree = {
         "taskId": row.id,
-        "status": STATUS[status.state],
+        "status": "working" if waits_for_others(status) else STATUS[status.state],
         "createdAt": timestamp(row.created),
         "lastUpdatedAt": status.timestamp or timestamp(row.updated),
         "ttlMs": None,  # a task is kept for as long as the store keeps it
@@ -62,6 +63,18 @@ def key(task: Task) -> str:
     return asked.message_id if asked is not None else f"asked-{task.status.timestamp}"
 
 
+def waits_for_others(status: TaskStatus) -> bool:
+    """Whether it waits for an approval that its caller cannot give."""
+    return status.state is TaskState.AUTH_REQUIRED and _approval(status) is not None
+
+
+def _approval(status: TaskStatus) -> str | None:
+    """The approval that a task waits for."""
+    asked = status.message
+    found = (asked.metadata or {}).get(APPROVAL) if asked is not None else None
+    return found if isinstance(found, str) else None
+
+
 def question(task: Task) -> Tree:
     """What the agent asks, as the parameters of an elicitation."""
     asked = task.status.message
@@ -71,9 +84,12 @@ def question(task: Task) -> Tree:
     return {"mode": "form", "message": asked.text if asked else "", "requestedSchema": schema}
 
 
-def answer(result: Tree) -> tuple[Part, ...] | None:
-    """What a person filled in, as the parts of a message; None when they would not."""
+def answer(result: Tree, task: Task) -> tuple[Part, ...] | None:
+    """What a person filled in, as the parts of a message; None when they would not. To a task that waits for the
+    caller's own approval a no is an answer as well."""
     content = result.get("content")
+    if result.get("action") == "decline" and _approval(task.status) is not None:
+        return (Part(data={"decision": "reject"}),)
     if result.get("action") != "accept" or not isinstance(content, dict):
         return None
     simple = content.get("answer") if content.keys() == {"answer"} else None

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from gateway.core.registry import Registered, Registry
-from gateway.core.tools import agent_tasks
+from gateway.core.tools import agent_tasks, consents
 from gateway.core.tools.agent_results import of_task, result
 from gateway.core.tools.silent import Silent
 from gateway.core.watch import Watch
@@ -36,7 +36,10 @@ _SCHEMA: Tree = {
         "message": {"type": "string", "description": "What to say to the agent."},
         "data": {"description": "Data for the agent beside the message: any JSON value."},
         "contextId": {"type": "string", "description": "Go on with this conversation."},
-        "taskId": {"type": "string", "description": "Go on with this task, which waits for an answer."},
+        "taskId": {
+            "type": "string",
+            "description": "Go on with this task, which waits for an answer. Alone: see how it stands.",
+        },
     },
 }
 _OUTPUT: Tree = {
@@ -108,7 +111,10 @@ class AgentTools:
         """The result of one call: the task, ended unless the caller asks after it itself, or the message that was all
         there is; of `tasks/*` what the extension has for it. `params` name the agent, as `name`."""
         if method == "tools/call":
-            message = self._message(params.get("arguments") or {})
+            arguments = params.get("arguments") or {}
+            if arguments.keys() == {"taskId"} and isinstance(arguments["taskId"], str):
+                return await self._looked(who, params["name"], arguments["taskId"])
+            message = self._message(arguments)
             if takes_tasks(caller.capabilities):
                 return await self._begun(who, params["name"], message)
             return await self._ended(who, params["name"], message, caller)
@@ -152,10 +158,12 @@ class AgentTools:
     async def _updated(self, who: Principal, row: TaskRow, params: Tree) -> Tree:
         """An answer to what the task waits for goes to the agent; to anything else it is ignored. Who will not answer
         ends the task: its agent cannot go on."""
-        said = params["inputResponses"].get(agent_tasks.key(row.task)) if row.task.status.state.interrupted else None
+        status = row.task.status
+        asks = status.state.interrupted and not agent_tasks.waits_for_others(status)
+        said = params["inputResponses"].get(agent_tasks.key(row.task)) if asks else None
         if not isinstance(said, dict):
             return {}
-        parts = agent_tasks.answer(said)
+        parts = agent_tasks.answer(said, row.task)
         if parts is None:
             return await self._canceled(who, row, params)
         # Sent twice it is still one answer: its id follows from the question's.
@@ -173,6 +181,20 @@ class AgentTools:
             if error.reason is not Reason.TASK_NOT_CANCELABLE:
                 raise
         return {}
+
+    async def _looked(self, who: Principal, agent: str, task_id: str) -> Tree:
+        """The task as it is when it has come to rest, or after HOLD_SECONDS (consents.py)."""
+        assert self.doors is not None
+        tasks = self.doors.tasks
+        watch = await tasks.watch(await tasks.row(who, task_id, agent), until_pause=True)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(consents.HOLD_SECONDS):
+                    async for _ in watch:
+                        pass
+        finally:
+            await watch.aclose()
+        return of_task((await tasks.row(who, task_id, agent)).task)
 
     async def _ended(self, who: Principal, agent: str, message: Message, caller: Caller) -> Tree:
         turn = 0
@@ -196,13 +218,17 @@ class AgentTools:
         task: Task | Message | None = None
         steps = 0
         try:
-            async for group in watch:
-                for record in group:
-                    event = record.event
-                    task = _applied(task, event)
-                    if isinstance(event, StatusUpdate):
-                        steps += 1
-                        await caller.notify("notifications/progress", _progress(turn, steps, event))
+            async with asyncio.timeout(None) as patience:
+                async for group in watch:
+                    for record in group:
+                        event = record.event
+                        task = _applied(task, event)
+                        if isinstance(event, StatusUpdate):
+                            steps += 1
+                            await caller.notify("notifications/progress", _progress(turn, steps, event))
+                    patience.reschedule(_until(task, patience.when()))
+        except TimeoutError:
+            pass  # the task waits for somebody who may come tomorrow, and goes on by itself
         except asyncio.CancelledError:
             if isinstance(task, Task) and not task.at_rest:
                 with contextlib.suppress(GatewayError):
@@ -217,7 +243,7 @@ class AgentTools:
     async def _asked(self, task: Task, caller: Caller) -> Message | None:
         """The agent's question put to the caller. None when it cannot be asked: then it answers with `taskId` later."""
         try:
-            said = agent_tasks.answer(await caller.ask("elicitation/create", agent_tasks.question(task)))
+            said = agent_tasks.answer(await caller.ask("elicitation/create", agent_tasks.question(task)), task)
         except CannotAsk:
             return None
         return None if said is None else self._said(said, task.context_id, task.id)
@@ -258,6 +284,13 @@ def _tree(entry: Registered) -> Tree:
         "inputSchema": _SCHEMA,
         "outputSchema": _OUTPUT,
     }
+
+
+def _until(task: Task | Message | None, before: float | None) -> float | None:
+    """By the loop's clock: how long a caller is kept while its task waits for other people's approval."""
+    if not isinstance(task, Task) or not agent_tasks.waits_for_others(task.status):
+        return None
+    return before or asyncio.get_running_loop().time() + consents.HOLD_SECONDS
 
 
 def _trail(caller: Caller) -> Trail | None:

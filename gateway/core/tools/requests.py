@@ -22,6 +22,7 @@ from gateway.core.policy import DENIED
 from gateway.core.policy.admission import MCP, Admission
 from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
+from gateway.core.tools.consents import Consents, Held
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.parking import Parked, Parking
 from gateway.core.tools.reach import Reach
@@ -30,7 +31,7 @@ from gateway.core.tools.state import States, asked
 from gateway.core.tools.tasks import McpTasks
 from gateway.core.tools.views import Views
 from gateway.model.agent import MAX_ROUNDS
-from gateway.model.approval import Approval, ApprovalState, Asked
+from gateway.model.approval import Approval, ApprovalState, Asked, Outdated
 from gateway.model.asking import ASKED_WITH, ELICIT
 from gateway.model.audit import Decision, Verdict
 from gateway.model.errors import GatewayError, Reason, invalid
@@ -58,6 +59,7 @@ class Found:
     rename: Callable[[str], str]
     who: Principal
     hash: str | None = None  # of the definition that is in force
+    released: Approval | None = None  # with which the request may be made
 
     def declared(self, schema: str) -> Tree | None:
         """What a tool itself says about what it takes or gives."""
@@ -99,6 +101,7 @@ class Requests:
         self._now = now
         self._new_id = new_id
         self._parking = Parking(new_id)
+        self.consents = Consents(calls.approvals, states, new_id)
 
     async def use(self, call: UseServer, who: Principal) -> Tree:
         """The result, in the mount's names. Raises GatewayError; PeerError for what the server refused."""
@@ -106,7 +109,14 @@ class Requests:
         found = self._find(call, who)
         if found is None and await self._servers.started():
             found = self._find(call, who)
-        call, found, ticket = await self._admit(call, who, found)
+        try:
+            call, found, ticket = await self._admit(call, who, found)
+        except Held as held:
+            if held.result is None and call.method == "tools/call" and call.mount is not None:
+                return held.told()
+            if held.result is None:
+                raise
+            return held.result
         call, found = await self._examined(call, found, ticket)
         await self._store.commit(*ticket.spends, records=(ticket.intent(self._now()),))
         try:
@@ -184,7 +194,7 @@ class Requests:
             released = await self._released(call, found, ticket)
             if released is None:
                 return await self._admit(call, who, found)
-            call, found = _edited(call, found, released)
+            call, found = self._edited(call, found, released)
         if self._admission.needs_conversation and verb == found.verb:  # what stands for a message is counted as one
             try:
                 charge = self._admission.take(who, verb, target, situation, call.trail)
@@ -192,7 +202,21 @@ class Requests:
             except GatewayError as error:
                 self._recorder.note(ticket, error.reason)
                 raise
-        return call, found, ticket if released is None else self.calls.ticket(released, ticket)
+        if released is None:
+            return call, found, ticket
+        if released.state is ApprovalState.USED:  # by the request that this one goes on with
+            return call, found, replace(ticket, decision=words.passed(released))
+        try:
+            return call, found, self.calls.ticket(released, ticket)
+        except Outdated:  # another request like it was faster; this one waits for an approval of its own
+            return await self._admit(call, who, found)
+
+    def _edited(self, call: UseServer, found: Found, released: Approval) -> tuple[UseServer, Found]:
+        """The request as it was released."""
+        edited = {} if released.edited is None else {"arguments": released.edited}
+        params = {**self.consents.bare(call, released), **edited}
+        inner = {**{name: each for name, each in found.params.items() if name in params}, **edited}
+        return replace(call, params=params), replace(found, params=inner, released=released)
 
     async def _released(self, call: UseServer, found: Found, ticket: Ticket) -> Approval | None:
         """The approval of a call that has one now. None: decide anew. Raises Refused with the one that it waits for."""
@@ -207,10 +231,7 @@ class Requests:
         )
         if trail is not None:
             return await self.calls.released(asked, trail, ticket)
-        approval = await self.calls.approvals.ask(asked, ticket.decision, ticket=ticket)
-        if approval.state is ApprovalState.APPROVED:
-            return approval
-        raise words.refusal(approval)
+        return await self.consents.released(call, asked, ticket)
 
     def _ticket(
         self, who: Principal, call: UseServer, target: str, decision: Decision, hash: str | None = None
@@ -346,8 +367,8 @@ class Requests:
     async def _first(self, call: UseServer, found: Found, params: Tree) -> Tree:
         work = self._work(found, call.method, params, waits=call.mount is None)
         if ASKED_WITH.values() & call.caller.capabilities.keys():
-            return self._shown(call, await self._parking.begin(call.caller, work))
-        return self._shown(call, await work(call.caller))
+            return self._shown(call, await self._parking.begin(call.caller, work), found)
+        return self._shown(call, await work(call.caller), found)
 
     async def _again(self, call: UseServer, found: Found, params: Tree) -> Tree:
         owner = call.caller.principal
@@ -356,10 +377,10 @@ class Requests:
         answers = call.params.get("inputResponses")
         answers = answers if isinstance(answers, dict) else {}
         if "parked" in claims:
-            return self._shown(call, await self._parking.go_on(claims["parked"], call.caller, answers))
+            return self._shown(call, await self._parking.go_on(claims["parked"], call.caller, answers), found)
         if _URLS in claims:
             params = {name: each for name, each in params.items() if name != "inputResponses"}
-        else:
+        elif "state" in claims:
             params = {**params, "requestState": claims["state"]}
         return await self._first(call, found, params)
 
@@ -380,19 +401,22 @@ class Requests:
 
         return work
 
-    def _shown(self, call: UseServer, came: Tree | Parked) -> Tree:
+    def _shown(self, call: UseServer, came: Tree | Parked, found: Found) -> Tree:
         """An answer for a caller that comes back: with a state of ours instead of the server's."""
         if isinstance(came, Parked):
             claims: Tree = {"parked": came.id}
             result: Tree = {"resultType": "input_required", "inputRequests": came.questions}
         elif came.get("resultType") == "input_required":
             questions.check_asked(came, call.caller)
-            if "requestState" not in came:
+            if "requestState" not in came and found.released is None:
                 return came
-            claims = {_URLS: True} if came["requestState"] is None else {"state": came["requestState"]}
+            state = came.get("requestState")
+            claims = {"state": state} if state is not None else {_URLS: True} if "requestState" in came else {}
             result = came
         else:
             return came
+        if found.released is not None:
+            claims |= self.consents.goes_on(found.released)
         question = asked(call.mount, call.method, call.params)
         return {**result, "requestState": self._states.give(claims, call.caller.principal, question)}
 
@@ -401,14 +425,6 @@ def _sent(params: Tree) -> Tree:
     """What an approval shows of a request: its arguments, where it has some."""
     arguments = params.get("arguments")
     return arguments if isinstance(arguments, dict) else {}
-
-
-def _edited(call: UseServer, found: Found, released: Approval) -> tuple[UseServer, Found]:
-    """The request as it was released."""
-    if released.edited is None:
-        return call, found
-    changed = {"arguments": released.edited}
-    return replace(call, params={**call.params, **changed}), replace(found, params={**found.params, **changed})
 
 
 def _renaming(mount: Mount | None, served: Served) -> Callable[[str], str]:

@@ -34,18 +34,25 @@ class States:
         self._sealer = sealer
         self._now = now
 
-    def give(self, claims: Tree, owner: str, asked: str) -> str:
-        return self._sealer.seal({**claims, "o": owner, "q": asked, "e": self._now() + LIFE_MS})
+    def give(self, claims: Tree, owner: str, asked: str, until: int = 0) -> str:
+        """`until` (milliseconds since the epoch) is of what the caller waits for; the state outlives it."""
+        return self._sealer.seal({**claims, "o": owner, "q": asked, "e": max(self._now(), until) + LIFE_MS})
 
-    def take(self, text: object, owner: str, asked: str) -> Tree:
-        """The claims. Raises INVALID_PARAMS for a state that is not this caller's, for this request, and of late."""
+    def read(self, text: object, owner: str) -> Tree:
+        """The claims, whatever request they are for. Raises INVALID_PARAMS for a state that is not this caller's, and
+        of late."""
         claims = self._sealer.open(text) if isinstance(text, str) and len(text) <= MAX_STATE else None
         if claims is None or claims["o"] != owner:
             raise invalid("requestState", "is not one that this gateway gave to you; send it exactly as it came")
-        if claims["q"] != asked:
-            raise invalid("requestState", "belongs to another request; send the same method and parameters as before")
         if claims["e"] < self._now():
             raise invalid("requestState", "has expired; make the request anew, without it")
+        return claims
+
+    def take(self, text: object, owner: str, asked: str) -> Tree:
+        """The claims, of a state for this request."""
+        claims = self.read(text, owner)
+        if claims["q"] != asked:
+            raise invalid("requestState", "belongs to another request; send the same method and parameters as before")
         return claims
 
 
