@@ -127,7 +127,7 @@ class Gateway:
             services.store, policy, registry, self._calls.approvals, self.held, self._recorder, governance.question,
             services.now, services.new_id,
         )  # fmt: skip
-        tools.requests.consents.desk = self._desk
+        tools.consents.desk = self._desk
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder, self.held)
         self._answers = Answers(self._calls.approvals, self._desk, self.tasks)
         self._uses = _uses(

@@ -466,12 +466,12 @@ async def test_a_list_says_what_waits_whatever_the_rules_let_through(tmp_path: P
 async def test_what_a_tool_says_of_itself_can_be_left_out_of_account(tmp_path: Path) -> None:
     async with paused(tmp_path, PAUSES.replace("approvals: {", "approvals: {destructive: false, ")) as gateway:
         ann = Door(gateway, who=await gateway.key("ann"))
-        assert "content" in await ann.result("tools/call", {"name": "docs__drop", "arguments": {}})
+        assert (await ann.call("docs__drop"))["content"][0]["text"] == "drop"
     without = tmp_path / "without"
     without.mkdir()
     async with paused(without, PAUSES.partition("approvals:")[0]) as gateway:
         ann = Door(gateway, who=await gateway.key("ann"))
-        assert "content" in await ann.result("tools/call", {"name": "docs__drop", "arguments": {}})
+        assert (await ann.call("docs__drop"))["content"][0]["text"] == "drop"
 
 
 async def test_other_rules_void_what_waits(tmp_path: Path) -> None:

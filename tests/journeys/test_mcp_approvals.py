@@ -15,9 +15,10 @@ import pytest_asyncio
 
 from gateway.core.tools import consents
 from gateway.dialects.mcp import headers
+from gateway.model.tool import TASKS
 from tests.mcp import MODERN, Door, Scripted, Tree, configured, message_of, modern, request, scripted, soon, tool
 from tests.remote import Process, command, process
-from tests.serving import ROOT, Gateway, running
+from tests.serving import BOUND, ROOT, Gateway, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -249,6 +250,24 @@ async def test_a_resource_waits_as_a_tool_does(gateway: Gateway, era: str) -> No
     await agree(gateway, "docs/file:///secret", "reject")
 
 
+async def test_nobody_is_asked_about_a_completion(gateway: Gateway) -> None:
+    ref = {"type": "ref/resource", "uri": "docs+file:///secret"}
+    asked = {"ref": ref, "argument": {"name": "id", "value": "1"}}
+    error = await (await door(gateway)).error("completion/complete", asked, capabilities=FORMS)
+    assert "needs an approval" in error["message"]
+    assert not await waiting(gateway, "docs/file:///secret")
+
+
+async def test_each_call_that_waits_is_in_the_record_once(gateway: Gateway) -> None:
+    ann = await door(gateway)
+    told = [await ann.call("docs__wipe", which="recorded") for _ in range(2)]
+    await agree(gateway, verb="reject")
+    assert all("waits for an approval" in each["content"][0]["text"] for each in told)
+    entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.target == "docs/wipe"]
+    last = [(each.verb, each.outcome) for each in entries if each.verb in ("tools/call", "RejectCall")][-3:]
+    assert sorted(last) == [("RejectCall", "rejected"), ("tools/call", "waiting"), ("tools/call", "waiting")]
+
+
 async def test_time_runs_out_for_a_session_that_waits(gateway: Gateway) -> None:
     async with (await door(gateway)).sdk("legacy", elicitation_callback=_never) as sdk:
         result = await sdk.call_tool("docs__short", {})
@@ -475,11 +494,143 @@ async def said(gateway: Process, *words: str) -> str:
     return str(done.stdout + done.stderr)
 
 
-async def posted(gateway: Process, key: str, call: Tree) -> Tree:
-    """The result of a tools/call of a client of 2026-07-28 that can be asked."""
-    params = modern(call, FORMS)
-    sent = {"Accept": "application/json, text/event-stream", **headers.make("tools/call", params, MODERN)}
-    body = request("tools/call", params)
+async def posted(
+    gateway: Process, key: str, call: Tree, capabilities: Tree = FORMS, method: str = "tools/call"
+) -> Tree:
+    """The result of a request of a client of 2026-07-28."""
+    params = modern(call, capabilities)
+    sent = {"Accept": "application/json, text/event-stream", **headers.make(method, params, MODERN)}
+    body = request(method, params)
     answer = await asyncio.to_thread(gateway.call, "POST", "/mcp", who=key, json=body, headers=sent)
     result: Tree = message_of(answer)["result"]
     return result
+
+
+# --- As a task. --------------------------------------------------------------------------------------------
+
+TAKES: Tree = {**FORMS, "extensions": {TASKS: {}}}
+
+
+async def begun(who: Door, name: str = "docs__wipe", /, **arguments: Any) -> Tree:
+    """The task that a client is given that takes tasks."""
+    made = await who.call(name, TAKES, **arguments)
+    assert made["resultType"] == "task", made
+    return made
+
+
+async def look(who: Door, task: Tree, method: str = "tasks/get", **params: Any) -> Tree:
+    return await who.result(method, {"taskId": task["taskId"], **params}, capabilities=TAKES)
+
+
+async def ended(who: Door, task: Tree) -> Tree:
+    async def end() -> Any:
+        found = await look(who, task)
+        return found if found["status"] in ("completed", "failed", "cancelled") else None
+
+    result: Tree = await soon(end)
+    return result
+
+
+async def test_a_client_that_takes_tasks_gets_one_that_goes_on_when_somebody_agrees(gateway: Gateway) -> None:
+    ann = await door(gateway)
+    task = await begun(ann, which="task")
+    assert (task["status"], task["pollIntervalMs"]) == ("working", 1000)
+    assert "waits for an approval by lea, lou, local until 20" in task["statusMessage"]
+    assert (await look(ann, task))["statusMessage"] == task["statusMessage"]
+    await agree(gateway)
+    done = await ended(ann, task)
+    assert done["result"]["content"][0]["text"] == "wipe"
+    assert (await look(ann, task))["result"] == done["result"], "as often as it is asked for"
+    assert made(gateway, "wipe").count({"which": "task"}) == 1
+
+
+@pytest.mark.parametrize(("action", "status"), [("accept", "completed"), ("decline", "completed"), ("cancel", None)])
+async def test_a_task_asks_its_caller_only_where_the_rule_says_so(
+    gateway: Gateway, action: str, status: str | None
+) -> None:
+    ann = await door(gateway)
+    task = await begun(ann, "docs__send", to=f"task-{action}")
+    asked = await look(ann, task)
+    assert asked["status"] == "input_required"
+    answer = {"approval": {"action": action, "content": {}}}
+    await look(ann, task, "tasks/update", inputResponses=answer)
+    if status is None:
+        assert (await look(ann, task))["status"] == "input_required"
+        await look(ann, task, "tasks/cancel")
+    found = await ended(ann, task)
+    assert made(gateway, "send").count({"to": f"task-{action}"}) == (action == "accept")
+    if action == "decline":
+        assert "was rejected: by key:ann" in found["result"]["content"][0]["text"]
+
+
+@pytest.mark.security
+async def test_an_answer_to_a_task_that_others_decide_about_releases_nothing(gateway: Gateway) -> None:
+    ann, bob = await door(gateway), await door(gateway, "bob")
+    task = await begun(ann, which="task-others")
+    await look(ann, task, "tasks/update", inputResponses={"approval": {"action": "accept", "content": {}}})
+    assert (await look(ann, task))["status"] == "working"
+    foreign = await bob.error("tasks/get", {"taskId": task["taskId"]}, capabilities=TAKES)
+    missing = await ann.error("tasks/get", {"taskId": "nothing"}, capabilities=TAKES)
+    assert foreign == missing
+    await look(ann, task, "tasks/cancel")
+    assert (await look(ann, task))["status"] == "cancelled"
+    assert not await waiting(gateway), "and nobody can agree to it any more"
+    assert not made(gateway, "wipe").count({"which": "task-others"})
+
+
+async def test_what_the_server_asks_is_asked_by_the_task(gateway: Gateway) -> None:
+    ann = await door(gateway)
+    task = await begun(ann, "docs__asks")
+    await agree(gateway, "docs/asks")
+
+    async def asks() -> Any:
+        return (await look(ann, task)).get("inputRequests")
+
+    (key,) = await soon(asks)
+    await look(ann, task, "tasks/update", inputResponses={key: {"action": "accept", "content": {}}})
+    assert (await ended(ann, task))["result"]["content"][0]["text"] == "state mine"
+
+
+async def test_whoever_listens_hears_that_a_task_has_gone_on(gateway: Gateway) -> None:
+    ann = await door(gateway)
+    task = await begun(ann, which="heard")
+    wanted = {"notifications": {"taskIds": [task["taskId"]]}}
+    async with ann.stream("subscriptions/listen", wanted, capabilities=TAKES) as told:
+        assert (await anext(told))["method"] == "notifications/subscriptions/acknowledged"
+        assert (await anext(told))["params"]["status"] == "working"
+        await agree(gateway)
+        while (now := (await anext(told))["params"])["status"] == "working":
+            pass
+    assert now["status"] == "completed"
+
+
+async def test_a_task_that_waits_outlives_kill_9_and_a_call_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    data, call = tmp_path / "data", {"name": "docs__wipe", "arguments": {"which": "one"}}
+    hang = asyncio.Event()
+
+    async def hangs(params: Tree) -> Tree:
+        hang.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with scripted(tool("wipe")) as docs:
+        docs.answers["wipe"] = hangs
+        config = f"policy: {{file: {tmp_path}/policy.yaml}}\n{configured(docs=docs)}"
+        with process(data, config) as gateway:
+            ann = json.loads(await said(gateway, "keys", "add", "ann", "--json"))["key"]
+            task = await posted(gateway, ann, call, TAKES)
+            gateway.kill()
+        with process(data, config) as gateway:
+            asked = {"taskId": task["taskId"]}
+            assert (await posted(gateway, ann, asked, TAKES, "tasks/get"))["status"] == "working"
+            (found,) = json.loads(await said(gateway, "approvals", "list", "--json"))["approvals"]
+            await said(gateway, "approvals", "approve", found["id"])
+            await posted(gateway, ann, asked, TAKES, "tasks/get")
+            await asyncio.wait_for(hang.wait(), BOUND)
+            gateway.kill()
+        with process(data, config) as gateway:
+            end = await posted(gateway, ann, asked, TAKES, "tasks/get")
+            assert end["status"] == "failed"
+            assert "nobody knows whether it was done" in end["error"]["message"]
+        assert len(docs.asked("tools/call")) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.journeys.test_mcp_oauth import admin, contents, login
 from tests.mcp import MODERN, Door, Tree, modern, request
 from tests.remote import ended
 from tests.serving import BOUND, Gateway, message, running
+from tests.stern import provider, stern
 
 URLS: Tree = {"elicitation": {"url": {}}}
 HELLO: Tree = {"name": "hello", "arguments": {}}
@@ -127,6 +129,35 @@ async def test_a_caller_is_sent_to_a_link_and_its_call_goes_on_with_its_own_toke
             assert not any(secret.encode() in contents(tmp_path) for secret in by.secrets)
             await admin(gateway, "logout", server="docs")
             assert (await ann.call("hello", URLS))["resultType"] == "input_required"
+
+
+@pytest.mark.security
+@pytest.mark.requirement("mcp.client.own-authorization", "mcp.client.oauth.id-jag")
+async def test_where_the_identity_provider_decides_each_caller_logs_in_there_and_is_who_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AS_SECRET", "a/b+c:d")
+    monkeypatch.setenv("IDP_SECRET", "idp/secret")
+    about: Tree = {"now": time.time}
+    async with provider(**about) as idp, stern(provider=idp, secret="a/b+c:d", **about) as by, guarded(by) as server:
+        idp.allowed[by.issuer], by.resource = by.client_id, server.url
+        told = f'{{issuer: "{idp.issuer}", client_id: {idp.client_id}, client_secret: {{variable: IDP_SECRET}}}}'
+        ours = f"client_id: {by.client_id}, client_secret: {{variable: AS_SECRET}}"
+        oauth = f"{{grant: id_jag, login: caller, {ours}, identity_provider: {told}}}"
+        config = configuration(server).replace("{login: caller}", oauth)
+        async with running(tmp_path, config) as gateway:
+            idp.person = "the-operator"
+            await login(gateway)
+            for name in ("ann", "bob"):
+                door, idp.person = Door(gateway, "docs", await gateway.key(name)), f"{name}@example.com"
+                came = await asked(door)
+                await Person(gateway).connects(link_in(came), door.who or "")
+                assert (await again(door, came))["content"][0]["text"] == "hello"
+            held = [each.removeprefix("Bearer ") for each in bearers(server) if each]
+            assert [by.subjects[each] for each in held] == ["ann@example.com", "bob@example.com"]
+            assert not by.why + idp.why
+            assert not by.asked, "nobody was asked anything at the server's own authorization server"
+            assert not any(secret.encode() in contents(tmp_path) for secret in (*by.tokens, *idp.refreshes))
 
 
 @pytest.mark.requirement("mcp.client.own-authorization", "mcp.eras.url-elicitation")

@@ -19,11 +19,10 @@ from gateway.core.policy.refusals import Refused
 from gateway.core.tools.state import States, asked
 from gateway.model.approval import Answering, Approval, ApprovalState, ApproveCall, Asked, RejectCall
 from gateway.model.asking import ELICIT, lacking
-from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import Change
 from gateway.model.principal import Principal
-from gateway.model.tool import Caller, PeerError, Tree
+from gateway.model.tool import Caller, PeerError, Tree, takes_tasks
 from gateway.model.toolcall import UseServer
 
 HOLD_SECONDS = 20.0  # a caller that has been told is kept so long when it comes again: below what clients wait
@@ -44,12 +43,16 @@ class Desk(Protocol):
 
 
 class Held(Refused):
-    """The call is not made now. `result` is what a caller that comes back is answered with."""
+    """The call is not made now. `result` is what a caller that comes back is answered with; `again` says that it waits
+    since an earlier request."""
 
-    def __init__(self, refusal: GatewayError, decision: Decision, approval: Approval, result: Tree | None) -> None:
-        super().__init__(decision, refusal.reason, refusal.message, refusal.metadata)
+    def __init__(self, ticket: Ticket, approval: Approval, result: Tree | None) -> None:
+        refusal = words.refusal(approval)
+        super().__init__(ticket.decision, refusal.reason, refusal.message, refusal.metadata)
+        self.ticket = ticket
         self.approval = approval
         self.result = result
+        self.again = approval.request != ticket.request_id
 
     def told(self) -> Tree:
         """The result of a tool that was not called: a model reads it, and tells its user."""
@@ -80,7 +83,7 @@ class Consents:
         id = str(claims.get(KEY, "")) if claims is not None else ""
         known = bool(id) or self._approvals.of(asked) is not None
         approval = await self._approvals.ask(asked, ticket.decision, ticket=ticket, id=id)
-        if approval.state is ApprovalState.WAITING:
+        if approval.state is ApprovalState.WAITING and not as_task(call):
             if call.live:
                 approval = await self._asked_live(call, approval, ticket.principal, known=known)
             elif call.mount is not None:
@@ -129,7 +132,7 @@ class Consents:
         answer = responses.get(KEY) if answered and isinstance(responses, dict) else None
         action = answer.get("action") if isinstance(answer, dict) else None
         if approval.terms.caller and isinstance(answer, dict):
-            return await self._say(approval, who, answer)
+            return await self.say(approval, who, answer)
         if action in ("decline", "cancel") or not (known or call.caller.progress):
             return approval
         return await self._hold(call.caller, approval, HOLD_SECONDS)
@@ -137,7 +140,7 @@ class Consents:
     async def _asked_live(self, call: UseServer, approval: Approval, who: Principal, *, known: bool) -> Approval:
         """A session is asked while its request is open, and goes on by itself when somebody else answers first."""
         caller = call.caller
-        if not _takes_forms(caller):
+        if not takes_forms(caller):
             return await self._hold(caller, approval, HOLD_SECONDS) if known or caller.progress else approval
         await _notify(caller, approval)
         waiting = asyncio.ensure_future(self._approvals.wait(approval.id, OPEN_SECONDS))
@@ -147,7 +150,7 @@ class Consents:
             if not waiting.done():
                 answer = _answer(asking)
                 if approval.terms.caller and answer is not None:
-                    return await self._say(approval, who, answer)
+                    return await self.say(approval, who, answer)
                 if answer is None or answer.get("action") != "accept":
                     return approval
             return await waiting or approval
@@ -156,7 +159,7 @@ class Consents:
                 each.cancel()
             await asyncio.gather(waiting, asking, return_exceptions=True)
 
-    async def _say(self, approval: Approval, who: Principal, answer: Tree) -> Approval:
+    async def say(self, approval: Approval, who: Principal, answer: Tree) -> Approval:
         """What a caller says that is asked itself. Whoever closes the question has said nothing."""
         content = answer.get("content")
         reason = str(content.get("reason", "")) if isinstance(content, dict) else ""
@@ -173,15 +176,15 @@ class Consents:
     # What is told.
 
     def _held(self, call: UseServer, approval: Approval, ticket: Ticket) -> Held:
-        refusal = words.refusal(approval)
         result = None
-        if approval.state is ApprovalState.WAITING and _comes_back(call) and not _declined(call):
+        asks = _comes_back(call) and not as_task(call) and not _declined(call)
+        if approval.state is ApprovalState.WAITING and asks:
             state = self._states.give(
                 {KEY: approval.id}, call.caller.principal, asked(call.mount, call.method, call.params), approval.until
             )
             requests = {KEY: {"method": ELICIT, "params": question(approval)}}
             result = {"resultType": "input_required", "inputRequests": requests, "requestState": state}
-        return Held(refusal, ticket.decision, approval, result)
+        return Held(ticket, approval, result)
 
 
 def question(approval: Approval) -> Tree:
@@ -195,12 +198,17 @@ def question(approval: Approval) -> Tree:
     return {"mode": "form", "message": text, "requestedSchema": {"type": "object", "properties": fields}}
 
 
-def _takes_forms(caller: Caller) -> bool:
+def takes_forms(caller: Caller) -> bool:
     return not lacking(ELICIT, {"mode": "form"}, caller.capabilities)
 
 
+def as_task(call: UseServer) -> bool:
+    """Whether the caller is given a task that waits, instead of waiting itself."""
+    return call.mount is not None and call.method == "tools/call" and takes_tasks(call.caller.capabilities)
+
+
 def _comes_back(call: UseServer) -> bool:
-    return not call.live and call.mount is not None and _takes_forms(call.caller)
+    return not call.live and call.mount is not None and takes_forms(call.caller)
 
 
 def _declined(call: UseServer) -> bool:

@@ -22,7 +22,7 @@ from gateway.core.policy import DENIED
 from gateway.core.policy.admission import MCP, Admission
 from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
-from gateway.core.tools.consents import Consents, Held
+from gateway.core.tools.consents import Consents, Held, as_task
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.parking import Parked, Parking
 from gateway.core.tools.reach import Reach
@@ -82,6 +82,7 @@ class Requests:
         flights: Flights,
         compliance: Compliance,
         calls: AgentCalls,
+        consents: Consents,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
@@ -101,7 +102,7 @@ class Requests:
         self._now = now
         self._new_id = new_id
         self._parking = Parking(new_id)
-        self.consents = Consents(calls.approvals, states, new_id)
+        self.consents = consents
 
     async def use(self, call: UseServer, who: Principal) -> Tree:
         """The result, in the mount's names. Raises GatewayError; PeerError for what the server refused."""
@@ -112,6 +113,12 @@ class Requests:
         try:
             call, found, ticket = await self._admit(call, who, found)
         except Held as held:
+            if held.again:  # the first time it is in the record with the approval
+                self._recorder.note(held.ticket, held.approval.state.value)
+            if held.approval.state is ApprovalState.WAITING and found is not None and as_task(call):
+                assert call.mount is not None
+                name = str(call.params["name"])
+                return self._tasks.held(call.mount, found.served, found.key, name, held.approval, call.caller)
             if held.result is None and call.method == "tools/call" and call.mount is not None:
                 return held.told()
             if held.result is None:
@@ -176,7 +183,8 @@ class Requests:
         if self._admission.needs_conversation:
             situation = self._admission.situation(who, MCP, call.trail)
         decision = self._admission.decide(who, verb, target, arguments, situation)
-        waits = decision.verdict is Verdict.ESCALATE
+        # A completion belongs to what it completes; a person who is asked about that one is not asked about this.
+        waits = decision.verdict is Verdict.ESCALATE and call.method != "completion/complete"
         if not decision.allowed and not waits:
             self._note(who, call, target.id, decision, Reason.PERMISSION_DENIED)
             raise refused(decision, who, call.verb, target.id)

@@ -15,11 +15,13 @@ from gateway.core.compliance.compliance import Compliance
 from gateway.core.policy import DENIED, Policy
 from gateway.core.tools import links, questions, waiting
 from gateway.core.tools.agents import AgentTools
+from gateway.core.tools.held_tasks import HeldTasks
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.reach import Reach
 from gateway.core.tools.servers import Served, Servers
 from gateway.core.tools.state import Sealer
 from gateway.core.tools.views import Views
+from gateway.model.approval import Approval
 from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import Store
@@ -42,6 +44,8 @@ class Held:
     key: str
     id: str
     rename: links.Rename
+    mount: str = ""
+    called: str = ""  # the tool's name on the mount, of a call that waits for an approval: `id` is that
 
 
 class McpTasks:
@@ -55,6 +59,7 @@ class McpTasks:
         sealer: Sealer,
         reach: Reach,
         compliance: Compliance,
+        waiting_calls: HeldTasks,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
@@ -66,6 +71,7 @@ class McpTasks:
         self._sealer = sealer
         self._reach = reach
         self._compliance = compliance
+        self._calls = waiting_calls
         self._now = now
         self._new_id = new_id
 
@@ -76,6 +82,11 @@ class McpTasks:
             raise GatewayError(Reason.UPSTREAM_FAILED, "The MCP server made a task without an id that can be used")
         claims = {"m": mount, "s": served.id, "k": key, "t": id, "o": caller.principal}
         return {**result, "taskId": self._sealer.seal(claims)}
+
+    def held(self, mount: str, served: Served, key: str, called: str, approval: Approval, caller: Caller) -> Tree:
+        """What a call is answered with that waits for a person: a task of our own."""
+        claims = {"m": mount, "s": served.id, "k": key, "t": approval.id, "o": caller.principal, "c": called}
+        return {"resultType": "task", "taskId": self._sealer.seal(claims), **self._calls.created(approval)}
 
     async def use(self, call: UseTask, who: Principal) -> Tree:
         """The result of one `tasks/*`. Raises GatewayError; PeerError for what the server refused."""
@@ -111,12 +122,12 @@ class McpTasks:
             return None
         if not self._policy.visible(who, *served.question("tools/call", claims["k"])):
             return None
-        return Held(served, claims["k"], claims["t"], _renaming(place, served))
+        return Held(served, claims["k"], claims["t"], _renaming(place, served), mount, claims.get("c", ""))
 
     async def follow(self, held: Held, id: str, who: Principal, caller: Caller) -> AsyncIterator[Tree]:
         """The task as `tasks/get` shows it, now and whenever it has changed, to its end. A server is polled for it, as
         often as it wishes: not every one sends notifications."""
-        if isinstance(held.served.server, AgentTools):
+        if isinstance(held.served.server, AgentTools) and not held.called:
             async for tree in held.served.server.follow(who, held.key, held.id):
                 yield _shown(tree, id, held)
             return
@@ -132,8 +143,12 @@ class McpTasks:
                 await asyncio.sleep(waiting.pause(now))
 
     async def _asked(self, held: Held, ticket: Ticket, method: str, params: Tree, caller: Caller) -> Tree:
+        who = ticket.principal
         try:
-            result = await self._reach(held.served, held.key, ticket.principal, method, params, caller)
+            if held.called:
+                result = await self._calls.use(method, held.id, held.mount, held.called, params, who, caller)
+            else:
+                result = await self._reach(held.served, held.key, who, method, params, caller)
         except PeerError as error:
             if error.code == _INVALID_PARAMS and method != "tasks/update":
                 raise _missing() from error
@@ -144,7 +159,7 @@ class McpTasks:
             raise
         if method == "tasks/get":
             questions.check_asked(result, caller)
-        return await self._compliance.result(result, ticket)
+        return result if held.called else await self._compliance.result(result, ticket)
 
     def _admit(self, call: UseTask, who: Principal, id: object) -> tuple[Held, Ticket]:
         if not isinstance(id, str):
@@ -166,7 +181,7 @@ _RESULT = frozenset({"resultType", "_meta"})  # of an answer, and no part of a n
 def _shown(result: Tree, id: Any, held: Held) -> Tree:
     """A server's `DetailedTask` as its caller knows it: under the caller's id, with the mount's links."""
     shown = {**result, "taskId": id}
-    if isinstance(inner := result.get("result"), dict):
+    if isinstance(inner := result.get("result"), dict) and not held.called:  # whose result has the mount's links
         shown["result"] = links.result("tools/call", inner, held.rename)
     return shown
 

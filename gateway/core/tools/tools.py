@@ -14,6 +14,8 @@ from gateway.core.connections import Connections
 from gateway.core.flights import Flights
 from gateway.core.policy import Target
 from gateway.core.policy.admission import Admission
+from gateway.core.tools.consents import Consents
+from gateway.core.tools.held_tasks import HeldTasks
 from gateway.core.tools.hygiene import CheckSchema
 from gateway.core.tools.listening import Listening
 from gateway.core.tools.logins import Logins
@@ -90,8 +92,11 @@ class Tools:
         self.views = Views(self.servers, mounts, policy)
         reach = Reach(connections, now)
         self.flights = Flights()
+        states = States(sealer, now)
+        self.consents = Consents(calls.approvals, states, new_id)
+        self._held = HeldTasks(calls.approvals, self.consents)
         self.tasks = McpTasks(
-            self.servers, self.views, policy, recorder, store, task_sealer, reach, compliance, now, new_id
+            self.servers, self.views, policy, recorder, store, task_sealer, reach, compliance, self._held, now, new_id
         )
         self.requests = Requests(
             self.servers,
@@ -99,16 +104,18 @@ class Tools:
             admission,
             recorder,
             store,
-            States(sealer, now),
+            states,
             self.tasks,
             reach,
             connections,
             self.flights,
             compliance,
             calls,
+            self.consents,
             now,
             new_id,
         )
+        self._held.make = self.requests.use
         self._followed = Followed()
         self._search = Search()
         self._logins = Logins(self.servers)
@@ -127,6 +134,7 @@ class Tools:
         self.servers.board.close()
 
     async def aclose(self) -> None:
+        await self._held.aclose()
         await self.requests.aclose()
         await self.servers.aclose()
 
