@@ -146,7 +146,7 @@ class App:
             statement,
             lambda way: RemoteDirectory(way, signatures, bells, updates),
         )
-        self.registry = Registry(store, self.directory, now)
+        self.registry = Registry(store, self.directory, now, _new_id)
         self.engine = Engine(self.services)
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.notary = _notary(settings, store, self.egress, now)

@@ -65,6 +65,7 @@ LISTEN = "subscriptions/listen"
 # What the admin API needs to hear to have something to decide. None of it does harm: what it names is not there.
 BODIES: dict[str, Any] = {
     "/admin/agents": {"cardUrl": "http://127.0.0.1:9/card"},
+    "/admin/agents/{id}": {"replicas": []},
     "/admin/keys": {"name": "made"},
     "/admin/clients": {"id": "made"},
     "/admin/clients:revoke": {"id": "nosuch"},

@@ -496,7 +496,7 @@ GROUP_MEANS = {
     "delegate": "the same, by an agent on somebody's behalf",
     "use": "everything about an agent and one's own tasks there, and about tools, prompts and resources",
     "work": "what the worker of an agent does",
-    "register": "add and remove agents",
+    "register": "add, change and remove agents",
     "approve": "let tools out of quarantine",
     "administer": "everything that is the operator's",
 }

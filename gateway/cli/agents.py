@@ -8,6 +8,7 @@ from typing import Any
 from gateway.cli import show
 from gateway.cli.client import Gateway
 from gateway.cli.exits import Exit, Stop
+from gateway.cli.keyset import read_keys
 from gateway.cli.place import Place
 from gateway.cli.text import dump, line, note, say, table
 
@@ -57,15 +58,52 @@ def find_agents(options: argparse.Namespace) -> Exit:
 
 def add_agent(options: argparse.Namespace) -> Exit:
     place = Place.of(options.data)
-    wanted = {"cardUrl": options.url, "id": options.id}
+    wanted = {"cardUrl": options.url, "id": options.id, "replicas": options.endpoint, "balance": options.balance}
+    body = {name: value for name, value in wanted.items() if value is not None} | _pins(options)
     with Gateway(place) as gateway:
-        entry = gateway.post("admin", "agents", body={k: v for k, v in wanted.items() if v is not None})
+        entry = gateway.post("admin", "agents", body=body)
     if options.json:
         dump(entry)
         return Exit.DONE
     _show(entry)
     note("Try it:")
     note(f"  {place.command('send', str(entry['id']), show.example(entry.get('card')))}")
+    return Exit.DONE
+
+
+def place_agent(options: argparse.Namespace) -> Exit:
+    """Say on which further servers an agent is."""
+    body: dict[str, Any] = {"replicas": options.url}
+    if options.balance is not None:
+        body["balance"] = options.balance
+    return _changed(options, body)
+
+
+def pin_agent(options: argparse.Namespace) -> Exit:
+    """Say who has to have signed an agent's card."""
+    if options.none:
+        return _changed(options, {"keys": None, "requireSignature": False})
+    return _changed(options, _pins(options))
+
+
+def _pins(options: argparse.Namespace) -> dict[str, Any]:
+    pins: dict[str, Any] = {}
+    if options.keys is not None:
+        pins["keys"] = read_keys(options.keys)
+    if options.keys_url is not None:
+        pins["keysUrl"] = options.keys_url
+    if options.require_signature:
+        pins["requireSignature"] = True
+    return pins
+
+
+def _changed(options: argparse.Namespace, body: dict[str, Any]) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        entry = gateway.patch("admin", "agents", options.id, body=body)
+    if options.json:
+        dump(entry)
+    else:
+        _show(entry)
     return Exit.DONE
 
 
@@ -98,11 +136,18 @@ def _show(agent: dict[str, Any]) -> None:
         say("shadowed: the configuration file has an agent of the same id, and the file wins")
     if url := agent.get("cardUrl"):
         say(f"card     {line(url, 2000)}")
+    if agent.get("requireSignature"):
+        keys = agent.get("cardKeys")
+        say(f"pinned   its card has to be signed{f', by the keys {line(keys, 2000)}' if keys else ''}")
     endpoints = agent.get("endpoints") or ()
+    if len(endpoints) > 1:
+        say(f"servers  {len(endpoints)}, {line(agent.get('balance'))}")
     for endpoint in endpoints:
         if signature := endpoint.get("signature"):
             where = f" at {line(endpoint.get('cardUrl'), 2000)}" if len(endpoints) > 1 else ""
             say(f"signed   {line(signature)}{where}")
+        if len(endpoints) > 1 and not endpoint.get("reason"):
+            say(f"server   {line(endpoint.get('cardUrl'), 2000)}")
         if len(endpoints) > 1 and (reason := endpoint.get("reason")):
             say(f"server   {line(endpoint.get('cardUrl'), 2000)} is unhealthy: {line(reason, 500)}")
     if card := agent.get("card"):

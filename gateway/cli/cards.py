@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from gateway.cli.client import Gateway
-from gateway.cli.exits import Exit, Stop
+from gateway.cli.exits import Exit
+from gateway.cli.keyset import read_keys
 from gateway.cli.place import Place
 from gateway.cli.text import dump, line, note, say
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 def verify(options: argparse.Namespace) -> Exit:
     asked: Json = {"cardUrl": options.url}
     if options.keys is not None:
-        asked["keys"] = _keys(options)
+        asked["keys"] = read_keys(options.keys)
     with Gateway(Place.of(options.data)) as gateway:
         answer = gateway.post("admin", "cards", verb="verify", body=asked)
     if options.json:
@@ -47,18 +47,6 @@ def accept(options: argparse.Namespace) -> Exit:
         _verdict(received)
     note(f"Taken: the card of {options.agent} as it is now.")
     return Exit.DONE
-
-
-def _keys(options: argparse.Namespace) -> Json:
-    try:
-        keys = json.loads(options.keys.read_bytes())
-    except OSError as error:
-        raise Stop(f"--keys {options.keys}: {error.strerror}") from None
-    except ValueError:
-        keys = None
-    if not isinstance(keys, dict):
-        raise Stop(f'--keys {options.keys} is no JWK set: {{"keys": [...]}}')
-    return keys
 
 
 def _verdict(card: Json) -> None:

@@ -86,6 +86,9 @@ class Gateway:
             raise Stop(str(said) if isinstance(said, str) else _sentence(answer, "The gateway refused."))
         return answer
 
+    def patch(self, *path: str, body: Json) -> Json:
+        return self._request("PATCH", _path(path), json=body)
+
     def delete(self, *path: str) -> None:
         self._request("DELETE", _path(path))
 

@@ -17,6 +17,8 @@ STATES = (
 
 EXPORTS = ("jsonl", "ocsf", "cloudevents", "otlp")
 
+BALANCES = ("round_robin", "least_loaded")
+
 CLIENTS = ("claude-code", "cursor", "vscode", "inspector")
 
 ENVIRONMENT = {
@@ -129,10 +131,12 @@ def _tasks(top: Parser) -> None:
 
 
 def _agents(top: Parser) -> None:
-    agents = top.command("agents", "See, add and remove agents.")
+    agents = top.command("agents", "See, add, change and remove agents.")
     every = agents.command("list", "List the agents.", "agents:list_agents")
     show = agents.command("show", "Show one agent's card.", "agents:show_agent")
     add = agents.command("add", "Add a remote agent by the URL of its card.", "agents:add_agent")
+    servers = agents.command("endpoints", "Say on which further servers an added agent is.", "agents:place_agent")
+    pin = agents.command("pin", "Say who has to have signed the card of an added agent.", "agents:pin_agent")
     remove = agents.command("remove", "Remove an agent that was added.", "agents:remove_agent")
     search = agents.command("find", "Find agents by what they and their skills do.", "agents:find_agents")
     search.add_argument("text", nargs="+", metavar="TEXT", help="What is to be done, in a few words.")
@@ -140,8 +144,22 @@ def _agents(top: Parser) -> None:
     show.add_argument("id", metavar="ID", help="The agent's id.")
     add.add_argument("url", metavar="URL", help="Where the agent's card is, or the agent's own address.")
     add.add_argument("--id", metavar="ID", help="The id it gets here. Default: made from the card's name.")
-    remove.add_argument("id", metavar="ID", help="The agent's id.")
-    for verb in (every, show, add, search):
+    add.add_argument(
+        "--endpoint", action="append", metavar="URL", help="The card of a further server; can be repeated."
+    )
+    for verb in (servers, pin, remove):
+        verb.add_argument("id", metavar="ID", help="The agent's id.")
+    servers.add_argument("url", nargs="*", metavar="URL", help="The cards there, all of them; none: only the first.")
+    for verb in (add, servers):
+        verb.add_argument("--balance", choices=BALANCES, help="Which server gets a message. Default: round_robin.")
+    for verb in (add, pin):
+        whose = verb.add_mutually_exclusive_group(required=verb is pin)
+        whose.add_argument("--keys", type=Path, metavar="FILE", help="A JWK set: only these keys may sign its card.")
+        whose.add_argument("--keys-url", metavar="URL", help="Where that set is.")
+        whose.add_argument("--require-signature", action="store_true", help="Its card has to be signed, by any key.")
+        if verb is pin:
+            whose.add_argument("--none", action="store_true", help="Its card need not be signed any more.")
+    for verb in (every, show, add, servers, pin, search):
         as_json(verb)
     _with_data_folder(agents)
 

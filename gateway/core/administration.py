@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.act import Act, Standing
 from gateway.core.audit import Ticket
+from gateway.core.cardlog import told
 from gateway.core.clients import Clients, NewClient
 from gateway.core.keys import KeyRing, NewKey
 from gateway.core.people import People, session
@@ -20,6 +22,7 @@ from gateway.model.call import (
     AddKey,
     AddUser,
     Call,
+    ChangeAgent,
     InviteClient,
     ListAgents,
     ListClients,
@@ -79,7 +82,21 @@ class Administration:
         def write(*changes: Change) -> Awaitable[None]:
             return act.commit(*changes, standing=self.standing(call))  # it is in the registry by now
 
-        return await self._registry.add(call.card_url, call.id, trusted=trusted, write=write)
+        return await self._registry.add(call.card_url, call.id, call.settings, trusted=trusted, write=write)
+
+    async def change_agent(self, call: ChangeAgent, act: Act, entry: None) -> Registered:
+        """Addresses are trusted with the agent, so only who may name trusted ones may add to those of such an agent."""
+        found = self._registry.get(call.id)
+        local = act.ticket.principal.kind is Kind.LOCAL
+        if found is not None and found.trusted and not local and "replicas" in call.changes:
+            what = f"The servers of {call.id!r} were named on the gateway's own machine; change them there"
+            raise GatewayError(Reason.PERMISSION_DENIED, what)
+        await act.begin()  # its cards are read first
+
+        def write(*changes: Change) -> Awaitable[None]:
+            return act.commit(*changes, standing=self.standing(call))
+
+        return await self._registry.change(call.id, call.changes, write)
 
     async def remove_agent(self, call: RemoveAgent, act: Act, entry: None) -> None:
         await self._registry.remove(call.id, act.commit)
@@ -157,8 +174,23 @@ class Administration:
         return map(key, filter(wanted, self._keys.all()))
 
     def agents_of(self, wanted: Callable[[Registered], bool]) -> Iterable[Named]:
-        found = filter(wanted, self._registry.all())
-        return (agent(each.id, each.card_url, each.trusted, each.card_hash) for each in found)
+        for each in filter(wanted, self._registry.all()):
+            yield agent(
+                each.id,
+                each.card_url,
+                each.trusted,
+                each.card_hash,
+                balance=each.balance,
+                cardKeys=named(each.card_keys),
+                replicas=[source.url for source in each.sources[1:]],
+                requireSignature=each.require_signature,
+            )
+
+    def cards_of(self, id: str) -> Iterable[Named]:
+        entry = self._registry.get(id)
+        for source in () if entry is None else entry.sources:
+            if source.taken is not None:
+                yield f"card {source.url}", told(source.taken)
 
     def clients_of(self, id: str) -> Iterable[Named]:
         every = () if self._server is None else self._server.clients.all()
@@ -175,10 +207,18 @@ class Administration:
         return self._server
 
 
+def named(keys: CardKeys | None) -> str | None:
+    """The keys that may sign a card: where they are, or the SHA-256 of those that were given."""
+    if keys is None or keys.document is None:
+        return None if keys is None else keys.url
+    return hashlib.sha256(keys.document).hexdigest()
+
+
 _STANDING: dict[type[Any], Callable[[Administration, Any], Iterable[Named]]] = {
-    AcceptCard: lambda all, call: all.agents_of(lambda entry: entry.id == call.id),
     AddAgent: lambda all, call: all.agents_of(lambda entry: entry.card_url == call.card_url),
+    ChangeAgent: lambda all, call: all.agents_of(lambda entry: entry.id == call.id),
     RemoveAgent: lambda all, call: all.agents_of(lambda entry: entry.id == call.id),
+    AcceptCard: lambda all, call: all.cards_of(call.id),
     AddKey: lambda all, call: all.keys_of(lambda key: key.name == call.name),
     RevokeKey: lambda all, call: all.keys_of(lambda key: key.id == call.id),
     AddClient: lambda all, call: all.clients_of(call.id),

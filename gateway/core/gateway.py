@@ -481,6 +481,7 @@ def changes(
         governing.ReloadPolicy: governance.reload,
         governing.ReloadCompliance: governance.reload_compliance,
         verbs.AddAgent: administration.add_agent,
+        verbs.ChangeAgent: administration.change_agent,
         verbs.RemoveAgent: administration.remove_agent,
         verbs.AcceptCard: administration.accept_card,
         verbs.AddKey: administration.add_key,

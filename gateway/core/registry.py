@@ -11,13 +11,16 @@ import hashlib
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from gateway.core.cardlog import CardLog
 from gateway.core.gate import Gate
 from gateway.core.policy import Target
 from gateway.core.provenance import changes, refusal
 from gateway.model.agent import Agent
+from gateway.model.audit import AuditEntry
 from gateway.model.card import AgentCard
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.ports import (
@@ -29,6 +32,7 @@ from gateway.model.ports import (
     Fetched,
     PutAgent,
     PutCard,
+    RemoteSettings,
     Store,
     Write,
 )
@@ -38,6 +42,8 @@ log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 300  # a card is looked at again this often; a conditional request costs next to nothing
 RETRY_SECONDS = (5, 15, 60, 300)  # an unhealthy agent's card, with growing patience
+
+_PINS = {"card_keys", "require_signature"}
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 RESERVED = frozenset(
@@ -122,10 +128,11 @@ class Registered:
 
 
 class Registry:
-    def __init__(self, store: Store, directory: Directory, now: Callable[[], int]) -> None:
+    def __init__(self, store: Store, directory: Directory, now: Callable[[], int], new_id: Callable[[], str]) -> None:
         self._store = store
         self._directory = directory
         self._now = now
+        self._log = CardLog(now, new_id)
         self._entries: dict[str, Registered] = {}
         self._shadowed: dict[str, AgentRecord] = {}
         self._refresher: asyncio.Task[None] | None = None
@@ -170,17 +177,19 @@ class Registry:
             if entry.agent is not None:
                 await entry.agent.aclose()
 
-    async def add(self, card_url: str, id: str | None, *, trusted: bool, write: Write) -> Registered:
-        """Register a remote agent; its card must be there and speak a binding we speak."""
+    async def add(
+        self, card_url: str, id: str | None, settings: RemoteSettings, *, trusted: bool, write: Write
+    ) -> Registered:
+        """Register a remote agent; its card must be there and speak a binding we speak. Its replicas may come later."""
         if id is not None:
             self._check_id(id)
-        fetched = await self._directory.fetch(card_url, etag=None, trusted=trusted)
+        fetched = await self._directory.fetch(card_url, etag=None, trusted=trusted, keys=settings.card_keys)
         if fetched.card is None:
             raise GatewayError(Reason.UPSTREAM_FAILED, f"{card_url} answered 'not modified' to a first request")
         id = id or slug(fetched.card.name)
         self._check_id(id)
         now = self._now()
-        record = AgentRecord(id, card_url, trusted, now, fetched.body, fetched.etag, now)
+        record = AgentRecord(id, card_url, trusted, now, fetched.body, fetched.etag, now, settings)
         entry = _entry(record)
         source = entry.sources[0]
         self._take(entry, source, fetched)
@@ -193,21 +202,63 @@ class Registry:
         except BaseException:
             del self._entries[id]
             raise
+        if settings.replicas:
+            await self.refresh(entry)
         return self._entries[id]
 
-    async def remove(self, id: str, write: Write) -> None:
+    async def change(self, id: str, changes: Mapping[str, Any], write: Write) -> Registered:
+        """Say something else about a registered agent. Its cards are read again: when one of a new server, or with new
+        keys any one, cannot be had or may not be taken (UPSTREAM_FAILED), nothing has changed."""
+        entry, before = self._stored(id, "change it there")
+        after = replace(before, settings=replace(before.settings, **changes))
+        was = (entry.sources, entry.balance, entry.card_keys, entry.require_signature)
+        known = {source.url: source for source in entry.sources}
+        # Without the tag: a card that is the same as before is looked at with other eyes now.
+        kept = {url: replace(known[url], etag=None) for url in _urls(after) if url in known}
+        entry.record, entry.sources = after, tuple(kept.get(url) or Source(url) for url in _urls(after))
+        _settle(entry, after.settings)
+        await self.refresh(entry)
+        looked = [each for each in entry.sources if each.url not in known or changes.keys() & _PINS]
+        problem = next((source.problem for source in looked if source.problem is not None), None)
+        if problem is None:
+            entry.agent = self._joined(entry)
+            cards = [PutCard(source.taken) for source in entry.sources if source.taken is not None]
+            try:
+                await write(PutAgent(entry.record), DropCards(id), *cards)
+                return entry
+            except BaseException:
+                self._restore(entry, before, was)
+                raise
+        self._restore(entry, before, was)
+        raise GatewayError(Reason.UPSTREAM_FAILED, f"{problem}; nothing has been changed")
+
+    def _restore(self, entry: Registered, record: AgentRecord, was: tuple[Any, ...]) -> None:
+        entry.record = record
+        entry.sources, entry.balance, entry.card_keys, entry.require_signature = was
+        entry.agent, entry.problem = self._joined(entry), _problem(entry)
+        self._store.later(PutAgent(record))
+
+    def _joined(self, entry: Registered) -> Agent | None:
+        """All that can be reached of an agent, as one."""
+        agents = [source.agent for source in entry.sources if source.agent is not None]
+        return self._directory.balance(agents, entry.balance) if len(agents) > 1 else next(iter(agents), None)
+
+    def _stored(self, id: str, otherwise: str) -> tuple[Registered, AgentRecord]:
+        """An agent that was registered while the gateway ran."""
         entry = self._entries.get(id)
+        if entry is None:
+            raise GatewayError(Reason.NOT_FOUND, f"There is no agent {id!r}")
+        if entry.record is None:
+            what = f"Agent {id!r} stands in the configuration file; {otherwise}"
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, what)
+        return entry, entry.record
+
+    async def remove(self, id: str, write: Write) -> None:
         if id in self._shadowed:
             await write(DropAgent(id))
             del self._shadowed[id]
             return
-        if entry is None:
-            raise GatewayError(Reason.NOT_FOUND, f"There is no agent {id!r}")
-        if entry.record is None:
-            raise GatewayError(
-                Reason.UNSUPPORTED_OPERATION,
-                f"Agent {id!r} stands in the configuration file; remove it there",
-            )
+        entry, _ = self._stored(id, "remove it there")
         await write(DropAgent(id), DropCards(id))
         del self._entries[id]
         if entry.agent is not None:
@@ -237,13 +288,12 @@ class Registry:
         changed = await asyncio.gather(*read)
         if self._entries.get(entry.id) is not entry:
             return  # removed meanwhile; what came must not bring it back
-        agents = [source.agent for source in entry.sources if source.agent is not None]
-        if agents and (any(changed) or entry.agent is None):
-            entry.agent = agents[0] if len(agents) == 1 else self._directory.balance(agents, entry.balance)
+        agent = self._joined(entry) if any(changed) or entry.agent is None else None
+        if agent is not None:
+            entry.agent = agent
             self._show(entry, next(source for source in entry.sources if source.card is not None))
             entry.reachable.set()
-        problems = [source.problem for source in entry.sources]
-        entry.problem = problems[0] if all(problems) else None
+        entry.problem = _problem(entry)
         entry.failures = max(source.failures for source in entry.sources)
 
     def _show(self, entry: Registered, source: Source) -> None:
@@ -288,7 +338,10 @@ class Registry:
         )
         required = entry.require_signature or entry.card_keys is not None
         why = refusal(seen, None if whatever_was_before else before, required=required)
+        ours = self._entries.get(entry.id) is entry
         if why is not None:
+            if ours and not _alike(source.refused, seen):
+                self._store.later(records=(self._log.refused(before, seen, why, entry.card_hash),))
             source.refused = seen
             raise GatewayError(Reason.INVALID_AGENT_RESPONSE, why)
         if source.agent is None or told:
@@ -296,16 +349,20 @@ class Registry:
             for line in told:
                 log.info("agent %s: its card at %s has changed: %s", entry.id, source.url, line)
         new = source.card is None or bool(told)
-        same = before is not None and (before.verdict, before.body) == (seen.verdict, seen.body)
-        if self._entries.get(entry.id) is entry and (new or not same or source.etag != fetched.etag):
-            self._keep(entry, fetched, seen)
+        if ours and (new or not _alike(before, seen) or source.etag != fetched.etag):
+            # What an operator accepts is recorded as that.
+            told_of = (told or before is None or before.verdict is not seen.verdict) and not whatever_was_before
+            records = (self._log.taken(before, seen, entry.card_hash),) if told_of else ()
+            self._keep(entry, source, fetched, seen, records)
         source.taken, source.refused = seen, None
         source.card, source.etag = card, fetched.etag
         return new
 
-    def _keep(self, entry: Registered, fetched: Fetched, seen: CardRecord) -> None:
-        self._store.later(PutCard(seen))
-        if entry.record is not None:
+    def _keep(
+        self, entry: Registered, source: Source, fetched: Fetched, seen: CardRecord, records: Sequence[AuditEntry]
+    ) -> None:
+        self._store.later(PutCard(seen), records=records)
+        if entry.record is not None and source is entry.sources[0]:
             entry.record = replace(entry.record, card=fetched.body, etag=fetched.etag, fetched=seen.changed)
             self._store.later(PutAgent(entry.record))
 
@@ -349,15 +406,37 @@ class Registry:
 
 
 def _entry(record: AgentRecord) -> Registered:
-    return Registered(
+    first, *others = _urls(record)
+    entry = Registered(
         id=record.id,
         kind="remote",
         gate=Gate(64, 256),
-        sources=(Source(record.card_url, record.etag),),
+        sources=(Source(first, record.etag), *map(Source, others)),
         trusted=record.trusted,
         changed=record.fetched,
         record=record,
     )
+    _settle(entry, record.settings)
+    return entry
+
+
+def _urls(record: AgentRecord) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((record.card_url, *record.settings.replicas)))
+
+
+def _settle(entry: Registered, settings: RemoteSettings) -> None:
+    entry.balance = settings.balance
+    entry.card_keys, entry.require_signature = settings.card_keys, settings.require_signature
+
+
+def _problem(entry: Registered) -> str | None:
+    """An agent is as well as the best of its servers."""
+    problems = [source.problem for source in entry.sources]
+    return problems[0] if all(problems) else None
+
+
+def _alike(one: CardRecord | None, other: CardRecord) -> bool:
+    return one is not None and (one.verdict, one.body) == (other.verdict, other.body)
 
 
 def _patience(entry: Registered) -> int:

@@ -58,8 +58,8 @@ def grant(record: GrantRecord) -> Named:
     return f"grant {name}", {"client": record.client, "id": name, "person": record.person.subject, "scopes": scopes}
 
 
-def agent(id: str, card_url: str | None, trusted: bool, card: str | None) -> Named:
-    return f"agent {id}", {"card": card, "cardUrl": card_url, "id": id, "trusted": trusted}
+def agent(id: str, card_url: str | None, trusted: bool, card: str | None, **settings: Any) -> Named:
+    return f"agent {id}", {"card": card, "cardUrl": card_url, "id": id, "trusted": trusted, **settings}
 
 
 def frozen(record: Frozen) -> Named:

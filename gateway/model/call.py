@@ -7,6 +7,7 @@ was called; None means "whichever of mine", which only the admin door may ask.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, ClassVar, TypeAlias
 
@@ -25,6 +26,7 @@ from gateway.model.governance import (
     Thaw,
 )
 from gateway.model.message import Message
+from gateway.model.ports import RemoteSettings
 from gateway.model.push import PushConfig
 from gateway.model.task import TaskState
 from gateway.model.trail import Trail
@@ -249,11 +251,22 @@ class ListAgents:
 
 @value
 class AddAgent:
-    """Register a remote agent by its card. `local_operator` is true only for the machine's own credential."""
+    """Register a remote agent by its card."""
 
     verb: ClassVar[str] = "AddAgent"
     card_url: str
     id: str | None = None
+    settings: RemoteSettings = RemoteSettings()
+    agent: None = None
+
+
+@value
+class ChangeAgent:
+    """Change what was said about a remote agent when it was registered: fields of RemoteSettings and their values."""
+
+    verb: ClassVar[str] = "ChangeAgent"
+    id: str
+    changes: Mapping[str, Any] = field(hash=False)
     agent: None = None
 
 
@@ -459,6 +472,7 @@ Call: TypeAlias = (
     | ReadAudit
     | ListAgents
     | AddAgent
+    | ChangeAgent
     | RemoveAgent
     | ShowCard
     | VerifyCard

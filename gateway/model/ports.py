@@ -113,6 +113,24 @@ class TaskRows:
     cut: bool
 
 
+class Balance(StrEnum):
+    """Which of several endpoints gets a new message."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_LOADED = "least_loaded"
+
+
+@value
+class RemoteSettings:
+    """What the operator says about a remote agent beside its address: the cards of further servers that are the same
+    agent, which of them gets a message, and who has to have signed its card."""
+
+    replicas: tuple[str, ...] = ()
+    balance: Balance = Balance.ROUND_ROBIN
+    card_keys: CardKeys | None = None
+    require_signature: bool = False
+
+
 @value
 class AgentRecord:
     """A registered remote agent. `card` is the last card that was fetched (JSON), None before the first;
@@ -125,6 +143,7 @@ class AgentRecord:
     card: bytes | None = None
     etag: str | None = None
     fetched: int = 0
+    settings: RemoteSettings = RemoteSettings()
 
 
 @value
@@ -559,13 +578,6 @@ class Store(Protocol):
     async def aclose(self) -> None:
         """Write what `later` still holds, then close. May be called twice."""
         ...
-
-
-class Balance(StrEnum):
-    """Which of several endpoints gets a new message."""
-
-    ROUND_ROBIN = "round_robin"
-    LEAST_LOADED = "least_loaded"
 
 
 @value

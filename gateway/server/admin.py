@@ -10,22 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.core.administration import Catalogue
 from gateway.core.gateway import Gateway
-from gateway.core.registry import Registered, Source
 from gateway.dialects.a2a_v1 import requests
 from gateway.dialects.a2a_v1.errors import http_error
 from gateway.dialects.sse import frame
 from gateway.model.base import timestamp
 from gateway.model.call import (
-    AddAgent,
     AddKey,
     CancelTask,
     GetTask,
-    ListAgents,
     ListKeys,
     ListTasks,
-    RemoveAgent,
     RevokeKey,
     SubscribeToTask,
     TaskPage,
@@ -34,6 +29,7 @@ from gateway.model.errors import GatewayError
 from gateway.model.ports import KeyRecord, Record, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Task
+from gateway.server.admin_agents import AdminAgents
 from gateway.server.admin_approvals import AdminApprovals
 from gateway.server.admin_audit import AdminAudit
 from gateway.server.admin_cards import AdminCards
@@ -54,7 +50,7 @@ class Admin:
     def __init__(self, gateway: Gateway, auth: Authenticator, cards: Cards) -> None:
         self._gateway = gateway
         self._auth = auth
-        self._cards = cards
+        self._agents = AdminAgents(gateway, cards)
         self._tools = AdminTools(gateway)
         self._people = AdminPeople(gateway)
         self._policy = AdminPolicy(gateway)
@@ -65,9 +61,10 @@ class Admin:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/admin/agents", self._guard(self._agents), methods=["GET"]),
-            Route("/admin/agents", self._guard(self._add_agent), methods=["POST"]),
-            Route("/admin/agents/{id}", self._guard(self._remove_agent), methods=["DELETE"]),
+            Route("/admin/agents", self._guard(self._agents.list), methods=["GET"]),
+            Route("/admin/agents", self._guard(self._agents.add), methods=["POST"]),
+            Route("/admin/agents/{id}", self._guard(self._agents.change), methods=["PATCH"]),
+            Route("/admin/agents/{id}", self._guard(self._agents.remove), methods=["DELETE"]),
             Route("/admin/cards:verify", self._guard(self._card_files.verify), methods=["POST"]),
             Route("/admin/cards/{id}:accept", self._guard(self._card_files.accept), methods=["POST"]),
             Route("/admin/cards/{id}", self._guard(self._card_files.show), methods=["GET"]),
@@ -131,38 +128,6 @@ class Admin:
             return await use(request, who)
 
         return endpoint
-
-    # Agents.
-
-    async def _agents(self, request: Request, who: Principal) -> Response:
-        catalogue: Catalogue = await self._gateway.handle(ListAgents(), who)
-        return json_answer(
-            {"agents": [self._agent(entry, entry.id in catalogue.shadowed) for entry in catalogue.agents]}
-        )
-
-    async def _add_agent(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
-        call = AddAgent(text(body, "cardUrl"), text(body, "id", required=False))
-        entry: Registered = await self._gateway.handle(call, who)
-        return json_answer(self._agent(entry, False), 201)
-
-    async def _remove_agent(self, request: Request, who: Principal) -> Response:
-        await self._gateway.handle(RemoveAgent(request.path_params["id"]), who)
-        return Response(status_code=204)
-
-    def _agent(self, entry: Registered, shadowed: bool) -> dict[str, Any]:
-        card = None if entry.card is None else orjson.Fragment(self._cards.card(entry))
-        return {
-            "id": entry.id,
-            "kind": entry.kind,
-            "health": "healthy" if entry.problem is None else "unhealthy",
-            "reason": entry.problem,
-            "public": entry.public,
-            "shadowed": shadowed,
-            "cardUrl": entry.card_url,
-            "endpoints": [_endpoint(source) for source in entry.sources],
-            "card": card,
-        }
 
     # Keys.
 
@@ -235,15 +200,6 @@ def _frame(record: Record) -> bytes:
 
 def _broken(error: GatewayError) -> bytes:
     return frame(http_error(error)[1], event="error")
-
-
-def _endpoint(source: Source) -> dict[str, Any]:
-    return {
-        "cardUrl": source.url,
-        "health": "healthy" if source.problem is None else "unhealthy",
-        "reason": source.problem,
-        "signature": None if source.taken is None else source.taken.verdict,
-    }
 
 
 def _across(call: ListTasks, agent: str | None) -> ListTasks:

@@ -49,6 +49,7 @@ from gateway.model.ports import (
 )
 from gateway.model.push import PushConfig
 from gateway.model.task import StatusUpdate, Task
+from gateway.stores import agents
 from gateway.stores.approvals import put_approval
 from gateway.stores.auditlog import AuditLog, line
 from gateway.stores.cards import drop_cards, put_card
@@ -283,7 +284,7 @@ def _replay_delivery(tx: Transaction, change: ReplayDelivery) -> None:
 
 def _put_agent(tx: Transaction, change: PutAgent) -> None:
     r = change.record
-    tx.run("put_agent", r.id, r.card_url, r.trusted, r.added, r.card, r.etag, r.fetched)
+    tx.run("put_agent", r.id, r.card_url, r.trusted, r.added, r.card, r.etag, r.fetched, agents.written(r.settings))
 
 
 def _drop_agent(tx: Transaction, change: DropAgent) -> None:

@@ -254,7 +254,8 @@ SELECT url, upstream_context_id FROM upstream_context WHERE tenant = ? AND owner
 
 -- name: put_agent
 -- Register a remote agent, or write down its newest card.
-INSERT OR REPLACE INTO agent (id, card_url, trusted, added, card, etag, fetched) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT OR REPLACE INTO agent (id, card_url, trusted, added, card, etag, fetched, settings)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: drop_agent
 -- Forget a remote agent.
@@ -262,7 +263,7 @@ DELETE FROM agent WHERE id = ?;
 
 -- name: agents
 -- The whole registry.
-SELECT id, card_url, trusted, added, card, etag, fetched FROM agent ORDER BY id;
+SELECT id, card_url, trusted, added, card, etag, fetched, settings FROM agent ORDER BY id;
 
 -- name: put_key
 -- A new API key, or its revocation.

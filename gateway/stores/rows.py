@@ -23,6 +23,7 @@ from gateway.model.ports import (
     TaskRows,
 )
 from gateway.model.task import IllegalMove, Task, TaskState, open_envelope
+from gateway.stores.agents import read as read_settings
 from gateway.stores.named_sql import SQL
 
 log = logging.getLogger(__name__)
@@ -192,7 +193,8 @@ def upstream_context(db: sqlite3.Connection, tenant: str, owner: str, agent: str
 
 def agents(db: sqlite3.Connection) -> list[AgentRecord]:
     return [
-        AgentRecord(id, card_url, bool(trusted), *rest) for id, card_url, trusted, *rest in db.execute(SQL["agents"])
+        AgentRecord(id, card_url, bool(trusted), added, card, etag, fetched, read_settings(settings))
+        for id, card_url, trusted, added, card, etag, fetched, settings in db.execute(SQL["agents"])
     ]
 
 

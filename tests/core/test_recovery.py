@@ -36,7 +36,7 @@ class _NoDirectory:
 
 async def second_life(store: MemoryStore, work: Work, *, registered: bool = True) -> Bench:
     on = bench(work, store=store, node="life-2")
-    registry = Registry(store, _NoDirectory(), on.services.now)
+    registry = Registry(store, _NoDirectory(), on.services.now, on.services.new_id)
     if registered:
         registry.put(on.entry)
     await Recovery(on.services, registry, on.engine).start()

@@ -15,7 +15,7 @@ from gateway.dialects.a2a_v1.cards import published
 from gateway.dialects.a2a_v1.upstream import MAX_PARTS
 from gateway.model.card import AgentCard
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Balance, Fetched
+from gateway.model.ports import Balance, Fetched, RemoteSettings
 from gateway.model.provenance import CardKeys
 from gateway.stores.memory import MemoryStore
 from tests.serving import A2A, BOUND, message, running
@@ -145,8 +145,8 @@ async def test_an_agent_that_is_removed_while_its_card_is_fetched_stays_removed(
             pass
 
     store, slow = MemoryStore(), Slow()
-    registry = Registry(store, slow, lambda: 1)
-    entry = await registry.add("http://far/", "far", trusted=True, write=store.commit)
+    registry = Registry(store, slow, lambda: 1, lambda: "id")
+    entry = await registry.add("http://far/", "far", RemoteSettings(), trusted=True, write=store.commit)
     refreshing = asyncio.create_task(registry.refresh(entry))
     await asyncio.wait_for(slow.fetching.wait(), BOUND)
     await registry.remove("far", store.commit)

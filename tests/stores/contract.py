@@ -20,6 +20,7 @@ from gateway.model.message import Artifact, Message, Part, Role
 from gateway.model.ports import (
     AdvanceTask,
     AgentRecord,
+    Balance,
     BuryDelivery,
     CreateTask,
     DeadDelivery,
@@ -41,6 +42,7 @@ from gateway.model.ports import (
     PutUpstreamContext,
     Record,
     Release,
+    RemoteSettings,
     ReplayDelivery,
     Reservation,
     Reserve,
@@ -50,7 +52,7 @@ from gateway.model.ports import (
     TaskQuery,
     TaskRow,
 )
-from gateway.model.provenance import CardRecord, Finding, Standing
+from gateway.model.provenance import CardKeys, CardRecord, Finding, Standing
 from gateway.model.push import PushAuthentication, PushConfig
 from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, Task, TaskState, TaskStatus, envelope
 from gateway.stores.problems import BadChange
@@ -663,10 +665,14 @@ class StoreContract:
 
     async def test_agents_are_put_changed_and_dropped(self, store: Store) -> None:
         bare = AgentRecord("b", "https://b.example/card", False, NOW)
-        known = AgentRecord("a", "https://a.example/card", True, NOW, b'{"name":"A"}', '"etag"', NOW + 1)
+        pinned = RemoteSettings(("https://b.example",), Balance.LEAST_LOADED, CardKeys(b'{"keys":[]}'), True)
+        known = AgentRecord("a", "https://a.example/card", True, NOW, b'{"name":"A"}', '"etag"', NOW + 1, pinned)
         await store.commit(PutAgent(bare), PutAgent(replace(known, card=None)))
         await store.commit(PutAgent(known))
         assert await store.agents() == [known, bare]
+        elsewhere = replace(known, settings=RemoteSettings(card_keys=CardKeys(url="https://k.example")))
+        await store.commit(PutAgent(elsewhere))
+        assert await store.agents() == [elsewhere, bare]
         await store.commit(DropAgent("a"), DropAgent("nobody"))
         assert await store.agents() == [bare]
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 # Kept by hand: a migration that changes what stands here changes it knowingly.
 SCHEMA = {
     "approval": "id state revision created doc",
-    "agent": "id card_url trusted added card etag fetched",
+    "agent": "id card_url trusted added card etag fetched settings",
     "api_key": "tenant id name prefix hash created revoked",
     "audit": "last_idx first_idx entries",
     "card": "agent card_url source fetched body verdict findings changed changes",

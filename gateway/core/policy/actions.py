@@ -51,7 +51,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     DELEGATE: CALLS,
     "use": USE | SERVER_VERBS,
     "work": WORK,
-    "register": frozenset({"AddAgent", "RemoveAgent"}),
+    "register": frozenset({"AddAgent", "ChangeAgent", "RemoveAgent"}),
     "approve": frozenset({"ApproveTools", *ANSWERS}),
     "administer": OPERATE,
 }
