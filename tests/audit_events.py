@@ -62,11 +62,17 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "subscriptions/listen": ("a client listens for changes, once per stream", ONE, ""),
     # The operator.
     "AddAgent": ("an agent is registered", BOTH, _CHANGE),
+    "ChangeAgent": ("servers or keys of an agent are changed", BOTH, _CHANGE),
     "RemoveAgent": ("an agent is taken out", WITH, _CHANGE),
     "ListAgents": ("agents are listed", ONE, ""),
     "ShowCard": ("a card is shown with what was found", ONE, ""),
     "VerifyCard": ("a card is fetched and verified", BOTH, ""),
-    "AcceptCard": ("what a changed card says is accepted", BOTH, ""),
+    "AcceptCard": ("what a changed card says is accepted", BOTH, _CHANGE),
+    "RefreshCard": (
+        "a card was read again and says something else (`changed`), or is not taken (`refused`)",
+        ONE,
+        _CHANGE,
+    ),
     "AddKey": ("an API key is made", WITH, _CHANGE),
     "ListKeys": ("keys are listed", ONE, ""),
     "RevokeKey": ("a key is taken back", WITH, _CHANGE),

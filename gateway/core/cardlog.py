@@ -12,8 +12,6 @@ from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.principal import Kind, Principal
 from gateway.model.provenance import CardRecord
 
-VERB = "RefreshCard"
-
 _TAKEN = Decision(Verdict.PASS, "card-taken", "its signature is as good as is asked for")
 
 
@@ -40,6 +38,6 @@ class CardLog:
     ) -> AuditEntry:
         """It is the agent that says something new."""
         who = Principal(Kind.AGENT, after.agent)
-        ticket = Ticket(who, VERB, after.agent, decision, self._new_id(), upstream_hash=hash)
+        ticket = Ticket(who, "RefreshCard", after.agent, decision, self._new_id(), upstream_hash=hash)
         change = {"after": told(after), "before": None if before is None else told(before)}
         return ticket.outcome(self._now(), outcome, change=change)
