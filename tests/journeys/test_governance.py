@@ -390,7 +390,7 @@ async def test_a_rule_may_look_at_what_is_left(gateway: Gateway) -> None:
     saver = Door(gateway, who=await gateway.key("saver"))
     call = {"name": "mail__send", "arguments": {}}
     assert "content" in await saver.result("tools/call", call)
-    assert "waits for an approval" in (await saver.error("tools/call", call))["message"]
+    assert "waits for an approval" in (await saver.result("tools/call", call))["content"][0]["text"]
     asked = {"principal": "saver", "action": "call", "target": "mail/send"}
     found = await admin(gateway, "POST", "policy:explain", **asked)
     assert (found["verdict"], found["rule"]) == ("ESCALATE", "nearly")
@@ -429,9 +429,9 @@ async def test_a_clients_own_tool_calls_are_one_conversation(gateway: Gateway) -
     client = Door(gateway, who=await gateway.key("client"))
     for name in ("files__read", "web__get"):
         assert "content" in await client.result("tools/call", {"name": name, "arguments": {}})
-    error = await client.error("tools/call", {"name": "mail__send", "arguments": {}})
-    assert "rule-of-two" not in error["message"]
-    assert "waits for an approval" in error["message"]
+    told = (await client.result("tools/call", {"name": "mail__send", "arguments": {}}))["content"][0]["text"]
+    assert "rule-of-two" not in told
+    assert "waits for an approval" in told
 
 
 # A policy over what was recorded.
