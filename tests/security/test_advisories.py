@@ -234,20 +234,23 @@ def table() -> list[dict[str, Any]]:
     return found
 
 
+def proof(each: dict[str, Any]) -> str:
+    """Its test; or why there is none, and the test that keeps this true."""
+    test = each.get("test") or each.get("checked")
+    return "; ".join(filter(None, (each.get("not_here"), test and f"`{test}`")))
+
+
 def page() -> str:
     rows = "\n".join(
-        f"| {each['id']} | {each['found']} | "
-        + (f"`{each['test']}`" if "test" in each else each["not_here"])
-        + f" | {each.get('twin', '—')} |"
-        for each in table()
+        f"| {each['id']} | {each['found']} | {proof(each)} | {each.get('twin', '—')} |" for each in table()
     )
     return f"""# Advisories
 
 <!-- Made by `python -m tests.security.test_advisories`; a test keeps it current. -->
 
-What attackers have found in gateways, agents and tool servers, as far as it is about credentials, permissions and
-ownership; and the test that shows that it is not so here. The *twin* is the gateway without the one defence: with it
-the attack succeeds, so the test can see it. A dash there: this program has no such thing.
+What attackers have found in gateways, agents and tool servers, and the test that shows that it is not so here. The
+*twin* is the gateway without the one defence: with it the attack succeeds, so the test can see it. A dash there: this
+program has no such thing, and the test, if one is named, looks whether that is still so.
 
 | advisory | what was found | test, or why there is none | twin |
 |---|---|---|---|
@@ -264,13 +267,16 @@ def test_every_advisory_has_a_test_with_a_twin_or_a_reason() -> None:
     assert len(set(ids)) == len(ids)
     for each in table():
         assert ("test" in each) is not ("not_here" in each), each["id"]
-        if "test" not in each:
+        named = each.get("test") or each.get("checked")
+        if named is None:
             continue
-        file, _, name = each["test"].partition("::")
+        file, _, name = named.partition("::")
         text = (ROOT / file).read_text(encoding="utf-8")
         assert f"def {name.partition('[')[0]}(" in text, each["id"]
         case = name.partition("[")[2].rstrip("]")
         assert not case or f'"{case}"' in text, each["id"]
+        if "test" not in each:
+            continue
         assert each["twin"], each["id"]
         assert "broken" in text or "defended" in text, each["id"]
 
