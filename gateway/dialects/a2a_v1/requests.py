@@ -10,12 +10,14 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import orjson
 from pydantic import BeforeValidator, Field, ValidationError
 
+from gateway.dialects.lookalikes import Members
 from gateway.dialects.standard_webhooks import MAX_SECRET_BYTES, MIN_SECRET_BYTES, BadSecret, secret
 from gateway.model.base import Model, milliseconds
 from gateway.model.call import (
@@ -71,6 +73,8 @@ _OPTIONAL = frozenset(
     if not field.is_required() and name != "data"
 )
 
+
+_OLDER = frozenset({"kind", "file", "content"})  # of messages and parts in 0.3, whose agents get the same
 
 # So many elements make sense in a message, and hardly cost anything.
 MAX_LENGTHS = {"parts": 1000, "extensions": 64, "referenceTaskIds": 64, "reference_task_ids": 64}
@@ -273,8 +277,21 @@ def _tidy(value: Model, where: str) -> None:
     given, fields = value.__pydantic_fields_set__, value.__dict__
     if nulls := [name for name in given if name in _OPTIONAL and fields[name] is None]:
         given.difference_update(nulls)
-    if value.__pydantic_extra__ and not value.__pydantic_extra__.keys().isdisjoint(type(value).model_fields):
-        raise invalid(where or "params", "has a field under both of its names")
+    if extra := value.__pydantic_extra__:
+        if not extra.keys().isdisjoint(type(value).model_fields):
+            raise invalid(where or "params", "has a field under both of its names")
+        check_members(type(value), extra, f"{where}." if where else "")
+
+
+def check_members(shape: type[Model], unknown: Iterable[str], where: str) -> None:
+    """What is passed on without being known must not read like what is. Raises INVALID_PARAMS."""
+    _members(shape).check(unknown, where)
+
+
+@cache
+def _members(shape: type[Model]) -> Members:
+    aliases = {field.alias for field in shape.model_fields.values() if field.alias}
+    return Members({*shape.model_fields, *aliases, *_OLDER})
 
 
 def _check_lengths(message: Any) -> None:

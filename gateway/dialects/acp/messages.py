@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gateway.dialects.a2a_v1.requests import check_members
 from gateway.dialects.acp.parts import A2A, ACP, CONTENT, Tree, read_part, write_part
 from gateway.model.base import Model
 from gateway.model.errors import invalid
@@ -86,9 +87,11 @@ def _part(part: Tree) -> Part:
     if len(CONTENT & tree.keys()) != 1:
         raise invalid("parts", "must each have content or content_url")
     try:
-        return Part.model_validate(tree)
+        made = Part.model_validate(tree)
     except ValidationError:
         raise invalid("parts", f"{A2A!r} holds what no part of A2A can be") from None
+    check_members(Part, made.model_extra or (), "parts.")
+    return made
 
 
 def _envelope(message: Tree) -> Tree:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 import orjson
 
+from gateway.dialects.lookalikes import Members
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.tool import Tree
 from gateway.model.value import value
@@ -31,6 +32,15 @@ MAX_ID = 256
 
 MAX_MESSAGES = 50
 """Messages in one batch (2025-03-26), each of which may be a whole call: as many as A2A batches may have."""
+
+# What decides who may do what, and where it goes. The rest of the parameters is passed on as it came.
+_MEMBERS = Members(
+    (
+        *("name", "arguments", "uri", "ref", "argument", "context", "cursor", "task", "taskId", "_meta", "level"),
+        *("requestState", "inputResponses", "protocolVersion", "capabilities", "clientInfo", "notifications"),
+    )
+)
+_REFERENCE = Members(("type", "name", "uri"))
 
 
 @value
@@ -73,6 +83,9 @@ def message(tree: Any) -> Message:
     params = tree.get("params", {})
     if type(params) is not dict:
         raise _malformed("params is an object")
+    _MEMBERS.check(params, "params.")
+    if type(ref := params.get("ref")) is dict:
+        _REFERENCE.check(ref, "params.ref.")
     if "_meta" in params and type(params["_meta"]) is not dict:
         raise invalid("params._meta", "must be an object")
     return Request(cast(Id, id), method, params) if has_id else Notification(method, params)
