@@ -38,6 +38,7 @@ from gateway.core.engine import Engine
 from gateway.core.freezer import Freezer
 from gateway.core.gateway import Gateway
 from gateway.core.governance import Governance
+from gateway.core.kept import KeptConnections
 from gateway.core.keys import KeyRing
 from gateway.core.live import Live
 from gateway.core.policy import Policy, Situation
@@ -160,6 +161,7 @@ class App:
         seal, recorder = partial(Seal, token.encode()), Recorder(store, now)
         connections = Connections(self._accounts, seal(b"mcp-connect"), recorder, now, _new_id, home)
         self.engine.resting.use(connections, self.registry.get)
+        kept = KeptConnections(self._authorized, self._accounts, seal(b"mcp-connect"), store, now, _new_id)
         notices = Notices(config.push.approvals_url, node, self.push.wake, now)
         self.approvals = Approvals(store, policy, notices, now, _new_id)
         self.tools = Tools(
@@ -181,6 +183,7 @@ class App:
         self.gateway = Gateway(
             self.services, self.registry, self.engine, admission, self.keys, cursors, self._judge_webhook, self.tools,
             connections,
+            kept,
             Letters(store, self.push.hosts, self.push.wake),
             None if self.trust is None else self.trust.server,
             freezer,

@@ -8,16 +8,19 @@ from collections.abc import Callable
 
 from gateway.config import Config, ConfigError, OAuthEntry, RemoteAgent, Settings, Value
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import Connection
 from gateway.upstream.egress import Egress
 from gateway.upstream.local import LoadError, load_object
 from gateway.upstream.oauth.client import ClientSettings, Grant, IdentityProvider, Proofs
 from gateway.upstream.oauth.discovery import Discovery
-from gateway.upstream.oauth.grants import Grants
+from gateway.upstream.oauth.grants import Grants, connection_in
 from gateway.upstream.oauth.source import TokenSource
 from gateway.upstream.oauth.vault import CALLERS, SHARED, BadKey, KeySource, Vault
 from gateway.upstream.oauth.vault_keys import CodeKms, CommandKms, GivenKey, OwnKey, WrappedKey
 from gateway.upstream.process import Command
 from gateway.upstream.secret import Secret
+
+_KINDS = ("tools", "agents")
 
 
 class Authorizations:
@@ -88,6 +91,18 @@ class Authorized:
             where = "kms" if self._config.vault.kms is not None else "key"
             raise ConfigError([self._config.problem(("vault", where), str(error), hint)]) from error
         self._started = True
+
+    # Callers' own, as `Kept` has them.
+
+    async def all(self) -> list[Connection]:
+        found: list[Connection] = []
+        for kind, (vault, _) in zip(_KINDS, self._vaults, strict=True):
+            found += [connection_in(kind, name, tree) for name, tree in await vault.callers()]
+        return sorted(found, key=lambda each: (each.owner or "", each.place))
+
+    def forget(self, connection: Connection) -> None:
+        kind, _, name = connection.id.partition(".")
+        self._vaults[_KINDS.index(kind)][0].forget_file(name)
 
     async def rotate(self) -> int:
         """Seal everything with a new key; how many files that were. Raises GatewayError."""

@@ -86,6 +86,8 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "SetPassword": ("a person gets another password", WITH, _CHANGE),
     "ListGrants": ("what people have allowed clients is listed", ONE, ""),
     "RemoveGrant": ("it is ended", WITH, _CHANGE),
+    "ListConnections": ("what callers have authorized elsewhere is listed, by an operator or by its owner", ONE, ""),
+    "RemoveConnection": ("it is ended, by an operator or by its owner", BOTH, _CHANGE),
     "ListServers": ("tool servers are listed", ONE, ""),
     "ApproveTools": ("tools are let out of quarantine", WITH, _CHANGE),
     "ReloadTools": ("tools, mounts and grants of the file are read again", BOTH, ""),

@@ -42,6 +42,7 @@ class Authority:
     authorizations: list[str | None] = field(default_factory=list)
     tokens: dict[str, str] = field(default_factory=dict)  # valid access token -> scope
     refreshes: dict[str, str] = field(default_factory=dict)
+    revoked: list[tuple[str, list[str]]] = field(default_factory=list)  # kind of token, and who gave it back
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
     _made: int = 0
 
@@ -99,7 +100,20 @@ class Authority:
             return self._authorize(query)
         if path == "/token":
             return self._token(dict(parse_qsl(request.body.decode())), request.headers.get("authorization"))
+        if path == "/revoke":
+            return self._revoke(dict(parse_qsl(request.body.decode())), request.headers.get("authorization"))
         return answer(b"", "404 Not Found")
+
+    def takes_back(self) -> None:
+        """From now on it says that it revokes tokens (RFC 7009)."""
+        self.metadata["revocation_endpoint"] = f"{self.issuer}/revoke"
+
+    def _revoke(self, form: dict[str, str], authorization: str | None) -> bytes:
+        """A token that is unknown is no error (§2.2)."""
+        self.revoked.append((form["token_type_hint"], basic(authorization)))
+        self.tokens.pop(form["token"], None)
+        self.refreshes.pop(form["token"], None)
+        return answer(b"")
 
     def _authorize(self, query: dict[str, str]) -> bytes:
         self.asked.append(query)

@@ -299,6 +299,7 @@ class Provider:
     forms: list[dict[str, str]] = field(default_factory=list)
     asked: list[dict[str, str]] = field(default_factory=list)
     refreshes: dict[str, str] = field(default_factory=dict)
+    takes_back: bool = False  # refresh tokens (RFC 7009)
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
     _made: int = 0
 
@@ -313,6 +314,7 @@ class Provider:
             "token_endpoint": f"{self.issuer}/token",
             "scopes_supported": ["openid", "offline_access"],
             "authorization_response_iss_parameter_supported": True,
+            **({"revocation_endpoint": f"{self.issuer}/revoke"} if self.takes_back else {}),
         }
 
     def id_token(self, person: str | None = None, **changed: Any) -> str:
@@ -340,6 +342,9 @@ class Provider:
             except Refused as refused:
                 self.why.append(str(refused))
                 writer.write(said({"error": refused.error}, "400 Bad Request"))
+        elif path == "/revoke" and basic(request.headers.get("authorization")) == [self.client_id, self.secret]:
+            self.refreshes.pop(dict(parse_qsl(request.body.decode()))["token"], None)
+            writer.write(answer(b""))
         else:
             writer.write(answer(b"", "404 Not Found"))
 

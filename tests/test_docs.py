@@ -248,6 +248,7 @@ def _rest() -> Starlette:
     from gateway.server.connect import Connect
     from gateway.server.oauth.consent import Consent
     from gateway.server.oauth.endpoints import Endpoints
+    from gateway.server.own_connections import OwnConnections
     from gateway.server.protected_resources import ProtectedResources
     from gateway.server.webhooks import routes as webhooks
 
@@ -261,6 +262,7 @@ def _rest() -> Starlette:
     pages = Consent(unused, unused, unused, unused, users=True, provider=unused)  # type: ignore[arg-type]
     outside = (*webhooks(unused, unused), *ops.routes(lambda: None))  # type: ignore[arg-type]
     connect = Connect(unused, unused, "http://x", lambda: "")  # type: ignore[arg-type]
+    own = OwnConnections(unused, unused)  # type: ignore[arg-type]
     parts = (
         cards.routes(),
         catalogs.routes(),
@@ -270,6 +272,7 @@ def _rest() -> Starlette:
         oauth.routes(),
         pages.routes(),
         connect.routes(),
+        own.routes(),
     )
     return Starlette(routes=[route for routes in parts for route in routes])
 

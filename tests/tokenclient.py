@@ -22,6 +22,7 @@ from gateway.upstream.oauth.client import ClientSettings, Grant
 from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.grants import Grants
 from gateway.upstream.oauth.source import TokenSource
+from gateway.upstream.oauth.vault import Vault
 from tests.authority import browse
 from tests.vaults import opened
 
@@ -36,6 +37,7 @@ class Client:
 
     source: TokenSource
     server: HttpServer
+    vault: Vault
     now: list[int] = field(default_factory=lambda: [1_000_000])
 
     async def call(self) -> Tree:
@@ -58,12 +60,13 @@ async def client(
     seconds: float = 10.0,
 ) -> AsyncIterator[Client]:
     now = [1_000_000]
+    vault = await opened(data / "oauth")
     async with Egress(rules or EgressRules(allow_loopback=True)) as egress:
         source = TokenSource(
             "docs",
             settings,
             Discovery(url, settings.issuer, egress, seconds=seconds),
-            Grants("docs", await opened(data / "oauth")),
+            Grants("docs", vault),
             egress,
             ours=OURS,
             now=lambda: now[0],
@@ -79,7 +82,7 @@ async def client(
             chance=lambda: 0.5,
         )
         try:
-            yield Client(source, server, now)
+            yield Client(source, server, vault, now)
         finally:
             await server.aclose()
 

@@ -89,8 +89,8 @@ class Gateway:
     def patch(self, *path: str, body: Json) -> Json:
         return self._request("PATCH", _path(path), json=body)
 
-    def delete(self, *path: str) -> None:
-        self._request("DELETE", _path(path))
+    def delete(self, *path: str) -> Json:
+        return self._request("DELETE", _path(path))
 
     def watch(self, task_id: str) -> Events:
         """The events of a task, whoever owns it; the first one is the task as it stands."""

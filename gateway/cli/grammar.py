@@ -381,6 +381,24 @@ def _grants(top: Parser) -> None:
     _with_data_folder(grants)
 
 
+def _connections(top: Parser) -> None:
+    connections = top.command(
+        "connections", "See and end what people let the gateway use elsewhere, in their own name."
+    )
+    listed = connections.command("list", "List who has connected what, since when.", "connections:list_connections")
+    gone = connections.command(
+        "remove",
+        "Forget connections, and give their tokens back to who gave them, where that takes any.",
+        "connections:remove_connections",
+    )
+    gone.add_argument("id", nargs="?", metavar="ID", help="The one, as `gateway connections list` shows it.")
+    for verb in (listed, gone):
+        verb.add_argument("--of", metavar="PRINCIPAL", help="Those of this person or program: key:ann.")
+        verb.add_argument("--at", metavar="UPSTREAM", help="Those at this one: tools/docs, agents/far, or its name.")
+        as_json(verb)
+    _with_data_folder(connections)
+
+
 def _audit(top: Parser) -> None:
     audit = top.command("audit", "Read, verify and export the audit log.")
     tail = audit.command("tail", "Show the newest entries, and follow what comes.", "audit:tail")
@@ -454,7 +472,7 @@ def _with_data_folder(noun: Parser) -> None:
 # In the order of --help.
 COMMANDS = (
     *(_serve, _token, _send, _tasks, _agents, _cards, _keys, _tools, _connect, _clients),
-    *(_policy, _approvals, _compliance, _freezing, _push, _users, _grants, _audit, _vault, _replay),
+    *(_policy, _approvals, _compliance, _freezing, _push, _users, _grants, _connections, _audit, _vault, _replay),
 )
 
 

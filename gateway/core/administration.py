@@ -11,6 +11,7 @@ from gateway.core.act import Act, Standing
 from gateway.core.audit import Ticket
 from gateway.core.cardlog import told
 from gateway.core.clients import Clients, NewClient
+from gateway.core.kept import KeptConnections
 from gateway.core.keys import KeyRing, NewKey
 from gateway.core.people import People, session
 from gateway.core.registry import Registered, Registry
@@ -66,10 +67,14 @@ class TokenServer:
 
 
 class Administration:
-    def __init__(self, registry: Registry, keys: KeyRing, server: TokenServer | None) -> None:
+    def __init__(
+        self, registry: Registry, keys: KeyRing, server: TokenServer | None, connections: KeptConnections
+    ) -> None:
         self._registry = registry
         self._keys = keys
         self._server = server
+        self.list_connections = connections.list
+        self.remove_connection = connections.remove
 
     async def list_agents(self, call: ListAgents, ticket: Ticket, entry: None) -> Catalogue:
         return Catalogue(tuple(self._registry.all()), tuple(record.id for record in self._registry.shadowed()))

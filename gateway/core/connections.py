@@ -182,7 +182,7 @@ class Connections:
 
     def _opened(self, ticket: str) -> tuple[str, str, Accounts]:
         claims = self._sealer.open(ticket)
-        if claims is None or claims["e"] < self._now():
+        if claims is None or "s" not in claims or claims["e"] < self._now():
             raise invalid("ticket", "is no link of this gateway, or too old; make the call again for a new one")
         return claims["s"], claims["o"], self._accounts(claims["s"])
 

@@ -24,6 +24,7 @@ from gateway.core.engine import Engine
 from gateway.core.freezer import Freezer
 from gateway.core.governance import Governance
 from gateway.core.halting import Halting
+from gateway.core.kept import KeptConnections
 from gateway.core.keys import KeyRing
 from gateway.core.logs import Logs
 from gateway.core.messages import Messages
@@ -91,6 +92,7 @@ class Gateway:
         judge_webhook: Callable[[str], None],
         tools: Tools,
         connections: Connections,
+        kept: KeptConnections,
         letters: Letters,
         server: TokenServer | None = None,
         freezer: Freezer | None = None,
@@ -100,6 +102,7 @@ class Gateway:
         self.registry = registry
         self.tools = tools
         self.connections = connections
+        self.kept = kept
         self.tasks = Tasks(services, registry, engine, cursors)
         self._new_id = services.new_id
         self._store = services.store
@@ -117,7 +120,7 @@ class Gateway:
         self._freezer = freezer or Freezer(services.store.governance, services.now)
         self._halting = Halting(services, registry, engine, tools.flights, self._freezer)
         self._results = Results(services, engine, self.tasks, policy)
-        self._administration = Administration(registry, keys, server)
+        self._administration = Administration(registry, keys, server, kept)
         self._logs = Logs(services, registry, self._judge)
         governance = governance or Governance(admission, registry, tools.servers, self._freezer, services.store)
         self._calls = tools.calls
@@ -466,6 +469,7 @@ def _uses(
         governing.ListFrozen: governance.frozen,
         verbs.ListUsers: administration.list_users,
         verbs.ListGrants: administration.list_grants,
+        verbs.ListConnections: administration.list_connections,
     }
 
 
@@ -494,6 +498,7 @@ def changes(
         verbs.AddUser: administration.add_user,
         verbs.RemoveUser: administration.remove_user,
         verbs.RemoveGrant: administration.remove_grant,
+        verbs.RemoveConnection: administration.remove_connection,
         verbs.SetPassword: administration.set_password,
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 from gateway.core.people import session
 from gateway.model.clients import ClientRecord
 from gateway.model.governance import Cold, Frozen
+from gateway.model.login import Connection
 from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.ports import (
     Change,
@@ -56,6 +57,11 @@ def grant(record: GrantRecord) -> Named:
     name = session(record.id)
     scopes = list(record.scopes)
     return f"grant {name}", {"client": record.client, "id": name, "person": record.person.subject, "scopes": scopes}
+
+
+def connection(found: Connection) -> Named:
+    shown = {"at": found.place, "id": found.id, "issuer": found.issuer, "owner": found.owner}
+    return f"connection {found.id}", {**shown, "scopes": list(found.scopes)}
 
 
 def agent(id: str, card_url: str | None, trusted: bool, card: str | None, **settings: Any) -> Named:

@@ -437,6 +437,26 @@ class RemoveGrant:
 
 
 @value
+class ListConnections:
+    """What people have authorized the gateway for elsewhere; `of` (a principal) and `at` (`tools/docs`, or only its
+    name) as filters."""
+
+    verb: ClassVar[str] = "ListConnections"
+    of: str | None = None
+    at: str | None = None
+    agent: None = None
+
+
+@value
+class RemoveConnection:
+    """Forget one of them, and give its tokens back."""
+
+    verb: ClassVar[str] = "RemoveConnection"
+    id: str
+    agent: None = None
+
+
+@value
 class SetPassword:
     """A new password; whatever the old one opened is closed."""
 
@@ -503,6 +523,8 @@ Call: TypeAlias = (
     | SetPassword
     | ListGrants
     | RemoveGrant
+    | ListConnections
+    | RemoveConnection
     | ApprovalCall
 )
 

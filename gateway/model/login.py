@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import Protocol
 
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.value import value
 
 
 class LoginNeeded(GatewayError):
@@ -40,3 +43,41 @@ class Accounts(Protocol):
     """Somebody with whom each caller has an authorization of its own. `owner` is tenant and id of a caller."""
 
     def login(self, owner: str) -> Login: ...
+
+    async def end(self, owner: str) -> Ending:
+        """Forget the authorization of one caller, and what was opened with it, then give its tokens back."""
+        ...
+
+
+class Ending(StrEnum):
+    """What the issuer of an authorization knows of its end here (RFC 7009)."""
+
+    REVOKED = "revoked"  # it says that its tokens are worth nothing any more
+    NO_ENDPOINT = "no-endpoint"  # it takes nothing back: tokens that somebody has seen are good as long as they were
+    FAILED = "failed"  # it did not answer, or refused; the same
+    UNASKED = "unasked"  # the gateway has forgotten how to reach it, or nothing was there to give back
+
+
+@value
+class Connection:
+    """A caller's authorization as it is kept, without its secrets. `place` is `tools/docs` or `agents/far`; times are
+    epoch milliseconds. `owner` (tenant and id) and `issuer` are None for what cannot be read."""
+
+    id: str
+    place: str
+    owner: str | None
+    issuer: str | None
+    scopes: tuple[str, ...]
+    since: int | None
+    expires: int | None
+    refreshable: bool
+
+
+class Kept(Protocol):
+    """Every authorization of a caller's that is kept."""
+
+    async def all(self) -> Sequence[Connection]: ...
+
+    def forget(self, connection: Connection) -> None:
+        """For one whose owner or place is not known any more."""
+        ...

@@ -89,6 +89,8 @@ class Admin:
             Route("/admin/users/{name}:password", self._guard(self._people.set_password), methods=["POST"]),
             Route("/admin/grants", self._guard(self._people.grants), methods=["GET"]),
             Route("/admin/grants/{id}", self._guard(self._people.remove_grant), methods=["DELETE"]),
+            Route("/admin/connections", self._guard(self._people.connections), methods=["GET"]),
+            Route("/admin/connections/{id}", self._guard(self._people.remove_connection), methods=["DELETE"]),
             Route("/admin/policy", self._guard(self._policy.show), methods=["GET"]),
             Route("/admin/policy/shadow", self._guard(self._policy.shadow), methods=["GET"]),
             Route("/admin/policy:explain", self._guard(self._policy.explain), methods=["POST"]),

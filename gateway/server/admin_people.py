@@ -1,4 +1,5 @@
-"""The admin API of the built-in authorization server: its clients and its users."""
+"""The admin API of the built-in authorization server, its clients and its users; and of what people have authorized
+the gateway for elsewhere."""
 
 from __future__ import annotations
 
@@ -16,8 +17,10 @@ from gateway.model.call import (
     AddUser,
     InviteClient,
     ListClients,
+    ListConnections,
     ListGrants,
     ListUsers,
+    RemoveConnection,
     RemoveGrant,
     RemoveUser,
     RevokeClient,
@@ -25,6 +28,7 @@ from gateway.model.call import (
 )
 from gateway.model.clients import ClientRecord
 from gateway.model.errors import invalid
+from gateway.model.login import Connection, Ending
 from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.principal import Principal
 from gateway.server.admin_json import json_answer, json_object, text
@@ -91,6 +95,14 @@ class AdminPeople:
         await self._gateway.handle(RemoveGrant(request.path_params["id"]), who)
         return Response(status_code=204)
 
+    async def connections(self, request: Request, who: Principal) -> Response:
+        call = ListConnections(request.query_params.get("of"), request.query_params.get("at"))
+        return json_answer({"connections": [_connection(each) for each in await self._gateway.handle(call, who)]})
+
+    async def remove_connection(self, request: Request, who: Principal) -> Response:
+        ending: Ending = await self._gateway.handle(RemoveConnection(request.path_params["id"]), who)
+        return json_answer({"issuer": ending})
+
     async def set_password(self, request: Request, who: Principal) -> Response:
         password = text(await json_object(request), "password")
         await self._gateway.handle(SetPassword(request.path_params["name"], password), who)
@@ -104,6 +116,21 @@ def _grant(record: GrantRecord) -> dict[str, Any]:
         "audience": record.audience,
         "began": timestamp(record.began),
         "until": timestamp(record.until),
+    }
+
+
+def _connection(found: Connection) -> dict[str, Any]:
+    tenant, _, owner = (None, "", None) if found.owner is None else found.owner.partition("/")
+    return {
+        "id": found.id,
+        "owner": owner,
+        **({"tenant": tenant} if tenant else {}),
+        "at": found.place,
+        "issuer": found.issuer,
+        "scopes": list(found.scopes),
+        "since": None if found.since is None else timestamp(found.since),
+        "expires": None if found.expires is None else timestamp(found.expires),
+        "refreshable": found.refreshable,
     }
 
 

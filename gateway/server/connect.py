@@ -54,7 +54,7 @@ class Connect:
         try:
             return _asking(self._connections.name(ticket), ticket)
         except GatewayError as error:
-            return _failed(error)
+            return failed(error)
 
     async def begin(self, request: Request) -> Response:
         try:
@@ -64,7 +64,7 @@ class Connect:
         except forms.BadForm as refused:
             return sentence("That did not work", str(refused), 400)
         except GatewayError as error:
-            return _failed(error)
+            return failed(error)
         browser = self._new_id()
         try:
             who = await self._auth.principal({b"authorization": b"Bearer " + credential.encode()}, "/mcp")
@@ -72,9 +72,9 @@ class Connect:
         except GatewayError as error:
             if error.reason is Reason.UNAUTHENTICATED:
                 return _asking(name, ticket, "This credential is not known here.")
-            return _failed(error)
+            return failed(error)
         except Exception as error:
-            return _failed(known(error))
+            return failed(known(error))
         answer = _leading(name, url)
         answer.set_cookie(
             self._cookie, browser, max_age=VISIT_MS // 1000, secure=self._secure, httponly=True, samesite="lax"
@@ -86,7 +86,7 @@ class Connect:
         try:
             name = await self._connections.finish(url, request.cookies.get(self._cookie, ""))
         except Exception as error:
-            return _failed(known(error))
+            return failed(known(error))
         text = f"The gateway may use {name} in your name. You can close this page and go on where you were."
         answer = sentence("Done", text)
         answer.delete_cookie(self._cookie, secure=self._secure, httponly=True, samesite="lax")
@@ -116,5 +116,5 @@ def _leading(name: str, url: str) -> Response:
     )
 
 
-def _failed(error: GatewayError) -> Response:
+def failed(error: GatewayError) -> Response:
     return sentence("That did not work", error.message, _STATUS.get(error.reason, 502))

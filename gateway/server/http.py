@@ -31,6 +31,7 @@ from gateway.server.entrances import Advertised
 from gateway.server.front import Doors, Front
 from gateway.server.incident import known
 from gateway.server.mcp.door import McpDoor
+from gateway.server.own_connections import OwnConnections
 from gateway.server.protected_resources import ProtectedResources
 from gateway.server.request import retry_after
 
@@ -72,6 +73,7 @@ def application(
 ) -> ASGIApp:
     """Everything under one roof; without `admin`, all but the admin API."""
     connect = Connect(gateway.connections, auth, public_url.rstrip("/"), new_id)
+    own = OwnConnections(gateway.kept, auth)
     catalogs = Catalogs(gateway, cards, public_url)
     rest = _router(
         *cards.routes(),
@@ -79,6 +81,7 @@ def application(
         *(Admin(gateway, auth, cards).routes() if admin else ()),
         *ops.routes(not_ready),
         *connect.routes(),
+        *own.routes(),
         *webhooks,
         *_identity(identity, public_url),
     )

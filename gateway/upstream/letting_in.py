@@ -10,6 +10,7 @@ from typing import Protocol, cast
 from gateway.model.agent import Agent, Context
 from gateway.model.card import AgentCard
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import Ending
 from gateway.model.message import Message
 from gateway.model.ports import Balance, Directory, Fetched
 from gateway.model.provenance import CardKeys
@@ -60,6 +61,10 @@ class AgentAccounts:
         if self.wanted is None:
             raise GatewayError(Reason.UNAVAILABLE, "The agent's card was not read yet", retry_after=5)
         return self.source(owner, self.wanted)
+
+    async def end(self, owner: str) -> Ending:
+        """Whatever was wanted for it once, it is kept in one place."""
+        return await self.source(owner, self.wanted or Wanted("")).end()
 
     def source(self, owner: str, wanted: Wanted) -> TokenSource:
         found = self._known.pop((owner, wanted), None) or self._make(owner, wanted)

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 
 from gateway.model.errors import Reason
-from gateway.model.login import LoginNeeded
+from gateway.model.login import Ending, LoginNeeded
 from gateway.model.tool import Kind, Tree
 from gateway.upstream.address import EgressRules
 from gateway.upstream.oauth.challenge import bearer
@@ -552,6 +552,49 @@ async def test_a_token_that_cannot_be_kept_is_said_and_not_used(world: World) ->
     assert error.reason is Reason.UNAVAILABLE
     assert "cannot be kept" in error.message
     assert isinstance(await refusal(world.client.call()), LoginNeeded)
+
+
+async def renewing(world: World) -> tuple[asyncio.Future[Tree], asyncio.Event]:
+    """A call whose token is being renewed; the answer comes when the event is set."""
+    await world.client.login()
+    begun, on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        await on.wait()
+        writer.write(world.authority._answer("/token", {}, request))
+
+    world.authority.instead["/token"] = slow
+    world.client.later(3600)
+    call = asyncio.ensure_future(world.client.call())
+    await asyncio.wait_for(begun.wait(), 5)
+    return call, on
+
+
+@pytest.mark.security
+async def test_what_was_removed_is_used_no_more_and_no_renewal_brings_it_back(world: World) -> None:
+    """Sources come and go with the callers; what they share is the file."""
+    call, on = await renewing(world)
+    world.client.vault.forget_all("docs")
+    on.set()
+    assert isinstance(await refusal(call), LoginNeeded)
+    assert isinstance(await refusal(world.client.call()), LoginNeeded)
+    assert (await opened(world.data / "oauth")).load("docs") == {}
+
+
+@pytest.mark.requirement("oauth.client.revocation")
+async def test_ending_waits_for_a_renewal_and_gives_back_what_came_of_it(world: World) -> None:
+    world.authority.takes_back()
+    call, on = await renewing(world)
+    ending = asyncio.ensure_future(world.client.source.end())
+    on.set()
+    await asyncio.wait((call, ending))  # whether the call still went with the new token is a race that hurts nobody
+    assert await ending is Ending.REVOKED
+    assert call.exception() is None or isinstance(call.exception(), LoginNeeded)
+    assert [form["grant_type"] for form in world.authority.forms] == ["authorization_code", "refresh_token"]
+    assert (world.authority.refreshes, len(world.authority.revoked)) == ({}, 2)
+    assert isinstance(await refusal(world.client.call()), LoginNeeded)
+    assert await world.client.source.end() is Ending.UNASKED, "there is nothing to give back"
 
 
 async def test_logging_out_forgets_everything(world: World) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 
-from gateway.model.login import Login
+from gateway.model.login import Ending, Login
 from gateway.model.tool import ToolServer
 from gateway.upstream.mcp.server import HttpServer
 from gateway.upstream.oauth.source import TokenSource
@@ -35,6 +35,13 @@ class CallerAccounts:
 
     def login(self, owner: str) -> Login:
         return self._of(owner)[0]
+
+    async def end(self, owner: str) -> Ending:
+        source, server = self._of(owner)
+        ending = await source.end()
+        self._known.pop(owner, None)
+        await server.aclose()  # a session of the server's knows who it was opened for
+        return ending
 
     async def forget(self) -> bool:
         had = self._forget_all() > 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import Connection
 from gateway.model.tool import Tree
 from gateway.model.value import value
 from gateway.upstream.oauth.client import Client
@@ -17,13 +19,14 @@ AHEAD = 60.0
 # However short a server says that a token lives, it is used so long: else every call would fetch one.
 SHORTEST_LIFE = 10.0
 
-_PLAIN = ("issuer", "resource", "access", "refresh", "since", "expires", "key")
+_PLAIN = ("issuer", "resource", "access", "refresh", "since", "expires", "key", "began")
 
 
 @value
 class Held:
     """A token and where it came from. `asked` are the scopes that were asked for; times are epoch milliseconds,
-    `expires` None when nobody said. `key` is what the token is bound to, as it is kept; None for a bearer token."""
+    `expires` None when nobody said. `key` is what the token is bound to, as it is kept; None for a bearer token.
+    `began` is when somebody said yes, `given` the scopes that came of it, where the server says so."""
 
     issuer: str
     resource: str
@@ -34,6 +37,8 @@ class Held:
     since: int
     expires: int | None
     key: str | None = None
+    began: int | None = None
+    given: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return f"Held({self.issuer})"
@@ -48,7 +53,9 @@ class Held:
 
     def renewed(self, token: Token, now: int, key: ProofKey | None) -> Held:
         """A refresh token that is not replaced stays (RFC 6749 §6)."""
-        return held(self.issuer, self.resource, self.client, token, self.asked, now, key, self.refresh)
+        fresh = held(self.issuer, self.resource, self.client, token, self.asked, now, key, self.refresh)
+        began = self.since if self.began is None else self.began
+        return replace(fresh, began=began, given=self.given if fresh.given is None else fresh.given)
 
 
 def held(
@@ -63,7 +70,8 @@ def held(
 ) -> Held:
     expires = None if token.life is None else now + 1000 * token.life
     bound = key.kept if key is not None and token.bound else None
-    return Held(issuer, resource, client, token.access, token.refresh or refresh, asked, now, expires, bound)
+    refresh = token.refresh or refresh
+    return Held(issuer, resource, client, token.access, refresh, asked, now, expires, bound, now, token.scopes)
 
 
 @value
@@ -93,6 +101,7 @@ class Grants:
         self._owner = owner
         self._tree: Tree | None = None
         self._held: Held | None = None
+        self._removals = 0  # of the vault, when this was read
 
     @property
     def held(self) -> Held | None:
@@ -104,14 +113,14 @@ class Grants:
         tree: Tree | None = None
         if token is not None:
             tree = {name: getattr(token, name) for name in _PLAIN}
-            tree |= {"client": token.client.tree(), "asked": list(token.asked)}
+            given = None if token.given is None else list(token.given)
+            tree |= {"client": token.client.tree(), "asked": list(token.asked), "given": given}
         self._keep({**self._loaded(), "held": tree})
 
     @property
     def identity(self) -> Identity | None:
         """Who the owner is at the identity provider."""
-        tree = self._loaded().get("identity")
-        return Identity(**tree) if isinstance(tree, dict) else None
+        return identity_in(self._loaded())
 
     def identify(self, identity: Identity | None) -> None:
         tree = None if identity is None else {name: getattr(identity, name) for name in _IDENTITY}
@@ -145,12 +154,15 @@ class Grants:
         return had
 
     def _loaded(self) -> Tree:
-        if self._tree is None:
+        """Read again once anything was removed: what is gone from the disk is used by nobody."""
+        if self._tree is None or self._removals != self._vault.removals:
+            self._removals = self._vault.removals
             self._tree = self._vault.load(self._upstream, self._owner)
-            self._held = _held(self._tree.get("held"))
+            self._held = held_in(self._tree)
         return self._tree
 
     def _keep(self, tree: Tree) -> None:
+        tree = {**tree, "owner": self._owner}
         try:
             self._vault.keep(self._upstream, tree, self._owner)
         except OSError as error:
@@ -158,7 +170,7 @@ class Grants:
             what = f"The token for {self._upstream} cannot be kept: {error.strerror or error}"
             raise GatewayError(Reason.UNAVAILABLE, what, metadata={"delivered": "no"}) from error
         self._tree = tree
-        self._held = _held(tree.get("held"))
+        self._held = held_in(tree)
 
     def _clients(self) -> Tree:
         return _object(self._loaded().get("clients"))
@@ -175,10 +187,38 @@ def _client(tree: Any) -> Client | None:
     return Client(tree["id"], tree["secret"], tree["method"], tree["redirect_uri"]) if isinstance(tree, dict) else None
 
 
-def _held(tree: Any) -> Held | None:
+def connection_in(kind: str, file: str, kept: Tree) -> Connection:
+    """What may be shown of one caller's file. Somebody who has only logged in at an identity provider is connected
+    there."""
+    held, identity, owner = held_in(kept), identity_in(kept), kept.get("owner")
+    place, issuer = f"{kind}/{file.partition('.')[0]}", None if identity is None else identity.issuer
+    refreshable = identity is not None and identity.refresh is not None
+    if held is None:
+        return Connection(f"{kind}.{file}", place, owner, issuer, (), None, None, refreshable)
+    return Connection(
+        f"{kind}.{file}",
+        place,
+        owner,
+        held.issuer,
+        held.asked if held.given is None else held.given,
+        held.since if held.began is None else held.began,
+        held.expires,
+        refreshable or held.refresh is not None,
+    )
+
+
+def identity_in(kept: Tree) -> Identity | None:
+    tree = kept.get("identity")
+    return Identity(**tree) if isinstance(tree, dict) else None
+
+
+def held_in(kept: Tree) -> Held | None:
+    """The token of one file, if there is one."""
+    tree = kept.get("held")
     client = _client(tree.get("client")) if isinstance(tree, dict) else None
-    if client is None:
+    if not isinstance(tree, dict) or client is None:
         return None
+    given = tree.get("given")
     return Held(
         tree["issuer"],
         tree["resource"],
@@ -189,4 +229,6 @@ def _held(tree: Any) -> Held | None:
         tree["since"],
         tree["expires"],
         tree.get("key"),
+        tree.get("began"),
+        None if given is None else tuple(given),
     )

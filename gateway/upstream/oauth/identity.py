@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.login import Ending
 from gateway.upstream.egress import Egress
 from gateway.upstream.oauth import response
 from gateway.upstream.oauth.assertion import ClientKey
@@ -85,6 +86,16 @@ class Identities:
         endpoint = self._endpoint(pending.server, pending.client.redirect_uri)
         self._take(await endpoint.exchange(code, pending.verifier, ""), pending.nonce)
 
+    async def revoke(self, identity: Identity) -> Ending:
+        """Give back what `identity` was renewed by. Raises GatewayError."""
+        if identity.refresh is None or identity.issuer != self._settings.issuer:
+            return Ending.UNASKED
+        server = await self._discovery.server(self._settings.issuer)
+        if server.revocation_endpoint is None:
+            return Ending.NO_ENDPOINT
+        await self._endpoint(server, url=server.revocation_endpoint).revoke(identity.refresh, "refresh_token")
+        return Ending.REVOKED
+
     async def _subject(self, endpoint: TokenEndpoint) -> str:
         """An ID token that is good. The operator's is read anew each time; a person's is renewed without them, if they
         have let us."""
@@ -129,8 +140,8 @@ class Identities:
         self._grants.identify(Identity(issuer, client_id, said, refresh, expires))
         return said
 
-    def _endpoint(self, server: Server, redirect_uri: str | None = None) -> TokenEndpoint:
-        url, key = server.token_endpoint, self._settings.client_key
+    def _endpoint(self, server: Server, redirect_uri: str | None = None, url: str | None = None) -> TokenEndpoint:
+        url, key = url or server.token_endpoint, self._settings.client_key
         assertion = None
         if key is not None:
             held = ClientKey(key, self._ours, self._now, self._random)

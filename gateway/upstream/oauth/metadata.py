@@ -44,6 +44,7 @@ class Server:
     pkce: bool  # S256, without which no person is sent there
     assertions: tuple[str, ...] = ()  # algorithms of private_key_jwt; empty: it does not say
     proofs: tuple[str, ...] = ()  # algorithms of DPoP; empty: it has none (RFC 9449 §5.1)
+    revocation_endpoint: str | None = None  # RFC 7009
 
 
 def resource_places(url: str) -> Iterator[str]:
@@ -108,6 +109,7 @@ def server(tree: JSON, issuer: str) -> Server:
         "S256" in _texts(tree.get("code_challenge_methods_supported")),
         _texts(tree.get("token_endpoint_auth_signing_alg_values_supported")),
         _texts(tree.get("dpop_signing_alg_values_supported")),
+        _endpoint(tree, "revocation_endpoint"),
     )
 
 

@@ -53,9 +53,9 @@ class Ourselves:
             return Client(settings.client_metadata, None, method, redirect_uri)
         return await self._registered(server, redirect_uri)
 
-    def endpoint(self, server: Server, client: Client, key: ProofKey | None) -> TokenEndpoint:
-        """Its token endpoint; with `key`, for tokens that are bound to it."""
-        url = server.token_endpoint
+    def endpoint(self, server: Server, client: Client, key: ProofKey | None, url: str | None = None) -> TokenEndpoint:
+        """Its token endpoint, or another one of it at `url`; with `key`, for tokens that are bound to it."""
+        url = url or server.token_endpoint
         if client.id == self._settings.client_id:
             # The operator's secret is read at each use and never kept.
             client = Client(client.id, self._settings.secret(self._ours), client.method, client.redirect_uri)

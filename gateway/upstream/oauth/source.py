@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.login import LoginNeeded
+from gateway.model.login import Ending, LoginNeeded
 from gateway.upstream.egress import Egress
 from gateway.upstream.oauth import response
 from gateway.upstream.oauth.challenge import MOST_SCOPES, NOTHING, Challenge
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 YOUNG_MS = 2_000
 # After a renewal that failed, while the old token is still good: callers must not wait for it one by one.
 REST_MS = 10_000
+# For giving an authorization back: a person waits for it, who can end it at the issuer, too.
+END_SECONDS = 10.0
 # People who are asked at the same time; the oldest question is forgotten first.
 MOST_PENDING = 16
 # Errors that say that a server does not know its client, any more or in this role (RFC 6749 §5.2).
@@ -176,6 +178,42 @@ class TokenSource:
             self._challenge, self._more = NOTHING, ()
             return self._grants.forget()
 
+    async def end(self) -> Ending:
+        """Forget the token, and then give it back to its issuer. That it cannot be given back keeps nothing here, so
+        nothing is raised for it."""
+        async with self._one:  # what is being renewed just now is ended as well
+            held, identity = self._grants.held, self._grants.identity
+            self._pending.clear()
+            self._challenge, self._more = NOTHING, ()
+            self._grants.forget()
+        ends = set()
+        if held is not None:
+            ends.add(await self._tried(self._revoked(held)))
+        if identity is not None and self._identities is not None:
+            ends.add(await self._tried(self._identities.revoke(identity)))
+        worst_first = (Ending.FAILED, Ending.NO_ENDPOINT, Ending.REVOKED)
+        return next((each for each in worst_first if each in ends), Ending.UNASKED)
+
+    async def _tried(self, ending: Awaitable[Ending]) -> Ending:
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                return await ending
+        except (GatewayError, TimeoutError) as error:
+            why = error.message if isinstance(error, GatewayError) else "no answer in time"
+            log.warning("%s: an authorization was not given back: %s", self._upstream, why)
+            return Ending.FAILED
+
+    async def _revoked(self, held: Held) -> Ending:
+        """The refresh token first: what it can still get is more than what the access token is."""
+        server = await self._discovery.server(held.issuer)
+        if server.revocation_endpoint is None:
+            return Ending.NO_ENDPOINT
+        endpoint = self._we.endpoint(server, held.client, None, server.revocation_endpoint)
+        if held.refresh is not None:
+            await endpoint.revoke(held.refresh, "refresh_token")
+        await endpoint.revoke(held.access, "access_token")
+        return Ending.REVOKED
+
     @property
     def _held(self) -> Held | None:
         """The token, if it is one for what the operator's file says now: another address, issuer or client of the same
@@ -227,6 +265,8 @@ class TokenSource:
             if person and self._held is None:
                 raise self._needed("no longer accepts its authorization") from error
             raise
+        if person and self._grants.held is None:  # it was removed meanwhile, by a way that has no lock
+            raise self._needed("needs an authorization")
         return self._hold(self._judged_bound(old.renewed(token, self._now(), key)))
 
     async def _replaced(self, old: Held | None, challenge: Challenge) -> bool:

@@ -159,6 +159,18 @@ class TokenEndpoint:
         """A new token for an old grant (RFC 6749 §6). Without `scope`: what was granted stays."""
         return await self._token("refresh_token", refresh_token=refresh_token, resource=resource)
 
+    async def revoke(self, token: str, kind: str) -> None:
+        """Give back a token of this kind; the URL is that of the revocation endpoint (RFC 7009 §2.1)."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                answer = await self._session().revoke_token(self._url, token, kind, headers=dict(_HEADERS))
+        except TimeoutError as error:
+            raise GatewayError(Reason.UPSTREAM_TIMEOUT, "The revocation endpoint did not answer in time") from error
+        except httpx2.HTTPError as error:
+            raise _unreachable(error) from error
+        if answer.status_code != 200:  # §2.2: also for a token that it does not know
+            raise refused(f"The authorization server did not take the token back (HTTP {answer.status_code})")
+
     async def _token(self, grant: str, **parameters: str) -> Token:
         return _token(await self._fetched(grant, **parameters), proved=self._key is not None)
 
@@ -198,6 +210,7 @@ class TokenEndpoint:
             client_id=client.id,
             client_secret=client.secret,
             token_endpoint_auth_method=client.method,
+            revocation_endpoint_auth_method=client.method,
             redirect_uri=client.redirect_uri,
             code_challenge_method="S256",
             transport=EgressTransport(self._egress, trusted=self._trusted, limit=ANSWER_LIMIT),

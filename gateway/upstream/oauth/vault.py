@@ -8,6 +8,7 @@ same disk.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -73,6 +74,7 @@ class Vault:
         self._keys = keys
         self._ring: list[AESGCM] = []  # the one in force first
         self._key = b""
+        self.removals = 0  # how often something was forgotten: who has read a file before that reads it again
 
     # Keys.
 
@@ -160,14 +162,32 @@ class Vault:
         write(path, self._closed(tree, path.name.encode()))
 
     def forget(self, server: str, owner: str = SHARED) -> None:
-        self._file(server, owner).unlink(missing_ok=True)
+        self.forget_file(self._file(server, owner).name)
+
+    def forget_file(self, name: str) -> None:
+        """One of `callers`."""
+        (self._folder / name).unlink(missing_ok=True)
+        self.removals += 1
 
     def forget_all(self, server: str) -> int:
         """What is kept for any owner; how many files that were."""
         found = list(self._folder.glob(f"{server}.*"))  # a server's name has no dot (RFC 1123 label)
         for path in found:
             path.unlink(missing_ok=True)
+        self.removals += 1
         return len(found)
+
+    async def callers(self) -> list[tuple[str, Tree]]:
+        """What is kept for single callers, by the name of its file; nothing in it where no key opens it."""
+        found: list[tuple[str, Tree]] = []
+        for count, path in enumerate(self._sealed(), 1):
+            server = path.name.partition(".")[0]
+            if path not in (self._file(server, SHARED), self._file(server, CALLERS)):
+                with contextlib.suppress(OSError):  # it was removed just now
+                    found.append((path.name, self._open(path.read_bytes(), self._names(path)) or {}))
+            if count % _TURN == 0:
+                await asyncio.sleep(0)
+        return found
 
     def _file(self, server: str, owner: str) -> Path:
         # An owner's name may hold what no file name can.
