@@ -194,6 +194,22 @@ async def test_a_client_that_cannot_be_asked_is_told_in_the_result_and_calls_aga
 
 
 @pytest.mark.parametrize("era", ERAS)
+async def test_a_client_that_cannot_be_asked_hears_once_that_its_call_was_rejected(gateway: Gateway, era: str) -> None:
+    call = ("docs__wipe", {"which": f"no-{era}"})
+    async with (await door(gateway)).sdk(era) as sdk:
+        assert "Once it is approved" in words(await sdk.call_tool(*call))
+        await agree(gateway, verb="reject", reason="it is still read")
+    async with (await door(gateway)).sdk(era) as sdk:
+        told = await sdk.call_tool(*call)
+        assert told.is_error
+        assert "was rejected: by key:lea: it is still read" in words(told)
+        assert not await waiting(gateway), "nobody is asked again by that"
+        assert "waits for an approval" in words(await sdk.call_tool(*call)), "a call of its own"
+    await agree(gateway, verb="reject")
+    assert not made(gateway, "wipe").count({"which": f"no-{era}"})
+
+
+@pytest.mark.parametrize("era", ERAS)
 async def test_whoever_wants_progress_or_a_log_hears_it_there_and_is_kept(gateway: Gateway, era: str) -> None:
     heard: list[Any] = []
 
@@ -311,7 +327,9 @@ async def test_a_no_rejects_it_and_closing_the_question_decides_nothing(
         assert not left
     else:
         assert "waits for your word" in words(result)
-        assert f"gateway approvals approve {left[0]['id']}" in words(result)
+        assert f"If your client does not ask you, answer with `gateway approvals approve {left[0]['id']}`" in words(
+            result
+        )
         assert (await say(gateway, left[0]["id"], "reject", "ann")).status_code == 200
 
 

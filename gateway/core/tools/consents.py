@@ -28,6 +28,7 @@ from gateway.model.toolcall import UseServer
 HOLD_SECONDS = 20.0  # a caller that has been told is kept so long when it comes again: below what clients wait
 OPEN_SECONDS = 300.0  # the same for a session, whose client shows its user a question meanwhile
 MAX_FOLLOWED = 1_000  # released calls whose servers have asked something back; the oldest is forgotten first
+MAX_TOLD = 1_000  # callers that were told to call again, and shall hear of a rejection then; likewise
 
 KEY = "approval"
 """The question's name in `inputRequests`, and the claim of a state that stands for a call that waits."""
@@ -61,7 +62,7 @@ class Held(Refused):
         if self.approval.state is ApprovalState.WAITING:
             text = f"{text.rstrip('.')}. Once it is approved, the same call goes through."
             if self.approval.terms.caller:
-                text += f" Your client cannot ask you; answer with `gateway approvals approve {self.approval.id}`."
+                text += f" If your client does not ask you, answer with `gateway approvals approve {self.approval.id}`."
         content = [{"type": "text", "text": text}]
         return {"resultType": "complete", "content": content, "isError": True, **meta}
 
@@ -72,6 +73,7 @@ class Consents:
         self._states = states
         self._new_id = new_id
         self._following: OrderedDict[str, str] = OrderedDict()  # approval -> the turn that may come next
+        self._told: OrderedDict[str, str] = OrderedDict()  # digest of a call that shall come again -> its approval
         self.desk: Desk | None = None  # where answers go, which is made after the tools
 
     async def released(self, call: UseServer, asked: Asked, ticket: Ticket) -> Approval:
@@ -82,6 +84,8 @@ class Consents:
             return followed
         id = str(claims.get(KEY, "")) if claims is not None else ""
         known = bool(id) or self._approvals.of(asked) is not None
+        if not known and (rejected := await self._rejected(call, asked)) is not None:
+            raise self._held(call, rejected, ticket)
         approval = await self._approvals.ask(asked, ticket.decision, ticket=ticket, id=id)
         if approval.state is ApprovalState.WAITING and not as_task(call):
             if call.live:
@@ -96,8 +100,7 @@ class Consents:
         """Claims for a state: the server has asked something back, and the answer belongs to the call that was made."""
         turn = self._following[approval.id] = self._new_id()
         self._following.move_to_end(approval.id)
-        while len(self._following) > MAX_FOLLOWED:
-            self._following.popitem(last=False)
+        _keep(self._following, MAX_FOLLOWED)
         return {FOLLOWS: [approval.id, turn]}
 
     def bare(self, call: UseServer, approval: Approval) -> Tree:
@@ -124,6 +127,15 @@ class Consents:
             return None
         del self._following[found[0]]
         return approval
+
+    async def _rejected(self, call: UseServer, asked: Asked) -> Approval | None:
+        """The approval of a call that its caller makes again, as it was told to, if somebody has said no meanwhile. A
+        caller that cannot be asked has no other way to hear of it; the next call like it is a question of its own."""
+        id = self._told.pop(asked.digest, None)
+        if id is None or takes_forms(call.caller):
+            return None
+        approval = await self._approvals.find(id)
+        return approval if approval is not None and approval.state is ApprovalState.REJECTED else None
 
     async def _came_back(
         self, call: UseServer, approval: Approval, who: Principal, *, known: bool, answered: bool
@@ -184,7 +196,17 @@ class Consents:
             )
             requests = {KEY: {"method": ELICIT, "params": question(approval)}}
             result = {"resultType": "input_required", "inputRequests": requests, "requestState": state}
+        elif approval.state is ApprovalState.WAITING and not as_task(call) and not takes_forms(call.caller):
+            self._told[approval.digest] = approval.id
+            _keep(self._told, MAX_TOLD)
+        else:
+            self._told.pop(approval.digest, None)
         return Held(ticket, approval, result)
+
+
+def _keep(held: OrderedDict[str, str], most: int) -> None:
+    while len(held) > most:
+        held.popitem(last=False)
 
 
 def question(approval: Approval) -> Tree:
