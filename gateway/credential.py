@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from gateway.core.keys import make_secret
+from gateway.core.keys import PREFIX, make_secret
 from gateway.model.problems import Problem, StartError
+
+_PLACEHOLDER = re.compile("change.?me|change.?this|test.?key|example|placeholder|password|secret", re.IGNORECASE)
 
 
 def credential(data: Path) -> str:
@@ -24,7 +27,17 @@ def credential(data: Path) -> str:
         ) from error
     if len(token) < 32:
         raise StartError(Problem(str(path), "holds no credential", "delete the file; a new one is made at the start"))
+    if _guessable(token):
+        what = "holds a credential that can be guessed"
+        raise StartError(Problem(str(path), what, "delete the file; a new one is made at the start"))
     return token
+
+
+def _guessable(token: str) -> bool:
+    """A placeholder that somebody copied, or one word again and again. What is made here is neither, ever."""
+    if len(set(token)) < 10 or token in (token + token)[1:-1]:
+        return True
+    return not token.startswith(PREFIX) and _PLACEHOLDER.search(token) is not None
 
 
 def advertise(data: Path, admin: str | None) -> None:

@@ -67,11 +67,14 @@ class GivenKey:
     def read(self) -> bytes:
         """Raises BadKey, which names the place and never the value."""
         try:
-            return decoded(settle(self._secret, self._ours))
+            key = decoded(settle(self._secret, self._ours))
         except GatewayError as error:
             raise BadKey(error.message, f"put a key there: {HINT}") from None
         except ValueError:
             raise BadKey(f"{self._secret.place} holds no key of {KEY_BYTES} bytes", HINT) from None
+        if len(set(key)) < KEY_BYTES // 2:  # random ones have some 30 different bytes
+            raise BadKey(f"{self._secret.place} holds a key that can be guessed", HINT)
+        return key
 
 
 HINT = "openssl rand -base64 32 makes one"
