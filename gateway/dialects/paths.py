@@ -8,9 +8,31 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import quote
+
+from gateway.model.errors import GatewayError, Reason
 
 TASK_ID = r"([^/:]+)"
 LAST_TASK_ID = r"([^/]+)"  # a configuration's id is its client's choice, and no verb follows it
+
+_SLASH = r"(?:[/\\]|%(?:25)*(?:2[fF]|5[cC]))"
+_CLIMBS = re.compile(rf"(?:\A|{_SLASH})(?:\.|%(?:25)*2[eE]){{0,2}}(?:\Z|{_SLASH})|[\x00-\x1f\x7f]")
+
+
+class Unaddressable(GatewayError):
+    """An agent's word for something that no request can name: asking again is no use."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.INVALID_AGENT_RESPONSE, "The agent has given an id that no path can hold")
+
+
+def segment(text: str) -> str:
+    """A word of an agent's as one segment of a path at that agent. Raises Unaddressable for a word that would not stay
+    one: quoting hides neither `..` nor nothing at all from a reader that resolves paths (RFC 3986 §5.2.4), nor a slash
+    from one that decodes twice."""
+    if _CLIMBS.search(text):
+        raise Unaddressable
+    return quote(text, safe="")
 
 
 @dataclass(frozen=True, slots=True)

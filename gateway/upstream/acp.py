@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from itertools import chain, repeat
 from typing import Any
-from urllib.parse import quote
 
 from gateway.dialects.acp.errors import carried
 from gateway.dialects.acp.manifests import place
 from gateway.dialects.acp.upstream import HEADERS, STREAM_HEADERS, RunReader, create_body, resume_body
+from gateway.dialects.paths import segment
 from gateway.dialects.sse import Reader
 from gateway.dialects.strict_json import read
 from gateway.model.agent import Context, Upstream
@@ -132,7 +132,7 @@ class AcpAgent:
     # One exchange.
 
     def _run(self, run_id: str) -> str:
-        return f"/runs/{quote(run_id, safe='')}"
+        return f"/runs/{segment(run_id)}"
 
     async def _look(self, context: Context) -> Task:
         """The task as the server shows its run now. Raises TASK_NOT_FOUND when it knows of none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
+from gateway.dialects.paths import Unaddressable
 from gateway.model.agent import Context
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.login import LoginNeeded
@@ -22,11 +23,13 @@ class Looks:
 
     async def take(self, look: Awaitable[Task]) -> Task | None:
         """The task as it is now; None when that could not be told, and may be the next time. Raises UPSTREAM_FAILED
-        when it never will be."""
+        when it never will be, and Unaddressable."""
         try:
             task = await look
         except LoginNeeded as needed:
             needed.following = True
+            raise
+        except Unaddressable:
             raise
         except GatewayError as error:
             self._failures += 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 
@@ -17,6 +16,7 @@ from gateway.dialects.a2a_v03.requests import METHODS, VERSION
 from gateway.dialects.a2a_v03.stowed import Tree
 from gateway.dialects.a2a_v1 import upstream as newer
 from gateway.dialects.a2a_v1.upstream import PLAIN, TASKS, Outgoing, carried
+from gateway.dialects.paths import segment
 from gateway.model.card import JSONRPC, AgentInterface
 
 HEADERS: Mapping[str, str] = {**newer.HEADERS, "a2a-version": VERSION, "accept": "application/json"}
@@ -50,7 +50,7 @@ def outgoing(
     method, path = _HTTP[operation]
     # Cards give the address with and without the version in it.
     base = interface.url.rstrip("/").removesuffix("/v1") + "/v1"
-    url = base + path.replace("{id}", quote(id or "", safe=""))
+    url = base + (path if id is None else path.replace("{id}", segment(id)))
     said = pushes.request({**tree, "id": id}) if operation in PLAIN else written(PROTO, tree)
     content = orjson.dumps(said) if method == "POST" else None
     # The text says POST, the proto (and a2a-sdk 0.3) GET.

@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2s
 from typing import Any, Protocol, TypeAlias
-from urllib.parse import quote
 
 import orjson
 from pydantic import ValidationError
 
 from gateway.dialects.a2a_v1.errors import read_error
+from gateway.dialects.paths import segment
 from gateway.model.card import JSONRPC, VERSION, AgentInterface
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
@@ -100,8 +100,8 @@ def outgoing(
         body = b'{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}' % (operation.encode(), whole)
         return Outgoing("POST", interface.url, body, headers, operation)
     method, path = _HTTP[operation]
-    base = interface.url.rstrip("/") + (f"/{quote(interface.tenant, safe='')}" if interface.tenant else "")
-    url = base + path.replace("{id}", quote(id or "", safe=""))
+    base = interface.url.rstrip("/") + (f"/{segment(interface.tenant)}" if interface.tenant else "")
+    url = base + (path if id is None else path.replace("{id}", segment(id)))
     return Outgoing(method, url, params if method == "POST" else None, headers, operation)
 
 
