@@ -90,7 +90,11 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "RemoveConnection": ("it is ended, by an operator or by its owner", BOTH, _CHANGE),
     "ListServers": ("tool servers are listed", ONE, ""),
     "ApproveTools": ("tools are let out of quarantine", WITH, _CHANGE),
-    "ReloadTools": ("tools, mounts and grants of the file are read again", BOTH, ""),
+    "ReloadTools": (
+        "tools, mounts and grants of the file are read again",
+        BOTH,
+        "`change` with the grants that are gone and those that are new",
+    ),
     "ListApprovals": ("calls that wait for a person are listed", ONE, ""),
     "ShowApproval": ("one of them is shown", ONE, ""),
     "ApproveCall": ("a call that waits is approved", WITH, "`object` is what is called"),

@@ -219,7 +219,14 @@ def _tools(top: Parser) -> None:
     )
     taken = tools.command("import", "Take the servers of an mcp.json into the configuration file.", "toolfile:take")
     taken.add_argument("file", type=Path, metavar="FILE", help="A file with mcpServers, as MCP clients have them.")
-    for verb in (insert, taken):
+    given = tools.command("grant", "Let somebody use tools: write a grant into the file.", "grantfile:grant")
+    back = tools.command("revoke", "Take tools out of somebody's grants in the file.", "grantfile:revoke")
+    for verb in (given, back):
+        verb.add_argument("to", metavar="WHO", help="A key's name, agent:NAME, client:NAME, user:NAME, role:NAME or *.")
+    given.add_argument("tools", nargs="+", metavar="TOOL", help="SERVER, or SERVER/PATTERN.")
+    back.add_argument("tools", nargs="*", metavar="TOOL", help="What to take out, as the file has it.")
+    back.add_argument("--all", action="store_true", help="All their tools.")
+    for verb in (insert, taken, given, back):
         verb.add_argument("--config", type=Path, metavar="FILE", help="The file. Default: the one that `serve` reads.")
     for verb in (seen, shown, call, approve):
         as_json(verb)

@@ -107,7 +107,7 @@ def _label(name: str) -> str:
 
 
 def _write(options: argparse.Namespace, entries: dict[str, dict[str, Any]]) -> None:
-    file = _file(options)
+    file = file_of(options)
     before = file.read_text(encoding="utf-8") if file.exists() else ""
     after = _with(before, entries, file)
     try:
@@ -118,12 +118,7 @@ def _write(options: argparse.Namespace, entries: dict[str, dict[str, Any]]) -> N
         parse(after, name=str(file), base=file.parent.absolute())
     except ConfigError as error:
         raise Stop("\n".join(line(problem, 2000) for problem in error.problems), Exit.USAGE) from None
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    fresh.write_text(after, encoding="utf-8")
-    if file.exists():
-        shutil.copymode(file, fresh)
-    fresh.replace(file)
+    written(file, after)
     for name, entry in entries.items():
         say(_line(name, entry))
     note(f"Written to {file}. Nobody but you may use it without a grant.")
@@ -136,8 +131,7 @@ def _tell(place: Place, file: Path, names: set[str]) -> None:
         with Gateway(place) as gateway:
             changed = set(gateway.post("admin", "tools", verb="reload").get("changed") or ())
     except Stop as stop:
-        note(f"It is used from the next start on ({line(stop, 300)}):")
-        note(f"  {place.command('serve', '--config', str(file))}")
+        told_not(place, file, stop)
         return
     if names <= changed:
         note("The gateway uses it now:")
@@ -147,7 +141,22 @@ def _tell(place: Place, file: Path, names: set[str]) -> None:
         note(f"  {place.command('serve', '--config', str(file))}")
 
 
-def _file(options: argparse.Namespace) -> Path:
+def told_not(place: Place, file: Path, why: Stop) -> None:
+    note(f"It is used from the next start on ({line(why, 300)}):")
+    note(f"  {place.command('serve', '--config', str(file))}")
+
+
+def written(file: Path, text: str) -> None:
+    """Whole or not at all, readable for whom it was before."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    fresh.write_text(text, encoding="utf-8")
+    if file.exists():
+        shutil.copymode(file, fresh)
+    fresh.replace(file)
+
+
+def file_of(options: argparse.Namespace) -> Path:
     """The file that `serve` would read; without one, one in the data folder."""
     named = config_path(Flags(config=options.config), os.environ)
     if named is not None:

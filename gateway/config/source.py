@@ -7,7 +7,7 @@ one's own, the scalars of YAML 1.2's core schema (`no` is a word, `8080:80` is t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,6 +139,45 @@ def read(text: str, name: str) -> Source:
     if node is not None:
         source.data = source.value(node, ())
     return source
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a value stands in a text, in characters. `flow`: between brackets of its own."""
+
+    start: int
+    end: int
+    flow: bool
+
+
+def spans(text: str, name: str) -> dict[Loc, Span]:
+    """The place of every value, for who changes one and leaves the rest as it is. Raises ConfigError."""
+    loader = _composer(text, name)
+    try:
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError([_syntax(error, name)]) from None
+    finally:
+        loader.dispose()
+    return {} if node is None else dict(_spans(node, ()))
+
+
+def _spans(node: yaml.Node, loc: Loc) -> Iterator[tuple[Loc, Span]]:
+    yield loc, Span(node.start_mark.index, _end(node), bool(getattr(node, "flow_style", False)))
+    if isinstance(node, yaml.MappingNode):
+        for key, item in node.value:
+            yield from _spans(item, (*loc, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _spans(item, (*loc, index))
+
+
+def _end(node: yaml.Node) -> int:
+    """Of what is a block, the reader says where the next thing begins; it ends with the last thing in it."""
+    if isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last)
+    return int(node.end_mark.index)
 
 
 def _composer(text: str, name: str) -> _Composer:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.config import Flags, Settings, load, settle
 from tests.mcp import Door, configured, scripted, soon, tool
+from tests.remote import PROGRAM, environment
 from tests.serving import BOUND, Gateway, running
 
 
@@ -72,6 +73,50 @@ async def test_grants_and_mounts_follow_at_once(tmp_path: Path) -> None:
         file.write_text(configured(docs=docs))
         await reload(gateway)
         assert (await ann.error("tools/call", {"name": "docs__a"}))["code"] == -32602
+        entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.verb == "ReloadTools"]
+        granted = {"grant": "key:ann", "tools": ["docs"]}
+        assert [(each.phase, each.change) for each in entries] == [
+            ("intent", None),
+            ("outcome", {"after": [granted], "before": []}),
+            ("intent", None),
+            ("outcome", {"after": [], "before": [granted]}),
+        ]
+
+
+async def test_a_grant_is_written_and_taken_back_by_command_and_holds_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    async with scripted(tool("a"), tool("b")) as docs, running(tmp_path / "data", configured(docs=docs)) as gateway:
+        rereads(gateway, file)
+        file.write_text(f"# mine\n{configured(docs=docs)}")
+        ann = Door(gateway, who=await gateway.key("ann"))
+        assert await ann.names() == []
+        given = await command(gateway, "grant", "ann", "docs/a", "docs/b", "--config", str(file))
+        assert "It holds now" in given
+        assert await ann.names() == ["docs__a", "docs__b"]
+        back = await command(gateway, "revoke", "ann", "docs/b", "--config", str(file))
+        assert "ann keeps docs/a" in back
+        assert "It holds now" in back
+        assert await ann.names() == ["docs__a"]
+        assert file.read_text().startswith("# mine\n")
+        await command(gateway, "revoke", "ann", "--all", "--config", str(file))
+        assert (await ann.error("tools/call", {"name": "docs__a"}))["code"] == -32602
+        other = tmp_path / "other.yaml"
+        other.write_text(configured(docs=docs))
+        assert "reads another file" in await command(gateway, "grant", "ann", "docs/a", "--config", str(other))
+
+
+async def command(gateway: Gateway, *words: str) -> str:
+    """What `gateway tools …` says."""
+    program = await asyncio.create_subprocess_exec(
+        PROGRAM,
+        *("tools", *words),
+        env=environment(gateway.app.settings.data, GATEWAY_URL=gateway.url),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await asyncio.wait_for(program.communicate(), BOUND)
+    assert program.returncode == 0, said
+    return said.decode()
 
 
 async def test_a_wrong_file_changes_nothing_and_says_why(tmp_path: Path) -> None:

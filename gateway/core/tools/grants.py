@@ -112,6 +112,10 @@ class Grants:
                 more["arguments"] = {name: list(values) for name, values in grant.arguments.items()}
             yield {"grant": grant.to, **words, **more}
 
+    def standing(self) -> Mapping[str, dict[str, Any]]:
+        """All of them, as the audit log tells them apart and shows them."""
+        return {f"grant {each}": {**each} for each in self.shown()}
+
     def _covering(self, who: Principal, verb: str, target: Target) -> list[Grant]:
         """The grants that let `who` use `target`: by pattern, and only if what the target requires is held too."""
         if verb not in COVERED_BY or self._lacking(who, target):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gateway.core.act import Act
+from gateway.core.act import Act, Standing
 from gateway.core.approvals.calls import AgentCalls
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.compliance.compliance import Compliance
@@ -119,6 +119,7 @@ class Tools:
         self._followed = Followed()
         self._search = Search()
         self._logins = Logins(self.servers)
+        self.granted: Callable[[], Standing] = dict
         self.reload: Reload | None = None  # how the operator's file is read again; None: there is none
         self._policy = policy
         self._recorder = recorder
@@ -220,12 +221,18 @@ class Tools:
         if isinstance(call, ApproveTools):
             return await act.through(self.servers.approve(call.address, act))
         await act.begin()
-        return await act.through(self._logins.handle(call) if isinstance(call, LoginCall) else self._reload())
+        return await act.through(self._logins.handle(call) if isinstance(call, LoginCall) else self._reload(act))
 
-    async def _reload(self) -> list[str]:
+    async def _reload(self, act: Act) -> list[str]:
+        """Recorded with the grants that are gone and those that are new."""
         if self.reload is None:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This gateway was started without a file to read again")
-        return await self.reload()
+        before = self.granted()
+        changed = await self.reload()
+        after = self.granted()
+        act.before = {name: each for name, each in before.items() if name not in after}
+        await act.ended("ok", {name: each for name, each in after.items() if name not in before})
+        return changed
 
 
 def _operated(call: OperatorCall) -> Target:
