@@ -29,6 +29,7 @@ from gateway.config import (
 from gateway.core.approvals.approvals import Approvals
 from gateway.core.approvals.calls import AgentCalls
 from gateway.core.approvals.notices import Notices
+from gateway.core.approvals.retention import Retention
 from gateway.core.audit import Recorder
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.compliance.profile import Profile
@@ -164,6 +165,7 @@ class App:
         kept = KeptConnections(self._authorized, self._accounts, seal(b"mcp-connect"), store, now, _new_id)
         notices = Notices(config.push.approvals_url, node, self.push.wake, now)
         self.approvals = Approvals(store, policy, notices, now, _new_id)
+        self._retention = Retention(self.approvals, store.approvals, config.store.approvals_days, now)
         self.tools = Tools(
             store, admission, recorder, seal(b"mcp-request-state"), seal(b"mcp-task"),
             now, _new_id, headers.parameters, tooling.mounts(config), connections, compliance,
@@ -282,6 +284,7 @@ class App:
         await self.recovery.start()
         await self.approvals.start()
         await self.gateway.held.start()
+        self._retention.start()
         self.push.start()
         for keeper in self._kept:
             keeper.start()
@@ -324,6 +327,7 @@ class App:
         if self.grpc is not None:
             await self.grpc.stop()
         await self.recovery.aclose()
+        await self._retention.aclose()
         await self.approvals.aclose()
         await self.engine.aclose()
         await self.push.aclose()

@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,16 @@ def book(grants: Grants, text: str | None = None, name: str = "policy", first: t
 def _rules(file: PolicyFile, origin: Origin) -> Iterator[Rule]:
     for index, entry in enumerate(file.rules):
         line = origin.line(("rules", index))
+        source = entry.model_dump(mode="json", by_alias=True, exclude_unset=True)
         yield Rule(
             entry.rule,
             entry.because or f"the rule {entry.rule} says so",
             tuple(_checks(entry, file.roles)),
             Verdict(entry.verdict),
             (FREEZE,) if entry.freeze else (),
-            _terms(entry),
+            _terms(entry, source),
             where=origin.name if line is None else f"{origin.name}:{line}",
-            source=entry.model_dump(mode="json", by_alias=True, exclude_unset=True),
+            source=source,
         )
 
 
@@ -95,8 +97,12 @@ def _said(entry: ApprovalsEntry) -> Mapping[str, Any]:
     return {"destructive": True, **entry.model_dump(mode="json", exclude_unset=True)}
 
 
-def _terms(entry: RuleEntry) -> Terms | None:
-    return _agreed(entry) if entry.verdict == Verdict.ESCALATE else None
+def _terms(entry: RuleEntry, source: Mapping[str, Any]) -> Terms | None:
+    return replace(_agreed(entry), rule=_mark(source)) if entry.verdict == Verdict.ESCALATE else None
+
+
+def _mark(source: Mapping[str, Any]) -> str:
+    return hashlib.sha256(repr(source).encode()).hexdigest()
 
 
 def _agreed(entry: RuleEntry | ApprovalsEntry) -> Terms:
@@ -266,11 +272,11 @@ class Keeper:
         if self.problem is not None or book.hash != self._policy.hash:
             log.info("policy %s holds%s", book.hash, f", from {book.name}" if book.name else "")
         self.problem = None
-        self._policy.use(book.rules, book.hash)
-        if self._admission is not None:
+        if self._admission is not None:  # first: who hears of other rules asks the admission
             self._admission.limits.use(book.limits, book.costs)
             self._admission.labels.use(book.labels)
             self._admission.interceptors.pauses = book.pauses
+        self._policy.use(book.rules, book.hash)
 
     def _again(self) -> None:
         with suppress(GatewayError):

@@ -12,15 +12,25 @@ from gateway.cli.place import Place
 from gateway.cli.policy import json_object
 from gateway.cli.text import dump, line, moment, note, pretty, say, table
 
+_PAGE = 1000  # approvals of one answer
+
 
 def listing(options: argparse.Namespace) -> Exit:
     place = Place.of(options.data)
+    every = {"all": "true"} if options.all else {}
+    found: list[dict[str, Any]] = []
+    before: Any = options.before
     with Gateway(place) as gateway:
-        asked = {"limit": options.limit, **({"all": "true"} if options.all else {})}
-        answer = gateway.get("admin", "approvals", **asked)
+        while len(found) < options.limit:
+            limit = min(options.limit - len(found), _PAGE)
+            page = gateway.get("admin", "approvals", limit=limit, before=before, **every)
+            found += page["approvals"]
+            before = page["before"]
+            if before is None:
+                break
     if options.json:
-        dump(answer)
-    elif found := answer.get("approvals"):
+        dump({"approvals": found, "before": before})
+    elif found:
         rows = (
             (each["id"], each["state"], each["caller"], each["action"], each["target"], moment(each["until"]))
             for each in found
@@ -28,6 +38,9 @@ def listing(options: argparse.Namespace) -> Exit:
         table(("ID", "STATE", "CALLER", "ACTION", "TARGET", "UNTIL"), rows)
         if not options.all:
             note(f"See one whole with: {place.command('approvals', 'show', str(found[0]['id']))}")
+        if before is not None:
+            more = ("--all", "--before", str(before)) if options.all else ("--before", str(before))
+            note(f"There are more: {place.command('approvals', 'list', *more)}")
     else:
         note("Nothing waits for you." if not options.all else "There are no approvals.")
     return Exit.DONE

@@ -329,6 +329,7 @@ def _approvals(top: Parser) -> None:
     waiting = approvals.command("list", "List what waits.", "approvals:listing")
     waiting.add_argument("--all", action="store_true", help="The decided ones too, the newest first.")
     waiting.add_argument("--limit", type=count, default=100, metavar="N", help="At most so many. Default: 100.")
+    waiting.add_argument("--before", metavar="ID", help="Only those that were asked for before this one.")
     one = approvals.command("show", "Show one in full: who asks for what, with which words.", "approvals:show")
     agreed = approvals.command("approve", "Let the call be made, once.", "approvals:approve")
     edited = approvals.command("edit", "Let it be made with other arguments.", "approvals:edit")

@@ -317,6 +317,9 @@ class Store(Section):
     """Where tasks, events and the audit log are kept."""
 
     url: StoreUrl | None = Field(None, description="sqlite:///PATH or memory:; DATA/gateway.db if not set.")
+    approvals_days: int = Field(
+        90, ge=1, le=3650, description="Days that decided and expired approvals are kept; the audit log keeps them all."
+    )
 
 
 class PolicySettings(Section):

@@ -16,7 +16,9 @@ from gateway.core.act import Act
 from gateway.core.administration import Administration, TokenServer
 from gateway.core.approvals.answers import Answers
 from gateway.core.approvals.desk import Desk
-from gateway.core.approvals.messages import HeldMessages, edited_message, unsent
+from gateway.core.approvals.grounds import Grounds, ground
+from gateway.core.approvals.messages import HeldMessages
+from gateway.core.approvals.said import edited_message, unsent
 from gateway.core.audit import OwnActs, Recorder, Refusals, Ticket
 from gateway.core.connections import Connections
 from gateway.core.cursor import Cursors
@@ -126,8 +128,9 @@ class Gateway:
         self._calls = tools.calls
         self.held = HeldMessages(services, engine, registry, self._calls.approvals, admission)
         self._halting.laid_down = self.held.canceled
+        grounds = self._calls.approvals.grounds = Grounds(admission, governance.question)
         self._desk = Desk(
-            services.store, policy, registry, self._calls.approvals, self.held, self._recorder, governance.question,
+            services.store, policy, registry, self._calls.approvals, self.held, self._recorder, grounds,
             services.now, services.new_id,
         )  # fmt: skip
         tools.consents.desk = self._desk
@@ -290,7 +293,15 @@ class Gateway:
         if decision.verdict is Verdict.ESCALATE:
             if call.trail is None:
                 return call, ticket, entry  # to be held until somebody agrees; what it takes it takes then
-            asked = Asked(who, call.verb, address(call.verb, target), unsent(call), decision.policy, call.trail.root)
+            asked = Asked(
+                who,
+                call.verb,
+                address(call.verb, target),
+                unsent(call),
+                decision.policy,
+                call.trail.root,
+                ground(decision),
+            )
             released = await self._calls.released(asked, call.trail, ticket)
             if released is None:
                 return await self._admit_message(call, who)

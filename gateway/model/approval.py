@@ -1,13 +1,13 @@
 """Approvals: a call that a rule has stopped, and what people say to it.
 
 An approval is for one exact call. `Asked.digest` names it: the caller with its whole chain, the tenant, the target, the
-arguments, the task that the call belongs to and the policy that stopped it. Nothing else can be done with it, and that
-only once.
+arguments, the task that the call belongs to and what of the policy stopped it. Nothing else can be done with it, and
+that only once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, TypeAlias
@@ -28,7 +28,7 @@ class ApprovalState(StrEnum):
     REJECTED = "rejected"
     EXPIRED = "expired"
     USED = "used"
-    VOID = "void"  # the call cannot be made any more: it was canceled, or other rules hold
+    VOID = "void"  # the call cannot be made any more: it was canceled, or is decided otherwise now
 
     @property
     def open(self) -> bool:
@@ -51,18 +51,21 @@ class Outdated(Exception):
 @value
 class Terms:
     """What a rule asks for: `persons` different people, within so many milliseconds. `caller` means that whoever began
-    it all may answer for itself."""
+    it all may answer for itself. `rule` is a hash of what the file says in that rule, "" where no rule of a file asks.
+    """
 
     caller: bool = False
     persons: int = 1
     within_ms: int = HOUR_MS
+    rule: str = ""
 
 
 @value
 class Asked:
     """The exact call. `target` is its address as rules write it; `arguments` are a tool's, or of a message what is said
     with it. `task` is the task that waits: a message's own, or the outermost one that an agent's call belongs to; empty
-    for a call that belongs to none. `policy` is the hash of the rules that stopped it."""
+    for a call that belongs to none. `ground` is a hash of what stopped it: the rule with its terms (core/approvals/
+    grounds.py); `policy` that of all rules at that time, for the record."""
 
     principal: Principal
     verb: str
@@ -70,14 +73,16 @@ class Asked:
     arguments: Tree = field(hash=False)
     policy: str
     task: str = ""
+    ground: str = ""
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over all of it; roles and scopes are how the caller came to it, not what it asks."""
+        """SHA-256 (hex) over the call and its ground; roles and scopes are how the caller came to it, not what it asks,
+        and rules that have nothing to do with it may change."""
         who = self.principal
         named = {"caller": who.id, "chain": list(chain(who)), "tenant": who.tenant}
         asked = {"arguments": self.arguments, "target": self.target, "verb": self.verb}
-        return digest({**named, **asked, "policy": self.policy, "task": self.task})
+        return digest({**named, **asked, "ground": self.ground, "task": self.task})
 
 
 def chain(who: Principal) -> Iterator[str]:
@@ -96,12 +101,13 @@ class Said(StrEnum):
 
 @value
 class Word:
-    """What one person said, and when (milliseconds since the epoch)."""
+    """What one person said, and when (milliseconds since the epoch). `roles` are those that the person had then."""
 
     by: str
     said: Said
     at: int
     reason: str = ""
+    roles: frozenset[str] = frozenset()
 
 
 @value
@@ -174,8 +180,42 @@ class Approval:
         }
 
 
+@value
+class ApprovalQuery:
+    """The newest first, those whose id is smaller than `before`. (Ids begin with the time.) `tenant`: those of one;
+    `targets`: those whose target is one of them, or which `owner` has begun."""
+
+    limit: int
+    before: str = ""
+    tenant: str | None = None
+    targets: frozenset[str] | None = None
+    owner: str = ""
+
+    def matches(self, approval: Approval) -> bool:
+        return (
+            (not self.before or approval.id < self.before)
+            and self.tenant in (None, approval.tenant)
+            and (self.targets is None or approval.asked.target in self.targets or approval.owner == self.owner)
+        )
+
+
+@value
+class ApprovalPage:
+    """`before` is where the next page goes on; None: there is none."""
+
+    approvals: tuple[Approval, ...]
+    before: str | None
+
+
+def paged(found: Sequence[Approval], limit: int) -> ApprovalPage:
+    """Of one more than the page has room for, if there are so many."""
+    page = tuple(found[:limit])
+    return ApprovalPage(page, page[-1].id if len(found) > limit else None)
+
+
 class ApprovalStore(Protocol):
-    """Reads. What is written goes with a commit (`ports.PutApproval`), beside what follows from it."""
+    """What is written goes with a commit (`ports.PutApproval`), beside what follows from it; what has had its time is
+    forgotten by itself."""
 
     async def open(self) -> list[Approval]:
         """Those that wait or are released, the oldest first."""
@@ -183,8 +223,14 @@ class ApprovalStore(Protocol):
 
     async def find(self, id: str) -> Approval | None: ...
 
-    async def page(self, limit: int, before: str = "") -> list[Approval]:
-        """The newest first, those whose id is smaller than `before`. (Ids begin with the time.)"""
+    async def page(self, query: ApprovalQuery) -> ApprovalPage: ...
+
+    async def targets(self, tenant: str | None = None) -> list[str]:
+        """What the calls were for, each once; of one tenant or of all."""
+        ...
+
+    async def forget(self, before: int, limit: int) -> int:
+        """Drop up to `limit` ended ones whose time was over before then (milliseconds since the epoch); how many."""
         ...
 
 
@@ -193,7 +239,7 @@ class ApprovalStore(Protocol):
 
 @value
 class ListApprovals:
-    """Those that the caller may answer or has asked for; `every`: the decided ones too."""
+    """An `ApprovalPage` of those that the caller may answer or has asked for; `every`: the decided ones too."""
 
     verb: ClassVar[str] = "ListApprovals"
     every: bool = False

@@ -11,6 +11,7 @@ from gateway.core.gateway import Gateway
 from gateway.model.approval import (
     Approval,
     ApprovalCall,
+    ApprovalPage,
     ApproveCall,
     EditCall,
     ListApprovals,
@@ -35,8 +36,8 @@ class AdminApprovals:
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 5 and 1 <= int(limit) <= MAX_PAGE):
             raise invalid("limit", f"must be a whole number of 1 to {MAX_PAGE}")
         call = ListApprovals(query.get("all") == "true", int(limit), query.get("before", ""))
-        found: list[Approval] = await self._gateway.handle(call, who)
-        return json_answer({"approvals": [shown(each) for each in found]})
+        found: ApprovalPage = await self._gateway.handle(call, who)
+        return json_answer({"approvals": [shown(each) for each in found.approvals], "before": found.before})
 
     async def show(self, request: Request, who: Principal) -> Response:
         return await self._answer(ShowApproval(request.path_params["id"]), who)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
 
-from gateway.model.approval import Approval, ApprovalState, Asked, Outdated, Said, Terms, Word
+from gateway.model.approval import (
+    Approval,
+    ApprovalPage,
+    ApprovalQuery,
+    ApprovalState,
+    Asked,
+    Outdated,
+    Said,
+    Terms,
+    Word,
+    paged,
+)
 from gateway.model.ports import PutApproval
 from gateway.model.principal import Kind, Principal
 from gateway.stores.named_sql import SQL
@@ -27,15 +39,27 @@ class MemoryApprovals:
     async def find(self, id: str) -> Approval | None:
         return self._kept.get(id)
 
-    async def page(self, limit: int, before: str = "") -> list[Approval]:
-        ids = sorted((id for id in self._kept if id < before or not before), reverse=True)
-        return [self._kept[id] for id in ids[:limit]]
+    async def page(self, query: ApprovalQuery) -> ApprovalPage:
+        found = sorted(filter(query.matches, self._kept.values()), key=lambda each: each.id, reverse=True)
+        return paged(found, query.limit)
+
+    async def targets(self, tenant: str | None = None) -> list[str]:
+        return sorted({each.asked.target for each in self._kept.values() if tenant in (None, each.tenant)})
+
+    async def forget(self, before: int, limit: int) -> int:
+        over = [id for id, each in self._kept.items() if not each.state.open and each.until < before][:limit]
+        for id in over:
+            del self._kept[id]
+        return len(over)
 
 
 class SqliteApprovals:
-    """`read` runs a function with a connection of its own (sqlite.py)."""
+    """`submit` runs work in the next transaction, `read` runs a function with a connection of its own (sqlite.py)."""
 
-    def __init__(self, read: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(
+        self, submit: Callable[[Callable[[sqlite3.Cursor], Any]], Awaitable[Any]], read: Callable[..., Awaitable[Any]]
+    ) -> None:
+        self._submit = submit
         self._read = read
 
     async def open(self) -> list[Approval]:
@@ -46,19 +70,28 @@ class SqliteApprovals:
         found: Approval | None = await self._read(_find, id)
         return found
 
-    async def page(self, limit: int, before: str = "") -> list[Approval]:
-        found: list[Approval] = await self._read(_page, limit, before)
+    async def page(self, query: ApprovalQuery) -> ApprovalPage:
+        found: ApprovalPage = await self._read(_page, query)
         return found
+
+    async def targets(self, tenant: str | None = None) -> list[str]:
+        found: list[str] = await self._read(_targets, tenant)
+        return found
+
+    async def forget(self, before: int, limit: int) -> int:
+        gone: int = await self._submit(partial(_forget, before, limit))
+        return gone
 
 
 def put_approval(cursor: sqlite3.Cursor, change: PutApproval) -> None:
     """Raises Outdated."""
     it, doc = change.approval, orjson.dumps(_tree(change.approval))
     if not change.before:
-        cursor.execute(SQL["put_approval"], (it.id, it.state.value, it.revision, it.created, doc))
+        row = (it.id, it.state.value, it.revision, it.created, doc, it.until, it.tenant, it.owner, it.asked.target)
+        cursor.execute(SQL["put_approval"], row)
         return
-    row = (it.state.value, it.revision, doc, it.id, change.before)
-    if cursor.execute(SQL["move_approval"], row).rowcount == 0:
+    moved = (it.state.value, it.revision, doc, it.id, change.before)
+    if cursor.execute(SQL["move_approval"], moved).rowcount == 0:
         raise Outdated(f"approval {it.id} is not at revision {change.before}")
 
 
@@ -71,8 +104,19 @@ def _find(db: sqlite3.Connection, id: str) -> Approval | None:
     return None if row is None else _approval(row[0])
 
 
-def _page(db: sqlite3.Connection, limit: int, before: str) -> list[Approval]:
-    return [_approval(row[0]) for row in db.execute(SQL["approvals"], (before or _END, limit))]
+def _page(db: sqlite3.Connection, query: ApprovalQuery) -> ApprovalPage:
+    targets = None if query.targets is None else orjson.dumps(sorted(query.targets)).decode()
+    asked = {"before": query.before or _END, "tenant": query.tenant, "owner": query.owner, "targets": targets}
+    rows = db.execute(SQL["approvals"], {**asked, "limit": query.limit + 1})
+    return paged([_approval(row[0]) for row in rows], query.limit)
+
+
+def _targets(db: sqlite3.Connection, tenant: str | None) -> list[str]:
+    return [row[0] for row in db.execute(SQL["approval_targets"], {"tenant": tenant})]
+
+
+def _forget(before: int, limit: int, cursor: sqlite3.Cursor) -> int:
+    return cursor.execute(SQL["forget_approvals"], (before, limit)).rowcount
 
 
 _END = "~"  # behind every id: those are hexadecimal
@@ -91,9 +135,10 @@ def _tree(it: Approval) -> dict[str, Any]:
             "arguments": asked.arguments,
             "policy": asked.policy,
             "task": asked.task,
+            "ground": asked.ground,
         },
-        "terms": [it.terms.caller, it.terms.persons, it.terms.within_ms],
-        "words": [[word.by, word.said.value, word.at, word.reason] for word in it.words],
+        "terms": [it.terms.caller, it.terms.persons, it.terms.within_ms, it.terms.rule],
+        "words": [[word.by, word.said.value, word.at, word.reason, sorted(word.roles)] for word in it.words],
         "approvers": list(it.approvers),
         "tasks": list(it.tasks),
     }
@@ -107,10 +152,14 @@ def _approval(doc: bytes) -> Approval:
         state=ApprovalState(tree["state"]),
         asked=Asked(**{**asked, "principal": _principal(asked["principal"])}),
         terms=Terms(*tree["terms"]),
-        words=tuple(Word(by, Said(said), at, reason) for by, said, at, reason in tree["words"]),
+        words=tuple(_word(*word) for word in tree["words"]),
         approvers=tuple(tree["approvers"]),
         tasks=tuple(tree["tasks"]),
     )
+
+
+def _word(by: str, said: str, at: int, reason: str, roles: Sequence[str] = ()) -> Word:
+    return Word(by, Said(said), at, reason, frozenset(roles))
 
 
 def _person(who: Principal) -> dict[str, Any]:

@@ -414,7 +414,8 @@ UPDATE oauth_grant SET mark = ? WHERE id = ? AND mark = ?;
 DELETE FROM oauth_grant WHERE id = ?;
 
 -- name: put_approval
-INSERT INTO approval (id, state, revision, created, doc) VALUES (?, ?, ?, ?, ?)
+INSERT INTO approval (id, state, revision, created, doc, until, tenant, owner, target)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: move_approval
 UPDATE approval SET state = ?, revision = ?, doc = ? WHERE id = ? AND revision = ?
@@ -426,7 +427,24 @@ SELECT doc FROM approval WHERE state IN ('waiting', 'approved') ORDER BY created
 SELECT doc FROM approval WHERE id = ?
 
 -- name: approvals
-SELECT doc FROM approval WHERE id < ? ORDER BY id DESC LIMIT ?
+-- The newest of those that somebody may see. What is looked for is all in the index approval_listed.
+SELECT doc FROM approval WHERE id IN (
+    SELECT id FROM approval INDEXED BY approval_listed
+    WHERE id < :before AND (:tenant IS NULL OR tenant = :tenant)
+    AND (:targets IS NULL OR owner = :owner OR target IN (SELECT value FROM json_each(:targets)))
+    ORDER BY id DESC LIMIT :limit
+) ORDER BY id DESC
+
+-- name: approval_targets
+-- What calls were for that waited.
+SELECT DISTINCT target FROM approval INDEXED BY approval_listed
+WHERE :tenant IS NULL OR tenant = :tenant ORDER BY target
+
+-- name: forget_approvals
+-- Ended ones whose time has long been over, some at once.
+DELETE FROM approval WHERE id IN (
+    SELECT id FROM approval WHERE state NOT IN ('waiting', 'approved') AND until < ? ORDER BY until LIMIT ?
+)
 
 -- name: grants
 -- All that is allowed.

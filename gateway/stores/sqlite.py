@@ -95,7 +95,7 @@ class SqliteStore(Store):
         self._read = self.read = readers.run
         self._readers = readers
         self._writer = Writer(connection, transaction)
-        self._approvals = SqliteApprovals(self._read)
+        self._approvals = SqliteApprovals(self._write, self._read)
         self._clients = SqliteClients(self._read)
         self._governance = SqliteGovernance(self._write, self._read)
         self._people = SqlitePeople(self._write, self._read)

@@ -474,16 +474,22 @@ async def test_what_a_tool_says_of_itself_can_be_left_out_of_account(tmp_path: P
         assert (await ann.call("docs__drop"))["content"][0]["text"] == "drop"
 
 
-async def test_other_rules_void_what_waits(tmp_path: Path) -> None:
-    async with paused(tmp_path, POLICY) as gateway:
-        task = await waiting(gateway)
-        (tmp_path / "policy.yaml").write_text(POLICY + "# changed\n")
-        assert (await gateway.client.post("/admin/policy:reload", headers=gateway.bearer(None))).status_code == 200
-        gone = await ended(gateway, task)
-        assert gone["status"]["state"] == "TASK_STATE_FAILED"
-        assert "other rules hold" in gone["status"]["message"]["parts"][0]["text"]
-        late = await said(gateway, "lea", approval_of(task), "approve")
-        assert "void already" in late.json()["error"]["message"]
+async def test_every_page_is_full_of_what_its_reader_may_answer(tmp_path: Path) -> None:
+    """Between what lou may answer there is a lot that lou may not."""
+    lou = "{rule: lou, who: lou, do: approve, on: agents/bank, verdict: PASS}\n  - {rule: leads,"
+    policy = POLICY.replace("who: [lea, lou, bob]", "who: [lea, bob]").replace("{rule: leads,", lou)
+    async with paused(tmp_path, policy) as gateway:
+        agents = ("bank", "desk", "desk", "bank", "desk", "bank")
+        held = [approval_of(await waiting(gateway, agent=agent)) for agent in agents]
+        reader = gateway.bearer(await gateway.key("lou"))
+        for every in ({}, {"all": "true"}):
+            pages: list[list[str]] = []
+            query: dict[str, Any] = {"limit": 2, **every}
+            while query.get("before", "") is not None:
+                page = (await gateway.client.get("/admin/approvals", headers=reader, params=query)).json()
+                pages.append([each["id"] for each in page["approvals"]])
+                query["before"] = page["before"]
+            assert pages == [[held[5], held[3]], [held[0]]]
 
 
 async def test_what_was_approved_just_before_the_gateway_died_goes_on_after_it(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
+from gateway.model.approval import ApprovalQuery
 from gateway.stores import schema
 from gateway.stores.problems import (
     CorruptDatabase,
@@ -27,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 # Kept by hand: a migration that changes what stands here changes it knowingly.
 SCHEMA = {
-    "approval": "id state revision created doc",
+    "approval": "id state revision created doc until tenant owner target",
     "agent": "id card_url trusted added card etag fetched settings",
     "api_key": "tenant id name prefix hash created revoked",
     "audit": "last_idx first_idx entries",
@@ -84,6 +87,8 @@ KEYS = {
     "upstream_context": "tenant owner agent context_id",
 }
 INDEXES = {
+    "approval_ended",
+    "approval_listed",
     "approval_open",
     "conversation_label_at",
     "dead_letter_by_config",
@@ -162,6 +167,35 @@ async def test_what_waited_for_webhooks_before_the_relay_is_delivered_after_it(p
     (delivery,) = await store.due(NOW, 10, 1000)
     assert (delivery.config.url, delivery.attempts, delivery.body) == ("https://hooks.example/1", 3, b'{"task":{}}')
     assert delivery.queued > NOW  # it has a day from the day of the update
+    await store.aclose()
+
+
+async def test_approvals_of_before_the_lists_are_found_by_whoever_began_them(path: Path) -> None:
+    older = [step.read_text("utf-8") for step in schema.MIGRATIONS if int(step.name[:4]) < 46]
+    path.parent.mkdir(mode=0o700)
+    ann: dict[str, Any] = {"kind": "key", "name": "ann", "tenant": "t", "behalf": None, "roles": [], "scopes": []}
+    agent = {"kind": "agent", "name": "desk", "tenant": "t", "behalf": ann, "roles": [], "scopes": []}
+    asked = {"principal": agent, "verb": "tools/call", "target": "bank/pay", "arguments": {}, "policy": "h", "task": ""}
+    words = {"digest": "", "rule": "", "reason": "", "agent": "", "held": False, "request": "", "why": ""}
+    doc = {**words, "id": "a1", "created": NOW, "until": NOW + 9, "revision": 1, "edited": None, "state": "rejected"}
+    more = {
+        "asked": asked,
+        "terms": [False, 1, 9],
+        "words": [["key:lea", "reject", 5, ""]],
+        "approvers": [],
+        "tasks": [],
+    }
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript("\n".join(older))
+        db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 44")
+        row = ("a1", "rejected", 1, NOW, orjson.dumps({**doc, **more, "approvers": [], "tasks": []}))
+        db.execute("INSERT INTO approval (id, state, revision, created, doc) VALUES (?, ?, ?, ?, ?)", row)
+    store = await open_store(path)
+    page = await store.approvals.page(ApprovalQuery(5, tenant="t", targets=frozenset(), owner="key:ann"))
+    assert [(each.id, each.owner, each.words[0].by) for each in page.approvals] == [("a1", "key:ann", "key:lea")]
+    assert await store.approvals.targets("t") == ["bank/pay"]
+    assert await store.approvals.forget(NOW + 10, 5) == 1
     await store.aclose()
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from gateway.core.approvals.grounds import Grounds
 from gateway.core.approvals.notices import Notices
 from gateway.core.audit import Ticket
 from gateway.core.policy.approvers import approvers
@@ -54,12 +55,14 @@ class Approvals:
         self._work: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.TimerHandle] = set()
         self.then: Then | None = None  # whoever ends what has run out, or cannot be approved any more
-        policy.changed.append(self._look)
+        self.grounds: Grounds | None = None  # what they stand on, once there is somebody who knows what calls are for
+        policy.changed.append(self._ruled)
 
     async def start(self) -> None:
         for approval in await self._store.approvals.open():
             self.took(approval)
         self._look()
+        self._ruled()
 
     async def aclose(self) -> None:
         if self._alarm is not None:
@@ -90,7 +93,7 @@ class Approvals:
         if id:
             return await self._again(id, asked)
         known = self.of(asked)
-        if known is not None:
+        if known is not None and (not known.state.open or self._stands(known)):
             return known
         approval = self.draft(asked, decision, ticket=ticket, agent=agent, tasks=tasks)
         self.took(approval)
@@ -119,7 +122,7 @@ class Approvals:
     def spend(self, approval: Approval) -> tuple[PutApproval, ...]:
         """What goes with the commit by which the call is made. From here on nobody else can use it. Raises Outdated."""
         held = self._open.get(approval.id)
-        if held is None:
+        if held is None or not self._stands(held):
             raise Outdated(approval.id)
         used = held.moved(ApprovalState.USED)
         self.took(used)
@@ -134,6 +137,12 @@ class Approvals:
 
     async def find(self, id: str) -> Approval | None:
         return self._open.get(id) or self._recent.get(id) or await self._store.approvals.find(id)
+
+    def forget(self, before: int) -> None:
+        """Of ended ones whose time was over before then, nothing is remembered."""
+        for held in [each for each in self._recent.values() if each.until < before]:
+            del self._recent[held.id]
+            self._drop_digests(held)
 
     def all(self) -> Iterable[Approval]:
         return tuple(self._open.values())
@@ -212,9 +221,9 @@ class Approvals:
         """And of the next revision."""
         return (PutApproval(after, before.revision), *self._notices.of(before, after))
 
-    def stale(self, approval: Approval) -> bool:
-        """Other rules hold than those that it was asked under."""
-        return approval.asked.policy != self._policy.hash
+    def lost(self, approval: Approval) -> str:
+        """Why it does not stand any more; "" while it does."""
+        return "" if self.grounds is None else self.grounds.lost(approval)
 
     def keep(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Do it in the background; what fails is looked at again at the next start."""
@@ -249,11 +258,11 @@ class Approvals:
         who = asked.principal
         if found is None or (found.tenant, found.asked.principal.id) != (who.tenant, who.id):
             raise GatewayError(Reason.NOT_FOUND, f"There is no approval {id[:80]!r} of yours")
-        if asked.digest in (found.digest, found.released):
+        lost = self.lost(found) if found.state.open else ""
+        if asked.digest in (found.digest, found.released) and not lost:
             return found
         if found.state.open:
-            why = "it came back with another call" if not self.stale(found) else "other rules hold since"
-            await self.put(found, found.moved(ApprovalState.VOID, why=why))
+            await self.put(found, found.moved(ApprovalState.VOID, why=lost or "it came back with another call"))
         raise GatewayError(Reason.PERMISSION_DENIED, f"Approval {id} is for another call; this one needs its own")
 
     # Time, and other rules.
@@ -267,14 +276,28 @@ class Approvals:
             wait = min(LONGEST_SLEEP, max(0.0, (first - self._now()) / 1000))
             self._alarm = self._loop.call_later(wait, self._look)
 
+    def _ruled(self) -> None:
+        """Other rules hold: what does not stand under them comes to its end, the rest says who is asked now."""
+        for held in tuple(self._open.values()):
+            if self._stands(held) and self.grounds is not None and (renewed := self.grounds.renewed(held)) is not None:
+                self.keep(self._renew(held, renewed), f"{held.id} is asked of others")
+
+    def _stands(self, held: Approval) -> bool:
+        why = self.lost(held)
+        if why:
+            self.keep(self._end(held, ApprovalState.VOID, why), f"{held.id} ends")
+        return not why
+
+    async def _renew(self, held: Approval, renewed: Approval) -> None:
+        with suppress(Outdated):  # decided in this moment
+            await self.put(held, renewed)
+
     def _look(self) -> None:
-        """What has run out, and what was asked under other rules, comes to its end."""
+        """What has run out comes to its end."""
         now = self._now()
         for held in tuple(self._open.values()):
             if held.until <= now:
                 self.keep(self._end(held, ApprovalState.EXPIRED, "nobody answered in time"), f"{held.id} expires")
-            elif self.stale(held):
-                self.keep(self._end(held, ApprovalState.VOID, "other rules hold since it was asked"), f"{held.id} ends")
         self._alarm = None
         left = [held.until for held in self._open.values() if held.until > now]
         if left:

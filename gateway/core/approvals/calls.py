@@ -43,8 +43,8 @@ class AgentCalls:
     def ticket(self, approval: Approval, before: Ticket) -> Ticket:
         """For the call that is made now: `before` was the one that waited. The approval is used up. Raises Outdated."""
         cause = Cause(before.request_id if before.cause is None else before.cause.correlation, before.request_id)
-        spends = self._approvals.spend(approval)
-        return replace(before, decision=words.passed(approval), request_id=self._new_id(), cause=cause, spends=spends)
+        decision, spends = words.passed(approval, before.decision.policy), self._approvals.spend(approval)
+        return replace(before, decision=decision, request_id=self._new_id(), cause=cause, spends=spends)
 
     async def _waited(self, approval: Approval, turns: list[Turn]) -> Approval:
         try:

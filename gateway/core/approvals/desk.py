@@ -7,22 +7,25 @@ caller` may whoever began it all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 from gateway.core.approvals.approvals import Approvals, changed
-from gateway.core.approvals.messages import HeldMessages, message_call
+from gateway.core.approvals.grounds import Grounds
+from gateway.core.approvals.messages import HeldMessages
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.policy import DENIED, Target
 from gateway.core.policy.approvers import approves
 from gateway.core.policy.engine import Policy
-from gateway.core.policy.spoken import spoken
 from gateway.core.registry import Registry
 from gateway.model.approval import (
     Answering,
     Approval,
     ApprovalCall,
+    ApprovalPage,
+    ApprovalQuery,
     ApprovalState,
     ApproveCall,
     EditCall,
@@ -32,6 +35,7 @@ from gateway.model.approval import (
     ShowApproval,
     Word,
     chain,
+    paged,
 )
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import SendMessage
@@ -47,10 +51,6 @@ _GATEWAY = "gateway"
 EDITABLE = frozenset({SendMessage.verb, "tools/call", "prompts/get"})
 
 
-Inquire: TypeAlias = Callable[[str, str], tuple[str, Target]]
-"""The verb and the target that policy is asked about, of a verb and an address."""
-
-
 class Desk:
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Desk:
         approvals: Approvals,
         messages: HeldMessages,
         recorder: Recorder,
-        inquire: Inquire,
+        grounds: Grounds,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
@@ -70,26 +70,37 @@ class Desk:
         self._approvals = approvals
         self._messages = messages
         self._recorder = recorder
-        self._inquire = inquire
+        self._grounds = grounds
         self._now = now
         self._new_id = new_id
 
     async def handle(self, call: ApprovalCall, who: Principal) -> Any:
-        """An `Approval`, or a list of them. Raises GatewayError."""
+        """An `Approval`, or a page of them. Raises GatewayError."""
         if isinstance(call, ListApprovals):
             return await self._list(call, who)
         if isinstance(call, ShowApproval):
             return await self._show(call, who)
         return await self.answer(call, who)
 
-    async def _list(self, call: ListApprovals, who: Principal) -> Sequence[Approval]:
-        held = sorted(self._approvals.all(), key=lambda each: each.id, reverse=True)
-        page = await self._store.approvals.page(call.limit, call.before) if call.every else held
-        seen = [each for each in page if self._may_see(who, each)][: call.limit]
-        if not seen:
+    async def _list(self, call: ListApprovals, who: Principal) -> ApprovalPage:
+        page = await self._every(call, who) if call.every else self._open(call, who)
+        if not page.approvals:
             self._enter(call, who)
         self._recorder.note(Ticket(who, call.verb, _GATEWAY, _FILTERED, self._new_id()), "ok")
-        return seen
+        return page
+
+    def _open(self, call: ListApprovals, who: Principal) -> ApprovalPage:
+        behind = (each for each in self._approvals.all() if not call.before or each.id < call.before)
+        seen = sorted(filter(partial(self._may_see, who), behind), key=lambda each: each.id, reverse=True)
+        return paged(seen, call.limit)
+
+    async def _every(self, call: ListApprovals, who: Principal) -> ApprovalPage:
+        """Who may see what is the same for all calls of one target: the store is told of those, and fills the page."""
+        tenant = None if who.kind is Kind.LOCAL else who.tenant
+        there = await self._store.approvals.targets(tenant)
+        targets = frozenset(target for target in there if self._policy.visible(who, ApproveCall.verb, Target(target)))
+        owner = "" if who.kind is Kind.ANONYMOUS else who.id
+        return await self._store.approvals.page(ApprovalQuery(call.limit, call.before, tenant, targets, owner))
 
     async def _show(self, call: ShowApproval, who: Principal) -> Approval:
         found = await self._found(call, who)
@@ -130,15 +141,13 @@ class Desk:
             raise _decided(found)
         if found.until <= self._now():
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Its time is over; the call has to be made again")
-        if self._approvals.stale(found):
-            raise GatewayError(
-                Reason.UNSUPPORTED_OPERATION, "Other rules hold since it was asked; the call has to be made again"
-            )
-        word = Word(who.id, call.said, self._now(), call.reason[:1000])
+        if why := self._approvals.lost(found):
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, f"{why.capitalize()}; the call has to be made again")
+        word = Word(who.id, call.said, self._now(), call.reason[:1000], who.roles)
         if call.said is Said.REJECT:
             why = f"by {who.id}" + (f": {word.reason}" if word.reason else "")
             return found.moved(ApprovalState.REJECTED, words=(*found.words, word), why=why)
-        said = found.words
+        said = tuple(word for word in found.words if self._grounds.may(found, word))
         if isinstance(call, EditCall):
             said = ()  # what was agreed to before was another call
             found = replace(found, edited=self._edited(found, call.arguments))
@@ -153,15 +162,13 @@ class Desk:
         if found.asked.verb not in EDITABLE:
             raise invalid("arguments", f"{found.asked.verb} has none that could be others; approve or reject it")
         arguments = _message(found, wanted) if found.asked.verb == SendMessage.verb else wanted
-        verb, target = self._inquire(found.asked.verb, found.asked.target)
-        messages = found.asked.verb == SendMessage.verb
-        sent = spoken(message_call(replace(found, edited=arguments))) if messages else arguments
-        decision = self._policy.decide(found.asked.principal, verb, target, sent)
-        if not decision.allowed and decision.verdict is not Verdict.ESCALATE:
-            raise GatewayError(
-                Reason.PERMISSION_DENIED, f"The caller may not do this at all ({decision.rule}: {decision.reason})"
-            )
-        return arguments
+        if self._grounds.fits(found, arguments):
+            return arguments
+        decision = self._grounds.decide(found, arguments)
+        what = "The caller may not do this at all"
+        if decision.verdict is Verdict.ESCALATE:
+            what = "This would be for others to approve"
+        raise GatewayError(Reason.PERMISSION_DENIED, f"{what} ({decision.rule}: {decision.reason})")
 
     # Who may.
 

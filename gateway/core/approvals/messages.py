@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from gateway.core.approvals import words
 from gateway.core.approvals.approvals import Approvals, changed, created
+from gateway.core.approvals.grounds import ground
+from gateway.core.approvals.said import arguments, message_call
 from gateway.core.audit import Cause, Ticket
 from gateway.core.engine import Engine
 from gateway.core.policy import address
@@ -31,7 +33,6 @@ from gateway.model.errors import GatewayError
 from gateway.model.message import Message
 from gateway.model.ports import Change, CreateTask, Key, Record, Reservation, Reserve, TaskRow
 from gateway.model.task import StatusUpdate, Task, TaskState, TaskStatus, envelope
-from gateway.model.tool import Tree
 
 log = logging.getLogger(__name__)
 
@@ -51,44 +52,6 @@ class Again(Protocol):
     """Sets a task going again whose run is gone (core/recovery.py); why it cannot be, as a reason and a sentence."""
 
     def __call__(self, row: TaskRow, ticket: Ticket) -> tuple[str, str] | None: ...
-
-
-def arguments(call: SendMessage) -> Tree:
-    """A message as an approval has it: all that its agent would get."""
-    return {
-        "message": call.message.model_dump(mode="json", by_alias=True, exclude_unset=True),
-        "metadata": call.metadata,
-        "extensions": list(call.extensions),
-        "acceptedOutputModes": list(call.accepted_output_modes),
-    }
-
-
-def message_call(approval: Approval) -> SendMessage:
-    """The other way round, as it was released."""
-    said = approval.arguments
-    return SendMessage(
-        approval.agent,
-        Message.model_validate({"messageId": approval.id, **said["message"]}),
-        digest=b"",
-        accepted_output_modes=tuple(said["acceptedOutputModes"]),
-        metadata=said["metadata"],
-        extensions=tuple(said["extensions"]),
-    )
-
-
-def unsent(call: SendMessage) -> Tree:
-    """What an agent asks another one, in which every message has an id of its own whatever it says."""
-    said = arguments(call)
-    del said["message"]["messageId"]
-    return said
-
-
-def edited_message(call: SendMessage, approval: Approval) -> SendMessage:
-    """What an agent asks, as it was released."""
-    if approval.edited is None:
-        return call
-    tree = {**approval.edited["message"], "messageId": call.message.message_id}
-    return replace(call, message=Message.model_validate(tree))
 
 
 class HeldMessages:
@@ -111,6 +74,8 @@ class HeldMessages:
             row = await self._services.store.task(approval.tenant, approval.tasks[0])
             if row is None or row.task.status.state.terminal:
                 await self._void(approval, "its task has ended")
+            elif self._approvals.lost(approval):
+                continue  # its end is on its way
             elif approval.state is ApprovalState.APPROVED:
                 self._approvals.keep(self.go_on(approval), f"{approval.id} goes on")
             elif not approval.held:
@@ -191,7 +156,8 @@ class HeldMessages:
     def _draft(self, call: SendMessage, ticket: Ticket, entry: Registered, task_id: str) -> Approval:
         decision = ticket.decision
         target = address(call.verb, entry.target._replace(skill=skill(call)))
-        asked = Asked(ticket.principal, call.verb, target, arguments(call), decision.policy, task_id)
+        said = arguments(call)
+        asked = Asked(ticket.principal, call.verb, target, said, decision.policy, task_id, ground(decision))
         return self._approvals.draft(asked, decision, ticket=ticket, agent=entry.id, tasks=(task_id,), held=True)
 
     def _filed(self, ticket: Ticket, approval: Approval, task_id: str) -> AuditEntry:
@@ -232,6 +198,9 @@ class HeldMessages:
         entry = self._registry.get(row.agent)
         if entry is None:
             await self._fail(approval, "the agent is no longer registered")
+            return
+        if why := self._approvals.lost(approval):
+            await self._fail(approval, why)
             return
         call = message_call(approval)
         ticket = self._ticket(approval)
@@ -281,7 +250,7 @@ class HeldMessages:
             approval.asked.principal if approval.held else approval.asked.principal.root,
             SendMessage.verb,
             approval.agent,
-            words.passed(approval),
+            words.passed(approval, self._admission.policy.hash),
             self._services.new_id(),
             approval.released,
             cause=Cause(approval.request, approval.request),

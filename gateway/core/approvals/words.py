@@ -74,9 +74,7 @@ def refusal(approval: Approval) -> GatewayError:
     return Refused(decision, Reason.PERMISSION_DENIED, text, metadata)
 
 
-def passed(approval: Approval) -> Decision:
-    """What the record says of a call that was released."""
+def passed(approval: Approval, policy: str) -> Decision:
+    """What the record says of a call that was released, and is made under `policy`."""
     by = ", ".join(word.by for word in approval.words)
-    return Decision(
-        Verdict.PASS, approval.rule, f"approved by {by} (approval {approval.id})", policy=approval.asked.policy
-    )
+    return Decision(Verdict.PASS, approval.rule, f"approved by {by} (approval {approval.id})", policy=policy)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.policy.actions import WORK
-from gateway.core.policy.checks import Check, Do, On, Who
+from gateway.core.policy.checks import Arguments, Check, Do, On, Who
 from gateway.core.policy.people import ANYBODY, EVERYBODY, WORKER, People
 from gateway.core.policy.question import Question
 from gateway.model.approval import Terms
@@ -102,6 +102,7 @@ class Rule:
     hopeful: bool = field(init=False)
     verbs: frozenset[str] | None = field(init=False)
     people: frozenset[str] | None = field(init=False)
+    momentary: bool = field(init=False)  # looks at what changes by itself: the time, labels, what is used of a limit
     _fixed: tuple[Check, ...] = field(init=False)
     _loose: tuple[Check, ...] = field(init=False)
 
@@ -112,6 +113,7 @@ class Rule:
         self.people = next((check.people.named for check in self.checks if isinstance(check, Who)), None)
         self._fixed = tuple(check for check in self.checks if check.fixed and not self._implied(check))
         self._loose = tuple(check for check in self.checks if not check.fixed)
+        self.momentary = any(not isinstance(check, Arguments) for check in self._loose)
 
     def _implied(self, check: Check) -> bool:
         """Whether it holds for everybody of `people` and each of `verbs`, as who asks us knows."""

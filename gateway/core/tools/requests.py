@@ -14,6 +14,7 @@ from functools import partial
 
 from gateway.core.approvals import words
 from gateway.core.approvals.calls import AgentCalls
+from gateway.core.approvals.grounds import ground
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.connections import Connections, ConnectNeeded, takes_urls
@@ -213,7 +214,7 @@ class Requests:
         if released is None:
             return call, found, ticket
         if released.state is ApprovalState.USED:  # by the request that this one goes on with
-            return call, found, replace(ticket, decision=words.passed(released))
+            return call, found, replace(ticket, decision=words.passed(released, ticket.decision.policy))
         try:
             return call, found, self.calls.ticket(released, ticket)
         except Outdated:  # another request like it was faster; this one waits for an approval of its own
@@ -236,6 +237,7 @@ class Requests:
             _sent(found.params),
             ticket.decision.policy,
             "" if trail is None else trail.root,
+            ground(ticket.decision),
         )
         if trail is not None:
             return await self.calls.released(asked, trail, ticket)

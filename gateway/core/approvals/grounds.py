@@ -1,0 +1,116 @@
+"""What an approval stands on: the rule that stopped the call, and who has agreed to it.
+
+Rules may change while a call waits. An approval stands as long as the very call, decided anew, is stopped by the same
+rule with the same terms, and whoever has approved it still may. Comments, and rules that do not decide this call,
+change nothing. Where the rule looks at more than the call, at the time or at how much of a limit is used, it need not
+hold any more when the call is made, as long as no other one stands in the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeAlias
+
+from gateway.core.approvals.said import message_call
+from gateway.core.policy import Rule, Situation, Target
+from gateway.core.policy.admission import MCP, Admission
+from gateway.core.policy.approvers import approvers
+from gateway.core.policy.interceptors import PAUSED
+from gateway.core.policy.labels import RULE as RULE_OF_TWO
+from gateway.core.policy.spoken import spoken
+from gateway.model.approval import Approval, ApprovalState, ApproveCall, EditCall, Said, Terms, Word
+from gateway.model.audit import Decision, Verdict
+from gateway.model.call import SendMessage
+from gateway.model.principal import Principal
+from gateway.model.tool import Tree, digest
+
+Inquire: TypeAlias = Callable[[str, str], tuple[str, Target]]
+"""The verb and the target that policy is asked about, of a verb and an address."""
+
+OTHER_RULES = "other rules hold since it was asked"
+OTHER_EDIT = "what it was edited to is decided otherwise since"
+OTHER_PEOPLE = "not all who approved it still may"
+
+_VERBS = {Said.APPROVE: ApproveCall.verb, Said.EDIT: EditCall.verb}
+
+
+def ground(decision: Decision) -> str:
+    """SHA-256 (hex) of what stopped a call: the rule as its file has it, and what it asks for."""
+    terms = decision.terms or Terms()
+    asks = [terms.caller, terms.persons, terms.within_ms, terms.rule]
+    return digest({"reason": decision.reason, "rule": decision.rule, "terms": asks})
+
+
+class Grounds:
+    def __init__(self, admission: Admission, inquire: Inquire) -> None:
+        self._admission = admission
+        self._inquire = inquire
+
+    def lost(self, approval: Approval) -> str:
+        """Why it does not stand any more; "" while it does."""
+        if not self._stopped(approval):
+            return OTHER_RULES
+        if approval.edited is not None and not self.fits(approval, approval.edited):
+            return OTHER_EDIT
+        if approval.state is ApprovalState.APPROVED and not all(self.may(approval, word) for word in approval.words):
+            return OTHER_PEOPLE
+        return ""
+
+    def renewed(self, approval: Approval) -> Approval | None:
+        """Of one that waits: the next revision, where others are asked now, or the word of somebody does not count any
+        more."""
+        words = tuple(word for word in approval.words if self.may(approval, word))
+        whom = approvers(self._admission.policy.rules, approval.asked.target)
+        if approval.state is not ApprovalState.WAITING or (words, whom) == (approval.words, approval.approvers):
+            return None
+        return approval.moved(ApprovalState.WAITING, words=words, approvers=whom)
+
+    def may(self, approval: Approval, word: Word) -> bool:
+        """Whether somebody who has agreed could still do so."""
+        if approval.terms.caller and word.by == approval.owner:
+            return True
+        who = Principal.of(word.by, approval.tenant)._replace(roles=word.roles)
+        return self._admission.policy.decide(who, _VERBS[word.said], Target(approval.asked.target)).allowed
+
+    def fits(self, approval: Approval, arguments: Tree) -> bool:
+        """Whether those who are asked about the call may let it be made with these arguments."""
+        decision, terms = self.decide(approval, arguments), approval.terms
+        if decision.verdict is not Verdict.ESCALATE:
+            return decision.allowed
+        asks = decision.terms or Terms()
+        return (asks.caller, asks.persons) == (terms.caller, terms.persons)
+
+    def decide(self, approval: Approval, arguments: Tree) -> Decision:
+        """What the rules say now to the call with these arguments."""
+        asked, context, sent = approval.asked, MCP, arguments
+        verb, target = self._inquire(asked.verb, asked.target)
+        if asked.verb == SendMessage.verb:
+            call = message_call(replace(approval, edited=arguments))
+            context, sent = call.message.context_id or "", dict(spoken(call))
+        elif asked.verb != "tools/call":
+            sent = {}
+        if approval.rule == PAUSED:
+            # Its server said so then; whether it still does is seen when the call is made.
+            target = target._replace(destructive=True)
+        situation: Situation | None = None
+        if self._admission.needs_conversation and not asked.principal.hops:
+            situation = self._admission.situation(asked.principal, context, None)
+        return self._admission.decide(asked.principal, verb, target, sent, situation)
+
+    def _stopped(self, approval: Approval) -> bool:
+        passing = self._passing(approval)
+        if passing and not approval.held:
+            return True  # it is decided anew when it is made, in the conversation that it belongs to
+        decision = self.decide(approval, approval.asked.arguments)
+        return ground(decision) == approval.asked.ground or (passing and decision.allowed)
+
+    def _passing(self, approval: Approval) -> bool:
+        """Whether the rule that stopped it is there as it was, and looks at more than the call."""
+        if approval.rule == RULE_OF_TWO and not approval.terms.rule:
+            return self._admission.labels.any
+        return any(
+            rule.momentary and ground(rule.decision) == approval.asked.ground
+            for rule in self._admission.policy.rules
+            if isinstance(rule, Rule) and rule.name == approval.rule
+        )
