@@ -1,0 +1,505 @@
+"""Advisories about what one caller gets of another's: answers, streams, sessions, tasks.
+
+As in `test_callers.py`: each attack fails in all its forms, and succeeds in all of them against its broken twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.core.policy import RULES
+from gateway.core.policy.people import EVERYBODY
+from gateway.core.policy.rules import simple
+from gateway.dialects.mcp import headers
+from gateway.model.ports import TaskQuery
+from gateway.model.principal import Principal
+from gateway.server.front import Front
+from gateway.server.mcp.sessions import Session, Sessions
+from gateway.stores.sqlite import SqliteStore
+from tests.actors import Cue
+from tests.mcp import Door, Scripted, configured, events_of, message_of, modern, request, says, scripted, tool
+from tests.mcp import Session as ClientSession
+from tests.serving import BOUND, ROOT, Gateway, message, running
+from tests.upstream.mcp_raw import Call, legacy, raw
+
+pytestmark = pytest.mark.security
+
+HOOK = "http://127.0.0.1:9/hook"  # where nobody listens
+CLIENTS = 64
+AGENTS = f"""
+egress: {{allow_loopback: true}}
+agents:
+  echo: {{run: "agents.echo:Echo", card: {ROOT}/agent_cards/echo.json, public: true}}
+  actor: {{run: "tests.actors:Actor", card: {ROOT}/agent_cards/echo.json, public: true}}
+"""
+
+
+@dataclass(frozen=True)
+class House:
+    """A gateway with agents and a tool server for everybody with a key, and three of those."""
+
+    gateway: Gateway
+    docs: Scripted
+    ann: str
+    bob: str
+
+    def door(self, who: str) -> Door:
+        return Door(self.gateway, who=who)
+
+
+@asynccontextmanager
+async def house(data: Path) -> AsyncIterator[House]:
+    async with scripted(tool("say"), tool("count")) as docs:
+        names = ("ann", "client-spare", *(f"client-{number}" for number in range(CLIENTS)))
+        grants = f"grants: [{', '.join(f'{{to: {name}, tools: [docs]}}' for name in names)}]"
+        servers = configured(grants, docs=docs).replace("'}", "', concurrency: 256}", 1)
+        async with running(data, AGENTS + servers, anonymous=True) as gateway:
+            await gateway.app.tools.servers.settled()
+            yield House(gateway, docs, await gateway.key("ann"), await gateway.key("bob"))
+
+
+# The same ids. Every client begins to count at 0.
+
+
+class Crowd:
+    """Holds the answers of a tool until so many calls are there at once."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._all = asyncio.Event()
+
+    async def answer(self, params: dict[str, Any]) -> dict[str, Any]:
+        self._left -= 1
+        if self._left <= 0:
+            self._all.set()
+        await self._all.wait()
+        return says(params["arguments"]["canary"])
+
+
+async def ids_that_are_the_same(house: House) -> list[bool]:
+    """Over MCP without sessions, with a session each, and over A2A: whether any of the answers was another's."""
+    keys = await asyncio.gather(*(house.gateway.key(f"client-{number}") for number in range(CLIENTS)))
+    doors = [house.door(key) for key in keys]
+    sessions = await asyncio.gather(*(door.session() for door in doors))
+    got = []
+    for ask in (_stateless, _in_session, _agent):
+        mixed = False
+        for id in range(2):
+            house.docs.answers["say"] = Crowd(CLIENTS).answer
+            canaries = [f"canary-{id}-{number}" for number in range(CLIENTS)]
+            answers = await asyncio.gather(*(ask(*each, id) for each in zip(doors, sessions, canaries, strict=True)))
+            for answer, canary in zip(answers, canaries, strict=True):
+                assert answer["id"] == id
+                assert "canary-" in json.dumps(answer)
+                mixed = mixed or f'"{canary}"' not in json.dumps(answer)
+        got.append(mixed)
+    return got
+
+
+def _call(canary: str) -> dict[str, Any]:
+    return {"name": "docs__say", "arguments": {"canary": canary}}
+
+
+async def _stateless(door: Door, _: ClientSession, canary: str, id: int) -> dict[str, Any]:
+    params = modern(_call(canary))
+    made = headers.make("tools/call", params, "2026-07-28")
+    return message_of(await door.raw(request("tools/call", params, id=id), made))
+
+
+async def _in_session(_: Door, session: ClientSession, canary: str, id: int) -> dict[str, Any]:
+    return message_of(await session.raw(request("tools/call", _call(canary), id=id)))
+
+
+async def _agent(door: Door, _: ClientSession, canary: str, id: int) -> dict[str, Any]:
+    body = {"jsonrpc": "2.0", "id": id, "method": "SendMessage", "params": {"message": message(canary)}}
+    answer: dict[str, Any] = (await door.gateway.post(body, who=door.who)).json()
+    return answer
+
+
+async def _read(receive: Receive) -> tuple[bytes, Receive]:
+    """The body, and a `receive` that gives it again."""
+    first = await receive()
+    body: bytes = first.get("body", b"")
+    given = iter([first])
+
+    async def again() -> Message:
+        return next(given, None) or await receive()
+
+    return body, again
+
+
+class _Lane:
+    """Requests of one id that are under way at the same time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.said: list[Message] = []
+        self.all = asyncio.Event()
+
+
+def answers_by_id(patch: pytest.MonkeyPatch) -> None:
+    """One transport for all clients: what is answered belongs to the id alone, and the last answer is everybody's."""
+    sound = Front.__call__
+    lanes: dict[Any, _Lane] = {}
+
+    async def shared(self: Front, scope: Scope, receive: Receive, send: Send) -> None:
+        body, receive = await _read(receive)
+        tree = json.loads(body) if body.startswith(b'{"jsonrpc"') else {}
+        lane = lanes.setdefault(tree.get("id"), _Lane()) if "id" in tree else None
+        if lane is None or tree["method"] == "initialize":
+            await sound(self, scope, receive, send)
+            return
+        lane.count += 1
+        said: list[Message] = []
+
+        async def collect(part: Message) -> None:
+            said.append(part)
+
+        await sound(self, scope, receive, collect)
+        lane.said = said
+        lane.count -= 1
+        if lane.count == 0:
+            lanes.pop(tree["id"], None)
+            lane.all.set()
+        await lane.all.wait()
+        for part in lane.said:
+            await send(part)
+
+    patch.setattr(Front, "__call__", shared)
+
+
+# Streams and sessions.
+
+
+async def a_stream_that_another_reads(house: House) -> list[bool]:
+    """With the id of the victim's session, by another key and by nobody: what is said on its stream goes to the thief,
+    and the victim hears no more."""
+    got = []
+    for thief in (house.gateway.bearer(house.bob), {}):
+        session = await house.door(house.ann).session()
+        async with session.stream(None) as told:
+            stolen = await _steals(house, {**thief, **session.headers})
+            got.append(stolen)
+            if not stolen:
+                house.docs.announce()
+                assert (await asyncio.wait_for(anext(told), BOUND))["method"] == CHANGED
+    return got
+
+
+CHANGED = "notifications/tools/list_changed"
+
+
+async def _steals(house: House, sent: dict[str, str]) -> bool:
+    sent = {"Accept": "text/event-stream", **sent}
+    async with house.gateway.client.stream("GET", "/mcp", headers=sent) as answer:
+        if answer.status_code != 200:
+            return False
+        house.docs.announce()
+        async with asyncio.timeout(BOUND):
+            async for event in events_of(answer):
+                if CHANGED.encode() in event.data:
+                    return True
+    return False
+
+
+def asks_for_no_principal(patch: pytest.MonkeyPatch) -> None:
+    def get(self: Sessions, id: str, who: Principal, mount: str) -> Session | None:
+        return self._sessions.get(id)
+
+    patch.setattr(Sessions, "get", get)
+
+
+async def a_session_that_is_guessed(house: House) -> list[bool]:
+    """Nobody has a credential here, so that a session's id is all that keeps two callers apart. The attacker has had
+    ids before, and tries these and what lies beside them."""
+    seen = []
+    for _ in range(8):
+        id = await _begun(house.gateway)
+        seen.append(id)
+    for id in seen:
+        assert (await _nobody(house.gateway, None, id, "DELETE")).status_code == 204
+    victim = await _begun(house.gateway)
+    guesses = {f"{int(id, 16) + step:0{len(id)}x}" for id in seen for step in range(-8, 9)}
+    answers = [await _nobody(house.gateway, request("ping", {}), guess) for guess in sorted(guesses)]
+    assert (await _nobody(house.gateway, request("ping", {}), victim)).status_code == 200
+    return [any(each.status_code == 200 for each in answers)]
+
+
+async def _begun(gateway: Gateway) -> str:
+    offer = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    answer = await _nobody(gateway, request("initialize", offer))
+    id: str = answer.headers["mcp-session-id"]
+    return id
+
+
+async def _nobody(gateway: Gateway, body: Any, session: str = "", method: str = "POST") -> httpx2.Response:
+    sent = {"Accept": "application/json, text/event-stream", **({"Mcp-Session-Id": session} if session else {})}
+    content = {} if body is None else {"json": body}
+    return await gateway.client.request(method, "/mcp", headers=sent, **content)
+
+
+def uses_ids_again(patch: pytest.MonkeyPatch) -> None:
+    """The address of the object as its id: the next one gets the place of one that is gone."""
+    sound = Sessions.open
+
+    async def open(self: Sessions, *about: Any) -> Session:
+        session = await sound(self, *about)
+        there = self._sessions.pop(session.id)
+        there.id = next(
+            id for id in (f"{0x7F00 + 0x40 * n:08x}" for n in itertools.count()) if id not in self._sessions
+        )
+        self._sessions[there.id] = there
+        return there
+
+    patch.setattr(Sessions, "open", open)
+
+
+# Tasks, while they run: who finds them in memory may forget to ask whose they are.
+
+
+async def a_task_that_runs(house: House) -> list[bool]:
+    got = []
+    for verb in ("GetTask", "SubscribeToTask", *PUSH, "CancelTask"):
+        id, cue = await _running(house)
+        got.append(await _does(house, verb, id, house.bob))
+        assert cue.stopped.is_set() is (got[-1] and verb == "CancelTask")
+        cue.done()
+    return got
+
+
+PUSH = (
+    "CreateTaskPushNotificationConfig",
+    "GetTaskPushNotificationConfig",
+    "ListTaskPushNotificationConfigs",
+    "DeleteTaskPushNotificationConfig",
+)
+
+
+async def _running(house: House) -> tuple[str, Cue]:
+    """A task of ann's that is at work, with a webhook."""
+    cue = Cue()
+    cue.say("At work")
+    later = {"returnImmediately": True}
+    task = await house.gateway.task(cue.text, agent="actor", who=house.ann, configuration=later)
+    await asyncio.wait_for(cue.began.wait(), BOUND)
+    config = {"taskId": task["id"], "url": HOOK, "id": "c"}
+    await house.gateway.result(PUSH[0], config, agent="actor", who=house.ann)
+    return task["id"], cue
+
+
+async def _does(house: House, verb: str, id: str, who: str | None) -> bool:
+    """Whether somebody who is not its owner can do this with a task."""
+    params = {"taskId": id, "id": "c", "url": HOOK} if verb in PUSH else {"id": id}
+    body = {"jsonrpc": "2.0", "id": 1, "method": verb, "params": params}
+    sent = {"A2A-Version": "1.0", **house.gateway.bearer(who)}
+    async with house.gateway.client.stream("POST", "/agents/actor", json=body, headers=sent) as answer:
+        return answer.headers["content-type"].startswith("text/event-stream") or b'"error"' not in await answer.aread()
+
+
+def asks_for_no_owner(patch: pytest.MonkeyPatch) -> None:
+    whole = SqliteStore.task
+
+    async def task(self: SqliteStore, tenant: str, task_id: str, **filters: Any) -> Any:
+        return await whole(self, tenant, task_id)
+
+    patch.setattr(SqliteStore, "task", task)
+
+
+async def what_is_private_for_the_operator(house: House) -> list[bool]:
+    """The machine's own credential may do everything to the gateway, and nothing with what others asked of agents. (To
+    see a task as it was is an act of its own, on the record: `gateway replay`.)"""
+    http, operator = house.gateway.client, house.gateway.bearer(None)
+    got = []
+    for verb in ("GetTask", "SubscribeToTask", PUSH[2], "CancelTask"):
+        id, cue = await _running(house)
+        got.append(await _does(house, verb, id, None))
+        cue.done()
+    for verb, path in (("GET", ""), ("GET", ":watch"), ("POST", ":cancel")):
+        id, cue = await _running(house)
+        async with http.stream(verb, f"/admin/tasks/{id}{path}", headers=operator) as answer:
+            got.append(answer.status_code == 200)
+        cue.done()
+    listed = await http.get("/admin/tasks", headers=operator)
+    got.append(bool(listed.json()["tasks"]))
+    got.append(bool((await house.gateway.result("ListTasks", {}, agent="actor"))["tasks"]))
+    return got
+
+
+def shows_the_operator_everything(patch: pytest.MonkeyPatch) -> None:
+    task, tasks = SqliteStore.task, SqliteStore.tasks
+
+    async def any_task(self: SqliteStore, tenant: str, task_id: str, *, owner: str | None = None, **more: Any) -> Any:
+        return await task(self, tenant, task_id, owner=None if owner == "local:local" else owner, **more)
+
+    async def all_tasks(self: SqliteStore, query: TaskQuery) -> Any:
+        return await tasks(self, replace(query, owner="key:ann") if query.owner == "local:local" else query)
+
+    patch.setattr(SqliteStore, "task", any_task)
+    patch.setattr(SqliteStore, "tasks", all_tasks)
+
+
+async def what_another_made(house: House) -> list[bool]:
+    """Taken away by somebody who may take away what is his own: a webhook, a session, a run, a key."""
+    gateway, bob = house.gateway, house.gateway.bearer(house.bob)
+    id, cue = await _running(house)
+    await gateway.http("DELETE", f"/tasks/{id}/pushNotificationConfigs/c", agent="actor", who=house.bob)
+    left = await gateway.result(PUSH[2], {"taskId": id}, agent="actor", who=house.ann)
+    got = [not left["configs"]]
+    session = await house.door(house.ann).session()
+    await house.door(house.bob).raw(None, session.headers, method="DELETE")
+    got.append((await session.raw(request("ping", {}))).status_code != 200)
+    await gateway.client.post(f"/acp/runs/{uuid.UUID(id)}/cancel", headers=bob)
+    got.append(cue.stopped.is_set())
+    cue.done()
+    spare = await gateway.key("client-spare")
+    listed = (await gateway.client.get("/admin/keys", headers=gateway.bearer(None))).json()["keys"]
+    key = next(each["id"] for each in listed if each["name"] == "client-spare")
+    await gateway.client.delete(f"/admin/keys/{key}", headers=bob)
+    got.append((await gateway.client.get("/agents", headers=gateway.bearer(spare))).status_code == 401)
+    return got
+
+
+def lets_anybody_remove(patch: pytest.MonkeyPatch) -> None:
+    asks_for_no_owner(patch)
+    asks_for_no_principal(patch)
+    patch.setattr("gateway.policing.RULES", (*RULES, simple("keys", "anybody known may", EVERYBODY, ("RevokeKey",))))
+
+
+# Answers that are kept: the same question of somebody else.
+
+
+async def the_same_question(house: House) -> list[bool]:
+    """Byte for byte the same, by two callers: a call, a list, a message, and a list of tasks."""
+    numbers = itertools.count(1)
+
+    async def count(params: Any) -> dict[str, Any]:
+        return says(f"number {next(numbers)}")
+
+    house.docs.answers["count"] = count
+    spare = await house.gateway.key("client-spare")
+    got = []
+    asks: tuple[tuple[str, Any], ...] = (("tools/call", {"name": "docs__count", "arguments": {}}), ("tools/list", {}))
+    for method, params in asks:
+        asked = modern(params)
+        body = json.dumps(request(method, asked, id=1)).encode()
+        made = headers.make(method, asked, "2026-07-28")
+        other = spare if method == "tools/call" else house.bob
+        one, two = [(await house.door(who).raw(body, made)).content for who in (house.ann, other)]
+        assert b'"result"' in one
+        got.append(one == two)
+    same = {"message": message("mine", messageId="the-same")}
+    for method, params in (("SendMessage", same), ("ListTasks", {})):
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+        one, two = [(await house.gateway.post(body, who=who)).content for who in (house.ann, house.bob)]
+        got.append(one == two)
+    return got
+
+
+def keeps_answers_for_everybody(patch: pytest.MonkeyPatch) -> None:
+    sound = Front.__call__
+    kept: dict[tuple[str, bytes], list[Message]] = {}
+
+    async def cached(self: Front, scope: Scope, receive: Receive, send: Send) -> None:
+        body, receive = await _read(receive)
+        said = kept.get((scope["path"], body))
+        if said is None:
+            said = kept[scope["path"], body] = []
+
+            async def keep(part: Message, said: list[Message] = said) -> None:
+                said.append(part)
+
+            await sound(self, scope, receive, keep)
+        for part in said:
+            await send(part)
+
+    patch.setattr(Front, "__call__", cached)
+
+
+Attack = Callable[[House], Awaitable[list[bool]]]
+Twin = Callable[[pytest.MonkeyPatch], None]
+ATTACKS: dict[str, tuple[Attack, Twin]] = {
+    "ids": (ids_that_are_the_same, answers_by_id),
+    "stream": (a_stream_that_another_reads, asks_for_no_principal),
+    "guessed": (a_session_that_is_guessed, uses_ids_again),
+    "running": (a_task_that_runs, asks_for_no_owner),
+    "operator": (what_is_private_for_the_operator, shows_the_operator_everything),
+    "removed": (what_another_made, lets_anybody_remove),
+    "kept": (the_same_question, keeps_answers_for_everybody),
+}
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_nobody_gets_anothers_but_of_the_broken_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, broken: bool
+) -> None:
+    attack, twin = ATTACKS[name]
+    if broken:
+        twin(monkeypatch)
+    async with house(tmp_path) as here:
+        got = await attack(here)
+    assert got == [broken] * len(got)
+    assert got
+
+
+# Sessions with tool servers that keep something for a session.
+
+
+class Memory:
+    """A tool server whose sessions remember. It asks for no credential, so that to it all callers are one."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+        self._numbers = itertools.count(1)
+
+    def initialize(self, call: Call) -> bytes:
+        face = {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "m", "version": "1"},
+        }
+        return call.result(face, mcp_session_id=f"s-{next(self._numbers)}")
+
+    def listed(self, call: Call) -> bytes:
+        return call.result({"tools": [tool("keep"), tool("recall")]})
+
+    def called(self, call: Call) -> bytes:
+        session = call.headers["mcp-session-id"]
+        if call.params["name"] == "keep":
+            self.kept[session] = call.params["arguments"]["text"]
+        return call.result({"content": [{"type": "text", "text": self.kept.get(session, "nothing")}]})
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+async def test_a_server_keeps_nothing_of_one_caller_for_another_but_with_the_broken_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    """The broken twin finds a session by the server alone."""
+    if broken:
+        monkeypatch.setattr("gateway.upstream.mcp.sessions.key_of", lambda caller: ("everybody", b"{}"))
+    memory = Memory()
+    handlers = legacy(initialize=memory.initialize, tools_list=memory.listed, tools_call=memory.called)
+    async with raw(**handlers) as server:
+        config = configured("grants: [{to: ann, tools: [memory]}, {to: bob, tools: [memory]}]", memory=server.url)
+        async with running(tmp_path, config) as gateway:
+            await gateway.app.tools.servers.settled()
+            ann, bob = [Door(gateway, who=await gateway.key(name)) for name in ("ann", "bob")]
+            assert _text(await ann.call("memory__keep", text="of ann")) == "of ann"
+            assert _text(await ann.call("memory__recall")) == "of ann"
+            assert (_text(await bob.call("memory__recall")) == "of ann") is broken
+
+
+def _text(result: Any) -> str:
+    return str(result["content"][0]["text"])
