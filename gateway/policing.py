@@ -35,7 +35,21 @@ from gateway.core.policy import RULES, Policy, Rule, Ruling
 from gateway.core.policy.actions import GROUPS, VERBS
 from gateway.core.policy.admission import Admission
 from gateway.core.policy.book import Book
-from gateway.core.policy.checks import Arguments, Behalf, Budget, Check, Do, Hops, Labelled, On, Time, Via, Wanted, Who
+from gateway.core.policy.checks import (
+    Arguments,
+    Behalf,
+    Budget,
+    Check,
+    Do,
+    Hops,
+    Labelled,
+    On,
+    Scopes,
+    Time,
+    Via,
+    Wanted,
+    Who,
+)
 from gateway.core.policy.interceptors import Pauses
 from gateway.core.policy.limits import Limit, Rate, Window
 from gateway.core.policy.people import People, Roles
@@ -129,6 +143,8 @@ def _checks(entry: RuleEntry, roles: Roles) -> Iterator[Check]:
         yield Via(People(when.via, roles))
     if when.hops is not None:
         yield Hops(when.hops.at_least, when.hops.at_most)
+    if when.scopes is not None:
+        yield Scopes(when.scopes)
     if when.labels:
         yield Labelled(when.labels)
     if when.budget is not None:

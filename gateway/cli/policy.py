@@ -90,6 +90,7 @@ def explain(options: argparse.Namespace) -> Exit:
         "target": options.target,
         "arguments": json_object(options.arguments),
         "roles": options.role,
+        "scopes": options.scope,
         "for": options.behalf,
         "at": options.at,
     }
@@ -142,7 +143,18 @@ def _explain(found: Mapping[str, Any]) -> None:
     inputs = found.get("inputs") or {}
     say(f"{found.get('verdict')}  {line(found.get('rule'))}: {line(found.get('reason'), 1000)}")
     say()
-    for name in ("principal", "action", "target", "roles", "chain", "public", "permissions", "arguments", "at"):
+    for name in (
+        "principal",
+        "action",
+        "target",
+        "roles",
+        "scopes",
+        "chain",
+        "public",
+        "permissions",
+        "arguments",
+        "at",
+    ):
         value = inputs.get(name)
         if value or name in ("principal", "action", "target"):
             say(f"  {name:<12} {line(value if isinstance(value, str) else json.dumps(value), 1000)}")

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from gateway.config.document import Inside, parse_document
-from gateway.config.values import Items, Origin, Words, refuse
+from gateway.config.values import Items, Origin, Scope, Words, refuse
 
 # Everybody with a credential, everybody at all, the machine's own credential, a worker, and whoever a grant can name;
 # a star stands for any letters.
@@ -34,6 +34,7 @@ _SHARE = re.compile(r"([0-9]{1,3})%")
 PERIODS: Mapping[str, int] = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 _AMOUNT = re.compile(rf"([0-9]{{1,12}}(?:\.[0-9]{{1,3}})?)/({'|'.join(PERIODS)})")
 _SPAN = re.compile(rf"([1-9][0-9]{{0,5}}) ({'|'.join(PERIODS)})s?")
+MOST_SCOPES = 32  # of one rule: all of them go into one header of a refusal
 LONGEST_SPAN_MS = 30 * PERIODS["day"]  # that a call may wait for an approval
 _CLOCK = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
 
@@ -119,6 +120,12 @@ def _some(listed: tuple[str, ...]) -> tuple[str, ...]:
     return listed
 
 
+def _few(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    if len(scopes) > MOST_SCOPES:
+        raise refuse(f"must have at most {MOST_SCOPES} entries")
+    return _some(scopes)
+
+
 def _listed(given: object) -> object:
     return [given] if isinstance(given, str) else given
 
@@ -133,6 +140,7 @@ Targets = Annotated[
     AfterValidator(_some),
     _WORDS,
 ]
+Scopes = Annotated[tuple[Scope, ...], Field(strict=False), BeforeValidator(_listed), AfterValidator(_few), _WORDS]
 Approver = Literal["policy", "caller"]
 Span = Annotated[str, AfterValidator(_span)]
 RuleName = Annotated[str, AfterValidator(_rule_name)]
@@ -211,6 +219,7 @@ class WhenEntry(_Section):
     behalf: People | None = Field(None, alias="for", description="On whose behalf it is asked in the end.")
     via: People | None = Field(None, description="Who stands in between.")
     hops: HopsEntry | None = Field(None, description="How many agents stand in between.")
+    scopes: Scopes | None = Field(None, description="Scopes of the caller's access token: all of these.")
 
 
 def _one_caller(approver: str | None, approvers: int | None) -> None:
@@ -253,6 +262,11 @@ class RuleEntry(_Section):
     def _fits(self) -> RuleEntry:
         if self.freeze and self.verdict != "HALT":
             raise refuse("freeze belongs to the verdict HALT", "leave it out")
+        if self.when is not None and self.when.scopes and self.verdict in ("BLOCK", "HALT"):
+            raise refuse(
+                f"scopes allow, and cannot forbid: a caller would ask for fewer to escape {self.verdict}",
+                "write a rule that lets through whoever has the scopes, and behind it one that stops everybody",
+            )
         return self
 
 

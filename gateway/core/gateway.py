@@ -34,13 +34,14 @@ from gateway.core.policy import Situation, Target, address
 from gateway.core.policy.admission import Admission
 from gateway.core.policy.limits import Charge
 from gateway.core.policy.refusals import Refused, refused
-from gateway.core.policy.rules import FROZEN, HOPEFUL
+from gateway.core.policy.rules import DENIED, FROZEN, HOPEFUL
 from gateway.core.policy.spoken import skill, spoken
 from gateway.core.push.configs import Proof, Pushes
 from gateway.core.push.letters import Letters
 from gateway.core.registry import Registered, Registry
 from gateway.core.replay import Replays
 from gateway.core.results import Results
+from gateway.core.scopes import ScopesInUse
 from gateway.core.tasks import Tasks
 from gateway.core.tools.listening import Listening
 from gateway.core.tools.silent import Silent
@@ -122,6 +123,7 @@ class Gateway:
         self._freezer = freezer or Freezer(services.store.governance, services.now)
         self._halting = Halting(services, registry, engine, tools.flights, self._freezer)
         self._results = Results(services, engine, self.tasks, policy)
+        self.scopes = ScopesInUse(policy, registry, tools.servers, tools.views)
         self._administration = Administration(registry, keys, server, kept)
         self._logs = Logs(services, registry, self._judge)
         governance = governance or Governance(admission, registry, tools.servers, self._freezer, services.store)
@@ -239,18 +241,20 @@ class Gateway:
         policy, target = self._policy, entry.target
         if policy.visible(who, "GetAgentCard", target):
             return True
-        return policy.silent(who, "GetAgentCard", target) and policy.visible(who, SendMessage.verb, target)
+        return policy.silent(who, "GetAgentCard", target) and policy.known(who, SendMessage.verb, target)
 
     def may_use_skill(self, who: Principal, entry: Registered, skill: str) -> bool:
-        """Whether some message for this skill of an agent would be let through."""
-        return self._policy.visible(who, SendMessage.verb, entry.target._replace(skill=skill))
+        """Whether some message for this skill of an agent would be let through, perhaps with more scopes."""
+        return self._policy.known(who, SendMessage.verb, entry.target._replace(skill=skill))
 
     def find(self, agent: str, who: Principal) -> Registered:
-        """An agent that the caller may see. Missing and hidden ones are the same to it."""
+        """An agent that the caller may see. Missing and hidden ones are the same to it; one that it could see with more
+        scopes is not hidden."""
         entry = self.registry.get(agent)
-        if entry is None or not self.may_see(who, entry):
-            raise _no_agent()
-        return entry
+        if entry is not None and self.may_see(who, entry):
+            return entry
+        decision = DENIED if entry is None else self._policy.decide(who, "GetAgentCard", entry.target)
+        raise refused(decision, who, "GetAgentCard") if decision.scopes else _no_agent()
 
     async def _admit(self, call: Call | FollowLog, who: Principal) -> tuple[Ticket, Registered | None]:
         entry = self.registry.get(call.agent) if call.agent is not None else None
@@ -355,7 +359,7 @@ class Gateway:
             return _too_deep()
         if decision.rule == FROZEN:
             return refused(decision, who, call.verb)
-        if call.agent is not None and (entry is None or not (decision.verdict in HOPEFUL or self.may_see(who, entry))):
+        if call.agent is not None and (entry is None or not self._may_know(who, entry, decision)):
             return _no_agent()
         if entry is not None:
             # Before the verdict: asking for a credential would be asking in vain, and the card says as much.
@@ -375,8 +379,11 @@ class Gateway:
         decision = self._policy.decide(who, verb, entry.target)
         if decision.allowed:
             return None
-        seen = decision.verdict in HOPEFUL or self.may_see(who, entry)
-        return refused(decision, who, verb) if seen else _no_agent()
+        return refused(decision, who, verb) if self._may_know(who, entry, decision) else _no_agent()
+
+    def _may_know(self, who: Principal, entry: Registered, decision: Decision) -> bool:
+        """Whether the caller may hear that there is such an agent, with this decision on its call."""
+        return decision.verdict in HOPEFUL or bool(decision.scopes) or self.may_see(who, entry)
 
     async def _cancel(self, call: verbs.CancelTask, ticket: Ticket, entry: Registered | None) -> Task:
         """Whatever the task waited for, nobody can agree to it any more."""

@@ -266,10 +266,16 @@ class Governance:
 def _principal(call: ExplainPolicy) -> Principal:
     who = _named("principal", call.principal)._replace(roles=frozenset(call.roles))
     if call.behalf is None:
-        return who
+        return _holding(call.scopes, who)
     if who.kind is not Kind.AGENT:
         raise invalid("for", "is for agents: only they ask on somebody's behalf")
-    return _named("for", call.behalf).delegate(who.name)
+    return _holding(call.scopes, _named("for", call.behalf)).delegate(who.name)
+
+
+def _holding(scopes: tuple[str, ...], who: Principal) -> Principal:
+    if scopes and who.kind is not Kind.OAUTH:
+        raise invalid("scopes", "are of access tokens, which only client:NAME and oauth:ISSUER#SUBJECT have")
+    return who._replace(scopes=frozenset(scopes))
 
 
 def _named(field: str, word: str) -> Principal:

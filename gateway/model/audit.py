@@ -21,7 +21,8 @@ class Verdict(StrEnum):
 @value
 class Decision:
     """What policy said: a value that can be printed, tested and recorded. `policy` is the hash of the rules; `terms`
-    are those of an approval, where the rule that escalates has some of its own."""
+    are those of an approval, where the rule that escalates has some of its own; `scopes` are all that an access token
+    needs for the call, where nothing but some of them is missing."""
 
     verdict: Verdict
     rule: str
@@ -29,6 +30,7 @@ class Decision:
     obligations: tuple[str, ...] = ()
     policy: str = ""
     terms: Terms | None = None
+    scopes: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> bool:

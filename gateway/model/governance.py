@@ -21,7 +21,8 @@ class ShowPolicy:
 @value
 class ExplainPolicy:
     """Why `principal` may or may not do `action` on `target`. Names are written as in the policy file; `behalf` is
-    whom an agent asks for, `at` a time (milliseconds since the epoch, None: now)."""
+    whom an agent asks for, `at` a time (milliseconds since the epoch, None: now), `scopes` those of the access token
+    with which it began."""
 
     verb: ClassVar[str] = "ExplainPolicy"
     principal: str
@@ -31,6 +32,7 @@ class ExplainPolicy:
     roles: tuple[str, ...] = ()
     behalf: str | None = None
     at: int | None = None
+    scopes: tuple[str, ...] = ()
     agent: None = None
 
 

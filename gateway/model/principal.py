@@ -40,6 +40,11 @@ class Principal(NamedTuple):
         return cls(Kind(kind), name, tenant)
 
     @property
+    def identity(self) -> tuple[str, ...]:
+        """Who it is, whatever it may do just now: the tenant, and the ids along the chain."""
+        return (self.tenant, self.id) if self.on_behalf_of is None else (*self.on_behalf_of.identity, self.id)
+
+    @property
     def owner(self) -> str:
         """Whose tasks and contexts this principal works on: those of the caller at the outer end of the chain."""
         return self.root.id

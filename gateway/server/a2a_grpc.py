@@ -24,7 +24,7 @@ from gateway.model.call import Call, GetExtendedCard, SendMessage, SubscribeToTa
 from gateway.model.card import VERSION
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
-from gateway.server.auth import Authenticator, challenge
+from gateway.server.auth import Authenticator
 from gateway.server.cards import Cards
 from gateway.server.extensions import active
 from gateway.server.incident import known
@@ -79,7 +79,7 @@ class GrpcDoor:
             body = asked.face.encode(asked.rpc, call, result)
             await self._activate(asked, call)
         except Exception as error:
-            await _refuse(asked.context, known(error))
+            await self._refuse(asked, known(error))
         return body
 
     async def _events(self, asked: _Asked) -> None:
@@ -99,7 +99,7 @@ class GrpcDoor:
         except grpc.aio.InternalError:
             pass  # nobody is there to be told
         except Exception as error:
-            await _refuse(asked.context, known(error))
+            await self._refuse(asked, known(error))
         finally:
             if watch is not None:
                 await watch.aclose()
@@ -116,7 +116,8 @@ class GrpcDoor:
             params = error
         word = "" if isinstance(params, GatewayError) else params.pop("tenant", "")
         named, tenant = self._addressed(word)
-        who = await self._auth.principal(asked.fields, f"/agents/{named}" if named else "/")
+        asked.path = f"/agents/{named}" if named else "/"
+        who = await self._auth.principal(asked.fields, asked.path)
         if isinstance(params, GatewayError):
             raise params
         agent = self._agent(named, tenant, who)
@@ -150,6 +151,11 @@ class GrpcDoor:
             raise invalid("tenant", "is not a tenant of this agent; send the one of the card's interface, or none")
         return agent
 
+    async def _refuse(self, asked: _Asked, error: GatewayError) -> NoReturn:
+        said, challenge = status(error), self._auth.challenge(error, asked.path)
+        trailers: list[tuple[str, str | bytes]] = [(DETAILS, said.details), *_metadata(challenge)]
+        await asked.context.abort(grpc.StatusCode[said.code], said.message, tuple(trailers))
+
     async def _activate(self, asked: _Asked, call: Call) -> None:
         """With the activated extensions, if the caller asked for some (docs/topics/extensions)."""
         if asked.extensions or asked.older_extensions:
@@ -168,6 +174,7 @@ class _Asked:
         self.data = data
         self.context = context
         self.agent = ""
+        self.path = "/"  # of what it is about, where HTTP has it
         self.extensions: tuple[str, ...] = ()
         self.older_extensions: tuple[str, ...] = ()  # under the name that 0.3 has for them
         self.fields: dict[bytes, bytes] = {}
@@ -194,12 +201,6 @@ async def _to_its_end(work: Awaitable[Any]) -> Any:
 def _unheard(doing: asyncio.Future[Any]) -> None:
     if not doing.cancelled() and doing.exception() is None and hasattr(doing.result(), "aclose"):
         asyncio.ensure_future(doing.result().aclose())  # noqa: RUF006 (closing a watch does not wait)
-
-
-async def _refuse(context: Context, error: GatewayError) -> NoReturn:
-    said = status(error)
-    trailers: list[tuple[str, str | bytes]] = [(DETAILS, said.details), *_metadata(challenge(error))]
-    await context.abort(grpc.StatusCode[said.code], said.message, tuple(trailers))
 
 
 def _metadata(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[str, str], ...]:

@@ -16,7 +16,7 @@ from gateway.dialects.strict_json import read
 from gateway.model.call import GetExtendedCard, SendMessage, SubscribeToTask
 from gateway.model.card import VERSION
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.server.auth import Authenticator, challenge
+from gateway.server.auth import Authenticator
 from gateway.server.cards import Cards
 from gateway.server.extensions import active
 from gateway.server.incident import known
@@ -64,8 +64,13 @@ class HttpJsonDoor:
                 result = self._cards.extended(result, who, older=face.version != VERSION)
             body = face.encode(call, result)
         except Exception as error:
-            return _failure(face, known(error))
+            return self._failure(request, face, known(error))
         return Reply(200, body, (*_success_type(face, request), *NO_STORE, *headers))
+
+    def _failure(self, request: Request, face: HttpJson, error: GatewayError) -> Reply:
+        status, body = face.error(error, None)
+        challenge = self._auth.challenge(error, request.path)
+        return Reply(status, body, (*JSON_HEADERS, *challenge, *retry_after(error)))
 
     async def _params(self, request: Request, operation: Operation, tenant: str | None) -> dict[str, Any]:
         """Body or query, with what the path says on top; the two must agree."""
@@ -112,8 +117,3 @@ def _unsupported() -> GatewayError:
     """415 of RFC 9110 §15.5.16: the HTTP request itself has the wrong type. (A2A's 400 is for a part's type.)"""
     message = "Send Content-Type: application/a2a+json or application/json"
     return GatewayError(Reason.CONTENT_TYPE_NOT_SUPPORTED, message)
-
-
-def _failure(face: HttpJson, error: GatewayError) -> Reply:
-    status, body = face.error(error, None)
-    return Reply(status, body, (*JSON_HEADERS, *challenge(error), *retry_after(error)))

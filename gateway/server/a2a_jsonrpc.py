@@ -30,7 +30,7 @@ from gateway.model.card import VERSION
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
 from gateway.model.value import value
-from gateway.server.auth import Authenticator, challenge
+from gateway.server.auth import Authenticator
 from gateway.server.cards import Cards
 from gateway.server.extensions import active
 from gateway.server.incident import known
@@ -98,7 +98,7 @@ class JsonRpcDoor:
             endpoint = Endpoint(agent, self._default, who, asked, listed, older, request.left)
             tree: Any = read(await request.body())
         except Exception as error:
-            return _failure(None, known(error))
+            return self._failure(request, None, known(error))
         if not jsonrpc.is_single_call(tree):
             return await self._long_way(tree, endpoint)
         if tree["method"] in a2a.STREAMING:
@@ -106,7 +106,7 @@ class JsonRpcDoor:
         try:
             body = await self._call(tree["method"], tree.get("params") or {}, endpoint)
         except Exception as error:
-            return _failure(tree["id"], known(error))
+            return self._failure(request, tree["id"], known(error))
         return Reply(200, jsonrpc.result(tree["id"], body), self._headers(endpoint, JSON_HEADERS))
 
     async def _call(self, method: str, params: dict[str, Any], endpoint: Endpoint) -> bytes:
@@ -167,7 +167,7 @@ class JsonRpcDoor:
             assert isinstance(call, SendMessage | SubscribeToTask)
             events = await self._gateway.open(call, endpoint.who)
         except Exception as error:
-            refusal = _failure(id, known(error))
+            refusal = self._failure(request, id, known(error))
             if face.refuses_in_stream and refusal.status == 200:
                 return Reply(200, frame(refusal.body), (*STREAM_HEADERS, *refusal.headers[1:]))
             return refusal
@@ -196,6 +196,10 @@ class JsonRpcDoor:
         body = await dispatch.answer(tree, METHODS, method)
         return Reply(204, b"", ()) if body is None else Reply(200, body, self._headers(endpoint, JSON_HEADERS))
 
+    def _failure(self, request: Request, id: jsonrpc.Id, error: GatewayError) -> Reply:
+        headers = (*JSON_HEADERS, *self._auth.challenge(error, request.path), *retry_after(error))
+        return Reply(STATUS.get(error.reason, 200), jsonrpc.error(id, jsonrpc_error(error)), headers)
+
     def _headers(self, endpoint: Endpoint, headers: Headers) -> Headers:
         """With the activated extensions, if the caller asked for some (docs/topics/extensions), under the name under
         which it asked."""
@@ -203,11 +207,6 @@ class JsonRpcDoor:
             return headers
         entry = self._gateway.registry.get(endpoint.agent or self._default or "")
         return (*headers, *active(entry, endpoint.extensions, endpoint.older_extensions))
-
-
-def _failure(id: jsonrpc.Id, error: GatewayError) -> Reply:
-    headers = (*JSON_HEADERS, *challenge(error), *retry_after(error))
-    return Reply(STATUS.get(error.reason, 200), jsonrpc.error(id, jsonrpc_error(error)), headers)
 
 
 def _unsupported() -> Reply:

@@ -34,7 +34,7 @@ from gateway.model.message import Message
 from gateway.model.ports import Record, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.task import Task
-from gateway.server.auth import Authenticator, challenge
+from gateway.server.auth import Authenticator
 from gateway.server.incident import known
 from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Answer, Headers, Reply, Request, Stream, retry_after
 
@@ -59,7 +59,7 @@ class AcpDoor:
         try:
             answer = await self._answer(request)
         except Exception as error:
-            answer = _failure(known(error))
+            answer = self._failure(request, known(error))
         await answer(send)
 
     async def _answer(self, request: Request) -> Answer:
@@ -70,8 +70,13 @@ class AcpDoor:
         if found is None:
             raise GatewayError(Reason.NOT_FOUND, "There is nothing at this path")
         allowed = ", ".join(sorted(found))
-        refusal = _failure(GatewayError(Reason.METHOD_NOT_FOUND, f"This path takes {allowed}"))
+        refusal = self._failure(request, GatewayError(Reason.METHOD_NOT_FOUND, f"This path takes {allowed}"))
         return Reply(refusal.status, refusal.body, (*refusal.headers, (b"allow", allowed.encode())))
+
+    def _failure(self, request: Request, error: GatewayError) -> Reply:
+        status, body = http_error(error)
+        challenge = self._auth.challenge(error, request.path)
+        return Reply(status, body, (*JSON_HEADERS, *challenge, *retry_after(error)))
 
     # Agents.
 
@@ -265,8 +270,3 @@ def _number(request: Request, name: str, least: int, most: int, usual: int) -> i
 
 def _json(tree: Any, status: int = 200, headers: Headers = ()) -> Reply:
     return Reply(status, orjson.dumps(tree), (*JSON_HEADERS, *NO_STORE, *headers))
-
-
-def _failure(error: GatewayError) -> Reply:
-    status, body = http_error(error)
-    return Reply(status, body, (*JSON_HEADERS, *challenge(error), *retry_after(error)))

@@ -49,19 +49,18 @@ class AdminPolicy:
 
     async def explain(self, request: Request, who: Principal) -> Response:
         body = await json_object(request)
-        arguments, roles = body.get("arguments", {}), body.get("roles", [])
+        arguments = body.get("arguments", {})
         if not isinstance(arguments, dict):
             raise invalid("arguments", "must be an object")
-        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
-            raise invalid("roles", "must be a list of texts")
         call = ExplainPolicy(
             text(body, "principal"),
             text(body, "action"),
             text(body, "target"),
             arguments,
-            tuple(roles),
+            _texts(body, "roles"),
             text(body, "for", required=False),
             _moment(text(body, "at", required=False)),
+            _texts(body, "scopes"),
         )
         return json_answer(_explained(await self._gateway.handle(call, who)))
 
@@ -93,6 +92,13 @@ class AdminPolicy:
         call = Thaw(_kind(request.path_params["kind"]), request.path_params["name"])
         await self._gateway.handle(call, who)
         return Response(status_code=204)
+
+
+def _texts(body: dict[str, Any], name: str) -> tuple[str, ...]:
+    found = body.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise invalid(name, "must be a list of texts")
+    return tuple(found)
 
 
 def _kind(word: str) -> Cold:
@@ -169,6 +175,7 @@ def _explained(explanation: Explanation) -> dict[str, Any]:
         "verdict": decision.verdict,
         "rule": decision.rule,
         "reason": decision.reason,
+        "scopes": [*decision.scopes],
         "policy": decision.policy,
         "inputs": {**explanation.inputs, "at": timestamp(explanation.inputs["at"])},
         "lookedAt": [_weighed(each) for each in explanation.looked_at],

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from gateway.core.audit import traced
 from gateway.core.keys import PREFIX, KeyRing, fingerprint
+from gateway.core.policy.refusals import Insufficient
 from gateway.dialects.oauth2.access_token import (
     BAD_AUDIENCE,
     NEEDS_KEY,
@@ -26,7 +27,6 @@ from gateway.server.request import Headers
 
 # RFC 6750 §3; the realm names no host and no product version.
 BEARER = 'Bearer realm="gateway"'
-CHALLENGE: Headers = ((b"www-authenticate", BEARER.encode()),)
 
 # The parts of the gateway that are resources of their own: each agent, all tools, each mount of tools, with what is
 # below them. A token may be for one of them alone (RFC 8707). Only names as ids are: it goes into headers.
@@ -53,20 +53,17 @@ class TokenVerifier(Protocol):
         """The thumbprint of the key that made this proof for this request (RFC 9449 §4.3). Raises BadToken."""
         ...
 
+    def needed(self, who: Principal) -> frozenset[str]:
+        """The scopes that every token must hold that says of somebody that it is `who`."""
+        ...
+
 
 class Challenged(GatewayError):
     """A refusal with the challenge that belongs to it: 401, or 403 for want of a scope."""
 
     def __init__(self, reason: Reason, message: str, challenge: str) -> None:
         super().__init__(reason, message)
-        self.challenge: Headers = ((b"www-authenticate", challenge.encode("latin-1")),)
-
-
-def challenge(error: GatewayError) -> Headers:
-    """The `WWW-Authenticate` that goes with a refusal; nothing for any other error."""
-    if isinstance(error, Challenged):
-        return error.challenge
-    return CHALLENGE if error.reason is Reason.UNAUTHENTICATED else ()
+        self.challenge = challenge
 
 
 def resource_path(path: str) -> str:
@@ -107,6 +104,20 @@ class Authenticator:
         who = self._by_key(headers) or await self._principal(headers, path, method, peer)
         hops = headers.get(_HOPS)
         return who if hops is None else who._replace(hops=max(who.hops, _counted(hops)))
+
+    def challenge(self, error: GatewayError, path: str) -> Headers:
+        """The `WWW-Authenticate` that goes with a refusal of `path`; nothing for any other error."""
+        if isinstance(error, Challenged):
+            said = error.challenge
+        elif isinstance(error, Insufficient):
+            # With those that no token is good without: whoever asks for these and no others gets one that will do.
+            every = frozenset() if self._tokens is None else self._tokens.needed(error.who)
+            said = self._insufficient(path, every.union(error.scopes))
+        elif error.reason is Reason.UNAUTHENTICATED:
+            said = self._written(path)
+        else:
+            return ()
+        return ((b"www-authenticate", said.encode("latin-1")),)
 
     def _by_key(self, headers: dict[bytes, bytes]) -> Principal | None:
         """Whose key the credential is, if it is one as nearly everybody writes it."""
@@ -167,10 +178,11 @@ class Authenticator:
                 raise BadToken(BAD_AUDIENCE)
         if verified.lacks_scope:
             scopes = " ".join(sorted(verified.rules.scopes))
+            self._refused(path)
             raise Challenged(
                 Reason.PERMISSION_DENIED,
                 f"The token needs the scopes: {scopes}",
-                self._challenge(path, 'error="insufficient_scope"', f'scope="{scopes}"'),
+                self._insufficient(path, verified.rules.scopes),
             )
         return verified.principal
 
@@ -187,8 +199,16 @@ class Authenticator:
         return Challenged(Reason.UNAUTHENTICATED, message, self._challenge(path, 'error="invalid_token"'))
 
     def _challenge(self, path: str, *parameters: str) -> str:
-        """RFC 6750 §3, and where to get a token, if anywhere (RFC 9728 §5.1). Whoever is sent one was refused."""
+        """For whoever was refused before it was clear who it is."""
         self._refused(path)
+        return self._written(path, *parameters)
+
+    def _insufficient(self, path: str, scopes: frozenset[str]) -> str:
+        """RFC 6750 §3.1: all scopes that are needed, those that the token has among them."""
+        return self._written(path, 'error="insufficient_scope"', f'scope="{" ".join(sorted(scopes))}"')
+
+    def _written(self, path: str, *parameters: str) -> str:
+        """RFC 6750 §3, and where to get a token, if anywhere (RFC 9728 §5.1)."""
         if self._tokens is not None:
             where = f"{self._url}{PROTECTED_RESOURCE}{resource_path(path)}"
             parameters = (*parameters, f'resource_metadata="{where}"')

@@ -23,7 +23,7 @@ from gateway.server.a2a_http import HttpJsonDoor
 from gateway.server.a2a_jsonrpc import JsonRpcDoor
 from gateway.server.acp import AcpDoor
 from gateway.server.admin import Admin
-from gateway.server.auth import Authenticator, TokenVerifier, challenge
+from gateway.server.auth import Authenticator, TokenVerifier
 from gateway.server.cards import Cards
 from gateway.server.catalogs import Catalogs
 from gateway.server.connect import Connect
@@ -76,6 +76,7 @@ def application(
     own = OwnConnections(gateway.kept, auth)
     catalogs = Catalogs(gateway, cards, public_url)
     rest = _router(
+        auth,
         *cards.routes(),
         *catalogs.routes(),
         *(Admin(gateway, auth, cards).routes() if admin else ()),
@@ -83,7 +84,7 @@ def application(
         *connect.routes(),
         *own.routes(),
         *webhooks,
-        *_identity(identity, public_url),
+        *_identity(identity, gateway, public_url),
     )
     inside: ASGIApp = Doors(
         JsonRpcDoor(gateway, auth, cards, default_agent, new_id),
@@ -123,25 +124,37 @@ def admin_application(
     not_ready: Callable[[], str | None],
 ) -> ASGIApp:
     """The admin API for a listener of its own, and whether the gateway is up. No web page may call it."""
-    inside = _router(*Admin(gateway, auth, cards).routes(), *ops.routes(not_ready))
+    inside = _router(auth, *Admin(gateway, auth, cards).routes(), *ops.routes(not_ready))
     return Front(inside, hosts=hosts, origins=(), proxies=proxies)
 
 
-def _router(*routes: Route) -> Starlette:
+def _router(auth: Authenticator, *routes: Route) -> Starlette:
+    async def failure(request: Request, error: Exception) -> Response:
+        shown = known(error)
+        status, body = http_error(shown)
+        extra = (*auth.challenge(shown, request.scope["path"]), *retry_after(shown))
+        headers = {name.decode(): value.decode() for name, value in extra}
+        return Response(body, status, headers, "application/json")
+
     rest = Starlette(
         routes=list(routes),
-        exception_handlers={HTTPException: _no_such_route, GatewayError: _failure, Exception: _failure},
+        exception_handlers={HTTPException: _no_such_route, GatewayError: failure, Exception: failure},
     )
     # A path is what it is: no redirect from one spelling to another, least of all to what the Host header says.
     rest.router.redirect_slashes = False
     return rest
 
 
-def _identity(identity: Identity | None, public_url: str) -> list[Route]:
+def _identity(identity: Identity | None, gateway: Gateway, public_url: str) -> list[Route]:
     if identity is None:
         return []
     resources = ProtectedResources(
-        public_url.rstrip("/"), identity.issuers, identity.scopes, identity.proofs, bound=identity.bound
+        public_url.rstrip("/"),
+        identity.issuers,
+        identity.scopes,
+        gateway.scopes,
+        identity.proofs,
+        bound=identity.bound,
     )
     return [*resources.routes(), *identity.routes]
 
@@ -152,11 +165,3 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     message = "There is nothing at this path" if status == 404 else f"This path does not take {request.method}"
     body = http_error_body(status, _STATUS.get(status, "INVALID_ARGUMENT"), message, [])
     return Response(body, status, dict(error.headers or {}), "application/json")
-
-
-async def _failure(request: Request, error: Exception) -> Response:
-    shown = known(error)
-    status, body = http_error(shown)
-    extra = (*challenge(shown), *retry_after(shown))
-    headers = {name.decode(): value.decode() for name, value in extra}
-    return Response(body, status, headers, "application/json")

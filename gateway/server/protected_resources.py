@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.core.scopes import ScopesInUse
 from gateway.dialects.oauth2.metadata import PROTECTED_RESOURCE, protected_resource
 from gateway.model.errors import GatewayError, Reason
 from gateway.server.auth import resource_path
@@ -16,11 +17,14 @@ CACHE = "public, max-age=300"
 
 
 class ProtectedResources:
+    """`scopes` are those that every token needs, `used` what rules ask for beside them."""
+
     def __init__(
         self,
         public_url: str,
         issuers: Sequence[str],
         scopes: Sequence[str],
+        used: ScopesInUse,
         proofs: Sequence[str] = (),
         *,
         bound: bool = False,
@@ -28,6 +32,7 @@ class ProtectedResources:
         self._url = public_url
         self._issuers = issuers
         self._scopes = scopes
+        self._used = used
         self._proofs = proofs
         self._bound = bound
 
@@ -43,5 +48,12 @@ class ProtectedResources:
         resource = resource_path(path)
         if path.rstrip("/") != resource:
             raise GatewayError(Reason.NOT_FOUND, "There is no protected resource at this path")
-        body = protected_resource(self._url + resource, self._issuers, self._scopes, self._proofs, bound=self._bound)
+        scopes = sorted(self._of(resource).union(self._scopes))
+        body = protected_resource(self._url + resource, self._issuers, scopes, self._proofs, bound=self._bound)
         return Response(body, media_type="application/json", headers={"cache-control": CACHE})
+
+    def _of(self, resource: str) -> frozenset[str]:
+        kind, _, id = resource.removeprefix("/").partition("/")
+        if kind == "agents":
+            return self._used.of_agent(id)
+        return self._used.of_mount(id) if kind == "mcp" else self._used.whole()

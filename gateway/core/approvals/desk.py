@@ -19,6 +19,7 @@ from gateway.core.audit import Recorder, Ticket
 from gateway.core.policy import DENIED, Target
 from gateway.core.policy.approvers import approves
 from gateway.core.policy.engine import Policy
+from gateway.core.policy.refusals import refused
 from gateway.core.registry import Registry
 from gateway.model.approval import (
     Answering,
@@ -115,6 +116,8 @@ class Desk:
         ticket = Ticket(who, call.verb, found.asked.target, decision, self._new_id())
         if not decision.allowed:
             self._recorder.note(ticket, Reason.PERMISSION_DENIED)
+            if decision.scopes:
+                raise refused(decision, who, call.verb, found.asked.target)
             raise GatewayError(Reason.PERMISSION_DENIED, decision.reason)
         try:
             after = self._after(found, call, who)
@@ -174,10 +177,19 @@ class Desk:
 
     async def _found(self, call: ShowApproval | Answering, who: Principal) -> Approval:
         found = await self._approvals.find(call.id)
+        if found is not None and who.tenant == found.tenant and not self._may_see(who, found):
+            self._ask_for_scopes(call, who, Target(found.asked.target))
         if found is None or not self._may_see(who, found):
             self._enter(call, who)
             raise GatewayError(Reason.NOT_FOUND, f"There is no approval {call.id[:80]!r}")
         return found
+
+    def _ask_for_scopes(self, call: ShowApproval | Answering, who: Principal, target: Target) -> None:
+        """Raises for whoever would be an approver with a token of more scopes."""
+        decision = self._policy.decide(who, ApproveCall.verb, target)
+        if decision.scopes:
+            self._recorder.note(Ticket(who, call.verb, target.id, decision, self._new_id()), Reason.PERMISSION_DENIED)
+            raise refused(decision, who, call.verb, target.id)
 
     def _enter(self, call: ApprovalCall, who: Principal) -> None:
         """Raises for whoever may answer nothing: it is not told what there is."""

@@ -14,7 +14,7 @@ from gateway.core.policy.actions import DELEGATE, GROUPS
 from gateway.core.policy.patterns import AGENTS, compiled, covered
 from gateway.core.policy.people import People, short
 from gateway.core.policy.question import Question
-from gateway.model.principal import Principal
+from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
 
 PUBLIC = "public"
@@ -104,6 +104,20 @@ class On:
             return True
         return covered(self._globs, *question.place)
 
+    def reaches(self, server: str) -> bool:
+        """Whether it covers something of this server."""
+        return any(fnmatchcase(server, pattern.partition("/")[0]) for pattern in self.patterns if pattern != PUBLIC)
+
+    def reaches_agent(self, id: str | None, *, public: bool) -> bool:
+        """Whether it covers this agent or a skill of it; None: some agent."""
+        if public and self._public:
+            return True
+        shapes = (pattern.split("/") for pattern in self.patterns if pattern != PUBLIC)
+        return any(
+            fnmatchcase(AGENTS, server) and (id is None or not more or fnmatchcase(id, more[0]))
+            for server, *more in shapes
+        )
+
     def wants(self) -> str:
         return f"on: {', '.join(self.patterns)}"
 
@@ -175,6 +189,50 @@ class Hops:
 
     def mend(self, question: Question) -> str:
         return f"ask with {self.wants().removeprefix('hops: ')} hops between the first caller and the target"
+
+
+class Scopes:
+    """The access token with which it all began has all of these. Whoever came with another credential has none, and an
+    agent of ours acts with the token of whoever asked it: what it may do never grows on the way."""
+
+    field = "when.scopes"
+    fixed = True
+
+    def __init__(self, scopes: Iterable[str]) -> None:
+        self.scopes = tuple(sorted(set(scopes)))
+        self._wanted = frozenset(scopes)
+
+    def holds(self, question: Question) -> bool:
+        held = granted(question.who)
+        return held is not None and self._wanted <= held
+
+    def lacks(self, question: Question) -> frozenset[str]:
+        """Those that the token does not have; none where there is no token that could have them."""
+        held = granted(question.who)
+        return frozenset() if held is None else self._wanted - held
+
+    def wants(self) -> str:
+        return f"scopes: {', '.join(self.scopes)}"
+
+    def mend(self, question: Question) -> str:
+        missing = sorted(self.lacks(question))
+        return f"ask with an access token that has the {_named(missing)}, too" if missing else ""
+
+
+def _named(scopes: list[str]) -> str:
+    return f"scope {scopes[0]}" if len(scopes) == 1 else f"scopes {', '.join(scopes)}"
+
+
+def granted(who: Principal) -> frozenset[str] | None:
+    """The scopes that hold along the whole chain; None where it did not begin with an access token."""
+    held: frozenset[str] | None = None
+    for each in chain(who):
+        if each.kind is Kind.AGENT:  # one of ours, which has no token of its own
+            continue
+        if each.kind is not Kind.OAUTH:
+            return None
+        held = each.scopes if held is None else held & each.scopes
+    return held
 
 
 @value

@@ -4,18 +4,21 @@ Which rules can decide about a principal, a verb and a target is worked out once
 concern this verb and this principal are asked at all. Where the first of them depends on nothing else, so is the
 decision; what depends on arguments, time, labels and budgets is looked at each time. Lists ask the same table whether
 any arguments would do.
+
+Where no rule lets a call go on, but one would with an access token of more scopes, the decision says which: all that
+this rule asks for. Nothing of this is looked for while no rule asks for scopes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.core.policy.explanation import Explanation, explained
 from gateway.core.policy.index import Index
 from gateway.core.policy.question import Question, Situation, Target
-from gateway.core.policy.rules import DENIED, RULES, Ruling
+from gateway.core.policy.rules import DENIED, RULES, Rule, Ruling
 from gateway.core.policy.shadow import Shadow
 from gateway.model.audit import Decision, Verdict
 from gateway.model.principal import Principal
@@ -32,13 +35,24 @@ NOTHING: Mapping[str, Any] = {}
 _ANYTIME = Situation()
 
 
+class Near(NamedTuple):
+    """A rule that would let a call go on if its token had so many scopes more, and how many of the rules that can
+    decide stand before it."""
+
+    rule: Rule
+    missing: int
+    behind: int
+
+
 @value
 class Plan:
-    """The rules that can decide one question, in order; or, where it needs no more looking, the decision."""
+    """The rules that can decide one question, in order; or, where it needs no more looking, the decision. Of those that
+    only want scopes, the one that wants fewest is the first."""
 
     decision: Decision | None
     rulings: tuple[Ruling, ...]
     hopeful: bool  # some arguments, some day, would do
+    near: tuple[Near, ...] = ()
 
 
 class Policy:
@@ -62,6 +76,7 @@ class Policy:
         self.rules = tuple(rules)
         self.hash = hash
         self.skilled = any(ruling.skilled for ruling in self.rules)  # whether skills of agents matter at all
+        self.scoped = tuple(rule for rule in self.rules if isinstance(rule, Rule) and rule.scopes)
         self.forget()
         for told in self.changed:
             told()
@@ -91,21 +106,48 @@ class Policy:
         return decision
 
     def _judge(self, plan: Plan, question: Question) -> Decision:
+        if plan.near:
+            return self._judge_near(plan, question)
         for ruling in plan.rulings:
             decision = ruling.judge(question)
             if decision is not None:
                 return self._stamp(decision)
         return self._denied
 
+    def _judge_near(self, plan: Plan, question: Question) -> Decision:
+        for place, ruling in enumerate(plan.rulings):
+            decision = ruling.judge(question)
+            if decision is not None:
+                return self._short(plan.near, self._stamp(decision), place, question)
+        return self._short(plan.near, self._denied, len(plan.rulings), question)
+
+    def _short(self, near: Iterable[Near], decision: Decision, place: int, question: Question | None) -> Decision:
+        """The decision of the rule at this place; a BLOCK with the scopes that would have kept it from being one.
+        Without a question, whatever was sent."""
+        if decision.verdict is not Verdict.BLOCK:
+            return decision
+        for each in near:
+            if each.behind <= place and (question is None or each.rule.judge(question) is not None):
+                scopes = each.rule.scopes
+                reason = f"{decision.reason}; the rule {each.rule.name} would with the scopes {' '.join(scopes)}"
+                return replace(decision, reason=reason, scopes=scopes)
+        return decision
+
     def visible(self, who: Principal, verb: str, target: Target) -> bool:
         """Whether some arguments, at some time, would do; lists show what is."""
         plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
         return plan.hopeful
 
+    def known(self, who: Principal, verb: str, target: Target) -> bool:
+        """Whether the rules speak of it to this principal: some arguments would do, or would with more scopes. Such a
+        target is no secret; whether what is in it may be had is what `visible` says."""
+        plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
+        return plan.hopeful or bool(plan.near)
+
     def silent(self, who: Principal, verb: str, target: Target) -> bool:
         """Whether no rule says anything about it, for or against."""
         plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
-        return not plan.rulings
+        return not plan.rulings and not plan.near
 
     def presumed(self, who: Principal, verb: str, target: Target) -> Decision:
         """The decision on what follows from a call that was let through: its arguments were right."""
@@ -114,7 +156,7 @@ class Policy:
             return plan.decision
         good = next((ruling for ruling in plan.rulings if ruling.hopeful), None)
         if good is None:
-            return self._denied
+            return self._short(plan.near, self._denied, len(plan.rulings), None)
         return self._stamp(Decision(Verdict.PASS, good.name, "it belongs to a call that was allowed"))
 
     def explain(
@@ -147,11 +189,28 @@ class Policy:
             decision: Decision | None = self._denied
         else:
             decision = None if settled is None or len(rulings) > 1 else self._stamp(settled)
-        plan = Plan(decision, tuple(rulings), hopeful)
+        near = self._near(question, rulings, settled) if self.scoped else ()
+        if near and decision is not None:
+            looked_at = any(each.rule.loose for each in near)
+            decision = None if looked_at else self._short(near, decision, len(rulings), None)
+        plan = Plan(decision, tuple(rulings), hopeful, near)
         if len(self._memo) >= MAX_MEMO:
             self._memo.clear()
         self._memo[who, verb, target] = plan
         return plan
+
+    def _near(self, question: Question, rulings: list[Ruling], settled: Decision | None) -> tuple[Near, ...]:
+        """The rules that would decide for the call, before any that settles it, but for scopes."""
+        found: list[Near] = []
+        place = 0
+        for ruling in self._index.about(question.verb, question.who):
+            if place < len(rulings) and ruling is rulings[place]:
+                place += 1
+                if settled is not None and place == len(rulings):
+                    break
+            elif isinstance(ruling, Rule) and ruling.scopes and (missing := ruling.lacks(question)):
+                found.append(Near(ruling, len(missing), place))
+        return tuple(sorted(found, key=lambda each: each.missing))
 
     def _stamp(self, decision: Decision) -> Decision:
         """The decision with the hash of the rules that it follows from."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from gateway.core.policy.checks import chain
+from gateway.core.policy.checks import Scopes, chain, granted
 from gateway.core.policy.people import short
 from gateway.core.policy.question import Question
-from gateway.core.policy.rules import Ruling, Weighed
+from gateway.core.policy.rules import Rule, Ruling, Weighed
 from gateway.model.audit import Decision, Verdict
 from gateway.model.value import value
 
@@ -44,8 +44,18 @@ def explained(
             break  # it decided by what is missing: a grant for other arguments
     if decision.verdict is Verdict.PASS:
         return Explanation(decision, _inputs(question), tuple(looked_at), None, None)
-    change = _smallest(looked_at)
+    change = _more_scopes(question, decision, concerned) or _smallest(looked_at)
     return Explanation(decision, _inputs(question), tuple(looked_at), change, _rule(question))
+
+
+def _more_scopes(question: Question, decision: Decision, concerned: Iterable[Ruling]) -> str | None:
+    """What the refusal itself tells the caller."""
+    if not decision.scopes:
+        return None
+    rules = (each for each in concerned if isinstance(each, Rule) and each.scopes == decision.scopes)
+    rule = next(each for each in rules if each.lacks(question))
+    (mend,) = (check.mend(question) for check in rule.checks if isinstance(check, Scopes))
+    return f"{mend} (rule {rule.name}, {rule.where})"
 
 
 def _smallest(looked_at: Iterable[Weighed]) -> str:
@@ -74,6 +84,7 @@ def _inputs(question: Question) -> Mapping[str, Any]:
         "principal": who.id,
         "tenant": who.tenant,
         "roles": sorted(who.roles),
+        "scopes": sorted(granted(who) or ()),
         "chain": [each.id for each in chain(who)],
         "hops": who.hops,
         "action": question.verb,

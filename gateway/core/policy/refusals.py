@@ -21,6 +21,18 @@ class Refused(GatewayError):
         self.heeded = False  # what a HALT asks for is done
 
 
+class Insufficient(Refused):
+    """Nothing is missing but scopes of the caller's access token (RFC 6750 §3.1). `scopes` are all that the call
+    needs, those that `who` has among them."""
+
+    def __init__(self, decision: Decision, who: Principal, what: str) -> None:
+        scopes = " ".join(decision.scopes)
+        message = f"{what} needs an access token with the scopes: {scopes}"
+        super().__init__(decision, Reason.PERMISSION_DENIED, message, {"scope": scopes})
+        self.scopes = decision.scopes
+        self.who = who
+
+
 _SENTENCES: dict[Verdict, str] = {
     Verdict.BLOCK: "{what} is refused: {reason}",
     Verdict.ESCALATE: "{what} needs an approval, and only messages and tool calls can wait for one: {reason}",
@@ -30,6 +42,8 @@ _SENTENCES: dict[Verdict, str] = {
 
 def refused(decision: Decision, who: Principal, verb: str, tool: str = "") -> Refused:
     """`tool` is the address of what was called, where that says more than the verb."""
+    if decision.scopes:
+        return Insufficient(decision, who, tool or verb)
     if decision.rule == "grant-arguments":
         return Refused(decision, Reason.PERMISSION_DENIED, f"{tool} is {decision.reason}")
     if decision.rule == DENIED.rule:

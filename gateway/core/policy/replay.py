@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 from gateway.core.policy.actions import CALLS, VERBS
-from gateway.core.policy.checks import Arguments, Budget, Check, Labelled, On, Who
+from gateway.core.policy.checks import Arguments, Budget, Check, Labelled, On, Scopes, Who, granted
 from gateway.core.policy.question import Question, Situation, Target, address
 from gateway.core.policy.rules import DENIED, FROZEN, Rule, Ruling
 from gateway.core.policy.shadow import MAX_FLIPS, Flip
@@ -85,6 +85,8 @@ def _known(check: Check, question: Question) -> bool:
     if isinstance(check, Who):
         # Which roles a token held is not recorded.
         return check.holds(question) or who.kind is not Kind.OAUTH or not check.people.roles
+    if isinstance(check, Scopes):
+        return granted(who) is None  # nor which scopes
     if isinstance(check, On):
         return check.holds(question) or not check.skilled  # nor is the skill that a message named
     if isinstance(check, Arguments):

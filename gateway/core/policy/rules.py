@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.policy.actions import WORK
-from gateway.core.policy.checks import Arguments, Check, Do, On, Who
+from gateway.core.policy.checks import Arguments, Check, Do, On, Scopes, Who
 from gateway.core.policy.people import ANYBODY, EVERYBODY, WORKER, People
 from gateway.core.policy.question import Question
 from gateway.model.approval import Terms
@@ -103,6 +103,8 @@ class Rule:
     verbs: frozenset[str] | None = field(init=False)
     people: frozenset[str] | None = field(init=False)
     momentary: bool = field(init=False)  # looks at what changes by itself: the time, labels, what is used of a limit
+    scopes: tuple[str, ...] = field(init=False)
+    loose: bool = field(init=False)  # whether it depends on more than principal, verb and target
     _fixed: tuple[Check, ...] = field(init=False)
     _loose: tuple[Check, ...] = field(init=False)
 
@@ -114,6 +116,8 @@ class Rule:
         self._fixed = tuple(check for check in self.checks if check.fixed and not self._implied(check))
         self._loose = tuple(check for check in self.checks if not check.fixed)
         self.momentary = any(not isinstance(check, Arguments) for check in self._loose)
+        self.loose = bool(self._loose)
+        self.scopes = next((check.scopes for check in self.checks if isinstance(check, Scopes)), ())
 
     def _implied(self, check: Check) -> bool:
         """Whether it holds for everybody of `people` and each of `verbs`, as who asks us knows."""
@@ -125,6 +129,12 @@ class Rule:
 
     def applies(self, question: Question) -> bool:
         return _hold(self._fixed, question)
+
+    def lacks(self, question: Question) -> frozenset[str]:
+        """The scopes whose want alone keeps it from applying: none where it applies, or something else is missing."""
+        missing = [check for check in self._fixed if not check.holds(question)]
+        wanted = missing[0] if len(missing) == 1 else None
+        return wanted.lacks(question) if isinstance(wanted, Scopes) else frozenset()
 
     def settled(self, question: Question) -> Decision | None:
         return None if self._loose else self.decision

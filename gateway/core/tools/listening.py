@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 
 from gateway.core.policy import Policy
+from gateway.core.policy.refusals import refused
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.news import News, Reader
 from gateway.core.tools.servers import Served, Servers
@@ -59,15 +60,29 @@ class Listening:
         """Tell what happens to a task. False when there are too many."""
         return self._tasks.add(id, changes)
 
+    def renew(self, who: Principal) -> None:
+        """The caller goes on with another token: from here on it hears what that one lets it see."""
+        if who == self._who:
+            return
+        self._who = who
+        for uri, (served, key) in tuple(self._uris.items()):
+            if not self._policy.visible(who, *served.question("resources/read", key)):
+                self.remove(uri)
+
     async def add(self, uri: str) -> bool:
-        """Subscribe to a resource. False for one that is not there for this caller. Raises OVERLOADED."""
+        """Subscribe to a resource. False for one that is not there for this caller. Raises OVERLOADED, and
+        PERMISSION_DENIED where nothing is missing but scopes."""
         if uri in self._uris:
             return True
         where = self._mount.locate(uri)
         served = self._servers.get(where[0]) if where is not None else None
         if served is None or where is None or not self._mount.holds_server(served.id):
             return False
-        if not self._policy.visible(self._who, *served.question("resources/read", where[1])):
+        verb, target = served.question("resources/read", where[1])
+        if not self._policy.visible(self._who, verb, target):
+            decision = self._policy.presumed(self._who, verb, target)
+            if decision.scopes:
+                raise refused(decision, self._who, verb, target.id)
             return False
         if len(self._uris) >= MAX_URIS:
             raise GatewayError(Reason.OVERLOADED, f"One subscription takes at most {MAX_URIS} resources")

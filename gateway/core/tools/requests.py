@@ -175,8 +175,8 @@ class Requests:
         verb, target = found.served.question(found.verb, found.key) if found is not None else ("", None)
         sent = call.params.get("arguments") if call.method == "tools/call" else None
         arguments = sent if isinstance(sent, dict) else {}
-        visible = target is not None and found is not None and self._policy.visible(who, verb, target)
-        if target is None or found is None or not visible:
+        known = target is not None and found is not None and self._policy.known(who, verb, target)
+        if target is None or found is None or not known:
             named = target.id if target is not None else str(_name(call.method, call.params))[:200]
             self._note(who, call, named, DENIED, Reason.NOT_FOUND)
             raise _missing(call)

@@ -13,6 +13,7 @@ from typing import Any
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.policy import DENIED, Policy
+from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
 from gateway.core.tools.agents import AgentTools
 from gateway.core.tools.held_tasks import HeldTasks
@@ -113,16 +114,20 @@ class McpTasks:
         return _shown(result, id, held) if call.method == "tasks/get" else result
 
     def find(self, mount: str, who: Principal, id: object) -> Held | None:
-        """What the id stands for; None for one that is not this caller's, on this mount, and allowed."""
+        """What the id stands for; None for one that is not this caller's, on this mount, and allowed, or would be with
+        more scopes."""
         claims = self._sealer.open(id) if isinstance(id, str) and len(id) <= MAX_TASK_ID else None
         if claims is None or claims["o"] != f"{who.tenant}/{who.id}" or claims["m"] != mount:
             return None
         served, place = self._servers.get(claims["s"]), self._views.mount(mount)
         if served is None or served not in self._views.served(place):
             return None
-        if not self._policy.visible(who, *served.question("tools/call", claims["k"])):
+        if not self._policy.known(who, *served.question("tools/call", claims["k"])):
             return None
         return Held(served, claims["k"], claims["t"], _renaming(place, served), mount, claims.get("c", ""))
+
+    def may_follow(self, held: Held, who: Principal) -> bool:
+        return self._policy.visible(who, *held.served.question("tools/call", held.key))
 
     async def follow(self, held: Held, id: str, who: Principal, caller: Caller) -> AsyncIterator[Tree]:
         """The task as `tasks/get` shows it, now and whenever it has changed, to its end. A server is polled for it, as
@@ -169,7 +174,11 @@ class McpTasks:
             self._recorder.note(self._ticket(who, call, "task", DENIED), Reason.NOT_FOUND)
             raise _missing()
         verb, target = held.served.question("tools/call", held.key)
-        return held, self._ticket(who, call, target.id, self._policy.presumed(who, verb, target))
+        ticket = self._ticket(who, call, target.id, self._policy.presumed(who, verb, target))
+        if ticket.decision.scopes:
+            self._recorder.note(ticket, Reason.PERMISSION_DENIED)
+            raise refused(ticket.decision, who, call.verb, target.id)
+        return held, ticket
 
     def _ticket(self, who: Principal, call: UseTask, target: str, decision: Decision) -> Ticket:
         return Ticket(who, call.verb, target, decision, self._new_id(), *measured(call.params))

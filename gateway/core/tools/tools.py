@@ -14,6 +14,7 @@ from gateway.core.connections import Connections
 from gateway.core.flights import Flights
 from gateway.core.policy import Target
 from gateway.core.policy.admission import Admission
+from gateway.core.policy.refusals import refused
 from gateway.core.tools.consents import Consents
 from gateway.core.tools.held_tasks import HeldTasks
 from gateway.core.tools.hygiene import CheckSchema
@@ -186,7 +187,7 @@ class Tools:
                 await listening.add(uri)
             for id in sorted(call.tasks):
                 held = self.tasks.find(call.mount, who, id)
-                if held is not None and call.caller is not None:
+                if held is not None and call.caller is not None and self.tasks.may_follow(held, who):
                     listening.follow(id, self.tasks.follow(held, id, who, call.caller))
         except BaseException:
             await listening.aclose()
@@ -209,6 +210,8 @@ class Tools:
         ticket = Ticket(who, call.verb, target.id, self._policy.decide(who, call.verb, target), self._new_id())
         if not ticket.decision.allowed:
             self._recorder.note(ticket, Reason.PERMISSION_DENIED)
+            if ticket.decision.scopes:
+                raise refused(ticket.decision, who, call.verb)
             reason = Reason.UNAUTHENTICATED if who.kind is Who.ANONYMOUS else Reason.PERMISSION_DENIED
             raise GatewayError(reason, f"You may not use {call.verb} here")
         if isinstance(call, ListServers):

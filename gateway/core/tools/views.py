@@ -69,15 +69,16 @@ class Views:
             view = self._views[key] = self._view(who, mount, kind)
         return view
 
-    def may_use(self, who: Principal, definition: Definition) -> bool:
+    def may_know(self, who: Principal, definition: Definition) -> bool:
+        """Whether the caller may use it, now or with more scopes: it has to know of it to ask for them."""
         served = self._servers.get(definition.server)
         if served is None:
             return False
-        return self._policy.visible(who, *served.question(USED_BY[definition.kind], definition.key))
+        return self._policy.known(who, *served.question(USED_BY[definition.kind], definition.key))
 
     def _view(self, who: Principal, mount: Mount, kind: Kind) -> View:
         names = self.names(mount, kind)
-        named = {name: each for name, each in names.named.items() if self.may_use(who, each)}
+        named = {name: each for name, each in names.named.items() if self.may_know(who, each)}
         stamp = digest([[name, each.hash] for name, each in named.items()])
         return View(mount.id, kind, named, stamp, self._ttl(mount))
 

@@ -17,7 +17,7 @@ from gateway.dialects.strict_json import read
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Principal
 from gateway.model.tool import Era, Kind, Tree
-from gateway.server.auth import Authenticator, challenge
+from gateway.server.auth import Authenticator
 from gateway.server.incident import known
 from gateway.server.mcp import modern
 from gateway.server.mcp.calls import Calls
@@ -49,8 +49,8 @@ class McpDoor:
         self._auth = auth
         self._sessions = Sessions(now, new_id)
         calls = Calls(gateway, Lists(cursors, info), info)
-        self._modern = Modern(calls, self._annotated)
-        self._legacy = Legacy(calls, self._sessions)
+        self._modern = Modern(calls, self._annotated, auth.challenge)
+        self._legacy = Legacy(calls, self._sessions, auth.challenge)
         self._annotations: dict[str, Annotated] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +62,8 @@ class McpDoor:
         except GatewayError as error:
             # Before anything of the message is read, so without its id.
             status = 404 if error.reason is Reason.NOT_FOUND else errors.status_of(error, Era.MODERN)
-            await Reply(status, message.error(None, errors.body(error)), (*JSON_HEADERS, *challenge(error)))(send)
+            told = self._auth.challenge(error, request.path)
+            await Reply(status, message.error(None, errors.body(error)), (*JSON_HEADERS, *told))(send)
             return
         if request.method == "POST":
             await self._post(request, scope["headers"], mount, who, send)
@@ -96,7 +97,7 @@ class McpDoor:
         if session is None:
             await _no_session(message.request_id(tree))(send)
             return
-        await self._legacy.answer(request, tree, session, send, streams=streams)
+        await self._legacy.answer(request, tree, session, who, send, streams=streams)
 
     async def _stateless(
         self,
@@ -134,7 +135,7 @@ class McpDoor:
             error = GatewayError(Reason.INVALID_REQUEST, "The answer is a stream; accept text/event-stream")
             await Reply(406, message.error(None, errors.body(error)))(send)
         else:
-            await self._legacy.listen(request, session, send)
+            await self._legacy.listen(request, session, who, send)
 
     def _session(self, request: Request, mount: str, who: Principal) -> Session | None:
         """The session that the request names. Raises INVALID_REQUEST when it names none, or another revision."""

@@ -63,6 +63,7 @@ class Exchange:
         asker: Asker | None = None,
         track: Track | None = None,
     ) -> None:
+        self.path = request.path
         self.principal = principal
         self.capabilities = bridged(capabilities) if asker is None else _of_session(bridged(capabilities))
         self.client = client

@@ -21,17 +21,18 @@ from gateway.model.tool import Change, Era, Kind, Tree
 from gateway.server.incident import known
 from gateway.server.mcp.calls import LISTS, USES, Calls
 from gateway.server.mcp.exchange import KEEPALIVE_SECONDS, Exchange
-from gateway.server.mcp.modern import owner
+from gateway.server.mcp.modern import Challenge, owner
 from gateway.server.mcp.sessions import MAX_IN_FLIGHT, Session, Sessions
 from gateway.server.mcp.track import Track
-from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Reply, Request, retry_after
+from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Headers, Reply, Request, retry_after
 
 ACCEPTED = Reply(202, b"", ())
 
 
 class Legacy:
-    def __init__(self, calls: Calls, sessions: Sessions) -> None:
+    def __init__(self, calls: Calls, sessions: Sessions, challenge: Challenge) -> None:
         self._calls = calls
+        self._challenge = challenge
         self._sessions = sessions
 
     async def initialize(self, asked: message.Request, mount: str, who: Principal) -> Reply:
@@ -52,10 +53,13 @@ class Legacy:
             200, message.result(asked.id, body), (*JSON_HEADERS, (SESSION_HEADER.encode(), session.id.encode()))
         )
 
-    async def answer(self, request: Request, tree: Any, session: Session, send: Send, *, streams: bool) -> None:
-        """One POST in a session: a message, or several where the revision has batches."""
+    async def answer(
+        self, request: Request, tree: Any, session: Session, who: Principal, send: Send, *, streams: bool
+    ) -> None:
+        """One POST in a session: a message, or several where the revision has batches. `who` is whoever opened it, with
+        the token of this request."""
         if type(tree) is list:
-            await (await self._batch(request, tree, session))(send)
+            await (await self._batch(request, tree, session, who))(send)
             return
         try:
             asked = message.message(tree)
@@ -68,9 +72,9 @@ class Legacy:
             self._take(asked, session)
             await ACCEPTED(send)
             return
-        await self._run(request, asked, session, send, streams=streams)
+        await self._run(request, asked, session, who, send, streams=streams)
 
-    async def listen(self, request: Request, session: Session, send: Send) -> None:
+    async def listen(self, request: Request, session: Session, who: Principal, send: Send) -> None:
         """GET: the session's own stream, with changes and what belongs to no request; or the rest of a stream that the
         client lost. A new reader takes the place of one whose connection may be dead without anybody knowing."""
         last = request.header(b"last-event-id")
@@ -80,9 +84,9 @@ class Legacy:
         elif found is None:
             await _forgotten()(send)
         else:
-            await self._own(request, session, found, send)
+            await self._own(request, session, who, found, send)
 
-    async def _own(self, request: Request, session: Session, track: Track, send: Send) -> None:
+    async def _own(self, request: Request, session: Session, who: Principal, track: Track, send: Send) -> None:
         if session.stream is not None:
             session.stream.set()
             session.news.set()
@@ -91,7 +95,7 @@ class Legacy:
         leaving = asyncio.ensure_future(request.left())
         hearing: asyncio.Future[list[Change] | None] | None = None
         try:
-            await self._listening(session)
+            await self._listening(session, who)
             await send({"type": "http.response.start", "status": 200, "headers": list(STREAM_HEADERS)})
             if first := track.take():
                 await send({"type": "http.response.body", "body": first, "more_body": True})
@@ -120,16 +124,16 @@ class Legacy:
                 session.stream = None
 
     async def _run(
-        self, request: Request, asked: message.Request, session: Session, send: Send, *, streams: bool
+        self, request: Request, asked: message.Request, session: Session, who: Principal, send: Send, *, streams: bool
     ) -> None:
         track = session.track() if streams else None
-        exchange = self._exchange(request, asked, session, track)
+        exchange = self._exchange(request, asked, session, who, track)
         session.in_flight[asked.id] = exchange
         if track is not None:
             session.remember(track, exchange)
 
         async def work() -> Reply:
-            return await self._reply(asked, session, exchange)
+            return await self._reply(asked, session, who, exchange)
 
         def ended() -> None:
             del session.in_flight[asked.id]
@@ -141,11 +145,16 @@ class Legacy:
                 session.settle(track, exchange)
 
     def _exchange(
-        self, request: Request, asked: message.Request, session: Session, track: Track | None = None
+        self,
+        request: Request,
+        asked: message.Request,
+        session: Session,
+        who: Principal,
+        track: Track | None = None,
     ) -> Exchange:
         return Exchange(
             request,
-            owner(session.who),
+            owner(who),
             asked.params,
             capabilities=session.capabilities,
             client=session.client,
@@ -155,41 +164,43 @@ class Legacy:
             track=track,
         )
 
-    async def _reply(self, asked: message.Request, session: Session, exchange: Exchange) -> Reply:
+    async def _reply(self, asked: message.Request, session: Session, who: Principal, exchange: Exchange) -> Reply:
         try:
-            body = await self._result(asked, session, exchange)
+            body = await self._result(asked, session, who, exchange)
         except Exception as error:
-            return failure(asked.id, asked.method, known(error))
+            shown = known(error)
+            return failure(asked.id, asked.method, shown, self._challenge(shown, exchange.path))
         return Reply(200, message.result(asked.id, body), JSON_HEADERS)
 
-    async def _result(self, asked: message.Request, session: Session, exchange: Exchange) -> bytes:
+    async def _result(self, asked: message.Request, session: Session, who: Principal, exchange: Exchange) -> bytes:
         method, params = asked.method, asked.params
         if method in USES:
-            return await self._calls.use(session.mount, session.who, method, params, exchange, version=session.version)
+            return await self._calls.use(session.mount, who, method, params, exchange, version=session.version)
         if method in LISTS:
-            return await self._calls.list(session.mount, session.who, method, params, Era.LEGACY)
+            return await self._calls.list(session.mount, who, method, params, Era.LEGACY)
         if method == "logging/setLevel":
             return _set_level(session, params)
         if method in ("resources/subscribe", "resources/unsubscribe"):
-            return await self._subscribe(session, method, params)
+            return await self._subscribe(session, who, method, params)
         if method == "ping":
             return b"{}"
         raise GatewayError(Reason.METHOD_NOT_FOUND, f"There is no method {method[:100]!r} in {session.version}")
 
-    async def _subscribe(self, session: Session, method: str, params: Tree) -> bytes:
+    async def _subscribe(self, session: Session, who: Principal, method: str, params: Tree) -> bytes:
         uri = params.get("uri")
         if not isinstance(uri, str):
             raise invalid("uri", "must be a text")
-        listening = await self._listening(session)
+        listening = await self._listening(session, who)
         if method == "resources/unsubscribe":
             listening.remove(uri)
         elif not await listening.add(uri):
             raise errors.Refusal(errors.Code.LEGACY_NOT_FOUND, "Resource not found", {"uri": uri})
         return b"{}"
 
-    async def _listening(self, session: Session) -> Any:
+    async def _listening(self, session: Session, who: Principal) -> Any:
         if session.listening is None:
-            session.listening = await self._calls.listen(session.mount, session.who, frozenset(Kind), frozenset())
+            session.listening = await self._calls.listen(session.mount, who, frozenset(Kind), frozenset())
+        session.listening.renew(who)
         return session.listening
 
     def _check(self, asked: message.Request, session: Session) -> None:
@@ -206,18 +217,18 @@ class Legacy:
             if exchange is not None:
                 exchange.cancel()
 
-    async def _batch(self, request: Request, trees: list[Any], session: Session) -> Reply:
+    async def _batch(self, request: Request, trees: list[Any], session: Session, who: Principal) -> Reply:
         """Answers in one array, in the order of the requests (2025-03-26 only). Nothing is said before them."""
         if session.version not in BATCHES or not 0 < len(trees) <= message.MAX_MESSAGES:
             error = GatewayError(
                 Reason.INVALID_REQUEST, f"A body is one message here, or 1 to {message.MAX_MESSAGES} in 2025-03-26"
             )
             return failure(None, "", error)
-        replies = [await self._one(request, tree, session) for tree in trees]
+        replies = [await self._one(request, tree, session, who) for tree in trees]
         bodies = [reply.body for reply in replies if reply is not None]
         return Reply(200, b"[" + b",".join(bodies) + b"]", JSON_HEADERS) if bodies else ACCEPTED
 
-    async def _one(self, request: Request, tree: Any, session: Session) -> Reply | None:
+    async def _one(self, request: Request, tree: Any, session: Session, who: Principal) -> Reply | None:
         try:
             asked = message.message(tree)
         except GatewayError as error:
@@ -225,7 +236,7 @@ class Legacy:
         if not isinstance(asked, message.Request):
             self._take(asked, session)
             return None
-        return await self._reply(asked, session, self._exchange(request, asked, session))
+        return await self._reply(asked, session, who, self._exchange(request, asked, session, who))
 
 
 def _set_level(session: Session, params: Tree) -> bytes:
@@ -241,10 +252,12 @@ def _forgotten() -> Reply:
     return Reply(400, message.error(None, errors.body(error)))
 
 
-def failure(id: message.Id | None, method: str, error: GatewayError) -> Reply:
+def failure(id: message.Id | None, method: str, error: GatewayError, challenge: Headers = ()) -> Reply:
+    """A challenge is read only where its status is (2025-11-25, basic/authorization: error handling)."""
     error = errors.for_session(error, method)
+    scopes = challenge and error.reason is Reason.PERMISSION_DENIED
     return Reply(
-        errors.status_of(error, Era.LEGACY),
+        403 if scopes else errors.status_of(error, Era.LEGACY),
         message.error(id, errors.body(error)),
-        (*JSON_HEADERS, *retry_after(error)),
+        (*JSON_HEADERS, *challenge, *retry_after(error)),
     )

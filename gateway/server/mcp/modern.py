@@ -21,20 +21,23 @@ from gateway.model.tool import TASKS, Change, Era, Tree, takes_tasks
 from gateway.server.incident import known
 from gateway.server.mcp.calls import FILTERS, LISTS, TASK_USES, USES, Calls, subscription
 from gateway.server.mcp.exchange import Exchange, bridged
-from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Reply, Request, retry_after
+from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Headers, Reply, Request, retry_after
 
 LISTEN = "subscriptions/listen"
 METHODS = frozenset({"server/discover", LISTEN, *LISTS, *USES, *TASK_USES})
 
 Annotated = Callable[[str, Principal, str], dict[tuple[str, ...], tuple[str, str]]]
+Challenge = Callable[[GatewayError, str], Headers]
+"""What goes with a refusal, by the path that was asked."""
 
 
 class Modern:
     """`annotated` gives the header annotations of a tool by mount, caller and name."""
 
-    def __init__(self, calls: Calls, annotated: Annotated) -> None:
+    def __init__(self, calls: Calls, annotated: Annotated, challenge: Challenge) -> None:
         self._calls = calls
         self._annotated = annotated
+        self._challenge = challenge
 
     async def answer(
         self,
@@ -57,7 +60,7 @@ class Modern:
                 await self._listen(request, asked, meta[CLIENT_CAPABILITIES], mount, who, send, streams=streams)
                 return
         except GatewayError as error:
-            await failure(asked.id, error)(send)
+            await failure(asked.id, error, self._challenge(error, request.path))(send)
             return
         exchange = Exchange(
             request,
@@ -73,7 +76,8 @@ class Modern:
             try:
                 body = await self._result(asked, mount, who, exchange)
             except Exception as error:
-                return failure(asked.id, known(error))
+                shown = known(error)
+                return failure(asked.id, shown, self._challenge(shown, request.path))
             return Reply(200, message.result(asked.id, body), JSON_HEADERS)
 
         await exchange.run(send, work)
@@ -169,12 +173,12 @@ def owner(who: Principal) -> str:
     return f"{who.tenant}/{who.id}"
 
 
-def failure(id: message.Id | None, error: GatewayError) -> Reply:
+def failure(id: message.Id | None, error: GatewayError, challenge: Headers = ()) -> Reply:
     error = errors.for_request(error)
     return Reply(
         errors.status_of(error, Era.MODERN),
         message.error(id, errors.body(error)),
-        (*JSON_HEADERS, *retry_after(error)),
+        (*JSON_HEADERS, *challenge, *retry_after(error)),
     )
 
 

@@ -1,7 +1,8 @@
 """Sessions of the revisions before 2026-07-28: who opened them, what they said of themselves, what is open in them.
 
 Source: 2025-11-25, basic/transports (session management), basic/lifecycle. A session is no credential: each request
-brings its own, and a session of somebody else's does not exist.
+brings its own, and a session of somebody else's does not exist. It outlives the token that it began with: whoever comes
+back with another one is the same caller, and each request may do what its own token says.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ DEFAULT_LEVEL = "info"  # until logging/setLevel says otherwise: servers of that
 @dataclass(slots=True)
 class Session:
     id: str
-    who: Principal
+    owner: tuple[str, ...]  # the identity of whoever opened it
     mount: str
     version: str
     capabilities: Tree
@@ -143,37 +144,38 @@ class Sessions:
         self._now = now
         self._new_id = new_id
         self._sessions: dict[str, Session] = {}
-        self._each: Counter[Principal] = Counter()
+        self._each: Counter[tuple[str, ...]] = Counter()
         self._swept = now()
         self._memory = Memory()
 
     async def open(self, who: Principal, mount: str, version: str, capabilities: Tree, client: Tree | None) -> Session:
         """Raises OVERLOADED when there are too many and none is idle."""
         await self._sweep()
-        if self._each[who] >= MAX_SESSIONS_EACH:
-            await self._evict([each for each in self._sessions.values() if each.who == who])
+        owner = who.identity
+        if self._each[owner] >= MAX_SESSIONS_EACH:
+            await self._evict([each for each in self._sessions.values() if each.owner == owner])
         if len(self._sessions) >= MAX_SESSIONS:
             await self._evict(list(self._sessions.values()))
         session = Session(
-            self._new_id(), who, mount, version, capabilities, client, self._now(), self._memory, self._new_id
+            self._new_id(), owner, mount, version, capabilities, client, self._now(), self._memory, self._new_id
         )
         self._sessions[session.id] = session
-        self._each[who] += 1
+        self._each[owner] += 1
         return session
 
     def get(self, id: str, who: Principal, mount: str) -> Session | None:
         """None when there is none, and when it is another's: the two must not be told apart."""
         session = self._sessions.get(id)
-        if session is None or session.who != who or session.mount != mount:
+        if session is None or session.owner != who.identity or session.mount != mount:
             return None
         session.seen = self._now()
         return session
 
     async def close(self, session: Session) -> None:
         if self._sessions.pop(session.id, None) is not None:
-            self._each[session.who] -= 1
-            if not self._each[session.who]:
-                del self._each[session.who]
+            self._each[session.owner] -= 1
+            if not self._each[session.owner]:
+                del self._each[session.owner]
             await session.aclose()
 
     async def _sweep(self) -> None:

@@ -15,6 +15,7 @@ from gateway.dialects.oauth2.access_token import (
     parse,
 )
 from gateway.dialects.oauth2.dpop import BadProof
+from gateway.model.principal import Principal
 from gateway.model.value import value
 from gateway.server.oauth.issuers import Issuer
 from gateway.server.oauth.proofs import Proofs
@@ -40,6 +41,7 @@ class Tokens:
 
     def __init__(self, issuers: Sequence[Issuer], now: Callable[[], int], proofs: Proofs) -> None:
         self._issuers = {issuer.rules.issuer: issuer for issuer in issuers}
+        self._needed = {issuer.rules.known_as: issuer.rules.scopes for issuer in issuers}
         self._opaque = next((issuer for issuer in issuers if issuer.opaque), None)
         self._now = now
         self._proofs = proofs
@@ -77,6 +79,10 @@ class Tokens:
         if key is None:
             raise BadToken("The proof was used before")
         return key
+
+    def needed(self, who: Principal) -> frozenset[str]:
+        """What the issuer of its token asks of every token; a principal is called `issuer#subject`."""
+        return self._needed.get(who.root.name.partition("#")[0], frozenset())
 
     def forget(self) -> None:
         """Look at every token again: something was revoked."""

@@ -91,12 +91,8 @@ async def test_sessions_are_bounded_and_idle_ones_make_room(monkeypatch: Any) ->
     second = await kept.open(ann, "", "2025-11-25", {}, None)
     other = await kept.open(bob, "", "2025-11-25", {}, None)
     third = await kept.open(ann, "", "2025-11-25", {}, None)
-    assert [kept.get(each.id, each.who, "") is each for each in (first, second, third, other)] == [
-        False,
-        True,
-        True,
-        True,
-    ]
+    opened = ((first, ann), (second, ann), (third, ann), (other, bob))
+    assert [kept.get(each.id, who, "") is each for each, who in opened] == [False, True, True, True]
     for each in (second, third):
         each.stream = asyncio.Event()  # in use
     with pytest.raises(GatewayError) as full:
