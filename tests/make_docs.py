@@ -60,7 +60,8 @@ WHAT_TO_DO: dict[Reason, str] = {
     Reason.UNAUTHENTICATED: "Send `Authorization: Bearer …` with a credential that this gateway gave out, or with "
     "an access token of an issuer that it trusts; the message says what is wrong with a token.",
     Reason.PERMISSION_DENIED: "Your credential is good, but no rule allows this, or one forbids it (`rule` and "
-    "`verdict` in the metadata name it), or a token lacks the scopes in the challenge.",
+    "`verdict` in the metadata name it), or a token lacks scopes: "
+    "`scope` in the metadata and the challenge name all that the call needs.",
     Reason.NOT_FOUND: "No such agent, key or path for you. Hidden and missing are the same.",
     Reason.ALREADY_EXISTS: "An agent of this id is registered already; choose another id.",
     Reason.OVERLOADED: "The agent's queue is full, a limit of the policy is used up (`limit` in the metadata names it),"

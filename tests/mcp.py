@@ -226,12 +226,14 @@ def says(*words: str) -> Tree:
 @dataclass
 class Scripted:
     """An MCP server of 2026-07-28. `tools` is its list, `answers` what its tools do with the parameters, and what is
-    answered to `tasks/*`; a tool without an answer says its own name. `resources` is its other list, if it has one;
-    `answers["resources/read"]` reads from it. `alive` off: every request is answered 503."""
+    answered to `tasks/*`; a tool without an answer says its own name. `resources` and `prompts` are its other
+    lists, if it has them; `answers["resources/read"]` and `answers["prompts/get"]` read from them. `alive` off: every
+    request is answered 503."""
 
     tools: list[Tree] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=dict)
     resources: list[Tree] = field(default_factory=list)
+    prompts: list[Tree] = field(default_factory=list)
     alive: bool = True
     garbage: bytes | None = None
     hang: asyncio.Event | None = None
@@ -272,15 +274,17 @@ class Scripted:
             return self._listen(body["id"])
         if method == "tools/call":
             return await self._call(request, body["id"], params)
-        if method.startswith("tasks/") or method in ("resources/read", "completion/complete"):
+        if method.startswith("tasks/") or method in ("resources/read", "prompts/get", "completion/complete"):
             answered = await self.answers[method](params)
             shown = answered if "error" in answered else {"result": answered}
             return JSONResponse({"jsonrpc": "2.0", "id": body["id"], **shown})
         if method == "server/discover":
-            capabilities: Tree = {"tools": {"listChanged": True}, **({"resources": {}} if self.resources else {})}
+            capabilities: Tree = {"tools": {"listChanged": True}}
+            capabilities |= {name: {} for name in ("resources", "prompts") if getattr(self, name)}
             result: Tree = {"supportedVersions": [MODERN], "capabilities": capabilities}
         else:
-            result = {"tools": self.tools, "resources": self.resources, "resourceTemplates": []}
+            lists: Tree = {"tools": self.tools, "resources": self.resources, "prompts": self.prompts}
+            result = {**lists, "resourceTemplates": []}
         caching = {"resultType": "complete", "ttlMs": self.ttl_ms, "cacheScope": "public"}
         return JSONResponse({"jsonrpc": "2.0", "id": body["id"], "result": {**result, **caching}})
 

@@ -33,7 +33,7 @@ from gateway.core.messages import Messages
 from gateway.core.policy import Situation, Target, address
 from gateway.core.policy.admission import Admission
 from gateway.core.policy.limits import Charge
-from gateway.core.policy.refusals import Refused, refused
+from gateway.core.policy.refusals import Insufficient, Refused, refused
 from gateway.core.policy.rules import DENIED, FROZEN, HOPEFUL
 from gateway.core.policy.spoken import skill, spoken
 from gateway.core.push.configs import Proof, Pushes
@@ -442,8 +442,8 @@ class Gateway:
         try:
             return ToolResult(await self.handle(UseServer(None, "tools/call", params, caller, trail=trail), who))
         except GatewayError as error:
-            if isinstance(error, PeerError) or error.fault is not Fault.CLIENT:
-                raise
+            if isinstance(error, PeerError | Insufficient) or error.fault is not Fault.CLIENT:
+                raise  # which scopes a token has is the business of whoever asked the agent
             # It is the agent that asked for what is not there, not whoever asked the agent.
             raise PeerError(_INVALID_PARAMS, error.message) from error
 

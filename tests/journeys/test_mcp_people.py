@@ -70,7 +70,9 @@ grants:
 
 
 @asynccontextmanager
-async def sdk(gateway: Gateway, kept: Kept, *, invitation: str = "", document: str = "") -> AsyncIterator[Client]:
+async def sdk(
+    gateway: Gateway, kept: Kept, *, invitation: str = "", document: str = "", mode: str = "auto"
+) -> AsyncIterator[Client]:
     """The SDK's client as its documentation builds one, with ada before the browser that it opens."""
     said: asyncio.Queue[AuthorizationCodeResult] = asyncio.Queue()
 
@@ -101,7 +103,7 @@ async def sdk(gateway: Gateway, kept: Kept, *, invitation: str = "", document: s
     )
     async with (
         httpx2.AsyncClient(auth=provider, event_hooks={"request": [invited]}, trust_env=False) as http,
-        Client(streamable_http_client(f"{gateway.url}/mcp", http_client=http)) as client,
+        Client(streamable_http_client(f"{gateway.url}/mcp", http_client=http), mode=mode) as client,
     ):
         yield client
 
