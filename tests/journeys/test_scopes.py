@@ -171,7 +171,7 @@ async def test_a_stream_is_refused_before_it_begins(gateway: Gateway, binding: s
 
 
 async def test_the_grpc_status_has_the_scopes_in_its_details(gateway: Gateway) -> None:
-    call = gateway.channel.unary_unary("/lf.a2a.v1.A2AService/GetTask")
+    call: Any = gateway.channel.unary_unary("/lf.a2a.v1.A2AService/GetTask")
     metadata = tuple((name.lower(), value) for name, value in {**A2A, **gateway.bearer(await having(gateway))}.items())
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
         await call(a2a_pb2.GetTaskRequest(tenant="desk", id="t").SerializeToString(), metadata=metadata)
@@ -325,6 +325,16 @@ async def test_who_has_no_token_is_asked_for_no_scopes_and_told_of_nothing(gatew
     assert answer.status_code == 400
     assert message_of(answer)["error"]["message"] == "Unknown tool: search"
     assert await Door(gateway, "docs", key).names() == []
+
+
+async def test_who_is_nobody_is_asked_for_a_token_and_not_for_scopes(tmp_path: Path) -> None:
+    write(tmp_path / "policy.yaml", 'rules: [{rule: r, who: "*", do: AddKey, when: {scopes: [a]}, verdict: PASS}]')
+    config = f"auth: {{authorization_server: {{}}}}\npolicy: {{file: {tmp_path}/policy.yaml}}\n"
+    async with running(tmp_path / "data", config, anonymous=True) as gateway:
+        answer = await gateway.client.post("/admin/keys", json={"name": "x"})
+        assert answer.status_code == 401
+        where = f"{gateway.url}{WELL_KNOWN}"
+        assert answer.headers["www-authenticate"] == f'Bearer realm="gateway", resource_metadata="{where}"'
 
 
 async def test_lists_show_what_more_scopes_would_open_and_nothing_else(gateway: Gateway) -> None:
