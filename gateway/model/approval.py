@@ -101,13 +101,15 @@ class Said(StrEnum):
 
 @value
 class Word:
-    """What one person said, and when (milliseconds since the epoch). `roles` are those that the person had then."""
+    """What one person said, and when (milliseconds since the epoch). `roles` and `scopes` are those that the person
+    had then."""
 
     by: str
     said: Said
     at: int
     reason: str = ""
     roles: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
 
 
 @value

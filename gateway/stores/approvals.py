@@ -138,7 +138,7 @@ def _tree(it: Approval) -> dict[str, Any]:
             "ground": asked.ground,
         },
         "terms": [it.terms.caller, it.terms.persons, it.terms.within_ms, it.terms.rule],
-        "words": [[word.by, word.said.value, word.at, word.reason, sorted(word.roles)] for word in it.words],
+        "words": [_said(word) for word in it.words],
         "approvers": list(it.approvers),
         "tasks": list(it.tasks),
     }
@@ -158,8 +158,12 @@ def _approval(doc: bytes) -> Approval:
     )
 
 
-def _word(by: str, said: str, at: int, reason: str, roles: Sequence[str] = ()) -> Word:
-    return Word(by, Said(said), at, reason, frozenset(roles))
+def _said(word: Word) -> list[Any]:
+    return [word.by, word.said.value, word.at, word.reason, sorted(word.roles), sorted(word.scopes)]
+
+
+def _word(by: str, said: str, at: int, reason: str, roles: Sequence[str] = (), scopes: Sequence[str] = ()) -> Word:
+    return Word(by, Said(said), at, reason, frozenset(roles), frozenset(scopes))
 
 
 def _person(who: Principal) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from tests.journeys import people
 from tests.journeys.test_authorization_server import client, token
 from tests.journeys.test_mcp_oauth import command
 from tests.journeys.test_mcp_people import BACK, Kept, sdk
-from tests.mcp import Door, Scripted, Tree, configured, message_of, modern, request, scripted, tool
+from tests.mcp import Door, Scripted, Tree, configured, message_of, modern, request, scripted, soon, tool
 from tests.person import PASSWORD, somebody
 from tests.serving import A2A, BOUND, ROOT, Gateway, message, running
 
@@ -42,6 +42,7 @@ agents:
   desk: {{{ECHO}}}
   quiet: {{{ECHO}}}
   guide: {{{ECHO}}}
+  letters: {{{ECHO}}}
   vault: {{{ECHO}}}
   helper: {{run: "tests.actors:tooled", card: {ROOT}/agent_cards/echo.json}}
   clerk: {{run: "tests.actors:asking", card: {ROOT}/agent_cards/echo.json}}
@@ -62,11 +63,18 @@ rules:
   - {rule: quiet, who: "client:other", do: use, on: agents/quiet, when: {scopes: [quiet.use]}, verdict: PASS}
   - {rule: skill, who: "*", do: call, on: agents/echo/count, when: {scopes: [echo.count]}, verdict: PASS}
   - {rule: guided, who: "*", do: call, on: agents/guide/count, when: {scopes: [guide.count]}, verdict: PASS}
+  - {rule: letters, who: ann, do: call, on: agents/letters, verdict: ESCALATE, approvers: 2}
+  - {rule: read, who: ann, do: GetTask, on: agents/letters, verdict: PASS}
+  - {rule: leads, who: "client:robot", do: approve, on: agents/letters, when: {scopes: approve}, verdict: PASS}
   - {rule: asked, who: "*", do: call, on: [agents/helper, agents/clerk], verdict: PASS}
   - {rule: keys, who: "client:robot", do: AddKey, on: gateway, when: {scopes: [keys.add]}, verdict: PASS}
   - {rule: tools, who: "client:robot", do: ListServers, on: gateway, when: {scopes: [tools.list]}, verdict: PASS}
 """
 OLDER = {"agent_id": "desk", "task": {"id": "t1", "description": "hi"}, "input_data": {}}
+ROBOT = (
+    *("docs:read", "docs:send", "desk.use", "quiet.use", "echo.count", "guide.count"),
+    *("keys.add", "tools.list", "approve", "idle"),
+)
 SECRETS: dict[str, str] = {}  # of the client robot, by gateway
 PAGE: Tree = {"uri": "file:///page", "name": "page"}
 NOTE = {"name": "note", "arguments": [{"name": "to"}]}
@@ -98,18 +106,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
     async with docs_server() as docs:
         config = configured(AGENTS, f"policy: {{file: {folder}/policy.yaml}}", docs=docs)
         async with running(folder / "data", config, grpc_port=0) as gateway:
-            robot = (
-                "docs:read",
-                "docs:send",
-                "desk.use",
-                "quiet.use",
-                "echo.count",
-                "guide.count",
-                "keys.add",
-                "tools.list",
-                "idle",
-            )
-            SECRETS[gateway.url] = await client(gateway, "robot", *robot)
+            SECRETS[gateway.url] = await client(gateway, "robot", *ROBOT)
             yield gateway
 
 
@@ -298,6 +295,30 @@ async def test_in_a_batch_each_call_has_its_own_refusal(gateway: Gateway) -> Non
     assert [each["error"]["data"][0]["metadata"] for each in answer.json()] == [{"scope": "desk.use"}] * 2
 
 
+async def test_who_approves_needs_the_scopes_for_it_and_has_them_until_the_call_is_made(gateway: Gateway) -> None:
+    task = await gateway.task("count 1", agent="letters", who=await gateway.key("ann"))
+    path = f"/admin/approvals/{task['status']['message']['metadata']['approval']}"
+    few, able = await having(gateway), await having(gateway, "approve")
+    for way in (gateway.client.get(path, headers=gateway.bearer(few)), answered(gateway, path, few)):
+        assert challenge(await way, "", gateway) == ["approve"]
+    first = await answered(gateway, path, able)
+    assert (first.status_code, first.json()["state"]) == (200, "waiting")
+    second = await answered(gateway, path, None)
+    assert second.json()["state"] in ("approved", "used")
+    done = {"id": task["id"]}
+    ann = await gateway.key("ann")
+
+    async def ended() -> bool:
+        seen = await gateway.result("GetTask", done, agent="letters", who=ann)
+        return bool(seen["status"]["state"] == "TASK_STATE_COMPLETED")
+
+    await soon(ended)
+
+
+async def answered(gateway: Gateway, path: str, who: str | None) -> httpx2.Response:
+    return await gateway.client.post(f"{path}:approve", json={}, headers=gateway.bearer(who))
+
+
 # What a challenge does not tell.
 
 
@@ -461,7 +482,7 @@ async def test_each_resource_lists_the_scopes_that_rules_ask_for_there(gateway: 
     await Door(gateway, who=None).names()  # by now the tools are known
     agents = ["desk.use", "echo.count", "guide.count", "quiet.use"]
     assert await supported(gateway) == sorted(
-        [*agents, "docs:purge", "docs:read", "docs:send", "keys.add", "tools.list"]
+        [*agents, "approve", "docs:purge", "docs:read", "docs:send", "keys.add", "tools.list"]
     )
     assert await supported(gateway, "/mcp") == sorted([*agents, "docs:purge", "docs:read", "docs:send"])
     assert await supported(gateway, "/mcp/docs") == ["docs:purge", "docs:read", "docs:send"]

@@ -146,7 +146,7 @@ class Desk:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Its time is over; the call has to be made again")
         if why := self._approvals.lost(found):
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, f"{why.capitalize()}; the call has to be made again")
-        word = Word(who.id, call.said, self._now(), call.reason[:1000], who.roles)
+        word = Word(who.id, call.said, self._now(), call.reason[:1000], who.roles, who.scopes)
         if call.said is Said.REJECT:
             why = f"by {who.id}" + (f": {word.reason}" if word.reason else "")
             return found.moved(ApprovalState.REJECTED, words=(*found.words, word), why=why)

@@ -70,7 +70,7 @@ class Grounds:
         """Whether somebody who has agreed could still do so."""
         if approval.terms.caller and word.by == approval.owner:
             return True
-        who = Principal.of(word.by, approval.tenant)._replace(roles=word.roles)
+        who = Principal.of(word.by, approval.tenant)._replace(roles=word.roles, scopes=word.scopes)
         return self._admission.policy.decide(who, _VERBS[word.said], Target(approval.asked.target)).allowed
 
     def fits(self, approval: Approval, arguments: Tree) -> bool:
