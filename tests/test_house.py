@@ -201,6 +201,7 @@ JSON_IN: dict[str, str] = {
     "gateway.dialects.tasks": "reads back what a model of ours has just written, to get a plain tree",
     "gateway.stores.auditlog": "rows that we wrote",
     "gateway.stores.rows": "rows that we wrote",
+    "gateway.stores.trails": "rows that we wrote",
     "gateway.stores.approvals": "rows that we wrote",
     "gateway.stores.outbox": "rows that we wrote",
     "gateway.stores.pins": "rows that we wrote",

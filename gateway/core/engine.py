@@ -85,9 +85,13 @@ class Engine:
         """Stop these turns now; `why` is the last word of their tasks."""
         self._runner.put_out(chosen, why)
 
-    def when_over(self, told: Callable[[Turn], None]) -> None:
-        """`told` hears of each run that is over, before anything of its turn is let go."""
-        self._runner.told = told
+    def runs(self, chosen: Callable[[Turn], bool]) -> set[asyncio.Task[Any]]:
+        """Of these turns."""
+        return self._runner.runs(chosen)
+
+    def accepting(self) -> set[asyncio.Task[Any]]:
+        """Messages of agents that are on their way to a turn."""
+        return set(self._paying)
 
     async def lay_down(self, row: TaskRow, entry: Registered, ticket: Ticket, why: str) -> bool:
         """End a task that waits for somebody. False when somebody is at it; then it is not left waiting either way."""
@@ -463,6 +467,7 @@ class Engine:
             tenant=turn.tenant,
             ask_agent=partial(self._ask, turn),
             use_tool=partial(self._use_tool, turn),
+            hops=0 if turn.ticket is None else turn.ticket.principal.hops,
             **asked,
         )
 
@@ -473,7 +478,6 @@ class Engine:
             accepted_output_modes=call.accepted_output_modes,
             extensions=call.extensions,
             metadata=call.metadata,
-            hops=0 if turn.ticket is None else turn.ticket.principal.hops,
         )
 
     async def _ask(self, turn: Turn, agent: str, message: Message) -> Task | Message:

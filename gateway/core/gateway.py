@@ -121,7 +121,7 @@ class Gateway:
         pushes = Pushes(services, engine, self.tasks, cursors, judge_webhook, prove_webhook)
         engine.front = self
         self._freezer = freezer or Freezer(services.store.governance, services.now)
-        self._halting = Halting(services, registry, engine, tools.flights, self._freezer)
+        self.halting = Halting(services, registry, engine, tools.flights, self._freezer)
         self._results = Results(services, engine, self.tasks, policy)
         self.scopes = ScopesInUse(policy, registry, tools.servers, tools.views)
         self._administration = Administration(registry, keys, server, kept)
@@ -129,7 +129,7 @@ class Gateway:
         governance = governance or Governance(admission, registry, tools.servers, self._freezer, services.store)
         self._calls = tools.calls
         self.held = HeldMessages(services, engine, registry, self._calls.approvals, admission)
-        self._halting.laid_down = self.held.canceled
+        self.halting.laid_down = self.held.canceled
         grounds = self._calls.approvals.grounds = Grounds(admission, governance.question)
         self._desk = Desk(
             services.store, policy, registry, self._calls.approvals, self.held, self._recorder, grounds,
@@ -166,7 +166,7 @@ class Gateway:
             try:
                 return await self.tools.handle(call, who)
             except Refused as refusal:
-                await self._halting.heed(refusal, who, call.trail if isinstance(call, UseServer) else None)
+                await self.halting.heed(refusal, who, call.trail if isinstance(call, UseServer) else None)
                 raise
         if isinstance(call, SendMessage):
             if (asked := self._answers.meant(call, who)) is not None:
@@ -342,7 +342,7 @@ class Gateway:
     async def _refuse(self, refusal: GatewayError, ticket: Ticket, trail: Trail | None) -> NoReturn:
         self._recorder.note(ticket, refusal.reason)
         if isinstance(refusal, Refused):
-            await self._halting.heed(refusal, ticket.principal, trail)
+            await self.halting.heed(refusal, ticket.principal, trail)
         raise refusal
 
     def _taken(self, ticket: Ticket, target: Target, situation: Situation | None, trail: Trail | None) -> Charge | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from functools import partial
+from typing import Any
 
 from gateway.core.act import Act
 from gateway.core.audit import Ticket
@@ -20,24 +23,14 @@ from gateway.core.turn import Services, Turn
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.governance import Cold, Freeze, Frozen
-from gateway.model.ports import TaskRow
+from gateway.model.governance import Cold, Freeze, Frozen, Halted
+from gateway.model.ports import DropHalted, PutHalted, TaskRow, Write
 from gateway.model.principal import Kind, Principal
 from gateway.model.trail import Trail
-from gateway.model.value import value
+
+log = logging.getLogger(__name__)
 
 PAGE = 200  # tasks that are ended at once
-MAX_RESTING = 10_000  # tasks that agents asked for and that wait for somebody; of more, those that came last are known
-MAX_HALTED = 1_000  # trees of tasks that are remembered: what was being accepted then must not begin after all
-
-
-@value
-class _Resting:
-    """Whose run would go on, for whom, and where the request for it came from."""
-
-    agent: str
-    who: Principal
-    trail: Trail
 
 
 class Halting:
@@ -49,14 +42,30 @@ class Halting:
         self._engine = engine
         self._flights = flights
         self._freezer = freezer
-        self._halted: OrderedDict[str, str] = OrderedDict()  # outermost tasks, and why; what was on its way to them
-        self._resting: OrderedDict[Topic, _Resting] = OrderedDict()  # what agents were asked, and waits for somebody
+        self._halted: dict[Topic, Halted] = {}  # by the outermost task; durable, too, until nothing is left of the tree
         self._working: set[asyncio.Task[None]] = set()  # the loop alone would not keep them
         self.laid_down = _nothing  # hears of each waiting task that was ended
         freezer.stopping.append(self._stop)
         freezer.ending.append(self._end)
         engine.bar(self._barred)
-        engine.when_over(self._rested)
+
+    async def start(self) -> None:
+        """Before anything of an earlier life goes on: what of it must not."""
+        self._halted = {(each.tenant, each.root): each for each in await self._services.store.governance.halted()}
+
+    async def finish(self) -> None:
+        """End what waits and should have ended already, had the gateway not been stopped in the middle."""
+        for halted in tuple(self._halted.values()):
+            await self._end_tree(halted)
+            self._keep(self._forget(halted))
+        for cold in self._freezer.all():
+            await self._end(cold)
+
+    async def aclose(self) -> None:
+        for work in self._working:
+            work.cancel()
+        if self._working:
+            await asyncio.wait(self._working)
 
     async def heed(self, refusal: Refused, who: Principal, trail: Trail | None) -> None:
         """After a HALT: stop the whole tree of tasks that the call belongs to, and freeze who made it, if it says so.
@@ -66,37 +75,36 @@ class Halting:
             return
         refusal.heeded = True
         # The run that is refused is one of those that are stopped: what follows from the rule is not part of it.
-        work = asyncio.get_running_loop().create_task(self._heeded(decision, who, trail))
-        self._working.add(work)
-        work.add_done_callback(self._working.discard)
-        await asyncio.shield(work)
+        await asyncio.shield(self._keep(self._heeded(decision, who, trail)))
 
     async def _heeded(self, decision: Decision, who: Principal, trail: Trail | None) -> None:
-        why = f"Stopped by the rule {decision.rule}: {decision.reason}"
-        if trail is not None:
-            self._put_out(trail.root, why)
+        halted = None if trail is None else Halted(who.tenant, trail.root, decision.rule, decision.reason)
+        changes = () if halted is None else (PutHalted(halted),)
+        if halted is not None:
+            self._halted[halted.tenant, halted.root] = halted
+            # What is written about their ends comes behind the commit that follows.
+            self._engine.put_out(partial(_belongs, halted), _stopped(halted))
         if FREEZE in decision.obligations:
-            agent = who.kind is Kind.AGENT
-            kind, name = (Cold.AGENT, who.name) if agent else (Cold.PRINCIPAL, who.id)
-            services = self._services
-            ticket = Ticket(who, Freeze.verb, name, decision, services.new_id())
-            act = Act(ticket, services.store, services.now, standing(map(frozen, self._freezer.about(kind, name))))
-            await self._freezer.freeze(kind, name, who, f"by the rule {decision.rule}", act.commit)
-        if trail is not None:
-            below = [topic for topic, resting in self._resting.items() if resting.trail.root == trail.root]
-            for topic in ((who.tenant, trail.root), *below):
-                await self._end_one(topic, why, decision)
+            await self._freeze(decision, who, changes)
+        elif changes:
+            await self._services.store.commit(*changes)
+        if halted is not None:
+            await self._end_tree(halted)
+            self._keep(self._forget(halted))
 
-    def _put_out(self, root: str, why: str) -> None:
-        self._halted[root] = why
-        if len(self._halted) > MAX_HALTED:
-            self._halted.popitem(last=False)
-        self._engine.put_out(lambda turn: turn.root == root, why)
+    async def _freeze(self, decision: Decision, who: Principal, changes: tuple[PutHalted, ...]) -> None:
+        agent = who.kind is Kind.AGENT
+        kind, name = (Cold.AGENT, who.name) if agent else (Cold.PRINCIPAL, who.id)
+        services = self._services
+        ticket = Ticket(who, Freeze.verb, name, decision, services.new_id())
+        act = Act(ticket, services.store, services.now, standing(map(frozen, self._freezer.about(kind, name))))
+        write: Write = partial(act.commit, *changes)
+        await self._freezer.freeze(kind, name, who, f"by the rule {decision.rule}", write)
 
     def _barred(self, turn: Turn) -> str | None:
-        if (halted := self._halted.get(turn.root)) is not None and turn.came is not None:
-            return halted
-        who = _caller(turn)
+        if (halted := self._halted.get(turn.tree)) is not None:
+            return _stopped(halted)
+        who = turn.ticket.principal if turn.ticket is not None else Principal.of(turn.owner, turn.tenant)
         cold = self._freezer.bars(turn.entry.id, who, turn.came)
         return None if cold is None else _why(cold)
 
@@ -107,55 +115,85 @@ class Halting:
             lambda flight: _of(cold, flight), lambda: GatewayError(Reason.PERMISSION_DENIED, _why(cold))
         )
 
-    def _rested(self, turn: Turn) -> None:
-        """Of a task that somebody's own call made, the store knows whose it is; of one that an agent asked for, only
-        this does."""
-        if self._resting:
-            self._resting.pop(turn.topic, None)
-        if turn.came is None or turn.task is None or not turn.task.status.state.interrupted:
-            return
-        self._resting[turn.topic] = _Resting(turn.entry.id, _caller(turn), turn.came)
-        if len(self._resting) > MAX_RESTING:
-            self._resting.popitem(last=False)
+    # What waits for somebody.
 
     async def _end(self, cold: Frozen) -> None:
         """What waits for somebody's input or authorization and would go on for the frozen one."""
         decision = Decision(Verdict.BLOCK, FROZEN, sentence(cold))
-        below = [
-            topic
-            for topic, each in self._resting.items()
-            if self._freezer.bars(each.agent, each.who, each.trail) is not None
-        ]
-        for topic in below:
-            await self._end_one(topic, _why(cold), decision)
-        whose = {"agent": cold.name} if cold.kind is Cold.AGENT else {"owner": cold.name}
-        while rows := await self._services.store.waiting(PAGE, **whose):
-            ended = await asyncio.gather(*(self._lay_down(row, _why(cold), decision) for row in rows))
-            if not any(ended):
-                return  # what is left has just been taken up by somebody, and is stopped as a run is
+        async for rows in self._waiting(cold):
+            await self._lay_down(rows, _why(cold), decision)
 
-    async def _end_one(self, topic: Topic, why: str, decision: Decision) -> None:
-        row = await self._services.store.task(*topic)
-        if row is not None and row.task.status.state.interrupted:
-            await self._lay_down(row, why, decision)
+    async def _waiting(self, cold: Frozen) -> AsyncIterator[list[TaskRow]]:
+        """Page by page."""
+        whose, after = _whose(cold), ("", "")
+        while rows := await self._services.store.waiting(PAGE, after=after, **whose):
+            yield [row for row in rows if self._freezer.bars(row.agent, row.asker, row.trail) is not None]
+            after = rows[-1].tenant, rows[-1].id
 
-    async def _lay_down(self, row: TaskRow, why: str, decision: Decision) -> bool:
-        services = self._services
+    async def _end_tree(self, halted: Halted) -> None:
+        decision = Decision(Verdict.HALT, halted.rule, halted.reason)
+        store, after = self._services.store, ""
+        root = await store.task(halted.tenant, halted.root)
+        await self._lay_down([] if root is None else [root], _stopped(halted), decision)
+        while rows := await store.in_tree(halted.tenant, halted.root, PAGE, after=after):
+            await self._lay_down(rows, _stopped(halted), decision)
+            after = rows[-1].id
+
+    async def _lay_down(self, rows: list[TaskRow], why: str, decision: Decision) -> None:
+        """Those that wait. What is at work is stopped as a run is, and may not begin if it has none here yet."""
+        resting = [row for row in rows if row.task.status.state.interrupted]
+        await asyncio.gather(*(self._lay_one_down(row, why, decision) for row in resting))
+
+    async def _lay_one_down(self, row: TaskRow, why: str, decision: Decision) -> None:
         entry = self._registry.get(row.agent) or self._registry.unknown(row.agent)
-        ticket = Ticket(Principal.of(row.owner, row.tenant), SendMessage.verb, row.agent, decision, services.new_id())
-        self._resting.pop((row.tenant, row.id), None)
-        ended = await self._engine.lay_down(row, entry, ticket, why)
-        if ended:
+        ticket = Ticket(row.asker, SendMessage.verb, row.agent, decision, self._services.new_id())
+        if await self._engine.lay_down(row, entry, ticket, why):
             await self.laid_down(row.tenant, row.id)
-        return ended
+
+    async def _forget(self, halted: Halted) -> None:
+        """Once nothing is left of the tree that could begin. What an earlier life had at work and is not taken up yet
+        keeps it in mind until the next start."""
+        left = self._engine.accepting()
+        while left:
+            await asyncio.wait(left)
+            left = self._engine.runs(partial(_belongs, halted))
+        try:
+            if not await self._unfinished(halted):
+                await self._services.store.commit(DropHalted(halted.tenant, halted.root))
+                self._halted.pop((halted.tenant, halted.root), None)
+        except GatewayError as error:
+            log.warning(
+                "the halted tree of task %s is looked at again at the next start: %s", halted.root, error.message
+            )
+
+    async def _unfinished(self, halted: Halted) -> bool:
+        store = self._services.store
+        root = await store.task(halted.tenant, halted.root)
+        if root is not None and not root.task.status.state.terminal:
+            return True
+        return bool(await store.in_tree(halted.tenant, halted.root, limit=1))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return task
 
 
 async def _nothing(tenant: str, task_id: str) -> None:
     pass
 
 
-def _caller(turn: Turn) -> Principal:
-    return turn.ticket.principal if turn.ticket is not None else Principal.of(turn.owner, turn.tenant)
+def _whose(cold: Frozen) -> dict[str, str]:
+    """The filter of a store. An agent can be frozen as the principal that it asks others as, too."""
+    who = None if cold.kind is Cold.AGENT else Principal.of(cold.name, "")
+    if who is None or who.kind is Kind.AGENT:
+        return {"agent": cold.name if who is None else who.name}
+    return {"owner": cold.name}
+
+
+def _belongs(halted: Halted, turn: Turn) -> bool:
+    return turn.tree == (halted.tenant, halted.root)
 
 
 def _of(cold: Frozen, flight: Flight) -> bool:
@@ -166,3 +204,7 @@ def _of(cold: Frozen, flight: Flight) -> bool:
 
 def _why(cold: Frozen) -> str:
     return f"Stopped: {sentence(cold)}"
+
+
+def _stopped(halted: Halted) -> str:
+    return f"Stopped by the rule {halted.rule}: {halted.reason}"

@@ -53,7 +53,9 @@ class Recovery:
         if unsettled := await store.unsettled(EVER):
             changes = [change for left in unsettled for change in await self._settled(left)]
             records = [
-                self._ticket(left.key.tenant, left.key.principal, left.key.agent).outcome(now, "unknown", left.task_id)
+                self._ticket(Principal.of(left.key.principal, left.key.tenant), left.key.agent).outcome(
+                    now, "unknown", left.task_id
+                )
                 for left in unsettled
             ]
             await store.commit(*changes, records=records)
@@ -103,9 +105,9 @@ class Recovery:
         if fresh is not None and not fresh.task.at_rest and (why := self._take_up(fresh)) is not None:
             await self._end(fresh, *why)
 
-    def _ticket(self, tenant: str, owner: str, agent: str) -> Ticket:
+    def _ticket(self, who: Principal, agent: str) -> Ticket:
         """The call goes on, and how it ends is recorded like that of any other."""
-        return Ticket(Principal.of(owner, tenant), SendMessage.verb, agent, _RESUMED, self._services.new_id())
+        return Ticket(who, SendMessage.verb, agent, _RESUMED, self._services.new_id())
 
     def again(self, row: TaskRow, ticket: Ticket) -> tuple[str, str] | None:
         """A task that waited for an approval, and whose run is gone."""
@@ -116,7 +118,7 @@ class Recovery:
         entry = self._registry.get(row.agent)
         if entry is None:
             return "agent-removed", "The gateway was restarted, and this agent is no longer registered"
-        ticket = ticket or self._ticket(row.tenant, row.owner, row.agent)
+        ticket = ticket or self._ticket(row.asker, row.agent)
         turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
         if row.task.at_rest:
             turn.deadline = self._services.now() + int(entry.deadline * 1000)
@@ -133,7 +135,7 @@ class Recovery:
 
     async def _end(self, row: TaskRow, reason: str, text: str) -> None:
         entry = self._registry.get(row.agent) or self._registry.unknown(row.agent)
-        turn = Turn.of(self._services, entry, self._ticket(row.tenant, row.owner, row.agent), row, last_asked(row))
+        turn = Turn.of(self._services, entry, self._ticket(row.asker, row.agent), row, last_asked(row))
         turn.push = True
         turn.status(TaskState.FAILED, text, reason=reason)
         await turn.flush()

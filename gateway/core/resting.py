@@ -121,7 +121,7 @@ class Resting:
         ours = (claims.get("s"), claims.get("o"), claims.get("t")) == (place, owner, row.id)
         if not ours or entry is None or self._runner.turn(row.tenant, row.id) is not None:
             return
-        ticket = self._ticket(who.root, row.agent)
+        ticket = self._ticket(who.root if row.trail is None else row.trail.asker(who.root), row.agent)
         try:
             if claims["a"] or entry.kind == "remote" or _resumable(entry):
                 await self._engine.revive(row, entry, ticket, follow=not claims["a"] and entry.kind == "remote")

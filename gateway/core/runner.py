@@ -65,7 +65,6 @@ class Runner:
         self.barred: Callable[[Turn], str | None] = lambda turn: None  # why a run may not begin, if it may not
         # Returns once whoever a turn works for has authorized what it needs (core/resting.py).
         self.log_in: Callable[[Turn, LoginNeeded], Awaitable[None]] = _nobody
-        self.told: Callable[[Turn], None] = lambda turn: None  # who hears that a run is over
         self._patience = Timers(PATIENCE_SECONDS)
         self._cleanups = Timers(CLEANUP_SECONDS)
 
@@ -75,6 +74,9 @@ class Runner:
 
     def turn(self, tenant: str, task_id: str) -> Turn | None:
         return self._turns.get((tenant, task_id))
+
+    def runs(self, chosen: Callable[[Turn], bool]) -> set[asyncio.Task[Any]]:
+        return {run for turn, run in self._tasks.items() if chosen(turn)}
 
     def of_key(self, key: Key) -> Turn | None:
         """The turn that works on the message with this key."""
@@ -117,6 +119,8 @@ class Runner:
         self._turns[turn.topic] = turn
         if (why := self.barred(turn)) is not None:
             turn.status(TaskState.CANCELED, why, reason=STOPPED)
+            if turn.row is not None and turn.row.upstream is not None:  # a remote agent is at it already
+                self._tell(turn)
         turn.run = self._tasks[turn] = self._loop.create_task(self._drive(turn, work))
         turn.began.put(True)
         # Besides the run's own `finally`: a run that is canceled before its first step has none.
@@ -137,7 +141,6 @@ class Runner:
         if turn.ended:
             return
         turn.ended = True
-        self.told(turn)
         self.drop(turn)
         turn.release()
 
@@ -231,11 +234,9 @@ class Runner:
 
     async def lay_down(self, turn: Turn, why: str) -> None:
         """The last word of a task that nobody is at."""
-        context = turn.context
         turn.status(TaskState.CANCELED, why, reason=STOPPED)
         await turn.flush()
-        if turn.entry.agent is not None and context is not None:
-            self.keep(self._call_off(turn.entry.agent, context))
+        self._tell(turn)
 
     def _break_off(self, turn: Turn, state: TaskState, text: str, reason: str) -> None:
         # The word first: whatever the agent makes of its cancellation comes too late then.
@@ -244,8 +245,11 @@ class Runner:
         if (turn.working or turn.pauses) and turn.run is not None:
             turn.canceled = True
             turn.run.cancel()
-            if turn.entry.agent is not None and turn.context is not None:
-                self.keep(self._call_off(turn.entry.agent, turn.context))
+            self._tell(turn)
+
+    def _tell(self, turn: Turn) -> None:
+        if turn.entry.agent is not None and turn.context is not None:
+            self.keep(self._call_off(turn.entry.agent, turn.context))
 
     async def _call_off(self, agent: Agent, context: Context) -> None:
         """Tell the agent that nobody waits for its work any more. What it makes of that changes nothing here."""

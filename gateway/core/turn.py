@@ -227,6 +227,7 @@ class Turn:
             task_id=row.id,
             context_id=row.task.context_id,
             deadline=row.deadline,
+            came=row.trail,
         )
         turn.take(row)
         turn.known_context = _context_of(row.upstream)
@@ -252,9 +253,9 @@ class Turn:
         return decision.rule if decision is not None and decision.verdict is Verdict.FLAG else None
 
     @property
-    def root(self) -> str:
+    def tree(self) -> Topic:
         """The task of the outermost caller."""
-        return self.task_id if self.came is None else self.came.root
+        return self.tenant, self.task_id if self.came is None else self.came.root
 
     @property
     def trail(self) -> Trail:
@@ -506,6 +507,7 @@ class Turn:
             deadline=self.deadline,
             message_id=self.message.message_id if row is None else row.message_id,
             upstream=upstream,
+            trail=self.came,
         )
 
     def _learned(self) -> tuple[Change, ...]:

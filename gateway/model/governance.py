@@ -123,6 +123,16 @@ class Frozen:
 
 
 @value
+class Halted:
+    """A tree of tasks, by the outermost of them, of which a rule lets nothing go on."""
+
+    tenant: str
+    root: str
+    rule: str
+    reason: str
+
+
+@value
 class Usage:
     """How much of a limit is used under one of its keys, in the window that ends at `until` (milliseconds)."""
 
@@ -142,10 +152,14 @@ class Labelled:
 
 
 class GovernanceStore(Protocol):
-    """Durable when awaited, and in the order of the calls; what is frozen is written with the store's `commit`. Raises
-    GatewayError(UNAVAILABLE) when the store cannot be written or read."""
+    """Durable when awaited, and in the order of the calls; what is frozen or halted is written with the store's
+    `commit`. Raises GatewayError(UNAVAILABLE) when the store cannot be written or read."""
 
     async def frozen(self) -> list[Frozen]: ...
+
+    async def halted(self) -> list[Halted]:
+        """Trees of which something may be left that is not at its end."""
+        ...
 
     def spend(self, rows: Sequence[Usage], now: int) -> Awaitable[None]:
         """The new state of these windows; those that have ended by `now` are forgotten."""

@@ -23,12 +23,14 @@ from gateway.model.approval import Approval, ApprovalStore
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.card import AgentCard
 from gateway.model.clients import ClientRecord, ClientStore, RevokedToken
-from gateway.model.governance import Cold, Frozen, GovernanceStore
+from gateway.model.governance import Cold, Frozen, GovernanceStore, Halted
 from gateway.model.message import Message
 from gateway.model.people import PeopleStore, UserRecord
+from gateway.model.principal import Principal
 from gateway.model.provenance import CardKeys, CardRecord, Finding
 from gateway.model.push import PushConfig
 from gateway.model.task import Event, Task, TaskState
+from gateway.model.trail import Trail
 from gateway.model.value import value
 
 
@@ -73,7 +75,8 @@ class TaskRow:
     """A task and what the gateway knows about it. Times are milliseconds since the epoch.
 
     `seq` is the last event's number; `fence` goes up with each change of the executing `node`;
-    `message_id` is the id of the message that began the task, `deadline` when the current turn must end.
+    `message_id` is the id of the message that began the task, `deadline` when the current turn must end. `trail` is
+    where its newest message came from, if an agent sent that.
     """
 
     tenant: str
@@ -88,6 +91,13 @@ class TaskRow:
     deadline: int
     message_id: str
     upstream: Upstream | None = None
+    trail: Trail | None = None
+
+    @property
+    def asker(self) -> Principal:
+        """Whoever it was asked by last, as far as the row knows: roles and scopes are not kept."""
+        owner = Principal.of(self.owner, self.tenant)
+        return owner if self.trail is None else self.trail.asker(owner)
 
 
 @value
@@ -422,6 +432,21 @@ class DropFrozen:
     name: str
 
 
+@value
+class PutHalted:
+    """From now on nothing of a tree of tasks goes on. What of it is at work or waits is ended by whoever halts it."""
+
+    record: Halted
+
+
+@value
+class DropHalted:
+    """Nothing is left of it that could."""
+
+    tenant: str
+    root: str
+
+
 Change: TypeAlias = (
     Reserve
     | Release
@@ -448,6 +473,8 @@ Change: TypeAlias = (
     | RevokeToken
     | PutFrozen
     | DropFrozen
+    | PutHalted
+    | DropHalted
 )
 
 Write: TypeAlias = Callable[..., Awaitable[object]]
@@ -504,8 +531,15 @@ class Store(Protocol):
         """One page: at most `query.limit` rows, fewer when they weigh more than a page may (one row always fits)."""
         ...
 
-    async def waiting(self, limit: int, *, agent: str | None = None, owner: str | None = None) -> list[TaskRow]:
-        """Tasks that wait for somebody's input or authorization, in no order; None as filter means any."""
+    async def waiting(
+        self, limit: int, *, agent: str | None = None, owner: str | None = None, after: tuple[str, str] = ("", "")
+    ) -> list[TaskRow]:
+        """Tasks that wait for somebody's input or authorization, by tenant and id, those after `after`; None as filter
+        means any. `agent` is whoever works on it or stands in its trail."""
+        ...
+
+    async def in_tree(self, tenant: str, root: str, limit: int, *, after: str = "") -> list[TaskRow]:
+        """What an outermost task has led to and is not at its end, by id, those after `after`; not that task itself."""
         ...
 
     async def events(self, tenant: str, task_id: str, after: int) -> list[Record]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from gateway.model.message import Message
+from gateway.model.principal import Principal
 from gateway.model.value import value
 
 HOPS = "Gateway-Hops"
@@ -33,6 +34,13 @@ class Trail:
     @property
     def agents(self) -> frozenset[str]:
         return frozenset(each.agent for each in self.asked)
+
+    def asker(self, outermost: Principal) -> Principal:
+        """The agent that asks now, on behalf of those before it and of the outermost caller."""
+        who = outermost
+        for each in self.asked:
+            who = who.delegate(each.agent)
+        return who
 
 
 def asked(agent: str, message: Message) -> Asked:

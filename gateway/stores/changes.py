@@ -23,6 +23,7 @@ from gateway.model.ports import (
     DropAgent,
     DropCards,
     DropFrozen,
+    DropHalted,
     DropPin,
     DropPushConfig,
     EndGrant,
@@ -33,6 +34,7 @@ from gateway.model.ports import (
     PutCard,
     PutClient,
     PutFrozen,
+    PutHalted,
     PutKey,
     PutPin,
     PutPushConfig,
@@ -49,12 +51,12 @@ from gateway.model.ports import (
 )
 from gateway.model.push import PushConfig
 from gateway.model.task import StatusUpdate, Task
-from gateway.stores import agents
+from gateway.stores import agents, trails
 from gateway.stores.approvals import put_approval
 from gateway.stores.auditlog import AuditLog, line
 from gateway.stores.cards import drop_cards, put_card
 from gateway.stores.clients import put_client, revoke_token
-from gateway.stores.governance import drop_frozen, put_frozen
+from gateway.stores.governance import drop_frozen, drop_halted, put_frozen, put_halted
 from gateway.stores.named_sql import SQL
 from gateway.stores.people import end_grant, put_user
 from gateway.stores.pins import drop_pin, put_pin
@@ -160,6 +162,7 @@ def _create_task(tx: Transaction, change: CreateTask) -> None:
         _upstream(row.upstream),
         0 if doc is None else row.seq,
         None if doc is None else blob(doc),
+        *trails.written(row.trail),
     )
     _append(tx, row, change.records)
     for config in change.push:
@@ -192,7 +195,7 @@ def _grow(tx: Transaction, row: TaskRow, events: int, doc: bytes | None) -> int:
 
 def _move(tx: Transaction, row: TaskRow, events: int, doc: bytes | None) -> int:
     state = STATES[row.task.status.state]
-    values = (state, row.updated, row.deadline, row.seq, tx.node, _upstream(row.upstream))
+    values = (state, row.updated, row.deadline, row.seq, tx.node, _upstream(row.upstream), *trails.written(row.trail))
     where = (row.tenant, row.id, row.fence, row.seq - events)
     if doc is None:
         return tx.run("advance_task", *values, *where)
@@ -322,4 +325,6 @@ _APPLY: dict[type[Any], Callable[[Transaction, Any], None]] = {
     RevokeToken: lambda tx, change: revoke_token(tx.cursor, change),
     PutFrozen: lambda tx, change: put_frozen(tx.cursor, change),
     DropFrozen: lambda tx, change: drop_frozen(tx.cursor, change),
+    PutHalted: lambda tx, change: put_halted(tx.cursor, change),
+    DropHalted: lambda tx, change: drop_halted(tx.cursor, change),
 }

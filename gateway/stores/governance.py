@@ -8,19 +8,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from gateway.model.governance import Cold, Frozen, Labelled, Usage
-from gateway.model.ports import DropFrozen, PutFrozen
+from gateway.model.governance import Cold, Frozen, Halted, Labelled, Usage
+from gateway.model.ports import DropFrozen, DropHalted, PutFrozen, PutHalted
 from gateway.stores.named_sql import SQL
 
 
 class MemoryGovernance:
-    def __init__(self, frozen: dict[tuple[Cold, str], Frozen]) -> None:
+    def __init__(self, frozen: dict[tuple[Cold, str], Frozen], halted: dict[tuple[str, str], Halted]) -> None:
         self._frozen = frozen
+        self._halted = halted
         self._usage: dict[tuple[str, str], Usage] = {}
         self._labels: dict[str, Labelled] = {}
 
     async def frozen(self) -> list[Frozen]:
         return [self._frozen[key] for key in sorted(self._frozen)]
+
+    async def halted(self) -> list[Halted]:
+        return [self._halted[key] for key in sorted(self._halted)]
 
     def spend(self, rows: Sequence[Usage], now: int) -> Awaitable[None]:
         self._usage.update({(row.limit, row.key): row for row in rows})
@@ -58,6 +62,10 @@ class SqliteGovernance:
         found: list[Frozen] = await self._read(_frozen)
         return found
 
+    async def halted(self) -> list[Halted]:
+        found: list[Halted] = await self._read(_halted)
+        return found
+
     def spend(self, rows: Sequence[Usage], now: int) -> Awaitable[None]:
         return self._submit(partial(_spend, tuple(rows), now))
 
@@ -80,6 +88,19 @@ def put_frozen(cursor: sqlite3.Cursor, change: PutFrozen) -> None:
 
 def drop_frozen(cursor: sqlite3.Cursor, change: DropFrozen) -> None:
     cursor.execute(SQL["thaw"], (change.kind.value, change.name))
+
+
+def put_halted(cursor: sqlite3.Cursor, change: PutHalted) -> None:
+    record = change.record
+    cursor.execute(SQL["halt"], (record.tenant, record.root, record.rule, record.reason))
+
+
+def drop_halted(cursor: sqlite3.Cursor, change: DropHalted) -> None:
+    cursor.execute(SQL["forget_halted"], (change.tenant, change.root))
+
+
+def _halted(db: sqlite3.Connection) -> list[Halted]:
+    return [Halted(*row) for row in db.execute(SQL["halted"])]
 
 
 def _frozen(db: sqlite3.Connection) -> list[Frozen]:

@@ -17,7 +17,7 @@ from gateway.model.approval import Approval, Outdated
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.clients import ClientRecord
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.governance import Cold, Frozen
+from gateway.model.governance import Cold, Frozen, Halted
 from gateway.model.message import Message
 from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.ports import (
@@ -32,6 +32,7 @@ from gateway.model.ports import (
     DropAgent,
     DropCards,
     DropFrozen,
+    DropHalted,
     DropPin,
     DropPushConfig,
     EndGrant,
@@ -45,6 +46,7 @@ from gateway.model.ports import (
     PutCard,
     PutClient,
     PutFrozen,
+    PutHalted,
     PutKey,
     PutPin,
     PutPushConfig,
@@ -119,6 +121,7 @@ class _Tables:
     users: dict[str, UserRecord] = field(default_factory=dict)
     grants: dict[str, GrantRecord] = field(default_factory=dict)
     frozen: dict[tuple[Cold, str], Frozen] = field(default_factory=dict)
+    halted: dict[tuple[str, str], Halted] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
 
 
@@ -356,6 +359,8 @@ _APPLY: dict[type[Any], Callable[[_Transaction, Any], None]] = {
     RevokeToken: _revoke_token,
     PutFrozen: lambda tx, change: tx.put(tx.tables.frozen, (change.record.kind, change.record.name), change.record),
     DropFrozen: lambda tx, change: tx.drop(tx.tables.frozen, (change.kind, change.name)),
+    PutHalted: lambda tx, change: tx.put(tx.tables.halted, (change.record.tenant, change.record.root), change.record),
+    DropHalted: lambda tx, change: tx.drop(tx.tables.halted, (change.tenant, change.root)),
 }
 
 
@@ -377,7 +382,7 @@ class MemoryStore(Store):
         tables = self._tables
         self._approvals = MemoryApprovals(tables.approvals)
         self._clients = MemoryClients(tables.clients, tables.revoked)
-        self._governance = MemoryGovernance(tables.frozen)
+        self._governance = MemoryGovernance(tables.frozen, tables.halted)
         self._people = MemoryPeople(tables.users, tables.grants)
 
     @property
@@ -451,12 +456,26 @@ class MemoryStore(Store):
             ):
                 yield row
 
-    async def waiting(self, limit: int, *, agent: str | None = None, owner: str | None = None) -> list[TaskRow]:
-        rows = (held.row for held in self._tables.tasks.values())
+    async def waiting(
+        self, limit: int, *, agent: str | None = None, owner: str | None = None, after: tuple[str, str] = ("", "")
+    ) -> list[TaskRow]:
         found = [
-            row
-            for row in rows
-            if row.task.status.state.interrupted and agent in (None, row.agent) and owner in (None, row.owner)
+            held.row
+            for key, held in sorted(self._tables.tasks.items())
+            if key > after
+            and held.row.task.status.state.interrupted
+            and (agent in (None, held.row.agent) or (held.row.trail is not None and agent in held.row.trail.agents))
+            and owner in (None, held.row.owner)
+        ]
+        return found[:limit]
+
+    async def in_tree(self, tenant: str, root: str, limit: int, *, after: str = "") -> list[TaskRow]:
+        found = [
+            held.row
+            for (there, id), held in sorted(self._tables.tasks.items())
+            if (there, held.row.trail is not None and held.row.trail.root) == (tenant, root)
+            and id > after
+            and not held.row.task.status.state.terminal
         ]
         return found[:limit]
 

@@ -59,17 +59,18 @@ SELECT max(n) FROM reservation;
 -- name: create_task
 -- A new task with its snapshot.
 INSERT INTO task (tenant, id, owner, agent, context_id, state, created, updated, deadline, message_id,
-                  seq, fence, node, upstream, doc_seq, doc)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                  seq, fence, node, upstream, doc_seq, doc, root, trail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: advance_task
 -- Move a task on, if it is still ours and stands where we think; its snapshot stays behind.
-UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?
+UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?, root = ?, trail = ?
 WHERE tenant = ? AND id = ? AND fence = ? AND seq = ?;
 
 -- name: advance_task_with_snapshot
 -- The same, and the snapshot catches up.
-UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?, doc_seq = ?, doc = ?
+UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?, root = ?, trail = ?,
+                doc_seq = ?, doc = ?
 WHERE tenant = ? AND id = ? AND fence = ? AND seq = ?;
 
 -- name: grow_task
@@ -102,20 +103,28 @@ SELECT first_seq, bodies FROM event WHERE tenant = ? AND task_id = ? AND last_se
 
 -- name: task
 -- One task. Another owner's is not even read: it must take no longer than one that is missing.
-SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail
 FROM task WHERE tenant = ? AND id = ? AND owner = ifnull(?, owner) AND agent = ifnull(?, agent);
 
 -- name: tasks
 -- One page, newest status first. {index} and {filters} come from the table in rows.py.
-SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail
 FROM task INDEXED BY {index} WHERE tenant = :tenant AND owner = :owner {filters}
 ORDER BY updated DESC, id DESC LIMIT :limit;
 
 -- name: waiting_tasks
--- Tasks that wait for somebody.
-SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc
-FROM task INDEXED BY task_waiting WHERE state IN (6, 8) AND agent = ifnull(?, agent) AND owner = ifnull(?, owner)
-LIMIT ?;
+-- Tasks that wait for somebody, and would go on for an agent that works on them or has asked for them.
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail
+FROM task INDEXED BY task_waiting WHERE state IN (6, 8) AND (tenant, id) > (:tenant, :id)
+AND owner = ifnull(:owner, owner)
+AND (:agent IS NULL OR agent = :agent OR (root IS NOT NULL AND instr(trail, :asker) > 0))
+ORDER BY tenant, id LIMIT :limit;
+
+-- name: tasks_in_tree
+-- What an outermost task has led to and is not at its end.
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail
+FROM task INDEXED BY task_in_tree WHERE root IS NOT NULL AND state IN (1, 2, 6, 8) AND tenant = ? AND root = ? AND id > ?
+ORDER BY id LIMIT ?;
 
 -- name: count_tasks
 -- How many match in all.
@@ -362,6 +371,18 @@ DELETE FROM frozen WHERE kind = ? AND name = ?;
 -- name: frozen
 -- All that are frozen.
 SELECT kind, name, by, at, reason FROM frozen ORDER BY kind, name;
+
+-- name: halt
+-- A tree of tasks of which nothing may go on.
+INSERT OR REPLACE INTO halted (tenant, root, rule, reason) VALUES (?, ?, ?, ?);
+
+-- name: forget_halted
+-- Nothing is left of it.
+DELETE FROM halted WHERE tenant = ? AND root = ?;
+
+-- name: halted
+-- All of which something may be left.
+SELECT tenant, root, rule, reason FROM halted ORDER BY tenant, root;
 
 -- name: spend
 -- The state of one window.

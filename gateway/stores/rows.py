@@ -23,6 +23,7 @@ from gateway.model.ports import (
     TaskRows,
 )
 from gateway.model.task import IllegalMove, Task, TaskState, open_envelope
+from gateway.stores import trails
 from gateway.stores.agents import read as read_settings
 from gateway.stores.named_sql import SQL
 
@@ -74,8 +75,17 @@ def tasks_by_id(db: sqlite3.Connection, ids: list[Row]) -> list[TaskRow]:
     return [row for row in (task(db, *key) for key in ids) if row is not None]
 
 
-def waiting(db: sqlite3.Connection, agent: str | None, owner: str | None, limit: int) -> list[TaskRow]:
-    return [_task_row(db, row)[0] for row in db.execute(SQL["waiting_tasks"], (agent, owner, limit)).fetchall()]
+def waiting(
+    db: sqlite3.Connection, agent: str | None, owner: str | None, after: tuple[str, str], limit: int
+) -> list[TaskRow]:
+    asker = None if agent is None else trails.needle(agent)
+    values = {"agent": agent, "asker": asker, "owner": owner, "tenant": after[0], "id": after[1], "limit": limit}
+    return [_task_row(db, row)[0] for row in db.execute(SQL["waiting_tasks"], values).fetchall()]
+
+
+def in_tree(db: sqlite3.Connection, tenant: str, root: str, after: str, limit: int) -> list[TaskRow]:
+    found = db.execute(SQL["tasks_in_tree"], (tenant, root, after, limit)).fetchall()
+    return [_task_row(db, row)[0] for row in found]
 
 
 def tasks(db: sqlite3.Connection, query: TaskQuery) -> TaskRows:
@@ -110,7 +120,7 @@ def list_statements(query: TaskQuery) -> tuple[str, str, dict[str, Any]]:
 
 def _task_row(db: sqlite3.Connection, row: Row) -> tuple[TaskRow, int]:
     """The task and how many bytes were read for it."""
-    tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc = row
+    tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, *tree = row
     current = None if doc is None else Task.model_validate(orjson.loads(doc))
     size = 0 if doc is None else len(doc)
     if doc_seq < seq:
@@ -131,6 +141,7 @@ def _task_row(db: sqlite3.Connection, row: Row) -> tuple[TaskRow, int]:
         deadline=deadline,
         message_id=message_id,
         upstream=None if upstream is None else Upstream(**orjson.loads(upstream)),
+        trail=trails.read(*tree),
     )
     return found, size
 

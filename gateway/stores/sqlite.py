@@ -145,8 +145,13 @@ class SqliteStore(Store):
     async def tasks(self, query: TaskQuery) -> TaskRows:
         return await self._read(rows.tasks, query)
 
-    async def waiting(self, limit: int, *, agent: str | None = None, owner: str | None = None) -> list[TaskRow]:
-        return await self._read(rows.waiting, agent, owner, limit)
+    async def waiting(
+        self, limit: int, *, agent: str | None = None, owner: str | None = None, after: tuple[str, str] = ("", "")
+    ) -> list[TaskRow]:
+        return await self._read(rows.waiting, agent, owner, after, limit)
+
+    async def in_tree(self, tenant: str, root: str, limit: int, *, after: str = "") -> list[TaskRow]:
+        return await self._read(rows.in_tree, tenant, root, after, limit)
 
     async def events(self, tenant: str, task_id: str, after: int) -> list[Record]:
         return await self._read(rows.events, tenant, task_id, after)

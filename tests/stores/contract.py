@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.model.agent import Upstream
+from gateway.model.approval import chain
 from gateway.model.audit import AuditEntry, AuditQuery, Verdict
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Artifact, Message, Part, Role
@@ -55,6 +56,7 @@ from gateway.model.ports import (
 from gateway.model.provenance import CardKeys, CardRecord, Finding, Standing
 from gateway.model.push import PushAuthentication, PushConfig
 from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, Task, TaskState, TaskStatus, envelope
+from gateway.model.trail import Asked, Trail
 from gateway.stores.problems import BadChange
 
 NOW = 1_764_000_000_000
@@ -118,14 +120,20 @@ def new_task(
     node: str = NODE,
     push: tuple[PushConfig, ...] = (),
     key: Key | None = None,
+    trail: Trail | None = None,
 ) -> CreateTask:
     task = Task(id=id, context_id=context_id, status=TaskStatus(state=state))
-    row = TaskRow(tenant, id, owner, agent, task, 1, 1, NOW, updated, NOW + 60_000, "m1")
+    row = TaskRow(tenant, id, owner, agent, task, 1, 1, NOW, updated, NOW + 60_000, "m1", trail=trail)
     return CreateTask(row, node, records(1, [task]), key, push)
 
 
 def records(first: int, events: Sequence[Event]) -> tuple[Record, ...]:
     return tuple(Record(seq, event, envelope(event)) for seq, event in enumerate(events, first))
+
+
+def came(*agents: str, root: str = "outermost", task: str = "asks", conversation: str = "ctx") -> Trail:
+    """Through these agents, the outermost first."""
+    return Trail(root, conversation, task, tuple(Asked(agent, agent.encode() * 8) for agent in agents))
 
 
 def advance(row: TaskRow, *events: StatusUpdate | ArtifactUpdate | Message | Task, **fields: Any) -> AdvanceTask:
@@ -652,6 +660,71 @@ class StoreContract:
         row = await fetched(store)
         await store.commit(advance(row, status(TaskState.WORKING)))
         assert await store.claim(NODE, NOW, NOW + 1000, 10) == []
+
+    # What waits, and trees.
+
+    async def test_a_task_knows_the_way_to_it_until_it_is_asked_from_elsewhere(self, store: Store) -> None:
+        way = came("fan", "left", conversation='a "text" with [quotes]')
+        await store.commit(new_task(state=TaskState.INPUT_REQUIRED, trail=way))
+        row = await fetched(store)
+        assert row.trail == way
+        assert (row.asker.id, *chain(row.asker)) == ("agent:left", "agent:fan", "key:ann")
+        other = came("fan", root="another")
+        again = advance(row, status(TaskState.WORKING), trail=other)
+        await store.commit(again)
+        assert (await fetched(store)).trail == other
+        await store.commit(advance(again.row, status(TaskState.INPUT_REQUIRED), trail=None))
+        row = await fetched(store)
+        assert row.trail is None
+        assert row.asker.id == "key:ann"
+
+    async def test_what_waits_is_found_by_its_owner_and_by_every_agent_that_it_would_go_on_for(
+        self, store: Store
+    ) -> None:
+        waits = TaskState.INPUT_REQUIRED
+        await store.commit(
+            new_task("t-1", state=waits, agent="fan"),
+            new_task("t-2", state=TaskState.AUTH_REQUIRED, trail=came("fan", "left")),
+            new_task("t-3", state=waits, owner="key:bob", trail=came("fan", conversation='["left",')),
+            new_task("t-4", state=TaskState.WORKING, trail=came("fan", "left")),
+            new_task("t-5", state=TaskState.COMPLETED, agent="left"),
+        )
+
+        async def found(agent: str | None = None, owner: str | None = None) -> list[str]:
+            return [row.id for row in await store.waiting(10, agent=agent, owner=owner)]
+
+        assert await found() == ["t-1", "t-2", "t-3"]
+        assert await found(agent="fan") == ["t-1", "t-2", "t-3"]
+        assert await found(agent="left") == ["t-2"]
+        assert await found(agent="lef") == await found(agent="eft") == []
+        assert await found(agent="echo") == ["t-2", "t-3"]
+        assert await found(owner="key:bob") == ["t-3"]
+        assert await found(agent="fan", owner="key:bob") == ["t-3"]
+
+    async def test_what_waits_is_read_page_by_page_also_while_it_ends(self, store: Store) -> None:
+        ids = [("t", f"task-{n}") for n in range(5)] + [("u", "task-0"), ("u", "task-1")]
+        await store.commit(*(new_task(id, tenant=tenant, state=TaskState.INPUT_REQUIRED) for tenant, id in ids))
+        seen, after = list[tuple[str, str]](), ("", "")
+        while page := await store.waiting(2, after=after):
+            seen += [(row.tenant, row.id) for row in page]
+            await store.commit(advance(page[0], status(TaskState.CANCELED, task_id=page[0].id)))
+            after = seen[-1]
+        assert seen == ids
+        assert len(await store.waiting(10)) == len(ids) - 4
+
+    async def test_a_tree_is_what_its_outermost_task_has_led_to_and_is_not_at_its_end(self, store: Store) -> None:
+        for n, state in enumerate(TaskState):
+            await store.commit(new_task(f"{n}-{state.name}", state=state, trail=came("fan")))
+        await store.commit(
+            new_task("outermost"),
+            new_task("other-tree", trail=came("fan", root="other")),
+            new_task("other-tenant", tenant="u", trail=came("fan")),
+        )
+        found = [row.id for row in await store.in_tree("t", "outermost", 10)]
+        assert [id.partition("-")[2] for id in found] == ["SUBMITTED", "WORKING", "INPUT_REQUIRED", "AUTH_REQUIRED"]
+        assert [row.id for row in await store.in_tree("t", "outermost", 2, after=found[0])] == found[1:3]
+        (claimed,) = [row for row in await store.claim("next", NOW, NOW + 1, 10) if row.id == found[1]]
+        assert claimed.trail == came("fan")
 
     # The rest.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway.model.governance import Cold, Frozen, Labelled, Usage
-from gateway.model.ports import DropFrozen, PutFrozen, Store
+from gateway.model.governance import Cold, Frozen, Halted, Labelled, Usage
+from gateway.model.ports import DropFrozen, DropHalted, PutFrozen, PutHalted, Store
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import open_sqlite
 from tests.stores.contract import NODE, NOW
@@ -36,6 +36,16 @@ async def test_what_is_frozen_is_kept_until_it_is_thawed(store: Store) -> None:
     await store.commit(DropFrozen(Cold.AGENT, "key:ann"))
     await store.commit(DropFrozen(Cold.PRINCIPAL, "key:ann"))
     assert await kept.frozen() == [ECHO]
+
+
+async def test_a_halted_tree_is_kept_until_nothing_is_left_of_it(store: Store) -> None:
+    kept = store.governance
+    first, other = Halted("t", "task-1", "enough", "it said stop"), Halted("u", "task-1", "enough", "")
+    for record in (other, first, first):
+        await store.commit(PutHalted(record))
+    assert await kept.halted() == [first, other]
+    await store.commit(DropHalted("t", "task-1"), DropHalted("t", "task-2"))
+    assert await kept.halted() == [other]
 
 
 async def test_windows_are_kept_until_they_end(store: Store) -> None:

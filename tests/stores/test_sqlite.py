@@ -345,6 +345,7 @@ _WHOLE = {
     "users",
     "revoked_tokens",
     "frozen",
+    "halted",
     "grants",
     "usage",
     "labels",

@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from gateway.model.approval import ApprovalQuery
+from gateway.model.task import Task, TaskState, TaskStatus
 from gateway.stores import schema
 from gateway.stores.problems import (
     CorruptDatabase,
@@ -24,7 +25,7 @@ from gateway.stores.problems import (
     StoreProblem,
 )
 from gateway.stores.sqlite import SqliteStore, open_sqlite
-from tests.stores.contract import NODE, NOW, entry, written
+from tests.stores.contract import NODE, NOW, advance, came, entry, status, written
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +44,7 @@ SCHEMA = {
     "audit_tile": "level n hashes",
     "event": "tenant task_id first_seq last_seq bodies at",
     "frozen": "kind name by at reason",
+    "halted": "tenant root rule reason",
     "limit_usage": "name key until used",
     "oauth_client": "id hash scopes created revoked about",
     "oauth_grant": "id mark client subject person scopes audience began until",
@@ -54,7 +56,7 @@ SCHEMA = {
     "reservation_by_hash": "hash n",
     "reservation_merged": "id n",
     "task": "tenant id owner agent context_id state created updated deadline message_id seq fence node"
-    " upstream doc_seq doc",
+    " upstream doc_seq doc root trail",
     "tool_pin": "server kind key hash tree approved",
     "upstream_context": "tenant owner agent context_id upstream_context_id url",
 }
@@ -72,6 +74,7 @@ KEYS = {
     "audit_tile": "level n",
     "event": "tenant task_id last_seq",
     "frozen": "kind name",
+    "halted": "tenant root",
     "limit_usage": "name key",
     "oauth_client": "id",
     "oauth_grant": "id",
@@ -101,6 +104,7 @@ INDEXES = {
     "reservation_open",
     "task_active",
     "task_waiting",
+    "task_in_tree",
     "task_by_agent",
     "task_by_context",
     "task_by_owner",
@@ -188,7 +192,7 @@ async def test_approvals_of_before_the_lists_are_found_by_whoever_began_them(pat
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.executescript("\n".join(older))
         db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-        db.execute("PRAGMA user_version = 44")
+        db.execute("PRAGMA user_version = 45")
         row = ("a1", "rejected", 1, NOW, orjson.dumps({**doc, **more, "approvers": [], "tasks": []}))
         db.execute("INSERT INTO approval (id, state, revision, created, doc) VALUES (?, ?, ?, ?, ?)", row)
     store = await open_store(path)
@@ -196,6 +200,23 @@ async def test_approvals_of_before_the_lists_are_found_by_whoever_began_them(pat
     assert [(each.id, each.owner, each.words[0].by) for each in page.approvals] == [("a1", "key:ann", "key:lea")]
     assert await store.approvals.targets("t") == ["bank/pay"]
     assert await store.approvals.forget(NOW + 10, 5) == 1
+
+
+async def test_what_waited_before_tasks_had_a_tree_waits_and_ends_after_it(path: Path) -> None:
+    older = [step for step in schema.MIGRATIONS if int(step.name[:4]) < 45]
+    path.parent.mkdir(mode=0o700)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript("\n".join(step.read_text("utf-8") for step in older))
+        db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {int(older[-1].name[:4])}")
+        task = Task(id="t-1", context_id="c", status=TaskStatus(state=TaskState.INPUT_REQUIRED))
+        values = ("t", "t-1", "key:ann", "echo", "c", 6, NOW, NOW, NOW, "m", 1, 1, "old", None, 1, task.wire())
+        db.execute(f"INSERT INTO task VALUES ({', '.join('?' * len(values))})", values)
+    store = await open_store(path)
+    (row,) = await store.waiting(10, agent="echo")
+    assert (row.task, row.trail, row.asker.id) == (task, None, "key:ann")
+    await store.commit(advance(row, status(TaskState.WORKING, task_id="t-1"), trail=came("fan")))
+    assert [each.trail for each in await store.in_tree("t", "outermost", 10)] == [came("fan")]
     await store.aclose()
 
 

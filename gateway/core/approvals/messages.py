@@ -321,7 +321,10 @@ class HeldMessages:
 
     async def _run_again(self, approval: Approval, row: TaskRow) -> None:
         """The same work from its beginning; when it comes to the call, that is released."""
-        if self.again(row, self._ticket(approval)) is not None:
+        ticket = self._ticket(approval)
+        if row.trail is not None:
+            ticket = replace(ticket, principal=row.trail.asker(ticket.principal))
+        if self.again(row, ticket) is not None:
             await self._fail(approval, "the gateway was restarted, and this agent cannot begin anew")
 
 
