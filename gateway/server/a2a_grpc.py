@@ -9,7 +9,7 @@ Handlers take and give bytes: what cannot be read is refused here, with a reason
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -27,10 +27,16 @@ from gateway.model.principal import Principal
 from gateway.server.auth import Authenticator
 from gateway.server.cards import Cards
 from gateway.server.extensions import active
+from gateway.server.head import EdgeLimits
 from gateway.server.incident import known
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 FACES: tuple[Grpc, ...] = (GRPC, OLDER)
+
+_FIELD = 32  # bytes that a field counts beside its own (RFC 7541 §4.1), as gRPC's core counts
+
+MAX_METADATA = EdgeLimits().max_head
+"""Bytes of a call's metadata: as much as the HTTP port takes of headers."""
 
 
 class GrpcDoor:
@@ -109,6 +115,7 @@ class GrpcDoor:
         depends on the agent that is named: so the bytes are read first, and what is wrong with them is told last."""
         if self._may_connect is not None and not self._may_connect(_address(asked.context.peer())):
             raise GatewayError(Reason.PERMISSION_DENIED, "This address may not connect; see server.trusted_proxies")
+        asked.fields = _fields(asked.context.invocation_metadata() or ())
         params: Tree | GatewayError
         try:
             params = asked.face.schema.read(asked.rpc.takes, asked.data)
@@ -178,14 +185,25 @@ class _Asked:
         self.extensions: tuple[str, ...] = ()
         self.older_extensions: tuple[str, ...] = ()  # under the name that 0.3 has for them
         self.fields: dict[bytes, bytes] = {}
-        for key, value in context.invocation_metadata() or ():
-            field, said = key.encode("ascii"), value if isinstance(value, bytes) else value.encode("latin-1", "replace")
-            # As HTTP has it (RFC 9110 §5.3); two credentials are so none that is known.
-            self.fields[field] = b"%s,%s" % (self.fields[field], said) if field in self.fields else said
 
     def field(self, name: bytes) -> str | None:
         value = self.fields.get(name)
         return None if value is None else value.decode("latin-1")
+
+
+def _fields(metadata: Iterable[tuple[str, str | bytes]]) -> dict[bytes, bytes]:
+    """Raises GatewayError for more than the HTTP port takes. gRPC's core has the same limit, and holds only those to it
+    that acknowledge its settings: a byte that names a field again (RFC 7541 §6.1) could be kilobytes here."""
+    found: dict[bytes, list[bytes]] = {}
+    size = 0
+    for key, value in metadata:
+        size += len(key) + len(value) + _FIELD
+        if size > MAX_METADATA:
+            raise GatewayError(Reason.INVALID_REQUEST, f"Send at most {MAX_METADATA} bytes of metadata")
+        said = value if isinstance(value, bytes) else value.encode("latin-1", "replace")
+        found.setdefault(key.encode("ascii"), []).append(said)
+    # As HTTP has it (RFC 9110 §5.3); two credentials are so none that is known.
+    return {field: b",".join(said) for field, said in found.items()}
 
 
 async def _to_its_end(work: Awaitable[Any]) -> Any:

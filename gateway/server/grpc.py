@@ -29,6 +29,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),  # our own answers; their sizes follow from what was taken
     ("grpc.max_metadata_size", _LIMITS.max_head),
     ("grpc.absolute_max_metadata_size", _LIMITS.max_head),
+    # The two before hold from the moment that the peer acknowledges them; what it sends until then the door measures.
+    ("grpc.http2.settings_timeout", 5_000),
     # Only "identity": a message is bounded as it arrives, and one that is compressed could become anything.
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.max_concurrent_streams", 1024),  # on one connection
