@@ -124,6 +124,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "urllib.request": frozenset(),
     "smtplib": frozenset(),
     "ftplib": frozenset(),
+    "webbrowser": frozenset(),  # some openers of addresses are shells
     "httptools": frozenset({"gateway.server.edge", "gateway.upstream.http1"}),
     "uvicorn": frozenset({"gateway.server.edge", "gateway.serving"}),
     "uvloop": frozenset({"gateway.cli.serve"}),
@@ -131,6 +132,7 @@ ROOMS: dict[str, frozenset[str]] = {
     # Other processes, and code by name.
     "subprocess": frozenset(),
     "multiprocessing": frozenset(),
+    "pty": frozenset(),
     "pickle": frozenset(),
     "marshal": frozenset(),
     "ctypes": frozenset({"gateway.upstream.watchdog"}),
@@ -373,6 +375,24 @@ def named(target: str, primitive: str) -> bool:
     return target == primitive or target.startswith(primitive + ".")
 
 
+def brings(found: Import, primitive: str) -> bool:
+    return named(found.target, primitive) or (
+        found.name is not None and named(f"{found.target}.{found.name}", primitive)
+    )
+
+
+def unlisted(module: str, use: str) -> bool:
+    return use in USES and module not in USES[use]
+
+
+def accused(module: str, tree: ast.Module | None = None) -> list[str]:
+    """What of a module, or of this text in its place, belongs into another room or needs a line in USES."""
+    tree = sources()[module] if tree is None else tree
+    brought = list(_imports(module, tree, late=False))
+    rooms = [str(each) for each in brought for one in ROOMS if brings(each, one) and not within(module, ROOMS[one])]
+    return rooms + [f"{module} line {line} uses {name}" for line, name in _uses(tree) if unlisted(module, name)]
+
+
 @cache
 def uses() -> tuple[tuple[str, int, str], ...]:
     """(module, line, dotted name) of everything that is mentioned by a name which an import explains, of builtins,
@@ -509,8 +529,7 @@ def test_every_foreign_package_has_its_rooms() -> None:
 
 @pytest.mark.parametrize("primitive", ROOMS)
 def test_a_primitive_stays_in_its_rooms(primitive: str) -> None:
-    found = [each for each in imports() if named(each.target, primitive)]
-    found += [each for each in imports() if each.name and named(f"{each.target}.{each.name}", primitive)]
+    found = [each for each in imports() if brings(each, primitive)]
     strayed = [str(each) for each in found if not within(each.module, ROOMS[primitive])]
     assert not strayed, f"{primitive} belongs to {sorted(ROOMS[primitive])}: {strayed}"
     empty = [room for room in ROOMS[primitive] if not any(within(each.module, frozenset({room})) for each in found)]
@@ -519,9 +538,7 @@ def test_a_primitive_stays_in_its_rooms(primitive: str) -> None:
 
 @pytest.mark.parametrize("function", USES)
 def test_a_dangerous_function_is_used_only_where_it_is_listed(function: str) -> None:
-    strayed = [
-        f"{module} line {line}" for module, line, name in uses() if name == function and module not in USES[function]
-    ]
+    strayed = [f"{module} line {line}" for module, line, name in uses() if name == function and unlisted(module, name)]
     assert not strayed, f"{function}: {strayed}"
 
 
