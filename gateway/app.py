@@ -195,6 +195,9 @@ class App:
         )  # fmt: skip
         bridge.doors = self.gateway
         self.gateway.held.again = self.recovery.again
+        if self.trust is not None and self.trust.approvals is not None:
+            self.trust.approvals.handle = self.gateway.handle
+            self.approvals.page = self.trust.approvals.url(home)
         for keeper in self._kept:
             keeper.unasked = partial(self.gateway.own_acts.reloaded, keeper.verb)
         self.tools.servers.when_held.append(self.gateway.own_acts.held)

@@ -21,6 +21,7 @@ from gateway.dialects.oauth2.signature import BadKeys
 from gateway.model.identity import Documents
 from gateway.model.ports import Store
 from gateway.model.problems import Problem, StartError
+from gateway.server.oauth.approval import ApprovalPages
 from gateway.server.oauth.authorization_server import AuthorizationServer, OwnIssuer
 from gateway.server.oauth.browser import Browsers
 from gateway.server.oauth.client_documents import ClientDocuments
@@ -46,6 +47,7 @@ class Giving:
     routes: list[Route]
     server: TokenServer
     provider: Provider | None
+    approvals: ApprovalPages | None  # where people can log in
     metadata: dict[str, Any]  # as it is published (RFC 8414)
 
 
@@ -104,11 +106,15 @@ def giving(
     registration = Registration(clients, None if entry.registration == "open" else invitations, now)
     routes = Endpoints(server, recorder, new_id, registration if server.abilities.registration else None).routes()
     provider = None if entry.login is None else _provider(entry.login, url, documents, read_secret, now)
-    if logins:
-        browsers = Browsers(secret, now, secure=url.startswith("https:"))
-        routes += Consent(server, browsers, recorder, attempts, users=entry.users, provider=provider).routes()
+    approvals = ApprovalPages(LABEL) if logins else None
+    if approvals is not None:
+        browsers, users = Browsers(secret, now, secure=url.startswith("https:")), entry.users
+        routes += Consent(
+            server, browsers, recorder, attempts, users=users, provider=provider, approvals=approvals
+        ).routes()
     metadata = read_metadata(authorization_server(url, server.abilities), url)
-    return Giving(issuer, routes, TokenServer(clients, people, invitations.make, server.state), provider, metadata)
+    operator = TokenServer(clients, people, invitations.make, server.state)
+    return Giving(issuer, routes, operator, provider, approvals, metadata)
 
 
 def _keys(settings: Settings, entry: Entry, now: Callable[[], int]) -> SigningKeys:

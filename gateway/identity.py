@@ -26,6 +26,7 @@ from gateway.upstream.documents import IssuerDocuments
 from gateway.upstream.egress import Egress
 
 if TYPE_CHECKING:
+    from gateway.server.oauth.approval import ApprovalPages
     from gateway.server.oauth.provider import Provider
 
 
@@ -37,6 +38,7 @@ class Trust:
     identity: Identity
     server: TokenServer | None
     provider: Provider | None = None
+    approvals: ApprovalPages | None = None  # where people can log in
 
     async def start(self) -> None:
         if self.server is not None:
@@ -67,7 +69,7 @@ def trust(
         _issuer(config, index, entry, url, documents, now, lambda: tokens.forget())
         for index, entry in enumerate(entries)
     ]
-    server, provider, routes, own = None, None, list[Route](), None
+    server, provider, approvals, routes, own = None, None, None, list[Route](), None
     if (entry := config.auth.authorization_server) is not None:
         # Imported at first use: authlib only where tokens are given out.
         from gateway.giving import giving
@@ -85,7 +87,7 @@ def trust(
             now,
             new_id,
         )
-        server, provider, routes = made.server, made.provider, made.routes
+        server, provider, approvals, routes = made.server, made.provider, made.approvals, made.routes
         own = Offer("oauth", url, made.metadata, bound=made.issuer.rules.bound)
         found.append(made.issuer)
     tokens = Tokens(found, now, proofs)
@@ -94,7 +96,7 @@ def trust(
     bound = all(issuer.rules.bound for issuer in found)
     advertised = [_offered(index, entry, documents) for index, entry in enumerate(entries)]
     identity = Identity(tokens, names, tuple(scopes), routes, ACCEPTED, bound, own, advertised)
-    return Trust(tokens, identity, server, provider)
+    return Trust(tokens, identity, server, provider, approvals)
 
 
 def _offered(index: int, entry: Issuer, documents: IssuerDocuments) -> Advertised:

@@ -120,7 +120,8 @@ class Approval:
     `words` are what people have said to what stands now: an edit makes what was said before it void. `tasks` are those
     that rest because of it, the outermost first; `held` says that it is a message that no agent has seen yet.
     `approvers` are whom the policy lets approve, in the words of its rules. `revision` goes up with each change, `why`
-    says how it came to its end. `request` is the audit's number of the call.
+    says how it came to its end. `request` is the audit's number of the call, `page` the URL where people answer it, ""
+    where nobody can log in.
     """
 
     id: str
@@ -141,6 +142,7 @@ class Approval:
     held: bool = False
     request: str = ""
     why: str = ""
+    page: str = ""
 
     @property
     def tenant(self) -> str:
@@ -259,10 +261,14 @@ class ShowApproval:
 
 @value
 class ApproveCall:
+    """`seen` is the digest of the call that whoever approves has seen, "" for whatever stands: after an edit it is
+    another one."""
+
     verb: ClassVar[str] = "ApproveCall"
     said: ClassVar[Said] = Said.APPROVE
     id: str
     reason: str = ""
+    seen: str = ""
     agent: None = None
 
 

@@ -100,4 +100,5 @@ def shown(approval: Approval) -> dict[str, Any]:
         "digest": approval.digest,
         "released": approval.released,
         "why": approval.why,
+        "page": approval.page or None,
     }

@@ -20,7 +20,8 @@ button.first { background: #0b57d0; color: #fff; border-color: #0b57d0 }
 button.plain { border: 0; background: none; text-decoration: underline; color: inherit }
 a { color: inherit }
 dt { margin-top: .75rem; opacity: .75 }
-dd { margin: 0 }
+dd, pre { margin: 0 }
+pre { white-space: pre-wrap; font: .85rem/1.4 ui-monospace, monospace; border-left: .3rem solid; padding-left: .75rem }
 [role=alert] { border-left: .3rem solid #c5221f; padding: .25rem .75rem }
 :focus-visible { outline: 3px solid #f9ab00; outline-offset: 2px }
 """

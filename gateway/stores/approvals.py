@@ -141,6 +141,7 @@ def _tree(it: Approval) -> dict[str, Any]:
         "words": [_said(word) for word in it.words],
         "approvers": list(it.approvers),
         "tasks": list(it.tasks),
+        "page": it.page,
     }
 
 
@@ -155,6 +156,7 @@ def _approval(doc: bytes) -> Approval:
         words=tuple(_word(*word) for word in tree["words"]),
         approvers=tuple(tree["approvers"]),
         tasks=tuple(tree["tasks"]),
+        page=tree.get("page", ""),
     )
 
 

@@ -42,7 +42,7 @@ class Answers:
         if not approval.terms.caller:
             raise GatewayError(
                 Reason.UNSUPPORTED_OPERATION,
-                f"A message does not release it. {words.sentence(approval)}",
+                f"A message does not release it. {words.told(approval)}",
                 metadata={
                     "taskId": call.message.task_id,
                     "approval": approval.id,

@@ -54,6 +54,7 @@ class Approvals:
         self._alarm: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.TimerHandle] = set()
+        self.page = ""  # the URL of the page where people answer, without the id; "" where nobody can log in
         self.then: Then | None = None  # whoever ends what has run out, or cannot be approved any more
         self.grounds: Grounds | None = None  # what they stand on, once there is somebody who knows what calls are for
         policy.changed.append(self._ruled)
@@ -170,8 +171,9 @@ class Approvals:
             message = f"{waiting} of your calls wait for an approval already; wait for those"
             raise GatewayError(Reason.OVERLOADED, message, retry_after=60)
         terms, now = decision.terms or Terms(), self._now()
+        id = self._new_id()
         return Approval(
-            self._new_id(),
+            id,
             asked,
             asked.digest,
             decision.rule,
@@ -184,6 +186,7 @@ class Approvals:
             agent=agent,
             held=held,
             request=ticket.request_id,
+            page=f"{self.page}{id}" if self.page else "",
         )
 
     def took(self, approval: Approval) -> None:

@@ -50,7 +50,7 @@ class AgentCalls:
         try:
             async with AsyncExitStack() as resting:
                 for turn in turns:
-                    state, text = words.state(approval), words.sentence(approval)
+                    state, text = words.state(approval), words.told(approval)
                     await resting.enter_async_context(self._engine.pause(turn, state, text, **words.about(approval)))
                 return await self._approvals.wait(approval.id) or approval
         finally:

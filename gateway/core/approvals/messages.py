@@ -165,7 +165,7 @@ class HeldMessages:
 
     def _told(self, approval: Approval, entry: Registered, context_id: str) -> StatusUpdate:
         context = self._context(approval, entry.id, context_id)
-        return context.status(words.state(approval), words.sentence(approval), **words.about(approval))
+        return context.status(words.state(approval), words.told(approval), **words.about(approval))
 
     def _context(self, approval: Approval, agent: str, context_id: str) -> Context:
         return Context(agent, approval.asked.task, context_id, self._services.now, self._services.new_id)

@@ -80,6 +80,7 @@ def _message(approval: Approval) -> Message:
         "until": timestamp(approval.until),
         "digest": approval.digest,
         "why": approval.why,
+        **({"url": approval.page} if approval.page else {}),
     }
     return Message(
         message_id=f"{approval.id}-{approval.revision}",

@@ -34,6 +34,12 @@ def sentence(approval: Approval) -> str:
     return f"{what} waits for an approval by {people}{whom} until {until}: {approval.reason}"
 
 
+def told(approval: Approval) -> str:
+    """The same, and where it can be answered."""
+    text = sentence(approval)
+    return f"{text.rstrip('.')}. Whoever may answer can do so at {approval.page}" if approval.page else text
+
+
 def about(approval: Approval) -> dict[str, Any]:
     """The same for machines: metadata of a status message, an error or a result."""
     told: dict[str, Any] = {
@@ -42,6 +48,8 @@ def about(approval: Approval) -> dict[str, Any]:
         "rule": approval.rule,
         "until": timestamp(approval.until),
     }
+    if approval.page:
+        told["url"] = approval.page
     return {**told, "schema": ANSWER} if approval.terms.caller else told
 
 
@@ -62,7 +70,7 @@ def end(approval: Approval) -> str:
 def refusal(approval: Approval) -> GatewayError:
     """What a call gets that is not let through: it waits still, or never will be."""
     decision = Decision(Verdict.ESCALATE, approval.rule, approval.reason, policy=approval.asked.policy)
-    text = sentence(approval) if approval.state.open else end(approval)
+    text = told(approval) if approval.state.open else end(approval)
     metadata = {
         APPROVAL: approval.id,
         "approvers": ", ".join(approval.approvers),

@@ -15,6 +15,7 @@ from typing import Protocol
 from gateway.core.approvals import words
 from gateway.core.approvals.approvals import Approvals
 from gateway.core.audit import Ticket
+from gateway.core.connections import takes_urls
 from gateway.core.policy.refusals import Refused
 from gateway.core.tools.state import States, asked
 from gateway.model.approval import Answering, Approval, ApprovalState, ApproveCall, Asked, RejectCall
@@ -132,10 +133,10 @@ class Consents:
         """The approval of a call that its caller makes again, as it was told to, if somebody has said no meanwhile. A
         caller that cannot be asked has no other way to hear of it; the next call like it is a question of its own."""
         id = self._told.pop(asked.digest, None)
-        if id is None or takes_forms(call.caller):
+        approval = None if id is None else await self._approvals.find(id)
+        if approval is None or can_be_asked(approval, call.caller):
             return None
-        approval = await self._approvals.find(id)
-        return approval if approval is not None and approval.state is ApprovalState.REJECTED else None
+        return approval if approval.state is ApprovalState.REJECTED else None
 
     async def _came_back(
         self, call: UseServer, approval: Approval, who: Principal, *, known: bool, answered: bool
@@ -143,7 +144,7 @@ class Consents:
         responses = call.params.get("inputResponses")
         answer = responses.get(KEY) if answered and isinstance(responses, dict) else None
         action = answer.get("action") if isinstance(answer, dict) else None
-        if approval.terms.caller and isinstance(answer, dict):
+        if decides(approval, call.caller) and isinstance(answer, dict):
             return await self.say(approval, who, answer)
         if action in ("decline", "cancel") or not (known or call.caller.progress):
             return approval
@@ -152,16 +153,16 @@ class Consents:
     async def _asked_live(self, call: UseServer, approval: Approval, who: Principal, *, known: bool) -> Approval:
         """A session is asked while its request is open, and goes on by itself when somebody else answers first."""
         caller = call.caller
-        if not takes_forms(caller):
+        if not can_be_asked(approval, caller):
             return await self._hold(caller, approval, HOLD_SECONDS) if known or caller.progress else approval
         await _notify(caller, approval)
         waiting = asyncio.ensure_future(self._approvals.wait(approval.id, OPEN_SECONDS))
-        asking = asyncio.ensure_future(caller.ask(ELICIT, question(approval)))
+        asking = asyncio.ensure_future(caller.ask(ELICIT, question(approval, caller)))
         try:
             await asyncio.wait((waiting, asking), return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 answer = _answer(asking)
-                if approval.terms.caller and answer is not None:
+                if decides(approval, caller) and answer is not None:
                     return await self.say(approval, who, answer)
                 if answer is None or answer.get("action") != "accept":
                     return approval
@@ -189,14 +190,15 @@ class Consents:
 
     def _held(self, call: UseServer, approval: Approval, ticket: Ticket) -> Held:
         result = None
-        asks = _comes_back(call) and not as_task(call) and not _declined(call)
+        comes_back = not call.live and call.mount is not None and can_be_asked(approval, call.caller)
+        asks = comes_back and not as_task(call) and not _declined(call)
         if approval.state is ApprovalState.WAITING and asks:
             state = self._states.give(
                 {KEY: approval.id}, call.caller.principal, asked(call.mount, call.method, call.params), approval.until
             )
-            requests = {KEY: {"method": ELICIT, "params": question(approval)}}
+            requests = {KEY: {"method": ELICIT, "params": question(approval, call.caller)}}
             result = {"resultType": "input_required", "inputRequests": requests, "requestState": state}
-        elif approval.state is ApprovalState.WAITING and not as_task(call) and not takes_forms(call.caller):
+        elif approval.state is ApprovalState.WAITING and not as_task(call) and not can_be_asked(approval, call.caller):
             self._told[approval.digest] = approval.id
             _keep(self._told, MAX_TOLD)
         else:
@@ -209,9 +211,14 @@ def _keep(held: OrderedDict[str, str], most: int) -> None:
         held.popitem(last=False)
 
 
-def question(approval: Approval) -> Tree:
-    """Parameters of an elicitation. Without `approver: caller` there is nothing to fill in, and nothing to decide."""
+def question(approval: Approval, caller: Caller) -> Tree:
+    """Parameters of an elicitation. Without `approver: caller` there is nothing to fill in, and nothing to decide; then
+    a client that can is led to the page where people answer who may (a form shows no links: client/elicitation, URL
+    mode)."""
     text, fields = words.sentence(approval).rstrip(".") + ".", {}
+    if not decides(approval, caller) and _takes_page(approval, caller):
+        text = f"{text} Whoever may answer can do so on this page. To have opened it does not release the call."
+        return {"mode": "url", "message": text, "url": approval.page}
     if approval.terms.caller:
         text = f"{text} Accept to let it be made, decline to reject it."
         fields = {"reason": {"type": "string", "title": "Reason", "maxLength": 1000}}
@@ -224,13 +231,22 @@ def takes_forms(caller: Caller) -> bool:
     return not lacking(ELICIT, {"mode": "form"}, caller.capabilities)
 
 
+def decides(approval: Approval, caller: Caller) -> bool:
+    """Whether what the caller answers to the question is an answer to the approval."""
+    return approval.terms.caller and takes_forms(caller)
+
+
+def can_be_asked(approval: Approval, caller: Caller) -> bool:
+    return takes_forms(caller) or _takes_page(approval, caller)
+
+
+def _takes_page(approval: Approval, caller: Caller) -> bool:
+    return bool(approval.page) and takes_urls(caller)
+
+
 def as_task(call: UseServer) -> bool:
     """Whether the caller is given a task that waits, instead of waiting itself."""
     return call.mount is not None and call.method == "tools/call" and takes_tasks(call.caller.capabilities)
-
-
-def _comes_back(call: UseServer) -> bool:
-    return not call.live and call.mount is not None and takes_forms(call.caller)
 
 
 def _declined(call: UseServer) -> bool:
@@ -254,7 +270,7 @@ def _answer(asking: asyncio.Future[Tree]) -> Tree | None:
 
 async def _notify(caller: Caller, approval: Approval) -> None:
     """In whatever way it has asked to hear of what goes on. The number is below any that a server begins with."""
-    sentence = words.sentence(approval)
+    sentence = words.told(approval)
     if caller.progress:
         await caller.notify("notifications/progress", {"progress": -1, "message": sentence})
     if caller.log_level is not None:

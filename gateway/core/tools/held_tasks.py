@@ -93,7 +93,7 @@ class HeldTasks:
         last = max((word.at for word in approval.words), default=approval.created)
         return {
             "status": "working",
-            "statusMessage": words.sentence(approval),
+            "statusMessage": words.told(approval),
             "createdAt": timestamp(approval.created),
             "lastUpdatedAt": timestamp(last),
             "ttlMs": approval.until - approval.created + KEPT_MS,
@@ -126,9 +126,9 @@ class HeldTasks:
             return {**shown, **_progress(call, call.work)}
         match approval.state:
             case ApprovalState.WAITING:
-                if not (approval.terms.caller and consents.takes_forms(caller)):
+                if not consents.decides(approval, caller):
                     return shown
-                asked = {"method": ELICIT, "params": consents.question(approval)}
+                asked = {"method": ELICIT, "params": consents.question(approval, caller)}
                 return {**shown, "status": "input_required", "inputRequests": {consents.KEY: asked}}
             case ApprovalState.USED:
                 return {**shown, "status": "failed", "error": {"code": _INTERNAL_ERROR, "message": _UNKNOWN}}

@@ -32,7 +32,7 @@ LOGIN_SECONDS = 3600
 @value
 class Visit:
     """Why the person is here: what a client asks for, and where the answer goes: back to a redirect URI, or to the
-    device with this `user_code`."""
+    device with this `user_code`. Or a call that waits for an `approval`, of which they have `seen` this digest."""
 
     asked: Asked
     redirect_uri: str = ""
@@ -40,6 +40,8 @@ class Visit:
     challenge: str = ""
     key: str | None = None
     user_code: str = ""
+    approval: str = ""
+    seen: str = ""
 
 
 class Browsers:

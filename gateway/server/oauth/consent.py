@@ -22,6 +22,7 @@ from gateway.model.errors import GatewayError
 from gateway.model.people import Person
 from gateway.model.principal import ANONYMOUS, Kind, Principal
 from gateway.server.oauth import pages
+from gateway.server.oauth.approval import APPROVAL, ApprovalPages
 from gateway.server.oauth.asking import Asking
 from gateway.server.oauth.authorization_server import AuthorizationServer
 from gateway.server.oauth.browser import Browser, Browsers, Visit
@@ -33,6 +34,7 @@ LONGEST_STATE = 2048
 """Characters of a client's `state`; it travels through the pages and back."""
 
 _GONE = "This page is too old, or was made for another browser. Go back to the program and begin again."
+_OLD = "This page is too old, or was made for another browser. Open the link again."
 _WRONG = "The name or the password is wrong."
 
 
@@ -48,6 +50,7 @@ class Consent:
         *,
         users: bool,
         provider: Provider | None,
+        approvals: ApprovalPages,
     ) -> None:
         self._server = server
         self._browsers = browsers
@@ -55,6 +58,7 @@ class Consent:
         self._attempts = attempts
         self._users = users
         self._provider = provider
+        self._approvals = approvals
 
     def routes(self) -> list[Route]:
         there = [
@@ -62,6 +66,7 @@ class Consent:
             ("/oauth/login", self._login, ["POST"]),
             ("/oauth/consent", self._answer, ["POST"]),
             ("/oauth/device", self._device, ["GET", "POST"]),
+            (APPROVAL, self._approval, ["GET", "POST"]),
         ]
         if self._provider is not None:
             there += [("/oauth/provider", self._to_provider, ["GET"]), ("/oauth/callback", self._callback, ["GET"])]
@@ -90,7 +95,7 @@ class Consent:
             return self._back(redirect_uri, {"error": str(code), "state": (state or "")[:LONGEST_STATE]})
         visit = Visit(asked, redirect_uri, state, form["code_challenge"], form.get("dpop_jkt"))
         browser = self._browsers.of(request)
-        return browser.send(self._next(browser, visit, client))
+        return browser.send(await self._next(browser, visit, client))
 
     # From a person.
 
@@ -99,7 +104,7 @@ class Consent:
         visit = browser.visit("login", form.get("visit", ""))
         if visit is None or not self._users:
             return sentence("Begin again", _GONE, 403)
-        client = await self._server.known(visit.asked.client)
+        client = await self._client(visit)
         name = form.get("name", "")
         try:
             person = await self._server.people.login(name, form.get("password", ""), _peer(request))
@@ -111,7 +116,7 @@ class Consent:
         if person is None:
             return browser.send(self._ask_login(browser, visit, client, problem=_WRONG, name=name, status=403))
         browser.log_in(person)
-        return browser.send(self._ask_consent(browser, visit, client, person))
+        return browser.send(await self._ask(browser, visit, client, person))
 
     async def _answer(self, request: Request) -> Response:
         form, browser = await _fields(request), self._browsers.of(request)
@@ -168,7 +173,22 @@ class Consent:
             problem = "No device waits with this code. It may have ended; begin again on the device."
             return browser.send(pages.device(again, typed=typed[:16], problem=problem, status=403))
         client = await self._server.known(device.asked.client)
-        return browser.send(self._next(browser, Visit(device.asked, user_code=device.user_code), client))
+        return browser.send(await self._next(browser, Visit(device.asked, user_code=device.user_code), client))
+
+    # Calls that wait for somebody.
+
+    async def _approval(self, request: Request) -> Response:
+        form, browser = await _fields(request), self._browsers.of(request)
+        if request.method != "POST":
+            visit = Visit(Asked("", (), ""), approval=form.get("id", "")[:100])
+            return browser.send(await self._next(browser, visit, None))
+        here, person = browser.visit("approval", form.get("visit", "")), browser.person
+        if here is None or person is None or not self._server.people.is_active(person.subject):
+            return sentence("Begin again", _OLD, 403)
+        if form.get("answer") == "other":
+            browser.log_out()
+            return browser.send(self._ask_login(browser, here, None))
+        return browser.send(await self._approvals.answer(browser, here, person, form))
 
     # People of an identity provider.
 
@@ -181,7 +201,7 @@ class Consent:
         try:
             url = await self._provider.url(state, browser.word("nonce", state), browser.word("verifier", state))
         except LoginFailed as error:
-            client = await self._server.known(visit.asked.client)
+            client = await self._client(visit)
             return browser.send(self._ask_login(browser, visit, client, problem=str(error), status=503))
         return browser.send(_see(url))
 
@@ -191,7 +211,7 @@ class Consent:
         visit = browser.visit("provider", state)
         if visit is None or self._provider is None:
             return sentence("Begin again", _GONE, 403)
-        client = await self._server.known(visit.asked.client)
+        client = await self._client(visit)
         try:
             person = await self._provider.person(form, browser.word("nonce", state), browser.word("verifier", state))
         except LoginFailed as error:
@@ -199,17 +219,26 @@ class Consent:
             return browser.send(self._ask_login(browser, visit, client, problem=str(error), status=403))
         await self._record("LogIn", person, "ok")
         browser.log_in(person)
-        return browser.send(self._ask_consent(browser, visit, client, person))
+        return browser.send(await self._ask(browser, visit, client, person))
+
+    async def _client(self, visit: Visit) -> ClientRecord | None:
+        """Who has sent the person, if it was a client. Raises BadClient, GatewayError."""
+        return None if visit.approval else await self._server.known(visit.asked.client)
 
     # The pages.
 
-    def _next(self, browser: Browser, visit: Visit, client: ClientRecord) -> Response:
+    async def _next(self, browser: Browser, visit: Visit, client: ClientRecord | None) -> Response:
         person = browser.person
         if person is not None and self._server.people.is_active(person.subject):
-            return self._ask_consent(browser, visit, client, person)
+            return await self._ask(browser, visit, client, person)
         return self._ask_login(browser, visit, client)
 
-    def _ask_login(self, browser: Browser, visit: Visit, client: ClientRecord, **more: object) -> Response:
+    async def _ask(self, browser: Browser, visit: Visit, client: ClientRecord | None, person: Person) -> Response:
+        if client is None:
+            return await self._approvals.ask(browser, visit, person)
+        return self._ask_consent(browser, visit, client, person)
+
+    def _ask_login(self, browser: Browser, visit: Visit, client: ClientRecord | None, **more: object) -> Response:
         provider = "" if self._provider is None else self._provider.name
         form = browser.form("login", visit)
         return pages.login(form, client, users=self._users, provider=provider, **more)  # type: ignore[arg-type]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from html import escape
 
+import orjson
 from starlette.responses import Response
 
 from gateway.dialects.oauth2.redirects import host_of, is_local, policy_source
+from gateway.model.approval import Approval, ApprovalState, chain
+from gateway.model.base import timestamp
 from gateway.model.clients import ClientRecord, Origin
 from gateway.model.people import Person
+from gateway.model.tool import Tree
 from gateway.server.oauth.browser import Visit
 from gateway.server.oauth.codes import shown
 from gateway.server.pages import page
@@ -16,7 +20,7 @@ from gateway.server.pages import page
 
 def login(
     form: str,
-    client: ClientRecord,
+    client: ClientRecord | None,
     *,
     users: bool,
     provider: str = "",
@@ -25,8 +29,12 @@ def login(
     status: int = 200,
     retry_after: float | None = None,
 ) -> Response:
-    """`provider` is the name of the identity provider where people may log in too, if there is one."""
-    parts = [f"<p><strong>{escape(_called(client))}</strong> wants to use this gateway in your name.</p>"]
+    """`provider` is the name of the identity provider where people may log in too, if there is one. Without a `client`
+    the person has come to answer a call that waits."""
+    why = "<p>A call waits for an approval. Log in to see it.</p>"
+    if client is not None:
+        why = f"<p><strong>{escape(_called(client))}</strong> wants to use this gateway in your name.</p>"
+    parts = [why]
     if problem:
         parts.append(f'<p role="alert">{escape(problem)}</p>')
     if users:
@@ -78,6 +86,63 @@ def device(form: str, *, typed: str = "", problem: str = "", status: int = 200, 
         'spellcheck="false" required maxlength="16" autofocus><button class="first">Go on</button></form>'
     )
     return page("Connect a device", body, status, retry_after=retry)
+
+
+MAX_SHOWN = 50_000
+"""Characters of a call's arguments on the page; nobody reads more there, and what is not seen is not approved."""
+
+
+def approval(
+    form: str, asked: Approval, person: Person, *, problem: str = "", own: bool = False, status: int = 200
+) -> Response:
+    """A call that waits, whole, and what can be said to it. `own`: it is the person's, and for others to answer."""
+    who, terms = asked.asked.principal, asked.terms
+    people = ", ".join((*asked.approvers, *(["the caller"] if terms.caller else []))) or "nobody whom the policy names"
+    about = [
+        ("Logged in as", person.name),
+        ("Who calls", who.id),
+        ("On behalf of", ", ".join(chain(who))),
+        ("What", f"{asked.asked.verb} on {asked.asked.target}"),
+        ("Stopped by the rule", f"{asked.rule}: {asked.reason}"),
+        ("Waits for", f"{terms.persons} of {people}"),
+        ("Said so far", "; ".join(f"{word.said.value} by {word.by}" for word in asked.words)),
+        ("Waits until", timestamp(asked.until)),
+        ("Its digest", asked.released),
+    ]
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(_visible(text))}</dd>" for name, text in about if text)
+    whole = _visible(_indented(asked.arguments))
+    shown = f"<h2>With</h2><pre>{escape(whole[:MAX_SHOWN])}</pre>"
+    if asked.edited is not None:
+        before = _visible(_indented(asked.asked.arguments))[:MAX_SHOWN]
+        shown += f"<h2>It was asked for with</h2><pre>{escape(before)}</pre>"
+    if len(whole) > MAX_SHOWN:
+        problem = f"It is too long for this page: gateway approvals show {asked.id}"
+    alert = f'<p role="alert">{escape(problem)}</p>' if problem else ""
+    return page("Let this call be made?", f"<dl>{rows}</dl>{shown}{alert}{_choices(form, asked, own, whole)}", status)
+
+
+def _choices(form: str, asked: Approval, own: bool, whole: str) -> str:
+    other = '<button class="plain" name="answer" value="other">Log in as somebody else</button></form>'
+    begin = f'<form method="post" action="/oauth/approval">{_hidden(form)}'
+    if asked.state is not ApprovalState.WAITING:
+        return f"<p>It is {asked.state.value}. {escape(asked.why)}</p>"
+    if own:
+        return f"<p>It is your own call. Somebody else has to answer.</p>{begin}{other}"
+    allow = "" if len(whole) > MAX_SHOWN else '<button class="first" name="answer" value="approve">Approve</button>'
+    return (
+        f'{begin}<label for="reason">Why, for the record and for who asked</label>'
+        f'<input id="reason" name="reason" maxlength="1000" autocomplete="off">{allow}'
+        f'<button name="answer" value="reject">Reject</button>{other}'
+    )
+
+
+def _indented(tree: Tree) -> str:
+    return orjson.dumps(tree, option=orjson.OPT_INDENT_2).decode()
+
+
+def _visible(text: str) -> str:
+    """What would not be seen, or would turn the letters around it, as its escape."""
+    return "".join(each if each.isprintable() or each == "\n" else f"\\u{ord(each):04x}" for each in text)
 
 
 def _called(client: ClientRecord) -> str:
