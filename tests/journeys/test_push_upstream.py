@@ -251,7 +251,8 @@ async def test_the_webhook_of_a_message_that_a_restart_interrupted_hears_how_it_
             reached.set()
             await never.wait()
 
-        config = agents(far=agent.url) + LOCAL
+        # Nobody waits for the caller whose call is interrupted.
+        config = agents(far=agent.url) + LOCAL + "server: {drain_seconds: 0}\n"
         async with running(tmp_path, config) as gateway:
             await ready(gateway, "far")
             params = {
