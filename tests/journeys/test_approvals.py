@@ -107,6 +107,7 @@ def reached(task: Any) -> Any:
 # Messages.
 
 
+@pytest.mark.requirement("a2a.task.auth-required-explained", "a2a.send.waits-until-settled")
 async def test_a_message_that_waits_says_for_whom_and_until_when_and_goes_on_once_it_is_approved(
     gateway: Gateway,
 ) -> None:
@@ -183,6 +184,7 @@ async def test_what_nobody_answers_in_time_fails(gateway: Gateway) -> None:
     assert "expired already" in late.json()["error"]["message"]
 
 
+@pytest.mark.requirement("a2a.task.auth-required-out-of-band", "a2a.task.auth-required-accepts-messages")
 async def test_nobody_answers_for_a_call_of_their_own(gateway: Gateway) -> None:
     task = await waiting(gateway, who="bob")
     id = approval_of(task)
@@ -230,6 +232,7 @@ async def test_four_eyes_are_two_people(gateway: Gateway) -> None:
     assert reached(task)["message"]["parts"] == [{"text": "less"}]
 
 
+@pytest.mark.requirement("a2a.task.input-required-continues")
 async def test_a_caller_that_may_answer_for_itself_does_so_in_its_task(gateway: Gateway) -> None:
     ann = await gateway.key("ann")
     task = await waiting(gateway, agent="own")
@@ -251,6 +254,7 @@ async def test_a_caller_that_may_answer_for_itself_does_so_in_its_task(gateway: 
     assert done["status"]["state"] == "TASK_STATE_REJECTED"
 
 
+@pytest.mark.requirement("a2a.cancel.interrupted")
 async def test_a_canceled_task_cannot_be_approved(gateway: Gateway) -> None:
     task = await waiting(gateway)
     ann = await gateway.key("ann")
@@ -271,6 +275,7 @@ async def test_the_same_message_again_is_the_same_task_and_approval(gateway: Gat
     assert third == done
 
 
+@pytest.mark.requirement("a2a.stream.auth-required-stays-open")
 async def test_a_stream_stays_open_until_the_approved_message_is_answered(gateway: Gateway) -> None:
     ann = await gateway.key("ann")
     seen: list[str] = []
@@ -340,6 +345,7 @@ async def test_who_is_frozen_meanwhile_does_not_go_on(gateway: Gateway) -> None:
         assert (await ended(gateway, each, agent=agent))["status"]["state"] == "TASK_STATE_CANCELED", agent
 
 
+@pytest.mark.requirement("a2a.task.auth-required-passed-on")
 async def test_agents_that_ask_each_other_wait_together(gateway: Gateway) -> None:
     task = await waiting(gateway, "desk", agent="asking")
     assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"

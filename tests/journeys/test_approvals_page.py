@@ -99,6 +99,7 @@ def text(person: Person) -> str:
 # Who may.
 
 
+@pytest.mark.requirement("mcp.elicitation.url-opener-known", "mcp.elicitation.url-lets-nobody-in")
 async def test_who_may_approve_logs_in_sees_the_whole_call_and_approves_it(here: House) -> None:
     gateway = here.gateway
     task = await waiting(gateway, "to everybody")
@@ -327,6 +328,7 @@ async def called(who: Door, name: str, capabilities: Tree, **arguments: Any) -> 
     return await who.result("tools/call", {"name": name, "arguments": arguments}, capabilities=capabilities)
 
 
+@pytest.mark.requirement("mcp.elicitation.opened-is-not-done", "mcp.mrtr.asked-again")
 @pytest.mark.parametrize("capabilities", [URLS, BOTH])
 async def test_a_client_that_opens_links_is_led_to_the_page(
     here: House, monkeypatch: pytest.MonkeyPatch, capabilities: Tree
@@ -349,6 +351,7 @@ async def test_a_client_that_opens_links_is_led_to_the_page(
     }
     again = await ann.result("tools/call", params, capabilities=capabilities)
     assert again["resultType"] == "input_required", "it was opened, not approved"
+    assert again["requestState"] != first["requestState"]
     async with somebody(gateway.url) as ada:
         await opened(ada, asked["params"]["url"])
         assert "tools/call on docs/wipe" in text(ada)
@@ -357,6 +360,7 @@ async def test_a_client_that_opens_links_is_led_to_the_page(
     assert (await ann.result("tools/call", params, capabilities=capabilities))["content"][0]["text"] == "wipe"
 
 
+@pytest.mark.requirement("mcp.elicitation.form-has-no-link", "mcp.elicitation.opened-is-not-done")
 async def test_a_caller_that_may_answer_for_itself_is_shown_a_form_where_it_can_be_and_else_the_page(
     here: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +383,19 @@ async def test_a_caller_that_may_answer_for_itself_is_shown_a_form_where_it_can_
     assert done["content"][0]["text"] == "send"
 
 
+@pytest.mark.requirement("mcp.eras.url-elicitation")
+@pytest.mark.requirement("mcp.mrtr.asks-what-was-declared", "mcp.elicitation.form-has-no-link")
+async def test_a_client_that_opens_no_links_is_given_none(here: House) -> None:
+    ann = Door(here.gateway, who=await here.gateway.key("ann"))
+    form = (await called(ann, "docs__wipe", {"elicitation": {}}, which="forms"))["inputRequests"]["approval"]["params"]
+    assert form["mode"] == "form"
+    assert "http" not in form["message"]
+    told = await called(ann, "docs__wipe", {}, which="neither")
+    assert told["isError"]
+    assert "inputRequests" not in told
+    assert "Whoever may answer can do so at http" in told["content"][0]["text"], "a model reads it and tells its user"
+
+
 @pytest.mark.parametrize("era", ["legacy", "2026-07-28"])
 async def test_the_sdks_client_opens_the_page_and_its_call_goes_through(here: House, era: str) -> None:
     """Its user opens the link at once; ada is the one who may answer."""
@@ -397,4 +414,5 @@ async def test_the_sdks_client_opens_the_page_and_its_call_goes_through(here: Ho
     assert isinstance(result.content[0], types.TextContent)
     assert result.content[0].text == "wipe"
     assert [each.mode for each in seen] == ["url"]
+    assert (seen[0].elicitation_id is not None) == (era == "legacy")
     assert seen[0].url.startswith(f"{here.gateway.url}/oauth/approval?id=")

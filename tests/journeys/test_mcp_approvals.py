@@ -147,6 +147,7 @@ async def test_a_client_is_told_for_whom_its_call_waits_and_the_call_goes_throug
     assert made(gateway, "wipe").count({"which": f"told-{era}"}) == 1
 
 
+@pytest.mark.requirement("mcp.mrtr.asked-again")
 @pytest.mark.security
 @pytest.mark.parametrize("era", ERAS)
 async def test_an_answer_of_the_caller_releases_nothing_that_others_decide(gateway: Gateway, era: str) -> None:
@@ -172,6 +173,7 @@ async def _shown(person: Person) -> bool:
     return bool(person.shown)
 
 
+@pytest.mark.requirement("mcp.mrtr.asks-what-was-declared")
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_client_that_cannot_be_asked_is_told_in_the_result_and_calls_again(gateway: Gateway, era: str) -> None:
     call = ("docs__wipe", {"which": f"silent-{era}"})
@@ -310,6 +312,7 @@ async def test_where_the_rule_says_so_the_callers_yes_releases_exactly_this_call
     assert made(gateway, "send").count({"to": f"a-{era}"}) == 1
 
 
+@pytest.mark.requirement("mcp.elicitation.declined")
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("action", ["decline", "cancel"])
 async def test_a_no_rejects_it_and_closing_the_question_decides_nothing(
@@ -351,6 +354,7 @@ def back(call: Tree, result: Tree, action: str = "accept", **changed: Any) -> Tr
     return {**call, "inputResponses": answer, "requestState": result["requestState"], **changed}
 
 
+@pytest.mark.requirement("mcp.mrtr.state-is-sealed", "mcp.elicitation.bound-to-its-user")
 @pytest.mark.security
 async def test_changed_arguments_void_the_approval(gateway: Gateway) -> None:
     ann = await door(gateway)
@@ -366,6 +370,7 @@ async def test_changed_arguments_void_the_approval(gateway: Gateway) -> None:
     assert not made(gateway, "wipe").count({"which": "everything"})
 
 
+@pytest.mark.requirement("mcp.mrtr.used-once")
 @pytest.mark.security
 async def test_an_approval_is_used_once_whoever_sends_it_again(gateway: Gateway) -> None:
     ann = await door(gateway)
@@ -377,6 +382,7 @@ async def test_an_approval_is_used_once_whoever_sends_it_again(gateway: Gateway)
     assert made(gateway, "wipe").count({"which": "once"}) == 1
 
 
+@pytest.mark.requirement("mcp.mrtr.state-is-sealed", "mcp.elicitation.bound-to-its-user")
 @pytest.mark.security
 async def test_nobody_else_can_come_back_with_it(gateway: Gateway) -> None:
     ann, bob = await door(gateway), await door(gateway, "bob")
@@ -390,6 +396,7 @@ async def test_nobody_else_can_come_back_with_it(gateway: Gateway) -> None:
     await ann.result("tools/call", back(call, result, "decline"), capabilities=FORMS)
 
 
+@pytest.mark.requirement("mcp.mrtr.unasked-is-ignored")
 @pytest.mark.security
 async def test_an_answer_that_nobody_asked_for_is_none(gateway: Gateway) -> None:
     """Without the state it is a new call, whatever comes with it."""
