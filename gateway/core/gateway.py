@@ -50,7 +50,7 @@ from gateway.core.turn import Services
 from gateway.core.watch import Replay, Watch
 from gateway.model import call as verbs
 from gateway.model import governance as governing
-from gateway.model.approval import ApprovalCall, Asked
+from gateway.model.approval import ApprovalCall, Asked, Outdated
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Decision, Verdict
 from gateway.model.call import (
     Call,
@@ -133,7 +133,7 @@ class Gateway:
         grounds = self._calls.approvals.grounds = Grounds(admission, governance.question)
         self._desk = Desk(
             services.store, policy, registry, self._calls.approvals, self.held, self._recorder, grounds,
-            services.now, services.new_id,
+            services.compliance, services.now, services.new_id,
         )  # fmt: skip
         tools.consents.desk = self._desk
         self._messages = Messages(services, engine, self.tasks, pushes, self._recorder, self.held)
@@ -293,26 +293,39 @@ class Gateway:
         if (refusal := self._refusal(call, who, entry, decision)) is not None:
             await self._refuse(refusal, ticket, call.trail)
         assert entry is not None
-        released = None
         if decision.verdict is Verdict.ESCALATE:
             if call.trail is None:
                 return call, ticket, entry  # to be held until somebody agrees; what it takes it takes then
-            asked = Asked(
-                who,
-                call.verb,
-                address(call.verb, target),
-                unsent(call),
-                decision.policy,
-                call.trail.root,
-                ground(decision),
-            )
-            released = await self._calls.released(asked, call.trail, ticket)
-            if released is None:
-                return await self._admit_message(call, who)
-            call = edited_message(call, released)
+            return await self._admit_released(call, call.trail, ticket, entry, target, situation)
         if self._admission.needs_conversation:
             ticket = replace(ticket, charge=self._taken(ticket, target, situation, call.trail))
-        return call, ticket if released is None else self._calls.ticket(released, ticket), entry
+        return call, ticket, entry
+
+    async def _admit_released(
+        self,
+        call: SendMessage,
+        trail: Trail,
+        ticket: Ticket,
+        entry: Registered,
+        target: Target,
+        situation: Situation | None,
+    ) -> tuple[SendMessage, Ticket, Registered]:
+        """What an agent says and somebody has to agree to, once they have."""
+        who, decision = ticket.principal, ticket.decision
+        place, said = address(call.verb, target), unsent(await self._messages.foreseen(call, ticket, entry))
+        asked = Asked(who, call.verb, place, said, decision.policy, trail.root, ground(decision))
+        released = await self._calls.released(asked, trail, ticket)
+        if released is None:
+            return await self._admit_message(call, who)
+        sent = edited_message(call, released)
+        if self._admission.needs_conversation:
+            ticket = replace(ticket, charge=self._taken(ticket, target, situation, trail))
+        ticket = self._calls.ticket(released, ticket)
+        sent = await self._messages.passed(sent, ticket, entry)
+        try:
+            return sent, self._calls.spending(released, ticket), entry
+        except Outdated:  # another one like it was faster; this one waits for an approval of its own
+            return await self._admit_message(call, who)
 
     def _admit_answer(self, call: SendMessage, who: Principal) -> Principal:
         """A caller that may not speak to the agent at all says nothing to what waits there either."""

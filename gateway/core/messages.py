@@ -85,9 +85,8 @@ class Messages:
     async def _start(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
         """Accept the message. What the engine begins it also records; all else is recorded here."""
         try:
-            self._check(call, entry)
-            if self._services.compliance.covers(Place.MESSAGE, ticket.target):
-                call = await self._examined(call, ticket)
+            if not ticket.spends:  # else it has passed before the approval was spent
+                call = await self._passed(call, ticket, entry)
             if call.push is not None:
                 await self._pushes.prove(call.push.url, ticket)
                 call = replace(call, push=self._pushes.named(call.push))
@@ -104,9 +103,33 @@ class Messages:
             self._recorder.note(ticket, "repeated")
         return answer
 
-    async def _examined(self, call: SendMessage, ticket: Ticket) -> SendMessage:
+    async def foreseen(self, call: SendMessage, ticket: Ticket, entry: Registered) -> SendMessage:
+        """The message as its agent will have it, if somebody agrees. Raises GatewayError, recorded: nobody is asked for
+        what could not be sent."""
+        try:
+            self._check(call, entry)
+            message = await self._services.compliance.foreseen_message(call.message, ticket)
+        except GatewayError as error:
+            self._recorder.note(ticket, error.reason)
+            raise
+        return call if message is call.message else replace(call, message=message)
+
+    async def passed(self, call: SendMessage, ticket: Ticket, entry: Registered) -> SendMessage:
+        """A message that is released, before its approval is spent. Raises GatewayError, recorded."""
+        try:
+            return await self._passed(call, ticket, entry)
+        except BaseException as error:
+            ticket.close()
+            if isinstance(error, GatewayError):
+                self._recorder.note(ticket, error.reason)
+            raise
+
+    async def _passed(self, call: SendMessage, ticket: Ticket, entry: Registered) -> SendMessage:
         """The message as its agent, and the task's history, may have it. It stays the message that was sent: its digest
         is of what the caller said."""
+        self._check(call, entry)
+        if not self._services.compliance.covers(Place.MESSAGE, ticket.target):
+            return call
         message = await self._services.compliance.message(call.message, ticket)
         return call if message is call.message else replace(call, message=message)
 

@@ -14,7 +14,7 @@ from gateway.core.approvals.approvals import Approvals
 from gateway.core.audit import Cause, Ticket
 from gateway.core.engine import Engine
 from gateway.core.turn import Turn
-from gateway.model.approval import Approval, ApprovalState, Asked
+from gateway.model.approval import Approval, ApprovalState, Asked, Outdated
 from gateway.model.trail import Trail
 
 
@@ -41,10 +41,19 @@ class AgentCalls:
         raise words.refusal(approval)
 
     def ticket(self, approval: Approval, before: Ticket) -> Ticket:
-        """For the call that is made now: `before` was the one that waited. The approval is used up. Raises Outdated."""
+        """For the call that is made now: `before` was the one that waited."""
         cause = Cause(before.request_id if before.cause is None else before.cause.correlation, before.request_id)
-        decision, spends = words.passed(approval, before.decision.policy), self._approvals.spend(approval)
-        return replace(before, decision=decision, request_id=self._new_id(), cause=cause, spends=spends)
+        decision = words.passed(approval, before.decision.policy)
+        return replace(before, decision=decision, request_id=self._new_id(), cause=cause)
+
+    def spending(self, approval: Approval, ticket: Ticket) -> Ticket:
+        """The same once nothing stands in the way any more: the approval is used up. Raises Outdated, closed, when
+        another call was faster."""
+        try:
+            return replace(ticket, spends=self._approvals.spend(approval))
+        except Outdated:
+            ticket.close()
+            raise
 
     async def _waited(self, approval: Approval, turns: list[Turn]) -> Approval:
         try:

@@ -12,10 +12,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from gateway.core.approvals import words
 from gateway.core.approvals.approvals import Approvals, changed
 from gateway.core.approvals.grounds import Grounds
 from gateway.core.approvals.messages import HeldMessages
+from gateway.core.approvals.said import message_call
 from gateway.core.audit import Recorder, Ticket
+from gateway.core.compliance.compliance import Compliance
 from gateway.core.policy import DENIED, Target
 from gateway.core.policy.approvers import approves
 from gateway.core.policy.engine import Policy
@@ -62,6 +65,7 @@ class Desk:
         messages: HeldMessages,
         recorder: Recorder,
         grounds: Grounds,
+        compliance: Compliance,
         now: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
@@ -72,6 +76,7 @@ class Desk:
         self._messages = messages
         self._recorder = recorder
         self._grounds = grounds
+        self._compliance = compliance
         self._now = now
         self._new_id = new_id
 
@@ -121,6 +126,8 @@ class Desk:
             raise GatewayError(Reason.PERMISSION_DENIED, decision.reason)
         try:
             after = self._after(found, call, who)
+            if call.said is Said.EDIT:
+                await self._foresee(after)
             record = ticket.outcome(
                 self._now(), after.state.value, found.asked.task or None, change=changed(found, after)
             )
@@ -174,6 +181,16 @@ class Desk:
         if decision.verdict is Verdict.ESCALATE:
             what = "This would be for others to approve"
         raise GatewayError(Reason.PERMISSION_DENIED, f"{what} ({decision.rule}: {decision.reason})")
+
+    async def _foresee(self, approval: Approval) -> None:
+        """Raises GatewayError for a call that may not pass as it was edited; whoever edits it can do so again."""
+        asked, target = approval.asked, self._grounds.target(approval).id
+        decision = words.passed(approval, self._policy.hash)
+        ticket = Ticket(asked.principal, asked.verb, target, decision, self._new_id())
+        if asked.verb == SendMessage.verb:
+            await self._compliance.foreseen_message(message_call(approval).message, ticket)
+        else:
+            await self._compliance.foreseen(approval.arguments, ticket)
 
     # Who may.
 

@@ -81,6 +81,10 @@ class Grounds:
         asks = decision.terms or Terms()
         return (asks.caller, asks.persons) == (terms.caller, terms.persons)
 
+    def target(self, approval: Approval) -> Target:
+        """What the call is for."""
+        return self._inquire(approval.asked.verb, approval.asked.target)[1]
+
     def decide(self, approval: Approval, arguments: Tree) -> Decision:
         """What the rules say now to the call with these arguments."""
         asked, context, sent = approval.asked, MCP, arguments

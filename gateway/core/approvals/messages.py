@@ -206,9 +206,10 @@ class HeldMessages:
         ticket = self._ticket(approval)
         try:
             ticket = replace(ticket, charge=self._charge(approval, entry, call))
-            if approval.edited is not None:
-                call = replace(call, message=await self._services.compliance.message(call.message, ticket))
+            # Another profile may hold since it was asked, and what was edited nobody has looked at yet.
+            call = replace(call, message=await self._services.compliance.message(call.message, ticket))
         except GatewayError as error:
+            ticket.close()
             await self._fail(approval, error.message)
             return
         await self._deliver(approval, row, call, ticket, entry)

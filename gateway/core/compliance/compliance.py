@@ -55,6 +55,18 @@ class Compliance:
             return message
         return await self._said(message, Place.MESSAGE, ticket)
 
+    async def foreseen_message(self, message: Message, ticket: Ticket) -> Message:
+        """The same before somebody is asked whether it may be sent. What is found is recorded when it is sent, or if it
+        may not pass."""
+        if not self.covers(Place.MESSAGE, ticket.target):
+            return message
+        return await self._said(message, Place.MESSAGE, ticket, foreseen=True)
+
+    async def foreseen(self, arguments: Tree, ticket: Ticket, declared: Declared = _nothing) -> Tree:
+        """And of the arguments of a tool or prompt."""
+        left: Tree = (await self.tree(arguments, Place.ARGUMENTS, ticket, declared, foreseen=True))[0]
+        return left
+
     async def request(self, params: Tree, ticket: Ticket, declared: Declared = _nothing) -> Tree:
         """What a tool, prompt or resource is asked with: arguments, and answers to what it asked. Raises GatewayError.
         Nothing in it is marked: it is the server's own schema that says what it may hold."""
@@ -87,13 +99,14 @@ class Compliance:
         return left
 
     async def tree(
-        self, tree: Any, place: Place, ticket: Ticket, declared: Declared = _nothing
+        self, tree: Any, place: Place, ticket: Ticket, declared: Declared = _nothing, *, foreseen: bool = False
     ) -> tuple[Any, tuple[Noted, ...]]:
         """Arguments or a result as the other side may have them, and what was noted. Raises GatewayError."""
         if not self.covers(place, ticket.target):
             return tree, ()
         examined = await self._profile.examine(Subject(place, ticket.target, tree, declared()))
-        self._note(examined.noted, ticket)
+        if examined.blocked is not None or not foreseen:
+            self._note(examined.noted, ticket)
         if examined.blocked is not None:
             raise _refusal(examined.blocked, place)
         return examined.content, examined.noted
@@ -139,10 +152,10 @@ class Compliance:
     async def _answer(self, said: Said, ticket: Ticket) -> Said:
         return await self._said(said, Place.ANSWER, ticket)
 
-    async def _said(self, said: Said, place: Place, ticket: Ticket) -> Said:
+    async def _said(self, said: Said, place: Place, ticket: Ticket, *, foreseen: bool = False) -> Said:
         tree = said.model_dump(by_alias=True, exclude_unset=True)
         content = {name: tree[name] for name in _SAID if name in tree}
-        left, noted = await self.tree(content, place, ticket)
+        left, noted = await self.tree(content, place, ticket, foreseen=foreseen)
         if not noted:
             return said
         if left is content:

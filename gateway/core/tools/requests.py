@@ -125,8 +125,13 @@ class Requests:
             if held.result is None:
                 raise
             return held.result
-        call, found = await self._examined(call, found, ticket)
-        await self._store.commit(*ticket.spends, records=(ticket.intent(self._now()),))
+        try:
+            if not ticket.spends:  # else it has passed before the approval was spent
+                call, found = await self._examined(call, found, ticket)
+            await self._store.commit(*ticket.spends, records=(ticket.intent(self._now()),))
+        except BaseException:
+            ticket.close()
+            raise
         try:
             with self._flights.begin(who, ticket.target):
                 result = await self._ask(call, found)
@@ -197,10 +202,10 @@ class Requests:
                 f"{target.id} is {waiting.why} since it was approved; the operator can see and approve it with "
                 f"gateway tools approve {target.id}",
             )
-        ticket = self._ticket(who, call, target.id, decision, found.hash)
+        ticket, first = self._ticket(who, call, target.id, decision, found.hash), (call, found)
         released = None
         if waits and verb == found.verb:  # what stands for a message waits as one
-            released = await self._released(call, found, ticket)
+            released = await self._released(call, await self._foreseen(found, ticket), ticket)
             if released is None:
                 return await self._admit(call, who, found)
             call, found = self._edited(call, found, released)
@@ -215,10 +220,29 @@ class Requests:
             return call, found, ticket
         if released.state is ApprovalState.USED:  # by the request that this one goes on with
             return call, found, replace(ticket, decision=words.passed(released, ticket.decision.policy))
+        ticket = self.calls.ticket(released, ticket)
         try:
-            return call, found, self.calls.ticket(released, ticket)
+            call, found = await self._examined(call, found, ticket)
+        except BaseException:
+            ticket.close()
+            raise
+        try:
+            return call, found, self.calls.spending(released, ticket)
         except Outdated:  # another request like it was faster; this one waits for an approval of its own
-            return await self._admit(call, who, found)
+            return await self._admit(first[0], who, first[1])
+
+    async def _foreseen(self, found: Found, ticket: Ticket) -> Found:
+        """The request as somebody is asked about it: what its server may have. Raises GatewayError: nobody is asked
+        for what could not be sent."""
+        arguments = found.params.get("arguments")
+        if arguments is None:
+            return found
+        try:
+            left = await self._compliance.foreseen(arguments, ticket, partial(found.declared, "inputSchema"))
+        except GatewayError as error:
+            self._recorder.note(ticket, error.reason)
+            raise
+        return found if left is arguments else replace(found, params={**found.params, "arguments": left})
 
     def _edited(self, call: UseServer, found: Found, released: Approval) -> tuple[UseServer, Found]:
         """The request as it was released."""
