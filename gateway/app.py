@@ -153,7 +153,7 @@ class App:
         self.recovery = Recovery(self.services, self.registry, self.engine)
         self.notary = _notary(settings, store, self.egress, now)
         self.keys = KeyRing(store, now, token)
-        self.trust = _trust(settings, self.egress, store, token.encode(), now)
+        self.trust = _trust(settings, self.egress, store, token.encode(), self._scopes, now)
         self.entrances = _entrances(config, self.trust, now)
         cursors = Cursors(_derived(token, b"cursor"))
         grants = self._grants = ToolGrants(tooling.grants(config))
@@ -271,6 +271,10 @@ class App:
             identity=None if self.trust is None else self.trust.identity,
             proxies=config.server.trusted_proxies,
         )
+
+    def _scopes(self) -> frozenset[str]:
+        """Those that rules ask for, once there are some."""
+        return self.gateway.scopes.whole()
 
     async def start(self) -> None:
         await self._authorized.start()
@@ -463,7 +467,14 @@ def _entrances(config: Config, trust: Trust | None, now: Callable[[], int]) -> E
     return Entrances(now, own=trust.identity.own, advertised=trust.identity.advertised, domains=domains)
 
 
-def _trust(settings: Settings, egress: Egress, store: Store, secret: bytes, now: Callable[[], int]) -> Trust | None:
+def _trust(
+    settings: Settings,
+    egress: Egress,
+    store: Store,
+    secret: bytes,
+    scopes: Callable[[], frozenset[str]],
+    now: Callable[[], int],
+) -> Trust | None:
     """Who checks access tokens and gives them out; nobody where the file does not ask for it."""
     auth = settings.config.auth
     if not auth.issuers and auth.authorization_server is None:
@@ -471,7 +482,7 @@ def _trust(settings: Settings, egress: Egress, store: Store, secret: bytes, now:
     # Imported at first use: a gateway that knows only its own keys needs no library for tokens.
     from gateway.identity import trust
 
-    return trust(settings, egress, store, secret, now, _new_id)
+    return trust(settings, egress, store, secret, scopes, now, _new_id)
 
 
 def _grpc(settings: Settings, port: int, not_ready: Callable[[], str | None]) -> GrpcServer:

@@ -61,11 +61,12 @@ def giving(
     forget: Callable[[], None],
     verify: Callable[[bytes], Awaitable[Verified]],
     proofs: Proofs,
+    published: Callable[[], frozenset[str]],
     now: Callable[[], int],
     new_id: Callable[[], str],
 ) -> Giving:
     """`secret` seals pages and cookies, `forget` is called when a token may be good no longer, `verify` knows every
-    token that the door takes. Raises StartError."""
+    token that the door takes, `published` the scopes that metadata lists. Raises StartError."""
     url = settings.public_url.rstrip("/")
     keys = _keys(settings, entry, now)
     attempts = Attempts(now)
@@ -94,6 +95,7 @@ def giving(
         seconds=entry.token_seconds,
         grant_seconds=entry.grant_days * DAY,
         scopes=entry.scopes,
+        published=published,
         logins=logins,
         registration=entry.registration != "off",
         verify=verify,

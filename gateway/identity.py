@@ -56,10 +56,11 @@ def trust(
     egress: Egress,
     store: Store,
     secret: bytes,
+    used: Callable[[], frozenset[str]],
     now: Callable[[], int],
     new_id: Callable[[], str],
 ) -> Trust:
-    """`secret` seals what people's browsers keep for us.
+    """`secret` seals what people's browsers keep for us, `used` are the scopes that rules ask for.
 
     Raises ConfigError at the line of what cannot be used, StartError for keys that cannot."""
     config, url = settings.config, settings.public_url.rstrip("/")
@@ -69,6 +70,7 @@ def trust(
         _issuer(config, index, entry, url, documents, now, lambda: tokens.forget())
         for index, entry in enumerate(entries)
     ]
+    scopes = frozenset(scope for entry in entries for scope in entry.required_scopes)
     server, provider, approvals, routes, own = None, None, None, list[Route](), None
     if (entry := config.auth.authorization_server) is not None:
         # Imported at first use: authlib only where tokens are given out.
@@ -84,6 +86,7 @@ def trust(
             lambda: tokens.forget(),
             lambda token: tokens.verify(fingerprint(token), token),
             proofs,
+            lambda: scopes | used(),
             now,
             new_id,
         )
@@ -91,11 +94,10 @@ def trust(
         own = Offer("oauth", url, made.metadata, bound=made.issuer.rules.bound)
         found.append(made.issuer)
     tokens = Tokens(found, now, proofs)
-    scopes = sorted({scope for entry in entries for scope in entry.required_scopes})
     names = tuple(issuer.rules.issuer for issuer in found)
     bound = all(issuer.rules.bound for issuer in found)
     advertised = [_offered(index, entry, documents) for index, entry in enumerate(entries)]
-    identity = Identity(tokens, names, tuple(scopes), routes, ACCEPTED, bound, own, advertised)
+    identity = Identity(tokens, names, tuple(sorted(scopes)), routes, ACCEPTED, bound, own, advertised)
     return Trust(tokens, identity, server, provider, approvals)
 
 

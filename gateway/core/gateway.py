@@ -372,7 +372,9 @@ class Gateway:
             return _too_deep()
         if decision.rule == FROZEN:
             return refused(decision, who, call.verb)
-        if call.agent is not None and (entry is None or not self._may_know(who, entry, decision)):
+        if call.agent is not None and (
+            entry is None or not (decision.verdict in HOPEFUL or self._may_know(who, entry, decision))
+        ):
             return _no_agent()
         if entry is not None:
             # Before the verdict: asking for a credential would be asking in vain, and the card says as much.
@@ -392,11 +394,12 @@ class Gateway:
         decision = self._policy.decide(who, verb, entry.target)
         if decision.allowed:
             return None
-        return refused(decision, who, verb) if self._may_know(who, entry, decision) else _no_agent()
+        seen = decision.verdict in HOPEFUL or self._may_know(who, entry, decision)
+        return refused(decision, who, verb) if seen else _no_agent()
 
     def _may_know(self, who: Principal, entry: Registered, decision: Decision) -> bool:
-        """Whether the caller may hear that there is such an agent, with this decision on its call."""
-        return decision.verdict in HOPEFUL or bool(decision.scopes) or self.may_see(who, entry)
+        """Whether the caller may hear that there is such an agent, though this decision stops its call."""
+        return bool(decision.scopes) or self.may_see(who, entry)
 
     async def _cancel(self, call: verbs.CancelTask, ticket: Ticket, entry: Registered | None) -> Task:
         """Whatever the task waited for, nobody can agree to it any more."""

@@ -17,14 +17,16 @@ import pytest
 import pytest_asyncio
 from a2a.types import a2a_pb2
 from google.rpc import error_details_pb2, status_pb2
-from mcp import MCPError
+from mcp import Client, MCPError
+from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from tests import rpc
 from tests.acp import Acp
 from tests.issuer import issuing
 from tests.journeys import people
-from tests.journeys.test_authorization_server import client, token
+from tests.journeys.test_authorization_server import ask, client, token
 from tests.journeys.test_mcp_oauth import command
 from tests.journeys.test_mcp_people import BACK, Kept, sdk
 from tests.mcp import Door, Scripted, Tree, configured, message_of, modern, request, scripted, soon, tool
@@ -591,6 +593,50 @@ async def test_the_sdk_steps_up_with_a_token_from_an_earlier_life(tmp_path: Path
             await ada.call_tool("docs__send", {})
         assert granted(kept) == [{"docs:read", "docs:send"}]
         assert [each["name"] for each in docs.asked("tools/call")] == ["search", "send"]
+
+
+@asynccontextmanager
+async def machine(gateway: Gateway, kept: Kept, secret: str) -> AsyncIterator[Client]:
+    """The SDK's client for programs: client credentials, and nobody before a browser."""
+    provider = ClientCredentialsOAuthProvider(f"{gateway.url}/mcp", kept, "robot", secret, issuer=gateway.url)
+    async with (
+        httpx2.AsyncClient(auth=provider, trust_env=False) as http,
+        Client(streamable_http_client(f"{gateway.url}/mcp", http_client=http)) as robot,
+    ):
+        yield robot
+
+
+@pytest.mark.requirement("mcp.authorization.scope-challenge")
+@pytest.mark.parametrize("own", [["docs:read", "docs:send"], ["docs:read", "docs:send", "more"]])
+async def test_the_sdk_of_a_program_asks_for_what_metadata_lists_and_steps_up(tmp_path: Path, own: list[str]) -> None:
+    kept = Kept()
+    async with stepping(tmp_path) as (gateway, docs, file):
+        secret = await client(gateway, "robot", *own)
+        async with machine(gateway, kept, secret) as robot:
+            await robot.call_tool("docs__search", {})
+            await reload(gateway, file)
+            await robot.call_tool("docs__send", {})
+        assert granted(kept) == [{"docs:read"}, {"docs:read", "docs:send"}]
+        assert [each["name"] for each in docs.asked("tools/call")] == ["search", "send"]
+
+
+@pytest.mark.requirement("oauth.server.scopes")
+async def test_a_program_that_asks_for_all_that_metadata_lists_gets_what_it_may_have(tmp_path: Path) -> None:
+    kept = Kept()
+    async with stepping(tmp_path) as (gateway, _, file):
+        await reload(gateway, file)
+        secret = await client(gateway, "robot", "docs:read", "own")
+        async with machine(gateway, kept, secret) as robot:
+            await robot.call_tool("docs__search", {})
+        assert granted(kept) == [{"docs:read"}]
+        assert kept.tokens is not None
+        assert kept.tokens.scope == "docs:read"  # and is told so
+        none = await client(gateway, "none")
+        answer = await ask(gateway, none, "none", scope="docs:read docs:send")
+        assert (answer.status_code, answer.json()["scope"]) == (200, "")
+        for scope in ("docs:read other", "other"):  # what nobody speaks of is a mistake
+            answer = await ask(gateway, secret, "robot", scope=scope)
+            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope")
 
 
 async def test_the_sdk_does_not_go_round_in_circles_for_a_scope_that_it_cannot_have(tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ class OwnIssuer:
 
 
 class AuthorizationServer(Core):  # type: ignore[misc]
-    """One per gateway. `scopes` are what any client may ask a person for; `grant_seconds` is how long a person is not
-    asked again."""
+    """One per gateway. `scopes` are what any client may ask a person for, `published` all that metadata lists;
+    `grant_seconds` is how long a person is not asked again."""
 
     def __init__(
         self,
@@ -117,6 +117,7 @@ class AuthorizationServer(Core):  # type: ignore[misc]
         seconds: int,
         grant_seconds: int,
         scopes: Sequence[str],
+        published: Callable[[], frozenset[str]],
         logins: bool,
         registration: bool,
         verify: Callable[[bytes], Awaitable[Verified]],
@@ -134,6 +135,7 @@ class AuthorizationServer(Core):  # type: ignore[misc]
         self.devices = Devices(now)
         self.url = url
         self.seconds = seconds
+        self.published = published
         self.logins = logins
         self.registration = registration
         self._verify = verify

@@ -45,9 +45,10 @@ class ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]
     request: Asking
 
     def validate_requested_scope(self) -> None:
-        """RFC 6749 §3.3: all that the client has, or the part of it that it asks for."""
+        """RFC 6749 §3.3: all that the client has, or the part of it that it asks for. Clients of MCP ask for all that
+        metadata lists, which may be more than this one has."""
         client: Client = self.request.client
-        self.scopes = part_of(client.scopes, self.request.payload.scope)
+        self.scopes = part_of(client.scopes, self.request.payload.scope, self.server.published())
         self.audience = self.server.audience(self.request.form.get("resource"))
 
     def create_token_response(self) -> tuple[int, dict[str, Any], Any]:
@@ -271,12 +272,13 @@ def claims_of(person: Person, grant: str) -> dict[str, Any]:
     return {**claims, "roles": list(person.roles)} if person.roles else claims
 
 
-def part_of(granted: tuple[str, ...], asked: str | None) -> list[str]:
-    """All that was granted, or the part of it that is asked for. Raises InvalidScopeError."""
+def part_of(granted: tuple[str, ...], asked: str | None, published: frozenset[str] = frozenset()) -> list[str]:
+    """All that was granted, or the part of it that is asked for. Raises InvalidScopeError where anything else is, but
+    for what is `published`."""
     words = list(dict.fromkeys((asked or "").split()))
-    if not set(words) <= set(granted):
+    if not published.union(granted).issuperset(words):
         raise InvalidScopeError()
-    return words or list(granted)
+    return [word for word in words if word in granted] if words else list(granted)
 
 
 def same_target(server: Any, request: Asking, audience: str) -> None:
