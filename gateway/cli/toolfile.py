@@ -24,6 +24,10 @@ _ANY_TOOLS = re.compile(r"^tools:", re.MULTILINE)
 # Words that mean that the command is not all there is to see.
 _SHELLS = frozenset({"sh", "bash", "zsh", "dash", "fish", "cmd", "powershell", "pwsh", "eval"})
 _RAISES = frozenset({"sudo", "doas", "su", "pkexec"})
+# What runs a package that it fetches, and the words in front of its name.
+_FETCHERS = frozenset({"npx", "bunx", "uvx", "pipx", "npm", "pnpm", "yarn", "bun", "uv", "deno"})
+_FETCH = frozenset({"run", "exec", "dlx", "x", "tool"})
+_VERSIONED = re.compile(r".(?:@|==|:)v?\d")
 
 
 def add(options: argparse.Namespace) -> Exit:
@@ -70,7 +74,20 @@ def _resolved(words: list[str]) -> list[str]:
         raise Stop(f"{name} would give a tool server more rights than the gateway has; name the server itself")
     if name in _SHELLS:
         note(f"Mind: {name} is a shell. What it runs is not checked, and its own path does not say what that is.")
+    if name in _FETCHERS and (package := _floating(words[1:])):
+        note(
+            f"Mind: {name} runs whatever version of {package} is the newest at each start. Name the one you have read."
+        )
     return command
+
+
+def _floating(words: list[str]) -> str | None:
+    """The package that is fetched without a version: an update that nobody here has seen would run as the tool server
+    that was trusted (as postmark-mcp's did)."""
+    for word in words:
+        if not word.startswith("-") and word not in _FETCHERS | _FETCH:
+            return None if _VERSIONED.search(word) or os.path.exists(word) else word
+    return None
 
 
 def _taken(name: str, server: Any, data: Path) -> dict[str, Any]:

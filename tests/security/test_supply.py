@@ -12,6 +12,7 @@ import csv
 import hashlib
 import importlib.metadata
 import io
+import os
 import re
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from gateway.cli import main
 from gateway.config import ConfigError, parse, source
 from tests.serving import ROOT
 from tests.test_house import imports, sources
@@ -222,6 +224,34 @@ def test_every_package_was_asked_for_by_name_but_not_that_of_the_broken_twin(
         lock = tmp_path / "requirements.txt"
         lock.write_text(f"{RUN_LOCK.read_text(encoding='utf-8')}\n{squat}==1.0 --hash=sha256:{'0' * 64}\n")
     assert unasked(lock) == ({squat} if broken else set())
+
+
+FLOATING = (
+    ("npx", "-y", "postmark-mcp"),
+    ("npx", "-y", "@scope/postmark-mcp"),
+    ("uvx", "--from", "postmark-mcp", "serve"),
+    ("pipx", "run", "postmark-mcp"),
+)
+FIXED = (("npx", "-y", "postmark-mcp@1.0.12"), ("npx", "@scope/postmark-mcp@1.0.12"), ("uvx", "postmark-mcp==1.0.12"))
+
+
+@TWIN
+def test_a_server_that_changes_by_itself_is_told_about_but_not_by_the_broken_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: bool
+) -> None:
+    """postmark-mcp: after fifteen good versions one that sent a copy of each mail to somebody else."""
+    for name in ("npx", "uvx", "pipx"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("GATEWAY_URL", "http://127.0.0.1:9")  # nobody is there
+    monkeypatch.setenv("GATEWAY_DATA", str(tmp_path))
+    if broken:
+        monkeypatch.setattr("gateway.cli.toolfile._floating", lambda words: None)
+    for number, words in enumerate((*FLOATING, *FIXED)):
+        main(["tools", "add", "--config", str(tmp_path / "g.yaml"), f"mail{number}", "--", *words])
+        told = "runs whatever version of" in capsys.readouterr().err
+        assert told is (words in FLOATING and not broken), words
 
 
 # Data that is code.
