@@ -167,6 +167,18 @@ async def test_an_edit_is_not_a_way_around_the_people_of_another_rule(tmp_path: 
         await ended(gateway, task)
 
 
+async def test_what_it_was_edited_to_is_judged_by_the_rules_of_the_day(tmp_path: Path) -> None:
+    less = "  - {rule: never, who: ann, do: call, on: agents/bank, when: {arguments: {text: less}}, verdict: BLOCK}\n"
+    async with ruled(tmp_path) as gateway:
+        task = await waiting(gateway, agent="bank")
+        edited = {"arguments": {"parts": [{"text": "less"}]}}
+        assert (await said(gateway, "lea", approval_of(task), "edit", **edited)).json()["missing"] == 1
+        await rule(gateway, tmp_path, POLICY.replace("rules:\n", f"rules:\n{less}"))
+        assert (await said(gateway, "lou", approval_of(task), "approve")).status_code == 400
+        gone = await ended(gateway, task, agent="bank")
+        assert "what it was edited to is decided otherwise since" in gone["status"]["message"]["parts"][0]["text"]
+
+
 # Between the yes and the call.
 
 
@@ -194,6 +206,28 @@ async def test_a_yes_under_another_rule_is_none(tmp_path: Path) -> None:
         assert told["_meta"]["gateway/approval"]["approval"] != id
         assert "there is no way back" in told["content"][0]["text"]
         assert (await shown(gateway, id))["state"] == "void"
+
+
+async def test_a_client_that_comes_back_with_its_state_is_asked_again_under_the_other_rule(tmp_path: Path) -> None:
+    """It has done nothing wrong: the call is the same."""
+    forms: dict[str, Any] = {"elicitation": {"form": {}}}
+    async with ruled(tmp_path) as gateway:
+        ann = Door(gateway, who=await gateway.key("ann"))
+        call = {"name": "docs__wipe", "arguments": {"which": "one"}}
+        first = await ann.result("tools/call", call, capabilities=forms)
+        (before,) = [each["id"] for each in await listed(gateway, "lea")]
+        assert (await said(gateway, "lea", before, "approve")).status_code == 200
+        await rule(gateway, tmp_path, POLICY.replace("it is gone then", "there is no way back"))
+        back = {
+            **call,
+            "requestState": first["requestState"],
+            "inputResponses": {"approval": {"action": "decline"}},
+        }
+        again = await ann.result("tools/call", back, capabilities=forms)
+        assert "there is no way back" in again["content"][0]["text"]
+        (after,) = [each["id"] for each in await listed(gateway, "lea")]
+        assert after != before
+        assert (await shown(gateway, before))["state"] == "void"
 
 
 async def test_a_yes_of_somebody_who_may_not_say_it_any_more_is_none(tmp_path: Path) -> None:

@@ -91,8 +91,13 @@ def test_a_message_that_waits_goes_on_once_after_the_gateway_was_killed(tmp_path
     with process(tmp_path, CONFIG) as gateway:
         assert shown(gateway, ann, yes, "worker") == yes
         assert {each["id"] for each in approvals(gateway, "list")["approvals"]} == {approval(yes), approval(no)}
+        newest = approvals(gateway, "list", "--limit", "1")
+        oldest = approvals(gateway, "list", "--limit", "1", "--before", newest["before"])
+        assert [each["id"] for page in (newest, oldest) for each in page["approvals"]] == [approval(no), approval(yes)]
+        assert oldest["before"] is None
         approvals(gateway, "approve", approval(yes))
         approvals(gateway, "reject", approval(no), "--reason", "not this one")
+        assert approvals(gateway, "list", "--all", "--limit", "1")["before"] == approval(no)
         gateway.until(in_state(gateway, ann, yes, "worker", "COMPLETED"))
         assert in_state(gateway, ann, no, "worker", "REJECTED")()
         late = command(gateway.data, "approvals", "approve", approval(yes), url=gateway.url)

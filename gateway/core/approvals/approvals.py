@@ -14,9 +14,10 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-from gateway.core.approvals.grounds import Grounds
+from gateway.core.approvals.grounds import OTHER_RULES, Grounds
 from gateway.core.approvals.notices import Notices
 from gateway.core.audit import Ticket
 from gateway.core.policy.approvers import approvers
@@ -91,8 +92,8 @@ class Approvals:
         recorded with `ticket`, if it waits for none yet. `id` is what the caller was told before.
 
         Raises PERMISSION_DENIED when `id` is for another call, which is void then; OVERLOADED."""
-        if id:
-            return await self._again(id, asked)
+        if id and (again := await self._again(id, asked)) is not None:
+            return again
         known = self.of(asked)
         if known is not None and (not known.state.open or self._stands(known)):
             return known
@@ -256,7 +257,8 @@ class Approvals:
         id = self._by_digest.get(asked.digest)
         return None if id is None else self._open.get(id) or self._recent.get(id)
 
-    async def _again(self, id: str, asked: Asked) -> Approval:
+    async def _again(self, id: str, asked: Asked) -> Approval | None:
+        """None: it is the same call, which other rules stop now; it needs an approval under those."""
         found = await self.find(id)
         who = asked.principal
         if found is None or (found.tenant, found.asked.principal.id) != (who.tenant, who.id):
@@ -264,8 +266,12 @@ class Approvals:
         lost = self.lost(found) if found.state.open else ""
         if asked.digest in (found.digest, found.released) and not lost:
             return found
+        same = replace(asked, ground=found.asked.ground).digest in (found.digest, found.released)
         if found.state.open:
-            await self.put(found, found.moved(ApprovalState.VOID, why=lost or "it came back with another call"))
+            why = (lost or OTHER_RULES) if same else "it came back with another call"
+            await self._end(found, ApprovalState.VOID, why)
+        if same:
+            return None
         raise GatewayError(Reason.PERMISSION_DENIED, f"Approval {id} is for another call; this one needs its own")
 
     # Time, and other rules.
