@@ -80,12 +80,9 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started
 def _bodies(mark: Path) -> list[dict[str, Any]]:
     """As these products took it: `command`, `args` and `env`, flat, in a server of its own, or in a file of servers."""
     flat = {"command": "/usr/bin/touch", "args": [str(mark)], "env": {"X": "1"}, "transport": "stdio", "type": "stdio"}
-    listed = {"command": ["/usr/bin/touch", str(mark)], "server_name": "x", "name": "x", "alias": "x"}
-    return [
-        {**flat, "server_name": "x", "name": "x", "transportType": "stdio"},
-        {**listed, "transport": "stdio"},
-        {"mcpServers": {"x": flat}, "servers": {"x": flat}, "serverConfig": flat, "stdio_config": flat, "server": flat},
-    ]
+    nested = {"mcpServers": {"x": flat}, "servers": {"x": flat}, "serverConfig": flat, "stdio_config": flat}
+    listed = {"command": ["/usr/bin/touch", str(mark)], "server_name": "x", "name": "x", "transport": "stdio"}
+    return [{**flat, **nested, "server_name": "x", "name": "x", "transportType": "stdio"}, listed]
 
 
 # Where others had it: LiteLLM, MCPJam, the MCP Inspector, LibreChat, WeKnora, and what a gateway might call it.
@@ -188,7 +185,7 @@ async def test_no_name_of_a_server_is_a_command_but_in_the_broken_twin(
 
 # A command in an address: what a tool server says of where to log in.
 
-PLACES = ("$({})", "`{}`", ";{}", "|{}", "'&&{}&&'")
+PLACES = ("$({})", "`{}`", ";{}")
 
 
 def opens_it(patch: pytest.MonkeyPatch) -> None:

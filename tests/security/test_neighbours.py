@@ -37,7 +37,7 @@ from tests.upstream.mcp_raw import Call, legacy, raw
 pytestmark = pytest.mark.security
 
 HOOK = "http://127.0.0.1:9/hook"  # where nobody listens
-CLIENTS = 64
+CLIENTS, KEYS = 64, 8
 AGENTS = f"""
 egress: {{allow_loopback: true}}
 agents:
@@ -62,7 +62,7 @@ class House:
 @asynccontextmanager
 async def house(data: Path) -> AsyncIterator[House]:
     async with scripted(tool("say"), tool("count")) as docs:
-        names = ("ann", "client-spare", *(f"client-{number}" for number in range(CLIENTS)))
+        names = ("ann", "client-spare", *(f"client-{number}" for number in range(KEYS)))
         grants = f"grants: [{', '.join(f'{{to: {name}, tools: [docs]}}' for name in names)}]"
         servers = configured(grants, docs=docs).replace("'}", "', concurrency: 256}", 1)
         async with running(data, AGENTS + servers, anonymous=True) as gateway:
@@ -70,7 +70,7 @@ async def house(data: Path) -> AsyncIterator[House]:
             yield House(gateway, docs, await gateway.key("ann"), await gateway.key("bob"))
 
 
-# The same ids. Every client begins to count at 0.
+# The same ids. Every client begins to count at 0, and goes on as all the others do.
 
 
 class Crowd:
@@ -90,21 +90,18 @@ class Crowd:
 
 async def ids_that_are_the_same(house: House) -> list[bool]:
     """Over MCP without sessions, with a session each, and over A2A: whether any of the answers was another's."""
-    keys = await asyncio.gather(*(house.gateway.key(f"client-{number}") for number in range(CLIENTS)))
-    doors = [house.door(key) for key in keys]
+    keys = await asyncio.gather(*(house.gateway.key(f"client-{number}") for number in range(KEYS)))
+    doors = [house.door(keys[number % KEYS]) for number in range(CLIENTS)]
     sessions = await asyncio.gather(*(door.session() for door in doors))
     got = []
-    for ask in (_stateless, _in_session, _agent):
-        mixed = False
-        for id in range(2):
-            house.docs.answers["say"] = Crowd(CLIENTS).answer
-            canaries = [f"canary-{id}-{number}" for number in range(CLIENTS)]
-            answers = await asyncio.gather(*(ask(*each, id) for each in zip(doors, sessions, canaries, strict=True)))
-            for answer, canary in zip(answers, canaries, strict=True):
-                assert answer["id"] == id
-                assert "canary-" in json.dumps(answer)
-                mixed = mixed or f'"{canary}"' not in json.dumps(answer)
-        got.append(mixed)
+    for id, ask in enumerate((_stateless, _in_session, _agent)):
+        house.docs.answers["say"] = Crowd(CLIENTS).answer
+        canaries = [f"canary-{id}-{number}" for number in range(CLIENTS)]
+        answers = await asyncio.gather(*(ask(*each, id) for each in zip(doors, sessions, canaries, strict=True)))
+        assert [answer["id"] for answer in answers] == [id] * CLIENTS
+        texts = [json.dumps(answer) for answer in answers]
+        assert all("canary-" in text for text in texts)
+        got.append(any(f'"{canary}"' not in text for canary, text in zip(canaries, texts, strict=True)))
     return got
 
 
