@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from gateway.core.keys import KeyRing
 from gateway.core.policy.engine import Policy
 from gateway.core.tools.views import Views
 from gateway.dialects.forwarded_certificate import spiffe_id
@@ -28,8 +29,8 @@ from gateway.server.edge import EdgeProtocol
 from gateway.server.oauth.keys import IssuerKeys
 from tests import access_matrix
 from tests.issuer import Issuer, SigningKey, issuing
-from tests.mcp import Door, configured, scripted, soon, tool
-from tests.serving import BOUND, ROOT, Gateway, running
+from tests.mcp import Door, configured, modern, request, scripted, soon, tool
+from tests.serving import A2A, BOUND, ROOT, Gateway, running
 
 pytestmark = [pytest.mark.security, pytest.mark.asyncio(loop_scope="module")]
 
@@ -181,6 +182,34 @@ async def by_a_key_that_names_its_algorithm(house: House) -> list[bool]:
     return [await house.admits(TASKS, f"Authorization: Bearer {house.issuer.token(house.gateway.url, key=other)}")]
 
 
+TROUBLE = (ValueError("x"), KeyError("x"), RuntimeError("x"), TimeoutError(), OSError(5, "x"))
+
+
+async def when_the_look_breaks(house: House) -> list[bool]:
+    """What a credential is looked up with raises something that nobody expects, at each door."""
+    http, got = house.gateway.client, []
+    asked = {**A2A, "Authorization": "Bearer gw_" + "A" * 43}
+    for trouble in TROUBLE:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(KeyRing, "known", raising(trouble))
+            answers = (
+                await http.get(TASKS, headers=asked),
+                await http.get("/admin/keys", headers=asked),
+                await http.get("/acp/agents", headers=asked),
+                await http.post("/agents/echo", json=request("ListTasks", {}), headers=asked),
+                await Door(house.gateway, who="gw_" + "A" * 43).post("tools/list", modern()),
+            )
+        got += [answer.status_code < 400 and b'"error"' not in answer.content for answer in answers]
+    return got
+
+
+def raising(trouble: Exception) -> Any:
+    def known(self: KeyRing, mark: bytes) -> Any:
+        raise trouble
+
+    return known
+
+
 # The twins: what stands in the place of one defence.
 
 _TARGET = b"x-whole-target"
@@ -236,6 +265,16 @@ def takes_the_first_of_two_values(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("gateway.server.certificates.spiffe_id", first)
 
 
+def takes_trouble_for_a_yes(patch: pytest.MonkeyPatch) -> None:
+    async def principal(self: Authenticator, *asked: Any) -> Principal:
+        try:
+            return await sound(self, *asked)
+        except Exception:
+            return LOCAL
+
+    patch.setattr(Authenticator, "principal", principal)
+
+
 def falls_back_to_everything(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Views, "mount", lambda self, id: self.mounts.get(id, self.mounts[""]))
 
@@ -270,6 +309,7 @@ ATTACKS: dict[str, tuple[Attack, Twin]] = {
     "health-check": (as_a_health_check, lets_health_checks_in),
     "underscore": (with_underscores, reads_underscores_as_hyphens),
     "values": (with_two_values, takes_the_first_of_two_values),
+    "trouble": (when_the_look_breaks, takes_trouble_for_a_yes),
     "place": (at_no_place, falls_back_to_everything),
     "everything": (of_everything, allows_what_nobody_forbade),
     "revoked": (after_it_was_revoked, does_not_ask_whether_it_was_revoked),
