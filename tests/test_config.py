@@ -40,6 +40,7 @@ from gateway.config import (
     source,
 )
 from gateway.config.credentials import AgentCredentials, AgentOAuth
+from gateway.config.loading import DEMO_AGENTS
 from gateway.config.problems import dotted
 from gateway.config.reference import schema_text
 from gateway.config.sections import (
@@ -111,6 +112,19 @@ def test_without_a_file_the_demo_is_served(tmp_path: Path) -> None:
     assert (librarian.options, librarian.concurrency) == ({"folder": "docs"}, 64)
     assert config.base == demo_base()
     assert config.agents["echo"].model_dump()["card"] == demo_base() / "agent_cards/echo.json"
+
+
+def test_a_file_in_the_data_folder_may_grant_tools_to_the_agents_of_the_demo(tmp_path: Path) -> None:
+    tools = "tools:\n  docs: {url: https://docs.example/mcp}\n"
+    file = tmp_path / "data" / "gateway.yaml"
+    file.parent.mkdir()
+    file.write_text(tools + 'grants:\n  - {to: "agent:librarian", tools: [docs]}\n')
+    config = load(None, cwd=tmp_path, data=file.parent)
+    assert set(config.agents) == set(DEMO_AGENTS)
+    assert [grant.to for grant in config.grants] == ["agent:librarian"]
+    file.write_text(tools + 'grants:\n  - {to: "agent:libarian", tools: [docs]}\n')
+    with pytest.raises(ConfigError, match="did you mean 'librarian'"):
+        load(None, cwd=tmp_path, data=file.parent)
 
 
 def test_the_demo_of_a_source_tree_lies_beside_the_package() -> None:

@@ -220,7 +220,7 @@ JSON_IN: dict[str, str] = {
     "gateway.cli.policy": "the value of --with, typed by the person who asks",
     "gateway.cli.send": "the value of --data, typed by the person who sends it",
     "gateway.cli.tools": "arguments typed by the person who calls, and that person's own lock file",
-    "gateway.cli.toolfile": "an mcp.json of the person who imports it; what comes of it is checked as configuration",
+    "gateway.cli.mcpjson": "an mcp.json of the person who imports it; what comes of it is checked as configuration",
     "gateway.cli.connect": "a client's own file, of which everything stays as it is",
 }
 USES: dict[str, dict[str, str]] = {

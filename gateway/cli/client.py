@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from gateway.cli.exits import Stop, Unreachable
+from gateway.cli.exits import Refused, Stop, Unreachable
 from gateway.cli.place import UNIX, Place, is_local
 
 Json: TypeAlias = dict[str, Any]
@@ -112,6 +112,16 @@ class Gateway:
         for answer in self._stream("POST", _path(("agents", agent)), json=_rpc(method, params), headers=_A2A):
             yield _result(answer)
 
+    def subscribe(self, agent: str, task_id: str) -> Events:
+        """The events of a task of the caller's own, the task first; of one that has ended the task alone."""
+        try:
+            yield from self.stream(agent, "SubscribeToTask", {"id": task_id})
+        except Unreachable:
+            raise
+        except Stop:
+            # A task that ended meanwhile cannot be subscribed to (A2A §3.1.6), but it can be read.
+            yield {"task": self.call(agent, "GetTask", {"id": task_id})}
+
     def _request(self, method: str, path: str, **what: Any) -> Json:
         http, url = self._way(path)
         try:
@@ -141,7 +151,8 @@ class Gateway:
             return {}
         answer = self._object(response, response.content)
         if response.status_code >= 400:
-            raise Stop(_sentence(answer, f"The gateway answered with status {response.status_code}."))
+            said = _sentence(answer, f"The gateway answered with status {response.status_code}.")
+            raise Refused(said, response.status_code, _reason_of(answer))
         return answer
 
     def _object(self, response: httpx2.Response, body: bytes) -> Json:
@@ -229,6 +240,14 @@ def _sentence(answer: Json, otherwise: str) -> str:
     error = answer.get("error")
     message = error.get("message") if isinstance(error, dict) else None
     return message if isinstance(message, str) and message else otherwise
+
+
+def _reason_of(answer: Json) -> str:
+    """The reason in the error of an admin API's answer; empty if it has none."""
+    error = answer.get("error")
+    details = error.get("details") if isinstance(error, dict) else None
+    first = details[0] if isinstance(details, list) and details else None
+    return str(first.get("reason") or "") if isinstance(first, dict) else ""
 
 
 def _reason(error: BaseException) -> str:

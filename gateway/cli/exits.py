@@ -32,6 +32,15 @@ class Stop(Exception):
         self.code = code
 
 
+class Refused(Stop):
+    """The gateway answered that it will not. `reason` is its word for programs, where it gave one."""
+
+    def __init__(self, sentence: str, status: int, reason: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.reason = reason
+
+
 class Unreachable(Stop):
     """No answer came. `sent` says that the request may have arrived all the same."""
 

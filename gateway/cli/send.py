@@ -8,11 +8,12 @@ import json
 import mimetypes
 import sys
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway.cli import show
-from gateway.cli.client import Events, Gateway
+from gateway.cli.client import Gateway
 from gateway.cli.exits import Exit, Stop, Unreachable
 from gateway.cli.follow import follow
 from gateway.cli.place import Place
@@ -41,17 +42,9 @@ def _stream(gateway: Gateway, options: argparse.Namespace, message: Json) -> Exi
     if options.task:
         progress.know(gateway.call(agent, "GetTask", {"id": options.task}))
 
-    def again(task_id: str) -> Events:
-        try:
-            yield from gateway.stream(agent, "SubscribeToTask", {"id": task_id})
-        except Unreachable:
-            raise
-        except Stop:
-            # A task that ended meanwhile cannot be subscribed to (A2A §3.1.6), but it can be read.
-            yield {"task": gateway.call(agent, "GetTask", {"id": task_id})}
-
     try:
-        follow(gateway.stream(agent, "SendStreamingMessage", {"message": message}), again, progress)
+        sent = gateway.stream(agent, "SendStreamingMessage", {"message": message})
+        follow(sent, partial(gateway.subscribe, agent), progress)
     except KeyboardInterrupt:
         show.detached(place, progress)
         return Exit.INTERRUPTED

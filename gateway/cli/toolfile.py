@@ -10,24 +10,20 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gateway.cli import mcpjson
 from gateway.cli.client import Gateway
 from gateway.cli.exits import Exit, Stop
 from gateway.cli.place import Place
+from gateway.cli.resolving import resolved
 from gateway.cli.text import line, note, say
 from gateway.config import ConfigError, Flags, config_path, parse
 
 _TOOLS = re.compile(r"^tools:[ \t]*(#.*)?$", re.MULTILINE)
 _ANY_TOOLS = re.compile(r"^tools:", re.MULTILINE)
-# Words that mean that the command is not all there is to see.
-_SHELLS = frozenset({"sh", "bash", "zsh", "dash", "fish", "cmd", "powershell", "pwsh", "eval"})
-_RAISES = frozenset({"sudo", "doas", "su", "pkexec"})
-# What runs a package that it fetches, and the words in front of its name.
-_FETCHERS = frozenset({"npx", "bunx", "uvx", "pipx", "npm", "pnpm", "yarn", "bun", "uv", "deno"})
-_FETCH = frozenset({"run", "exec", "dlx", "x", "tool"})
-_VERSIONED = re.compile(r".(?:@|==|:)v?\d")
 
 
 def add(options: argparse.Namespace) -> Exit:
@@ -37,20 +33,11 @@ def add(options: argparse.Namespace) -> Exit:
 
 
 def take(options: argparse.Namespace) -> Exit:
-    """Values of `env` and `headers` may be secrets: each goes into a private file, and the configuration names it."""
-    try:
-        tree = json.loads(options.file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Stop(f"{options.file}: {error.strerror}", Exit.USAGE) from None
-    except ValueError as error:
-        raise Stop(f"{options.file} is no JSON: {error}", Exit.USAGE) from None
-    servers = (tree.get("mcpServers") or tree.get("servers")) if isinstance(tree, dict) else None
-    if not isinstance(servers, dict) or not servers:
-        raise Stop(f"{options.file} has no mcpServers", Exit.USAGE)
     data = Place.of(options.data).data
     if data is None:
         raise Stop("There is no data folder for the values of env and headers; say --data DIR", Exit.USAGE)
-    _write(options, {_label(name): _taken(name, each, data) for name, each in servers.items()})
+    servers = mcpjson.read(options.file, data / "secrets")
+    _write(options, servers.entries, servers.keep_secrets)
     return Exit.DONE
 
 
@@ -59,71 +46,13 @@ def _entry(words: list[str]) -> dict[str, Any]:
         return {"url": words[0]}
     if not words:
         raise Stop("Say the server's URL, or -- and the command that it is", Exit.USAGE)
-    return {"command": _resolved(words)}
+    return {"command": resolved(words)}
 
 
-def _resolved(words: list[str]) -> list[str]:
-    """The command with the absolute paths of its program and of files here that it names, looked up this once: later
-    nobody's PATH decides, and it starts in a folder of its own."""
-    found = shutil.which(words[0])
-    if found is None:
-        raise Stop(f"There is no program {words[0]} on PATH", Exit.USAGE)
-    command = [os.path.abspath(found), *(os.path.abspath(word) if os.path.isfile(word) else word for word in words[1:])]
-    name = Path(command[0]).name
-    if name in _RAISES:
-        raise Stop(f"{name} would give a tool server more rights than the gateway has; name the server itself")
-    if name in _SHELLS:
-        note(f"Mind: {name} is a shell. What it runs is not checked, and its own path does not say what that is.")
-    if name in _FETCHERS and (package := _floating(words[1:])):
-        note(
-            f"Mind: {name} runs whatever version of {package} is the newest at each start. Name the one you have read."
-        )
-    return command
-
-
-def _floating(words: list[str]) -> str | None:
-    """The package that is fetched without a version: an update that nobody here has seen would run as the tool server
-    that was trusted (as postmark-mcp's did)."""
-    for word in words:
-        if not word.startswith("-") and word not in _FETCHERS | _FETCH:
-            return None if _VERSIONED.search(word) or os.path.exists(word) else word
-    return None
-
-
-def _taken(name: str, server: Any, data: Path) -> dict[str, Any]:
-    if not isinstance(server, dict):
-        raise Stop(f"{line(name)} is no object", Exit.USAGE)
-    if isinstance(url := server.get("url"), str):
-        return {"url": url, **_values(name, "headers", server.get("headers"), data)}
-    words = [server.get("command"), *(server.get("args") or [])]
-    if not all(isinstance(word, str) for word in words):
-        raise Stop(f"{line(name)} has neither a url nor a command with args", Exit.USAGE)
-    return {"command": _resolved([str(word) for word in words]), **_values(name, "env", server.get("env"), data)}
-
-
-def _values(name: str, key: str, values: Any, data: Path) -> dict[str, Any]:
-    if not isinstance(values, dict) or not values:
-        return {}
-    folder = data / "secrets"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    named = {}
-    for word, value in values.items():
-        path = folder / f"{_label(name)}.{re.sub(r'[^A-Za-z0-9_-]', '_', str(word))}"
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(str(value))
-        named[str(word)] = {"file": str(path.absolute())}
-        note(f"The value of {line(word)} is in {path}.")
-    return {key: named}
-
-
-def _label(name: str) -> str:
-    label = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")[:63].strip("-")
-    if not label:
-        raise Stop(f"{line(name)} has no letters for a name", Exit.USAGE)
-    return label
-
-
-def _write(options: argparse.Namespace, entries: dict[str, dict[str, Any]]) -> None:
+def _write(
+    options: argparse.Namespace, entries: dict[str, dict[str, Any]], prepare: Callable[[], None] | None = None
+) -> None:
+    """`prepare` is done once nothing is against the entries any more."""
     file = file_of(options)
     before = file.read_text(encoding="utf-8") if file.exists() else ""
     after = _with(before, entries, file)
@@ -135,6 +64,8 @@ def _write(options: argparse.Namespace, entries: dict[str, dict[str, Any]]) -> N
         parse(after, name=str(file), base=file.parent.absolute())
     except ConfigError as error:
         raise Stop("\n".join(line(problem, 2000) for problem in error.problems), Exit.USAGE) from None
+    if prepare is not None:
+        prepare()
     written(file, after)
     for name, entry in entries.items():
         say(_line(name, entry))

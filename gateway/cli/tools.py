@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from gateway.cli.client import Gateway
-from gateway.cli.exits import Exit, Stop
+from gateway.cli.exits import Exit, Refused, Stop
 from gateway.cli.place import Place
 from gateway.cli.text import dump, line, note, pretty, say, table
 
@@ -58,8 +58,11 @@ def call_tool(options: argparse.Namespace) -> Exit:
         raise Stop(f"The arguments are no JSON: {error}", Exit.USAGE) from None
     if not isinstance(arguments, dict):
         raise Stop('The arguments must be a JSON object, for example {"query": "x"}', Exit.USAGE)
-    with Gateway(Place.of(options.data)) as gateway:
-        result = gateway.post("admin", "tools", body={"name": options.name, "arguments": arguments}, verb="call")
+    try:
+        with Gateway(Place.of(options.data)) as gateway:
+            result = gateway.post("admin", "tools", body={"name": options.name, "arguments": arguments}, verb="call")
+    except Refused as error:
+        raise (_explained(options, error) if error.status == 404 else error) from None
     if options.json:
         dump(result)
     else:
@@ -114,9 +117,10 @@ def verify(options: argparse.Namespace) -> Exit:
         raise Stop(f"{options.file}: {error.strerror}", Exit.USAGE) from None
     except (ValueError, KeyError, TypeError):
         raise Stop(f"{options.file} is not what `gateway tools lock` prints", Exit.USAGE) from None
-    now = _hashes(_servers(options))
+    servers = _servers(options)
+    now = _hashes(servers)
     differences = [
-        *(f"{address} is gone" for address in sorted(locked.keys() - now.keys())),
+        *(f"{address} {_absent(servers, address)}" for address in sorted(locked.keys() - now.keys())),
         *(f"{address} is new" for address in sorted(now.keys() - locked.keys())),
         *(
             f"{address} has changed"
@@ -176,6 +180,36 @@ def _tool(servers: list[Json], address: str) -> Json:
     if reason := server["refused"].get(address):
         raise Stop(f"{address} is not offered: {reason}.")
     raise Stop(f"There is no {address}. `gateway tools list {server['id']}` shows what there is.")
+
+
+def _explained(options: argparse.Namespace, error: Refused) -> Stop:
+    """The refusal of a name, with what its server says of itself to whoever may know that."""
+    id = options.name.partition("/")[0]
+    try:
+        servers = _servers(options)
+    except Stop:
+        return error
+    if all(server.get("id") != id for server in servers):
+        known = ", ".join(line(server.get("id")) for server in servers) or "none"
+        return Stop(f"{error}. There is no MCP server {line(id)}; known: {known}.")
+    if reason := _find(servers, id).get("reason"):
+        return Stop(f"{error}. {line(id)} is {line(_find(servers, id).get('state'))}: {line(reason, 500)}")
+    return Stop(f"{error}. `gateway tools list {line(id)}` shows what there is.")
+
+
+def _absent(servers: list[Json], key: str) -> str:
+    """Why a locked tool or prompt is not offered now: that it is gone is only one of the reasons."""
+    kind, _, address = key.partition(" ")
+    server = next((each for each in servers if each.get("id") == address.partition("/")[0]), None)
+    if server is None:
+        return "is gone, and so is its server"
+    if why := next(
+        (each["why"] for each in server["waiting"] if (each["kind"], each["address"]) == (kind, address)), None
+    ):
+        return f"waits for approval: {why}"
+    if reason := server["refused"].get(address):
+        return f"is refused: {reason}"
+    return "is gone" if server.get("state") == "up" else f"cannot be compared: its server is {server.get('state')}"
 
 
 def _row(server: Json) -> tuple[object, ...]:

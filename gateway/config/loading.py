@@ -17,6 +17,8 @@ from gateway.config.values import Origin, folded
 
 DEFAULT_FILE = "gateway.yaml"
 
+DEMO_AGENTS = ("echo", "librarian")
+
 DEMO = """\
 agents:
   echo:
@@ -163,7 +165,7 @@ def _cross_checks(data: Any) -> Iterator[tuple[Loc, str, str]]:
     tools = data.get("tools")
     if isinstance(tools, dict):
         yield from _alike((("tools", name), name) for name in tools)
-    yield from cross_checks(data)
+    yield from cross_checks(data, DEMO_AGENTS)
     yield from _issuers(data.get("auth"))
     yield from _certificates(data)
 

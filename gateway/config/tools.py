@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -329,8 +329,9 @@ def owner(loc: Loc) -> type[BaseModel]:
     return Value if len(loc) > 4 else ENTRIES[str(loc[0])]
 
 
-def cross_checks(data: Mapping[str, Any]) -> Iterator[tuple[Loc, str, str]]:
-    """Names that nobody has: a slip here would silently give or show less, or more, than was meant."""
+def cross_checks(data: Mapping[str, Any], demo: Sequence[str]) -> Iterator[tuple[Loc, str, str]]:
+    """Names that nobody has: a slip here would silently give or show less, or more, than was meant. A file that has no
+    agents may stand in the data folder, beside the agents of the `demo`."""
     tools, agents = data.get("tools"), data.get("agents")
     servers = list(tools) if isinstance(tools, dict) else []
     for name, agent in agents.items() if isinstance(agents, dict) else ():
@@ -350,7 +351,7 @@ def cross_checks(data: Mapping[str, Any]) -> Iterator[tuple[Loc, str, str]]:
             yield from _known(("grants", index, key), grant.get(key), servers)
         to = grant.get("to")
         if isinstance(to, str) and to.startswith("agent:"):
-            names = list(agents) if isinstance(agents, dict) else []
+            names = (list(agents) if isinstance(agents, dict) else []) or list(demo)
             if to.removeprefix("agent:") not in names:
                 yield ("grants", index, "to"), f"there is no agent '{to[6:]}'", did_you_mean(to[6:], names)
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.config import load
 from tests.cli.conftest import Run
-from tests.cli.fake_gateway import FakeGateway, Reply
+from tests.cli.fake_gateway import FakeGateway, Reply, refused
 
 SEARCH = {
     "address": "docs/search",
@@ -128,6 +128,46 @@ def test_a_lock_file_finds_every_change(gateway: Run, servers: FakeGateway, tmp_
     assert gateway("tools", "verify", file).code == 2
 
 
+def test_a_lock_file_says_why_a_tool_is_not_offered(gateway: Run, fake: FakeGateway, tmp_path: Path) -> None:
+    file = tmp_path / "tools.lock"
+    names = ("docs/evil", "docs/other", "docs/send", "down/find", "left/find")
+    file.write_text(json.dumps({"tools": {f"tools {name}": "aa" for name in names}}))
+    send = {**CHANGED, "kind": "tools"}
+    down = {**DOWN, "definitions": []}
+    fake.answers["GET /admin/tools"] = Reply({"servers": [{**DOCS, "definitions": [], "waiting": [send]}, down]})
+    verified = gateway("tools", "verify", file)
+    assert verified.code == 1
+    assert verified.out.splitlines() == [
+        "tools docs/evil is refused: its name is too long",
+        "tools docs/other is gone",
+        "tools docs/send waits for approval: changed",
+        "tools down/find cannot be compared: its server is down",
+        "tools left/find is gone, and so is its server",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("down/find", "Unknown tool. down is down: refused the connection"),
+        ("docs/nothing", "Unknown tool. `gateway tools list docs` shows what there is."),
+        ("docs__search", "Unknown tool. There is no MCP server docs__search; known: docs, down."),
+    ],
+)
+def test_a_call_that_finds_no_tool_says_what_its_server_says(
+    gateway: Run, servers: FakeGateway, name: str, sentence: str
+) -> None:
+    servers.answers["POST /admin/tools:call"] = refused(404, "NOT_FOUND", "Unknown tool")
+    called = gateway("tools", "call", name)
+    assert (called.code, called.err) == (1, f"gateway: {sentence}\n")
+
+
+def test_a_call_of_somebody_who_may_not_see_the_servers_gets_the_refusal_alone(gateway: Run, fake: FakeGateway) -> None:
+    fake.answers["POST /admin/tools:call"] = refused(404, "NOT_FOUND", "Unknown tool")
+    fake.answers["GET /admin/tools"] = refused(403, "PERMISSION_DENIED", "You may not use ListServers here")
+    assert gateway("tools", "call", "docs/send").err == "gateway: Unknown tool\n"
+
+
 @pytest.mark.usefixtures("nobody")
 def test_a_server_is_written_into_the_file_and_the_rest_of_it_stays(gateway: Run, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
@@ -202,6 +242,70 @@ def test_importing_puts_no_secret_into_the_configuration(gateway: Run, tmp_path:
     assert header is not None
     assert (header.read_text(), header.stat().st_mode & 0o777) == ("Bearer s3cret", 0o600)
     assert tools["run"].env["TOKEN"].file is not None
+
+
+@pytest.mark.usefixtures("nobody")
+def test_an_import_takes_folders_and_variables_and_leaves_out_what_is_turned_off(gateway: Run, tmp_path: Path) -> None:
+    source = tmp_path / "mcp.json"
+    servers = {
+        "here": {"command": sys.executable, "args": ["-m", "x"], "cwd": str(tmp_path), "env": {"TOKEN": "${MY_TOKEN}"}},
+        "far": {"url": "https://a.example/mcp", "headers": {"Authorization": "Bearer ${env:FAR_TOKEN}"}},
+        "off": {"command": "/nowhere/at/all", "disabled": True},
+        "out": {"url": "https://b.example/mcp", "enabled": False},
+    }
+    source.write_text(json.dumps({"mcpServers": servers}))
+    file, data = tmp_path / "gateway.yaml", tmp_path / "data"
+    taken = gateway("tools", "import", source, "--config", file, "--data", data)
+    assert taken.code == 0, taken.err
+    assert f"off is turned off in {source}" in taken.err
+    tools = load(file, cwd=tmp_path).tools
+    assert set(tools) == {"here", "far"}
+    assert (tools["here"].folder, tools["here"].env["TOKEN"].variable) == (tmp_path, "MY_TOKEN")
+    header = tools["far"].headers["Authorization"]
+    assert (header.before, header.variable) == ("Bearer ", "FAR_TOKEN")
+    assert not data.exists()  # nothing to keep secret
+
+
+@pytest.mark.parametrize(
+    ("servers", "sentence"),
+    [
+        ({"a": {"url": "https://a.example/mcp", "headers": {"X-Key": "${input:key}"}}}, "only its client can fill in"),
+        ({"a": {"command": sys.executable, "args": ["${workspaceFolder}/x.py"]}}, "only its client can fill in"),
+        ({"My Docs": {"url": "https://a.example/"}, "my-docs": {"url": "https://b.example/"}}, "would both be my-docs"),
+        ({"a": {"command": sys.executable, "env": {"A.B": "1", "A_B": "2"}}}, "A_B reads like another name"),
+        ({"a": {"command": sys.executable, "env": {"A": ["1"]}}}, "A must be a text"),
+        ({"a": {"url": "https://a.example/mcp", "disabled": True}}, "are turned off"),
+    ],
+)
+@pytest.mark.usefixtures("nobody")
+def test_what_an_import_cannot_take_over_is_refused_and_nothing_is_written(
+    gateway: Run, tmp_path: Path, servers: dict[str, object], sentence: str
+) -> None:
+    source, file, data = tmp_path / "mcp.json", tmp_path / "gateway.yaml", tmp_path / "data"
+    source.write_text(json.dumps({"mcpServers": servers}))
+    refused = gateway("tools", "import", source, "--config", file, "--data", data)
+    assert refused.code == 2
+    assert sentence in refused.err
+    assert not file.exists()
+    assert not data.exists()
+
+
+@pytest.mark.security
+@pytest.mark.usefixtures("nobody")
+def test_an_import_that_is_refused_leaves_the_secret_of_the_server_that_is_there(gateway: Run, tmp_path: Path) -> None:
+    source, file, data = tmp_path / "mcp.json", tmp_path / "gateway.yaml", tmp_path / "data"
+    words = ("tools", "import", source, "--config", file, "--data", data)
+    server = {"url": "https://a.example/mcp", "headers": {"Authorization": "first"}}
+    source.write_text(json.dumps({"mcpServers": {"docs": server}}))
+    assert gateway(*words).code == 0
+    kept = data / "secrets" / "docs.Authorization"
+    kept.chmod(0o644)
+    source.write_text(source.read_text().replace("first", "second"))
+    assert "has a server docs already" in gateway(*words).err
+    assert kept.read_text() == "first"
+    file.unlink()
+    assert gateway(*words).code == 0
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("second", 0o600)
 
 
 @pytest.mark.parametrize(("changed", "sentence"), [(["docs"], "The gateway uses it now"), ([], "reads another file")])

@@ -187,6 +187,36 @@ def test_a_key_is_shown_once_works_and_can_be_revoked(gateway: Process) -> None:
     assert "There is no key" in say(gateway, "keys", "revoke", "none", code=1).stderr
 
 
+def test_a_key_lists_shows_watches_and_cancels_its_own_tasks_and_no_others(gateway: Process) -> None:
+    foreign = say(gateway, "send", "--no-wait", "echo", "wait 60").stdout.strip()
+    key = say(gateway, "keys", "add", "bea").stdout.strip()
+
+    def bea(*words: str, code: int = 0) -> Any:
+        ended = command(gateway.data, *words, url=gateway.url, GATEWAY_TOKEN=key)
+        assert ended.returncode == code, ended
+        return ended
+
+    sent = bea("send", "--no-wait", "echo", "wait 60")
+    id = sent.stdout.strip()
+    ended = bea("send", "--json", "echo", "hi")
+    listed = json.loads(bea("tasks", "list", "--json").stdout)["tasks"]
+    assert [entry["task"]["id"] for entry in listed] == [json.loads(ended.stdout)["task"]["id"], id]
+    assert {entry["agent"] for entry in listed} == {"echo"}
+    assert id in bea("tasks", "list", "--agent", "echo", "--status", "working").stdout
+    assert bea("tasks", "list", "--limit", "1").stderr == "There are more: --limit shows more than 1.\n"
+    assert "state    working" in bea("tasks", "get", id).stdout
+    printed = shlex.split(sent.stderr.partition("Watch it with: ")[2])
+    watching: list[Any] = []
+    watcher = threading.Thread(target=lambda: watching.append(bea(*printed[-3:], code=1)))
+    watcher.start()
+    assert bea("tasks", "cancel", id).stdout == f"task {id} is canceled\n"
+    watcher.join(BOUND)
+    assert watching
+    for verb in ("get", "watch", "cancel"):
+        assert bea("tasks", verb, foreign, code=1).stderr == "gateway: Task not found\n"
+    say(gateway, "tasks", "cancel", foreign)
+
+
 def test_a_key_for_programs_is_json(gateway: Process) -> None:
     made = shown(gateway, "keys", "add", "ci")
     answer = gateway.call("GET", "/agents", who=made["key"])

@@ -247,7 +247,7 @@ def test_a_server_that_changes_by_itself_is_told_about_but_not_by_the_broken_twi
     monkeypatch.setenv("GATEWAY_URL", "http://127.0.0.1:9")  # nobody is there
     monkeypatch.setenv("GATEWAY_DATA", str(tmp_path))
     if broken:
-        monkeypatch.setattr("gateway.cli.toolfile._floating", lambda words: None)
+        monkeypatch.setattr("gateway.cli.resolving._floating", lambda words: None)
     for number, words in enumerate((*FLOATING, *FIXED)):
         main(["tools", "add", "--config", str(tmp_path / "g.yaml"), f"mail{number}", "--", *words])
         told = "runs whatever version of" in capsys.readouterr().err

@@ -199,7 +199,7 @@ class Requests:
             self._note(who, call, target.id, decision, "quarantined")
             raise GatewayError(
                 Reason.PERMISSION_DENIED,
-                f"{target.id} is {waiting.why} since it was approved; the operator can see and approve it with "
+                f"{target.id} waits for approval ({waiting.why}); the operator can see and approve it with "
                 f"gateway tools approve {target.id}",
             )
         ticket, first = self._ticket(who, call, target.id, decision, found.hash), (call, found)
