@@ -171,7 +171,7 @@ class App:
             now, _new_id, headers.parameters, tooling.mounts(config), connections, compliance,
             AgentCalls(self.engine, self.approvals, _new_id),
         )  # fmt: skip
-        self.tools.granted = grants.standing
+        self.tools.granted, kept.to_connect = grants.standing, self.tools.to_connect
         for id, entry in config.tools.items():
             self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, self._authorized.tools))
         freezer = self.freezer = Freezer(store.governance, now)

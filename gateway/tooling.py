@@ -79,7 +79,8 @@ def served(
                     own = sources(owner)
                     return own, at(CredentialedEgress(egress, own))
 
-                accounts = CallerAccounts(account, partial(authorizations.vault.forget_all, id))
+                vault = authorizations.vault
+                accounts = CallerAccounts(account, partial(vault.has, id), partial(vault.forget_all, id))
     else:
         folder = entry.folder or settings.data / "tools" / id
         command = Command(

@@ -43,6 +43,8 @@ class Authority:
     tokens: dict[str, str] = field(default_factory=dict)  # valid access token -> scope
     refreshes: dict[str, str] = field(default_factory=dict)
     revoked: list[tuple[str, list[str]]] = field(default_factory=list)  # kind of token, and who gave it back
+    person: str = ""  # whoever says yes
+    people: dict[str, str] = field(default_factory=dict)  # code or token -> who said yes
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
     _made: int = 0
 
@@ -121,6 +123,7 @@ class Authority:
         assert query["code_challenge_method"] == "S256"
         code = self._word("code")
         self._codes[code] = query
+        self.people[code] = self.person
         iss = self.issuer if self.iss is None else self.iss
         back = {"code": code, "state": query["state"], **({"iss": iss} if iss else {})}
         return answer(b"", MOVED, location=f"{query['redirect_uri']}?{urlencode(back)}")
@@ -149,10 +152,12 @@ class Authority:
     def _made_token(self, scope: str, form: dict[str, str]) -> Tree:
         access = self._word("access")
         self.tokens[access] = scope
+        who = self.people[access] = self.people.get(form.get("code") or form.get("refresh_token") or "", "")
         made: Tree = {"access_token": access, "token_type": self.token_type, "expires_in": self.life}
         if self.refreshable and form["grant_type"] != "client_credentials" and (self.rotates or "code" in form):
             made["refresh_token"] = self._word("refresh")
             self.refreshes[made["refresh_token"]] = scope
+            self.people[made["refresh_token"]] = who
         return made
 
     def _word(self, kind: str) -> str:
@@ -174,6 +179,7 @@ class Guarded:
     instead: dict[str, bytes] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     sent: list[dict[str, str]] = field(default_factory=list)
+    tools: dict[str, list[Tree]] = field(default_factory=dict)  # person -> what they see, if it is something else
 
     @property
     def url(self) -> str:
@@ -203,17 +209,20 @@ class Guarded:
         if body["method"] == "tools/call" and self.needs not in ("", *self.authority.tokens[token].split()):
             said = self._said() + f', error="insufficient_scope", scope="{self.needs}"'
             return answer(b"", "403 Forbidden", www_authenticate=said)
-        return _result(body, self.calls)
+        return _result(body, self.calls, self.tools.get(self.authority.people.get(token, ""), [HELLO]))
 
     def _said(self) -> str:
         return f'Basic realm="x, y", Bearer resource_metadata="http://127.0.0.1:{self.port}{RESOURCE_METADATA}"'
 
 
-def _result(body: Tree, calls: list[str]) -> bytes:
+HELLO: Tree = {"name": "hello", "inputSchema": {"type": "object"}}
+
+
+def _result(body: Tree, calls: list[str], tools: list[Tree]) -> bytes:
     caching = {"resultType": "complete", "ttlMs": 60_000, "cacheScope": "public"}
     result: Tree = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, **caching}
     if body["method"] == "tools/list":
-        result = {"tools": [{"name": "hello", "inputSchema": {"type": "object"}}], **caching}
+        result = {"tools": tools, **caching}
     if body["method"] == "tools/call":
         calls.append(body["params"]["name"])
         result = {"resultType": "complete", "content": [{"type": "text", "text": "hello"}]}

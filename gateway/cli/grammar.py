@@ -201,6 +201,9 @@ def _tools(top: Parser) -> None:
     call.add_argument("arguments", nargs="?", default="{}", metavar="JSON", help="Its arguments, a JSON object.")
     approve = tools.command("approve", "Show what waits for approval, and let it out of quarantine.", "tools:approve")
     approve.add_argument("name", metavar="SERVER[/TOOL]", help="One tool, or all that waits at a server.")
+    approve.add_argument(
+        "--hash", default="", metavar="HASH", help="How its hash begins, where callers see different forms of one name."
+    )
     approve.add_argument("--yes", action="store_true", help="Approve it; without this it is only shown.")
     login = tools.command(
         "login", "Authorize the gateway at a server that asks for OAuth, in a browser.", "toollogin:login"

@@ -73,7 +73,9 @@ def call_tool(options: argparse.Namespace) -> Exit:
 def approve(options: argparse.Namespace) -> Exit:
     server, _, name = options.name.partition("/")
     waiting = [
-        each for each in _find(_servers(options), server)["waiting"] if name in ("", each["address"].partition("/")[2])
+        each
+        for each in _find(_servers(options), server)["waiting"]
+        if name in ("", each["address"].partition("/")[2]) and each["hash"].startswith(options.hash)
     ]
     if not waiting:
         raise Stop(f"Nothing called {options.name} waits for approval.")
@@ -85,10 +87,12 @@ def approve(options: argparse.Namespace) -> Exit:
             _show_waiting(each)
         place = Place.of(options.data)
         note("Nothing is approved yet. If this is what you want models to read and use:")
-        note(f"  {place.command('tools', 'approve', options.name, '--yes')}")
+        which = ("--hash", options.hash) if options.hash else ()
+        note(f"  {place.command('tools', 'approve', options.name, *which, '--yes')}")
         return Exit.WAITING
     with Gateway(Place.of(options.data)) as gateway:
-        answer = gateway.post("admin", "tools", body={"address": options.name}, verb="approve")
+        body = {"address": options.name, **({"hash": options.hash} if options.hash else {})}
+        answer = gateway.post("admin", "tools", body=body, verb="approve")
     if options.json:
         dump(answer)
     else:
@@ -248,7 +252,7 @@ def _show_result(result: Json) -> None:
 
 def _show_waiting(entry: Json) -> None:
     """What models would read from now on, against what they read until now."""
-    say(f"{line(entry['address'])}: {line(entry['why'])}")
+    say(f"{line(entry['address'])}: {line(entry['why'])} (hash {line(entry['hash'])})")
     before = pretty(entry["before"]).splitlines() if entry.get("before") else []
     for row in difflib.unified_diff(before, pretty(entry["definition"]).splitlines(), lineterm="", n=2):
         if not row.startswith(("---", "+++", "@@")):

@@ -6,7 +6,7 @@ and said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gateway.core.act import Act
 from gateway.core.audit import Recorder, Ticket
@@ -36,6 +36,7 @@ class KeptConnections:
         self._store = store
         self._now = now
         self._new_id = new_id
+        self.to_connect: Callable[[Principal], Sequence[tuple[str, str]]] = lambda who: ()  # names and links
 
     # For the operator.
 
@@ -53,6 +54,11 @@ class KeptConnections:
         found = [each for each in await self._kept.all() if each.owner == owner]
         Recorder(self._store, self._now).note(self._ticket(who, ListConnections.verb), "ok")
         return [(each, self._sealer.seal({"r": each.id, "o": owner, "e": until})) for each in found]
+
+    def others(self, who: Principal, found: Iterable[Connection]) -> Sequence[tuple[str, str]]:
+        """What `who` may connect beside these: each name with its link."""
+        there = {each.place.removeprefix("tools/") for each in found}
+        return [(name, url) for name, url in self.to_connect(who) if name not in there]
 
     async def remove_own(self, word: str) -> Ending:
         """Raises INVALID_PARAMS for a word that is none, or too old; NOT_FOUND for what is gone."""

@@ -270,6 +270,10 @@ class ServerAccounts(Accounts, Protocol):
         """The server as it is reached with the owner's authorization; without one its requests raise LoginNeeded."""
         ...
 
+    def connected(self, owner: str) -> bool:
+        """Whether there is an authorization of the owner's, be it that it is none any more."""
+        ...
+
     async def forget(self) -> bool:
         """Forget everybody's authorization; whether there was any."""
         ...

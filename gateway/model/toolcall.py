@@ -92,10 +92,12 @@ class ListServers:
 
 @value
 class ApproveTools:
-    """Let definitions out of quarantine: `address` is `server/name`, or `server` for all that waits there."""
+    """Let definitions out of quarantine: `address` is `server/name`, or `server` for all that waits there; `hash` is
+    how the hash of the one begins that is meant, where there is more than one."""
 
     verb: ClassVar[str] = "ApproveTools"
     address: str
+    hash: str = ""
 
 
 @value
@@ -164,7 +166,8 @@ class View:
 
 @value
 class Health:
-    """One server as the operator sees it. `state` is "up", "down" or "starting"; `problem` says why in a sentence."""
+    """One server as the operator sees it. `state` is "up", "down", "starting", or "callers" where
+    only they have lists; `problem` says why in a sentence."""
 
     server: str
     state: str

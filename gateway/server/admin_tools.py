@@ -41,8 +41,9 @@ class AdminTools:
         return json_answer({"servers": [_server(each) for each in found.servers], "mounts": mounts})
 
     async def approve(self, request: Request, who: Principal) -> Response:
-        address = text(await json_object(request), "address")
-        approved: list[Definition] = await self._gateway.handle(ApproveTools(address), who)
+        body = await json_object(request)
+        call = ApproveTools(text(body, "address"), text(body, "hash", required=False) or "")
+        approved: list[Definition] = await self._gateway.handle(call, who)
         return json_answer({"approved": [_definition(each) for each in approved]})
 
     async def reload(self, request: Request, who: Principal) -> Response:

@@ -1,4 +1,5 @@
-"""`/oauth/connections`: where people see what they let the gateway use in their own name, and end it (core/kept.py).
+"""`/oauth/connections`: where people see what they let the gateway use in their own name, end it (core/kept.py), and
+begin what they could have besides.
 
 Like the page of a link (connect.py) it asks for the caller's own credential, in a form; nothing is kept of it. What it
 then shows has a form for each connection, with a sealed word that removes this one and nothing else.
@@ -55,7 +56,8 @@ class OwnConnections:
                 return sentence("Removed", f"The gateway has forgotten it. {_SAID[ending]}")
             credential = form.get("credential", "").strip()
             who = await self._auth.principal({b"authorization": b"Bearer " + credential.encode()}, "/mcp")
-            return _listing(await self._kept.own(who))
+            found = await self._kept.own(who)
+            return _listing(found, self._kept.others(who, [each for each, _ in found]))
         except forms.BadForm as refused:
             return sentence("That did not work", str(refused), 400)
         except GatewayError as error:
@@ -79,10 +81,10 @@ def _asking(problem: str = "") -> Response:
     )
 
 
-def _listing(found: Sequence[tuple[Connection, str]]) -> Response:
-    if not found:
-        return sentence(TITLE, "The gateway uses nothing in your name.")
-    return page(TITLE, "".join(_one(connection, word) for connection, word in found))
+def _listing(found: Sequence[tuple[Connection, str]], others: Sequence[tuple[str, str]]) -> Response:
+    own = "".join(_one(connection, word) for connection, word in found)
+    links = "".join(f'<p><a class="button" href="{escape(url)}">Connect {escape(name)}</a></p>' for name, url in others)
+    return page(TITLE, (own or "<p>The gateway uses nothing in your name.</p>") + links)
 
 
 def _one(connection: Connection, word: str) -> str:

@@ -112,6 +112,20 @@ def test_what_waits_is_shown_as_a_difference_before_anything_is_approved(gateway
     assert gateway("tools", "approve", "docs/search").code == 1
 
 
+def test_of_two_forms_of_one_name_the_one_that_was_read_is_approved(gateway: Run, servers: FakeGateway) -> None:
+    other = {**CHANGED, "hash": "cc", "definition": {"name": "send", "description": "Sends mail to Ann."}}
+    servers.answers["GET /admin/tools"] = Reply({"servers": [{**DOCS, "waiting": [CHANGED, other]}], "mounts": []})
+    servers.answers["POST /admin/tools:approve"] = Reply({"approved": [other]})
+    both = gateway("tools", "approve", "docs/send").out
+    assert ("(hash bb)" in both, "(hash cc)" in both) == (True, True)
+    one = gateway("tools", "approve", "docs/send", "--hash", "cc")
+    assert ("Read ~/.ssh" in one.out, "mail to Ann" in one.out) == (False, True)
+    assert "--hash cc --yes" in one.err
+    assert gateway("tools", "approve", "docs/send", "--hash", "cc", "--yes").code == 0
+    assert servers.seen[-1].body == {"address": "docs/send", "hash": "cc"}
+    assert gateway("tools", "approve", "docs/send", "--hash", "dd").code == 1
+
+
 def test_a_lock_file_finds_every_change(gateway: Run, servers: FakeGateway, tmp_path: Path) -> None:
     file = tmp_path / "tools.lock"
     file.write_text(gateway("tools", "lock").out)

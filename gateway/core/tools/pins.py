@@ -73,6 +73,11 @@ class Pins:
         found = (self._pins.get(each.server, {}).get((each.kind, each.key)) for each in definitions)
         return [pin for pin in found if pin is not None]
 
+    def approved(self, server: str) -> list[Definition]:
+        """Whatever was approved of it, as it was approved."""
+        known = self._pins.get(server, {})
+        return [Definition(server, kind, key, pin.tree, pin.hash) for (kind, key), pin in known.items()]
+
     async def forget(self, server: str) -> None:
         """The server is gone from the configuration: should it come back, it is seen for the first time."""
         records = self._pins.pop(server, {}).values()

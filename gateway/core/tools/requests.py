@@ -25,6 +25,7 @@ from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
 from gateway.core.tools.consents import Consents, Held, as_task
 from gateway.core.tools.naming import Mount
+from gateway.core.tools.own_lists import OwnLists
 from gateway.core.tools.parking import Parked, Parking
 from gateway.core.tools.reach import Reach
 from gateway.core.tools.servers import Served, Servers
@@ -64,7 +65,7 @@ class Found:
 
     def declared(self, schema: str) -> Tree | None:
         """What a tool itself says about what it takes or gives."""
-        definition = self.served.find(Kind.TOOL, self.key) if self.verb == "tools/call" else None
+        definition = self.served.lists(self.who).find(Kind.TOOL, self.key) if self.verb == "tools/call" else None
         return None if definition is None else definition.tree.get(schema)
 
 
@@ -72,6 +73,7 @@ class Requests:
     def __init__(
         self,
         servers: Servers,
+        own: OwnLists,
         views: Views,
         admission: Admission,
         recorder: Recorder,
@@ -90,6 +92,7 @@ class Requests:
         self._flights = flights
         self.calls = calls
         self._servers = servers
+        self._own = own
         self._views = views
         self._policy = admission.policy
         self._admission = admission
@@ -108,6 +111,8 @@ class Requests:
     async def use(self, call: UseServer, who: Principal) -> Tree:
         """The result, in the mount's names. Raises GatewayError; PeerError for what the server refused."""
         await self._servers.settled()
+        if self._servers.personal:
+            await self._own.settled(who)
         found = self._find(call, who)
         if found is None and await self._servers.started():
             found = self._find(call, who)
@@ -194,7 +199,8 @@ class Requests:
         if not decision.allowed and not waits:
             self._note(who, call, target.id, decision, Reason.PERMISSION_DENIED)
             raise refused(decision, who, call.verb, target.id)
-        waiting = next((each for each in found.served.waiting if each.definition.key == found.key), None)
+        lists = found.served.lists(who)
+        waiting = next((each for each in lists.waiting if each.definition.key == found.key), None)
         if waiting is not None and found.verb != "resources/read":
             self._note(who, call, target.id, decision, "quarantined")
             raise GatewayError(
@@ -291,28 +297,29 @@ class Requests:
             raise invalid("name", "must be a text")
         if not isinstance(params.get("arguments", {}), dict):
             raise invalid("arguments", "must be an object")
-        address = self._address(mount, kind, name)
+        address = self._address(mount, kind, name, who)
         if address is None:
             return None
         served, key = address
-        definition = served.find(kind, key)
-        if definition is None and not any(each.definition.key == key for each in served.waiting):
+        lists = served.lists(who)
+        definition = lists.find(kind, key)
+        if definition is None and not any(each.definition.key == key for each in lists.waiting):
             return None
         hash = None if definition is None else definition.hash
         return Found(served, verb, key, {**params, "name": key}, _renaming(mount, served), who, hash)
 
-    def _address(self, mount: Mount | None, kind: Kind, name: str) -> tuple[Served, str] | None:
+    def _address(self, mount: Mount | None, kind: Kind, name: str, who: Principal) -> tuple[Served, str] | None:
         if mount is None:
             server, _, key = name.partition("/")
             served = self._servers.get(server)
             return None if served is None else (served, key)
-        definition = self._views.names(mount, kind).named.get(name) or self._quarantined(mount, kind, name)
+        definition = self._views.names(mount, kind, who).named.get(name) or self._quarantined(mount, kind, name, who)
         served = self._servers.get(definition.server) if definition is not None else None
         return None if served is None or definition is None else (served, definition.key)
 
-    def _quarantined(self, mount: Mount, kind: Kind, name: str) -> Definition | None:
+    def _quarantined(self, mount: Mount, kind: Kind, name: str, who: Principal) -> Definition | None:
         for served in self._views.served(mount):
-            for each in served.waiting:
+            for each in served.lists(who).waiting:
                 definition = each.definition
                 if definition.kind is kind and mount.holds(definition) and name in mount.name(definition):
                     return definition

@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import logging
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from gateway.core.act import Act
@@ -21,10 +21,12 @@ from gateway.core.policy import Target, matches
 from gateway.core.standing import pin, standing
 from gateway.core.tools.breaker import Breaker
 from gateway.core.tools.hygiene import CheckSchema, objection
+from gateway.core.tools.lists import Lists, Own, by_kind, differing, hashes
 from gateway.core.tools.news import Board, News
 from gateway.core.tools.pins import Pins, Quarantine
-from gateway.model.errors import GatewayError, Reason
-from gateway.model.login import Login
+from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.login import Login, LoginNeeded
+from gateway.model.principal import Principal
 from gateway.model.tool import ACKNOWLEDGED, Catalog, Change, Definition, Kind, ServerAccounts, ToolServer, Tree
 from gateway.model.toolcall import Health, Waiting
 
@@ -42,7 +44,7 @@ WATCH_SECONDS = 5  # a subscriber waits at most so long for the server to confir
 MAX_DEFINITIONS = 5_000  # of one kind of one server; 300 tools are many
 MAX_WATCHED = 1_000  # resources of one server that are subscribed to
 
-_LIST_CHANGED: dict[str, tuple[Kind, ...]] = {
+LIST_CHANGED: dict[str, tuple[Kind, ...]] = {
     "notifications/tools/list_changed": (Kind.TOOL,),
     "notifications/prompts/list_changed": (Kind.PROMPT,),
     "notifications/resources/list_changed": (Kind.RESOURCE, Kind.TEMPLATE),
@@ -51,9 +53,9 @@ _UPDATED = "notifications/resources/updated"
 
 
 @dataclass(slots=True)
-class Served:
-    """One server as the gateway knows it. `requires` is pattern of tool names -> permissions that a caller must hold;
-    `offered` what passed hygiene and quarantine."""
+class Served(Lists):
+    """One server as the gateway knows it, with the lists of all callers. `requires` is pattern of tool names ->
+    permissions that a caller must hold."""
 
     id: str
     server: ToolServer
@@ -62,14 +64,11 @@ class Served:
     requires: tuple[tuple[str, frozenset[str]], ...] = ()
     judged: Callable[[str], tuple[str, Target]] | None = None  # verb and target, where tools stand for something else
     login: Login | None = None  # how a person authorizes it, where one has to
-    accounts: ServerAccounts | None = (
-        None  # where callers have their own authorization; the lists are read with `login`'s
-    )
+    accounts: ServerAccounts | None = None  # where callers have their own authorization
+    own: OrderedDict[str, Own] = field(default_factory=OrderedDict)  # and their lists, by owner (own_lists.py)
     catalog: Catalog | None = None
-    offered: dict[Kind, tuple[Definition, ...]] = field(default_factory=dict)
     destructive: frozenset[str] = frozenset()  # tools that say so of themselves; what was offered last counts
-    waiting: tuple[Waiting, ...] = ()
-    refused: dict[str, str] = field(default_factory=dict)
+    to_callers: bool = False  # the operator has no authorization there, and nothing is wrong with that
     problem: str | None = None
     failures: int = 0
     tried: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,12 +85,23 @@ class Served:
 
     @property
     def state(self) -> str:
+        if self.to_callers:
+            return "callers"
         if self.problem is not None:
             return "down"
         return "starting" if self.catalog is None else "up"
 
-    def find(self, kind: Kind, key: str) -> Definition | None:
-        return next((each for each in self.offered.get(kind, ()) if each.key == key), None)
+    def lists(self, who: Principal) -> Lists:
+        """Those of this caller: their own, as far as they are there, else those of all."""
+        return self if self.accounts is None else self.own.get(owner_in(who), self)
+
+    def all_waiting(self) -> tuple[Waiting, ...]:
+        """Whoever has seen it. The same thing may wait in more than one form."""
+        if not self.own:
+            return self.waiting
+        every = (each for lists in (self, *self.own.values()) for each in lists.waiting)
+        found = {_form(each.definition): each for each in every}
+        return tuple(found[key] for key in sorted(found))
 
     def question(self, verb: str, key: str) -> tuple[str, Target]:
         """What policy is asked about one thing of this server: the verb and the target."""
@@ -111,8 +121,8 @@ class Served:
             catalog.face if catalog else None,
             self.problem,
             tuple(each for kind in Kind for each in self.offered.get(kind, ())),
-            self.waiting,
-            dict(self.refused),
+            self.all_waiting(),
+            {address: why for lists in (*self.own.values(), self) for address, why in lists.refused.items()},
             catalog.fetched if catalog else None,
         )
 
@@ -126,6 +136,9 @@ class Servers:
         self.generation = 0
         self.when_changed: list[Callable[[], None]] = []
         self.when_held: list[Callable[[str, str], None]] = []  # of what is not offered, and why
+        self.when_said: list[Callable[[Served], None]] = []  # of lists that are not what they were
+        self.when_approved: list[Callable[[Served], Awaitable[None]]] = []
+        self.personal: tuple[Served, ...] = ()  # those with accounts of callers
         self._pins = pins
         self._now = now
         self._check_schema = check_schema
@@ -140,6 +153,7 @@ class Servers:
 
     def put(self, served: Served) -> None:
         self._served[served.id] = served
+        self._sort()
         served.server.overhear(lambda change: _overheard(served, change))
 
     async def start(self) -> None:
@@ -163,13 +177,19 @@ class Servers:
         served = self._served.pop(id, None)
         if served is None:
             return
+        self._sort()
         keeper = self._keepers.pop(id, None)
         if keeper is not None:
             keeper.cancel()
             await asyncio.wait((keeper,))
         before, served.offered = served.offered, {}
+        served.own.clear()
+        self.generation += 1
         self._announce(served, before)
         await _closed(served)
+
+    def _sort(self) -> None:
+        self.personal = tuple(each for each in self._served.values() if each.accounts is not None)
 
     def changed(self) -> None:
         """Who may see what has changed, or under which names: everybody who listens looks again."""
@@ -204,17 +224,26 @@ class Servers:
             await _tried(awaited, START_SECONDS)
         return bool(awaited)
 
-    async def approve(self, address: str, act: Act) -> list[Definition]:
-        """Let `server/name`, or all of `server`, out of quarantine. Raises NOT_FOUND when nothing of it waits."""
+    async def approve(self, address: str, hash: str, act: Act) -> list[Definition]:
+        """Let `server/name`, or all of `server`, out of quarantine; with `hash`, the one whose hash begins so. Raises
+        NOT_FOUND when nothing of it waits, INVALID_PARAMS when it waits in more than one form."""
         server, _, key = address.partition("/")
         served = self._served.get(server)
-        chosen = [each.definition for each in served.waiting if key in ("", each.definition.key)] if served else []
+        waiting = () if served is None else (each.definition for each in served.all_waiting())
+        chosen = [each for each in waiting if key in ("", each.key) and each.hash.startswith(hash)]
         if served is None or not chosen:
             raise GatewayError(Reason.NOT_FOUND, f"Nothing called {address!r} waits for approval")
+        forms = Counter((each.kind, each.key) for each in chosen)
+        if twice := next((each.address for each in chosen if forms[each.kind, each.key] > 1), None):
+            raise invalid("hash", f"must say which form of {twice} is meant: callers see different ones")
         act.before = standing(map(pin, self._pins.of(chosen)))
         await self._pins.approve(server, chosen, act.commit)
         if served.catalog is not None:
             await self._take(served, served.catalog)
+        elif served.to_callers:
+            self._approved(served)
+        for judge in self.when_approved:
+            await judge(served)
         return chosen
 
     async def watch(self, served: Served, uri: str) -> None:
@@ -291,10 +320,12 @@ class Servers:
         if change.method == ACKNOWLEDGED:
             served.watching.set()
             await self._look(served)  # what happened while nobody listened
-        elif change.method in _LIST_CHANGED:
-            before = {kind: _hashes(served.offered.get(kind)) for kind in _LIST_CHANGED[change.method]}
+        elif change.method in LIST_CHANGED:
+            before = {kind: hashes(served.offered.get(kind)) for kind in LIST_CHANGED[change.method]}
+            for told in self.when_said:
+                told(served)
             await self._look(served)
-            same = [kind for kind, hashes in before.items() if hashes == _hashes(served.offered.get(kind))]
+            same = [kind for kind, old in before.items() if old == hashes(served.offered.get(kind))]
             self.board.publish(News(served.id, kind, said=True) for kind in same)
         elif change.method == _UPDATED and isinstance(uri := change.params.get("uri"), str):
             self.board.publish([News(served.id, Kind.RESOURCE, uri)])
@@ -315,16 +346,17 @@ class Servers:
         served.rumours.clear()
         try:
             async with asyncio.timeout(READ_SECONDS):
-                catalog = await self._catalog(served)
+                catalog = await self.read(served, served.server)
         except TimeoutError:
             self._failed(served, f"did not list what it offers within {READ_SECONDS} s")
         except GatewayError as error:
+            served.to_callers = served.accounts is not None and isinstance(error, LoginNeeded)
             self._failed(served, error.message)
         except Exception:
             log.exception("MCP server %s: reading its lists failed", served.id)
             self._failed(served, "its lists could not be read; the log says why")
         else:
-            served.failures, served.problem = 0, None
+            served.failures, served.problem, served.to_callers = 0, None, False
             served.breaker.worked()
             await self._take(served, catalog)
             served.tried.set()
@@ -332,15 +364,16 @@ class Servers:
         served.tried.set()
         return False
 
-    async def _catalog(self, served: Served) -> Catalog:
-        face = await served.server.face()
+    async def read(self, served: Served, server: ToolServer) -> Catalog:
+        """Its whole catalogue, as it is reached by `server`."""
+        face = await server.face()
         definitions: dict[Kind, tuple[Definition, ...]] = {}
         ttls: list[int] = []
         private = False
         for kind in Kind:
             if not face.offers(kind):
                 continue
-            listing = await served.server.list(kind)
+            listing = await server.list(kind)
             definitions[kind] = tuple(_definitions(served.id, kind, listing.trees))
             ttls += [] if listing.ttl_ms is None else [listing.ttl_ms]
             private = private or listing.private
@@ -349,25 +382,53 @@ class Servers:
     async def _take(self, served: Served, catalog: Catalog) -> None:
         """What of it may be offered; tell those who listen if that differs from before."""
         before = served.offered
+        definitions = (each for kind in Kind for each in catalog.definitions.get(kind, ()))
+        lists = await self.judged(served, definitions)
+        served.catalog, served.refused, served.waiting = catalog, lists.refused, lists.waiting
+        served.offered = lists.offered
+        served.destructive = frozenset(each.key for each in lists.offered[Kind.TOOL] if _destroys(each))
+        self._announce(served, before)
+
+    async def judged(self, served: Served, definitions: Iterable[Definition], owner: str | None = None) -> Lists:
+        """What may be offered of this, and what waits. What the account of one caller shows is trusted at no first
+        sight, and the same object as what all others see of it."""
+        known: dict[tuple[Kind, str, str], Definition] = {}
+        if owner is not None:
+            before = served.own.get(owner, served)
+            known = {_form(each): each for each in (*before.definitions, *served.definitions)}
         refused: dict[str, str] = {}
         passed: list[Definition] = []
-        for definition in (each for kind in Kind for each in catalog.definitions.get(kind, ())):
-            reason = objection(definition, self._check_schema)
+        for definition in definitions:
+            same = known.get(_form(definition))
+            reason = None if same is not None else objection(definition, self._check_schema)
             if reason is None:
-                passed.append(definition)
+                passed.append(same or definition)
             else:
                 refused[definition.address] = reason
-        offered, waiting = await self._pins.judge(served.id, passed, served.quarantine)
-        for address in refused.keys() - served.refused.keys():
-            log.warning("MCP server %s: %r is not offered: %s", served.id, address, refused[address])
-            self._held(address, refused[address])
-        for each in waiting:
-            if each not in served.waiting:
+        first = owner is None or served.quarantine is Quarantine.OFF
+        offered, waiting = await self._pins.judge(served.id, passed, served.quarantine if first else Quarantine.NEW)
+        lists = Lists(offered=by_kind(offered), waiting=tuple(waiting), refused=refused)
+        self._note(served, lists)
+        if owner is not None:
+            served.destructive |= {each.key for each in lists.offered[Kind.TOOL] if _destroys(each)}
+        return lists
+
+    def _note(self, served: Served, lists: Lists) -> None:
+        """Say and record what is not offered, once."""
+        told = {address for each in (served, *served.own.values()) for address in each.refused}
+        for address in lists.refused.keys() - told:
+            log.warning("MCP server %s: %r is not offered: %s", served.id, address, lists.refused[address])
+            self._held(address, lists.refused[address])
+        held = {(_form(each.definition), each.why) for each in served.all_waiting()}
+        for each in lists.waiting:
+            if (_form(each.definition), each.why) not in held:
                 log.warning("MCP server %s: %r waits for approval: %r", served.id, each.definition.address, each.why)
                 self._held(each.definition.address, each.why)
-        served.catalog, served.refused, served.waiting = catalog, refused, tuple(waiting)
-        served.offered = {kind: tuple(each for each in offered if each.kind is kind) for kind in Kind}
-        served.destructive = frozenset(each.key for each in offered if _destroys(each))
+
+    def _approved(self, served: Served) -> None:
+        """Where the operator has no list of their own, all see what is approved."""
+        before, served.offered = served.offered, by_kind(self._pins.approved(served.id))
+        served.destructive |= {each.key for each in served.offered[Kind.TOOL] if _destroys(each)}
         self._announce(served, before)
 
     def _held(self, address: str, why: str) -> None:
@@ -377,15 +438,18 @@ class Servers:
     def _failed(self, served: Served, problem: str) -> None:
         served.failures += 1
         if served.problem != problem:
-            log.warning("MCP server %s is down: %r", served.id, problem)
+            log.warning("MCP server %s %s: %r", served.id, "has no list" if served.to_callers else "is down", problem)
         served.problem = problem
         stale = served.catalog is not None and self._now() - served.catalog.fetched > GRACE_MS
-        if stale and served.offered:
+        if served.to_callers and (stale or served.catalog is None):
+            served.catalog, served.waiting, served.refused = None, (), {}
+            self._approved(served)
+        elif stale and served.offered:
             before, served.offered = served.offered, {}
             self._announce(served, before)
 
     def _announce(self, served: Served, before: dict[Kind, tuple[Definition, ...]]) -> None:
-        changed = [kind for kind in Kind if _hashes(before.get(kind)) != _hashes(served.offered.get(kind))]
+        changed = differing(Lists(offered=before), served)
         if changed:
             self.generation += 1
             for told in self.when_changed:
@@ -425,14 +489,21 @@ async def _closed(served: Served) -> None:
         await served.accounts.aclose()
 
 
+def owner_in(who: Principal) -> str:
+    """Whose lists and authorization go with a call (connections.py); for nobody, whose there are none of."""
+    root = who.root
+    return f"{root.tenant}/{root.id}"
+
+
 def _overheard(served: Served, change: Change) -> None:
-    if change.method in _LIST_CHANGED:
+    if change.method in LIST_CHANGED:
         served.rumours.add(change.method)
         served.rumour.set()
 
 
-def _hashes(definitions: tuple[Definition, ...] | None) -> list[tuple[str, str]]:
-    return [(each.key, each.hash) for each in definitions or ()]
+def _form(definition: Definition) -> tuple[Kind, str, str]:
+    """What tells one definition of a server from all others, also of the same name."""
+    return definition.kind, definition.key, definition.hash
 
 
 def _patience(served: Served) -> float:

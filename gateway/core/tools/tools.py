@@ -10,7 +10,7 @@ from gateway.core.act import Act, Standing
 from gateway.core.approvals.calls import AgentCalls
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.compliance.compliance import Compliance
-from gateway.core.connections import Connections
+from gateway.core.connections import Connections, tool_server
 from gateway.core.flights import Flights
 from gateway.core.policy import Target
 from gateway.core.policy.admission import Admission
@@ -22,11 +22,12 @@ from gateway.core.tools.listening import Listening
 from gateway.core.tools.logins import Logins
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.news import Board
+from gateway.core.tools.own_lists import OwnLists
 from gateway.core.tools.pins import Pins
 from gateway.core.tools.reach import Reach
 from gateway.core.tools.requests import Requests
 from gateway.core.tools.search import META, Search, listing
-from gateway.core.tools.servers import Served, Servers
+from gateway.core.tools.servers import Served, Servers, owner_in
 from gateway.core.tools.state import Sealer, States
 from gateway.core.tools.task_news import Followed
 from gateway.core.tools.tasks import McpTasks
@@ -90,7 +91,10 @@ class Tools:
         policy = admission.policy
         self.calls = calls
         self.servers = Servers(Pins(store, now), Board(), now, check_schema)
+        self.own = OwnLists(self.servers, now)
         self.views = Views(self.servers, mounts, policy)
+        self.own.when_changed.append(self.views.forget)
+        connections.heard.append(self.own.connected)
         reach = Reach(connections, now)
         self.flights = Flights()
         states = States(sealer, now)
@@ -101,6 +105,7 @@ class Tools:
         )
         self.requests = Requests(
             self.servers,
+            self.own,
             self.views,
             admission,
             recorder,
@@ -123,10 +128,21 @@ class Tools:
         self.granted: Callable[[], Standing] = dict
         self.reload: Reload | None = None  # how the operator's file is read again; None: there is none
         self._policy = policy
+        self._connections = connections
         self._recorder = recorder
         self._store = store
         self._now = now
         self._new_id = new_id
+
+    def to_connect(self, who: Principal) -> list[tuple[str, str]]:
+        """Servers of which the caller may use something, each with the link at which they authorize the gateway there:
+        one that nothing is listed of can be connected nowhere else."""
+        return [
+            (each.id, self._connections.needed(tool_server(each.id), owner_in(who), "").url)
+            for each in self.servers.personal
+            if self._policy.known(who, *each.question("tools/call", "*"))
+            or any(self.views.may_know(who, one) for one in each.definitions)
+        ]
 
     async def start(self) -> None:
         await self.servers.start()
@@ -138,6 +154,7 @@ class Tools:
     async def aclose(self) -> None:
         await self._held.aclose()
         await self.requests.aclose()
+        await self.own.aclose()
         await self.servers.aclose()
 
     async def handle(self, call: ToolCall, who: Principal) -> Any:
@@ -154,6 +171,7 @@ class Tools:
         await self.servers.settled()
         if isinstance(call, Discover):
             return self._offer(mount)
+        await self.own.settled(who)
         view = self.views.view(who, mount, call.kind)
         return listing(mount, view.ttl_ms) if mount.search and call.kind is Kind.TOOL else view
 
@@ -170,6 +188,7 @@ class Tools:
             params = {**call.params, "name": arguments.get("name"), "arguments": arguments.get("arguments", {})}
             return await self.requests.use(replace(call, params=params), who)
         await self.servers.settled()
+        await self.own.settled(who)
         view = self.views.view(who, mount, Kind.TOOL)
         self._recorder.note(Ticket(who, call.verb, f"gateway/{name}", _FILTERED, self._new_id()), "ok")
         if name == "search_tools":
@@ -181,6 +200,7 @@ class Tools:
         mount = self.views.mount(call.mount)
         self._admit(call, who, mount)
         await self.servers.settled()
+        await self.own.settled(who)
         listening = Listening(who, mount, call.kinds, self.servers, self.views, self._policy, self._followed)
         try:
             for uri in sorted(call.uris):
@@ -222,7 +242,7 @@ class Tools:
             )
         act = Act(ticket, self._store, self._now, {})
         if isinstance(call, ApproveTools):
-            return await act.through(self.servers.approve(call.address, act))
+            return await act.through(self.servers.approve(call.address, call.hash, act))
         await act.begin()
         return await act.through(self._logins.handle(call) if isinstance(call, LoginCall) else self._reload(act))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gateway.core.policy import Policy
 from gateway.core.tools.naming import Mount, Names, expose
-from gateway.core.tools.servers import POLL_SECONDS, Served, Servers
+from gateway.core.tools.servers import POLL_SECONDS, Served, Servers, owner_in
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Principal
 from gateway.model.tool import Definition, Kind, digest
@@ -29,7 +29,7 @@ class Views:
         self.mounts = mounts
         self._policy = policy
         self._generation = -1
-        self._names: dict[tuple[str, Kind], Names] = {}
+        self._names: dict[tuple[str, Kind, str], Names] = {}
         self._views: dict[tuple[Principal, str, Kind], View] = {}
 
     def mount(self, id: str) -> Mount:
@@ -44,12 +44,29 @@ class Views:
         named = {pattern.partition("/")[0] for pattern in (*mount.tools, *mount.aliases.values())}
         return [each for each in self._servers.all() if not named or mount.holds_server(each.id) or each.id in named]
 
-    def names(self, mount: Mount, kind: Kind) -> Names:
+    def names(self, mount: Mount, kind: Kind, who: Principal | None = None) -> Names:
+        """Of all callers, or of one who has lists of their own."""
         self._fresh()
-        key = (mount.id, kind)
+        owner = self._apart(who)
+        key = (mount.id, kind, owner)
         if key not in self._names:
-            self._names[key] = expose(mount, (each for s in self.served(mount) for each in s.offered.get(kind, ())))
+            if len(self._names) >= MAX_VIEWS:
+                self._names.clear()
+            lists = (each.own.get(owner, each) for each in self.served(mount))
+            self._names[key] = expose(mount, (each for one in lists for each in one.offered.get(kind, ())))
         return self._names[key]
+
+    def _apart(self, who: Principal | None) -> str:
+        """The owner of lists that are not those of all."""
+        if who is None or not self._servers.personal:
+            return ""
+        owner = owner_in(who)
+        return owner if any(owner in each.own for each in self._servers.personal) else ""
+
+    def forget(self, owner: str) -> None:
+        """Somebody's own lists have changed."""
+        self._names = {key: each for key, each in self._names.items() if key[2] != owner}
+        self._views = {key: each for key, each in self._views.items() if owner_in(key[0]) != owner}
 
     def collisions(self, mount: Mount) -> tuple[Collision, ...]:
         """Whatever is left out there because it would be called like something else."""
@@ -77,7 +94,7 @@ class Views:
         return self._policy.known(who, *served.question(USED_BY[definition.kind], definition.key))
 
     def _view(self, who: Principal, mount: Mount, kind: Kind) -> View:
-        names = self.names(mount, kind)
+        names = self.names(mount, kind, who)
         named = {name: each for name, each in names.named.items() if self.may_know(who, each)}
         stamp = digest([[name, each.hash] for name, each in named.items()])
         return View(mount.id, kind, named, stamp, self._ttl(mount))

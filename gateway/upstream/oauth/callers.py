@@ -22,10 +22,12 @@ Make = Callable[[str], tuple[TokenSource, HttpServer]]
 
 
 class CallerAccounts:
-    """A `ServerAccounts`. `make` gives one owner's token source, and the server as it is reached with it."""
+    """A `ServerAccounts`. `make` gives one owner's token source, and the server as it is reached with it; `has` says
+    whether something is kept of an owner."""
 
-    def __init__(self, make: Make, forget_all: Callable[[], int]) -> None:
+    def __init__(self, make: Make, has: Callable[[str], bool], forget_all: Callable[[], int]) -> None:
         self._make = make
+        self._has = has
         self._forget_all = forget_all
         self._known: OrderedDict[str, tuple[TokenSource, HttpServer]] = OrderedDict()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -35,6 +37,10 @@ class CallerAccounts:
 
     def login(self, owner: str) -> Login:
         return self._of(owner)[0]
+
+    def connected(self, owner: str) -> bool:
+        """Who has never been here costs a look at the disk, and nobody's connection its place."""
+        return (owner in self._known or self._has(owner)) and self._of(owner)[0].connected
 
     async def end(self, owner: str) -> Ending:
         source, server = self._of(owner)

@@ -129,6 +129,11 @@ class TokenSource:
 
     # For a person.
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is something to get in by, good or not."""
+        return self._held is not None or self._grants.identity is not None
+
     async def begin(self, redirect_uri: str) -> str:
         """The URL at which a person authorizes the gateway. `redirect_uri` is on this machine."""
         if not self._settings.needs_login:

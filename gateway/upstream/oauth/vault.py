@@ -153,6 +153,9 @@ class Vault:
             return {}
         return self._open(sealed, [path.name.encode(), f"{owner}\0{server}".encode()]) or {}
 
+    def has(self, server: str, owner: str = SHARED) -> bool:
+        return self._file(server, owner).exists()
+
     def keep(self, server: str, tree: Tree, owner: str = SHARED) -> None:
         """Whole or not at all. Raises OSError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
