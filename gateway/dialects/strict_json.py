@@ -44,6 +44,16 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _LONG_INTEGER: Final = re.compile(rb"(?<![\d.eE+-])-?\d{19,}+(?![.eE])")
 """A number written without fraction or exponent, and with the 19 digits or more of 2^63."""
 
+_DEEP: Final = f"arrays and objects are nested deeper than {MAX_DEPTH} levels"
+
+_SAID: Final = (
+    ("depth limit", _DEEP),
+    ("infinity", "a number is larger than a double can hold; send it as a string"),
+    ("surrogate", "a string holds half of a surrogate pair; send whole characters"),
+)
+"""Words of orjson's sentences, which are fixed and quote nothing, and what we say for each: these are documents that
+other readers take."""
+
 _INEXACT: Final = "an integer is outside the signed 64-bit range; send it as a string"
 
 _WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
@@ -135,7 +145,7 @@ def _look(tree: JSON, data: bytes) -> int:
             break
         level = below
     else:
-        raise _refused(f"arrays and objects are nested deeper than {MAX_DEPTH} levels")
+        raise _refused(_DEEP)
     if wide_float:
         _refuse_rounded_integers(data)
     return strings
@@ -165,7 +175,11 @@ def _explain(data: bytes, error: orjson.JSONDecodeError) -> str:
         data.decode()
     except UnicodeDecodeError as bad:
         return f"the body is not valid UTF-8 at byte {bad.start}"
-    return f"the body is not valid JSON at line {error.lineno}, column {error.colno}"
+    where = f"line {error.lineno}, column {error.colno}"
+    for words, sentence in _SAID:
+        if words in error.msg:
+            return f"{sentence} ({where})"
+    return f"the body is not valid JSON at {where}: {error.msg}"
 
 
 def _refused(what: str) -> GatewayError:

@@ -84,6 +84,8 @@ async def test_a_session_keeps_to_its_revision(gateway: Gateway) -> None:
     session = await Door(gateway).session()
     wrong = await session.door.raw(request("ping", {}), {**session.headers, "MCP-Protocol-Version": MODERN})
     assert wrong.status_code == 400
+    unknown = await session.door.raw(request("ping", {}), {**session.headers, "MCP-Protocol-Version": "1999-01-01"})
+    assert (unknown.status_code, unknown.json()["error"]["message"]) == (400, "This session speaks 2025-11-25")
     plain = await session.door.raw(request("ping", {}), {"Mcp-Session-Id": session.id})
     assert plain.status_code == 200
 

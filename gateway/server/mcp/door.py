@@ -80,9 +80,8 @@ class McpDoor:
             if request.media_type != "application/json":
                 raise GatewayError(Reason.CONTENT_TYPE_NOT_SUPPORTED, "Send Content-Type: application/json")
             tree = read(await request.body())
-            version = request.header(VERSION_HEADER.encode())
             streams = _takes_streams(request)
-            if is_modern(version, tree, LEGACY):
+            if is_modern(request, tree, LEGACY):
                 await self._stateless(request, raw, tree, mount, who, send, streams=streams)
                 return
             if type(tree) is dict and tree.get("method") == "initialize":

@@ -24,6 +24,7 @@ from gateway.server.mcp.exchange import Exchange, bridged
 from gateway.server.request import JSON_HEADERS, STREAM_HEADERS, Headers, Reply, Request, retry_after
 
 LISTEN = "subscriptions/listen"
+_VERSION, _SESSION = headers.VERSION_HEADER.encode(), headers.SESSION_HEADER.encode()
 METHODS = frozenset({"server/discover", LISTEN, *LISTS, *USES, *TASK_USES})
 
 Annotated = Callable[[str, Principal, str], dict[tuple[str, ...], tuple[str, str]]]
@@ -161,11 +162,16 @@ class _Subscription:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def is_modern(version: str | None, tree: Any, known_sessions: tuple[str, ...]) -> bool:
-    """Whether a body belongs to this era: by what it says of itself, else by a header that no session would send."""
+def is_modern(request: Request, tree: Any, known_sessions: tuple[str, ...]) -> bool:
+    """Whether a body belongs to this era: by what it says of itself, else by a header that no session would send. One
+    that names a session and a revision that nobody speaks is the session's to refuse."""
     params = tree.get("params") if type(tree) is dict else None
-    meta = message.meta(params) if type(params) is dict else {}
-    return PROTOCOL_VERSION in meta or (version is not None and version not in known_sessions)
+    if type(params) is dict and PROTOCOL_VERSION in message.meta(params):
+        return True
+    version = request.header(_VERSION)
+    if version is None or version in known_sessions:
+        return False
+    return version.strip() in MODERN or request.header(_SESSION) is None
 
 
 def owner(who: Principal) -> str:
