@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from a2a.types.a2a_pb2 import GetTaskRequest, Task, TaskState
 
 from conformance.peers import Peer, tried
 from gateway.core.approvals import approvals
+from gateway.core.tools import consents
 from gateway.model.approval import ApprovalState, Said, Word
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import AdvanceTask, PutApproval
@@ -531,6 +533,48 @@ async def test_what_only_stands_in_the_way_for_a_while_is_tried_again(
         assert (await said(gateway, "lea", approval_of(task), "approve")).json()["state"] == "approved"
         assert reached(await ended(gateway, task))["message"]["parts"] == [{"text": "hello"}]
         assert next(times, None) is None, "it was tried so often"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_two_that_ask_the_same_at_one_moment_hear_of_an_approval_that_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    async with paused(tmp_path, PAUSES) as gateway:
+        door, store = Door(gateway, who=await gateway.key("ann")), gateway.app.store
+        entered, second, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        commit, ask, filings, askings = store.commit, gateway.app.approvals.ask, itertools.count(), itertools.count()
+
+        async def late(*changes: Any, records: Any = ()) -> Any:
+            if any(isinstance(each, PutApproval) for each in changes) and next(filings) == 0:
+                entered.set()
+                await go_on.wait()
+                if fails:
+                    raise GatewayError(Reason.UNAVAILABLE, "The disk is full", retry_after=1)
+            return await commit(*changes, records=records)
+
+        async def asking(*words: Any, **more: Any) -> Any:
+            if next(askings) == 1:
+                second.set()
+            found = await ask(*words, **more)
+            assert await store.approvals.find(found.id) is not None, "nobody is told of what is not on disk"
+            return found
+
+        monkeypatch.setattr(consents, "HOLD_SECONDS", 0.05)
+        monkeypatch.setattr(store, "commit", late)
+        monkeypatch.setattr(gateway.app.approvals, "ask", asking)
+        call = {"name": "docs__send", "arguments": {}}
+        first = asyncio.create_task(door.ask("tools/call", call))
+        await asyncio.wait_for(entered.wait(), BOUND)
+        other = asyncio.create_task(door.result("tools/call", call))
+        await asyncio.wait_for(second.wait(), BOUND)
+        go_on.set()
+        answer, told = await asyncio.gather(first, other)
+        (kept,) = (each.id for each in gateway.app.approvals.all())
+        assert told["_meta"]["gateway/approval"]["approval"] == kept
+        if fails:
+            assert answer["error"]["message"] == "The disk is full"
+        else:
+            assert answer["result"]["_meta"]["gateway/approval"]["approval"] == kept
 
 
 # The operator's webhook.

@@ -51,6 +51,7 @@ class Approvals:
         self._open: dict[str, Approval] = {}
         self._recent: OrderedDict[str, Approval] = OrderedDict()
         self._by_digest: dict[str, str] = {}
+        self._filing: dict[str, asyncio.Task[None]] = {}  # those that are on their way to the disk
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
@@ -75,6 +76,8 @@ class Approvals:
             task.cancel()
         if self._work:
             await asyncio.wait(self._work)
+        if self._filing:
+            await asyncio.wait(self._filing.values())
 
     # For doors.
 
@@ -94,19 +97,26 @@ class Approvals:
         Raises PERMISSION_DENIED when `id` is for another call, which is void then; OVERLOADED."""
         if id and (again := await self._again(id, asked)) is not None:
             return again
-        known = self.of(asked)
-        if known is not None and (not known.state.open or self._stands(known)):
-            return known
+        while (known := self.of(asked)) is not None and (not known.state.open or self._stands(known)):
+            if (filing := self._filing.get(known.id)) is None:
+                return known
+            await asyncio.wait({filing})  # nobody is told of one that may yet come to nothing
         approval = self.draft(asked, decision, ticket=ticket, agent=agent, tasks=tasks)
         self.took(approval)
+        filing = self._filing[approval.id] = self._loop.create_task(self._file(approval, ticket))
+        await asyncio.shield(filing)  # its caller may go, but then it is on disk all the same
+        return approval
+
+    async def _file(self, approval: Approval, ticket: Ticket) -> None:
         try:
             record = ticket.outcome(self._now(), ApprovalState.WAITING.value, change=created(approval))
             await self._store.commit(*self.filed(approval), records=(record,))
         except BaseException:
             self._forget(approval)
             raise
+        finally:
+            del self._filing[approval.id]
         self._notices.wake()
-        return approval
 
     async def wait(self, id: str, seconds: float | None = None) -> Approval | None:
         """The approval once it is decided; or as it stands after so many seconds. None: there is none."""
