@@ -37,6 +37,8 @@ rules:
   - {rule: asks, who: ann, do: tools/call, on: docs/asks, verdict: ESCALATE}
   - {rule: hurry, who: ann, do: tools/call, on: docs/short, verdict: ESCALATE, within: 1 second}
   - {rule: secrets, who: ann, do: resources/read, on: "docs/file:///secret", verdict: ESCALATE}
+  - {rule: briefs, who: ann, do: prompts/get, on: docs/brief, verdict: ESCALATE, because: it says how we work}
+  - {rule: own-words, who: ann, do: prompts/get, on: docs/mine, verdict: ESCALATE, approver: caller}
   - {rule: letters, who: ann, do: call, on: agents/desk, verdict: ESCALATE}
   - {rule: own, who: ann, do: call, on: agents/own, verdict: ESCALATE, approver: caller}
   - {rule: tools, who: [ann, bob], do: use, on: [docs, agents/desk, agents/own], verdict: PASS}
@@ -50,8 +52,10 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
     (folder / "policy.yaml").write_text(POLICY)
     tools = [tool(name) for name in ("wipe", "pay", "send", "asks", "short")]
     secret = {"uri": "file:///secret", "name": "secret"}
-    async with scripted(*tools, resources=[secret]) as docs:
+    prompts = [{"name": name, "arguments": [{"name": "on"}]} for name in ("brief", "mine")]
+    async with scripted(*tools, resources=[secret], prompts=prompts) as docs:
         docs.answers["resources/read"] = _read
+        docs.answers["prompts/get"] = _said
         docs.answers["asks"] = _asks
         config = f"{AGENTS}policy: {{file: {folder}/policy.yaml}}\n{configured(docs=docs)}"
         async with running(folder / "data", config) as gateway:
@@ -62,6 +66,11 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
 async def _read(params: Tree) -> Tree:
     contents = [{"uri": params["uri"], "text": "xyzzy"}]
     return {"resultType": "complete", "contents": contents, "ttlMs": 0, "cacheScope": "private"}
+
+
+async def _said(params: Tree) -> Tree:
+    text = {"type": "text", "text": f"{params['name']} on {params['arguments']['on']}"}
+    return {"resultType": "complete", "messages": [{"role": "user", "content": text}]}
 
 
 async def _asks(params: Tree) -> Tree:
@@ -266,6 +275,53 @@ async def test_a_resource_waits_as_a_tool_does(gateway: Gateway, era: str) -> No
         with pytest.raises(Exception, match="waits for an approval by lea, lou, local"):
             await sdk.read_resource("docs+file:///secret")
     await agree(gateway, "docs/file:///secret", "reject")
+
+
+def prompted(gateway: Gateway, name: str) -> list[str]:
+    """What the server was asked to say it on."""
+    asked = scripted_of(gateway).asked("prompts/get")
+    return [each["arguments"]["on"] for each in asked if each["name"] == name]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_prompt_waits_as_a_tool_does(gateway: Gateway, era: str) -> None:
+    ann, on = await door(gateway), f"ships-{era}"
+    person = Person(meanwhile=lambda: agree(gateway, "docs/brief"))
+    async with ann.sdk(era, elicitation_callback=person) as sdk:
+        result = await sdk.get_prompt("docs__brief", {"on": on})
+    assert result.messages[0].content.text == f"brief on {on}"  # type: ignore[union-attr]
+    assert "waits for an approval by lea, lou, local" in person.shown[0].message
+    assert prompted(gateway, "brief").count(on) == 1
+    person = Person(meanwhile=lambda: agree(gateway, "docs/brief", "edit", arguments={"on": f"boats-{era}"}))
+    async with ann.sdk(era, elicitation_callback=person) as sdk:
+        result = await sdk.get_prompt("docs__brief", {"on": on})
+    assert result.messages[0].content.text == f"brief on boats-{era}"  # type: ignore[union-attr]
+    person = Person(meanwhile=lambda: agree(gateway, "docs/brief", "reject", reason="not that"))
+    async with ann.sdk(era, elicitation_callback=person) as sdk:
+        with pytest.raises(Exception, match="was rejected: by key:lea: not that"):
+            await sdk.get_prompt("docs__brief", {"on": on})
+    async with ann.sdk(era) as sdk:  # whose client cannot ask anybody
+        with pytest.raises(Exception, match="waits for an approval by lea, lou, local"):
+            await sdk.get_prompt("docs__brief", {"on": f"mute-{era}"})
+        await agree(gateway, "docs/brief")
+        result = await sdk.get_prompt("docs__brief", {"on": f"mute-{era}"})
+    assert result.messages[0].content.text == f"brief on mute-{era}"  # type: ignore[union-attr]
+    assert (prompted(gateway, "brief").count(on), prompted(gateway, "brief").count(f"mute-{era}")) == (1, 1)
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("action", ["accept", "decline"])
+async def test_whoever_is_asked_itself_says_whether_a_prompt_is_got(gateway: Gateway, era: str, action: str) -> None:
+    person, on = Person([{"action": action, "content": {}}]), f"{action}-{era}"
+    async with (await door(gateway)).sdk(era, elicitation_callback=person) as sdk:
+        if action == "accept":
+            result = await sdk.get_prompt("docs__mine", {"on": on})
+            assert result.messages[0].content.text == f"mine on {on}"  # type: ignore[union-attr]
+        else:
+            with pytest.raises(Exception, match="was rejected"):
+                await sdk.get_prompt("docs__mine", {"on": on})
+    assert len(person.shown) == 1
+    assert prompted(gateway, "mine").count(on) == (action == "accept")
 
 
 async def test_nobody_is_asked_about_a_completion(gateway: Gateway) -> None:
