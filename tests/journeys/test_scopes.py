@@ -22,6 +22,7 @@ from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuth
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
+from gateway.model.tool import TASKS
 from tests import rpc
 from tests.acp import Acp
 from tests.issuer import issuing
@@ -29,7 +30,7 @@ from tests.journeys import people
 from tests.journeys.test_authorization_server import ask, client, token
 from tests.journeys.test_mcp_oauth import command
 from tests.journeys.test_mcp_people import BACK, Kept, sdk
-from tests.mcp import Door, Scripted, Tree, configured, message_of, modern, request, scripted, soon, tool
+from tests.mcp import Door, Scripted, Tree, configured, message_of, modern, request, says, scripted, soon, tool
 from tests.person import PASSWORD, somebody
 from tests.serving import A2A, BOUND, ROOT, Gateway, message, running
 
@@ -78,6 +79,9 @@ ROBOT = (
     *("keys.add", "tools.list", "approve", "idle"),
 )
 SECRETS: dict[str, str] = {}  # of the client robot, by gateway
+TAKES: Tree = {"extensions": {TASKS: {}}}
+AT = "2026-08-01T10:00:00Z"
+HANDLE: Tree = {"taskId": "job", "createdAt": AT, "lastUpdatedAt": AT, "ttlMs": 60_000, "pollIntervalMs": 100}
 PAGE: Tree = {"uri": "file:///page", "name": "page"}
 NOTE = {"name": "note", "arguments": [{"name": "to"}]}
 
@@ -90,6 +94,16 @@ async def _note(params: Tree) -> Tree:
     return {"resultType": "complete", "messages": []}
 
 
+async def _search(params: Tree) -> Tree:
+    """A task, for whoever takes one."""
+    takes = TASKS in params["_meta"]["io.modelcontextprotocol/clientCapabilities"].get("extensions", {})
+    return {"resultType": "task", **HANDLE, "status": "working"} if takes else says("search")
+
+
+async def _working(params: Tree) -> Tree:
+    return {"resultType": "complete", **HANDLE, "status": "working"}
+
+
 def docs_server() -> Any:
     return scripted(
         tool("search"),
@@ -97,7 +111,7 @@ def docs_server() -> Any:
         tool("purge"),
         resources=[PAGE],
         prompts=[NOTE],
-        answers={"resources/read": _page, "prompts/get": _note},
+        answers={"resources/read": _page, "prompts/get": _note, "search": _search, "tasks/get": _working},
     )
 
 
@@ -279,6 +293,22 @@ async def test_a_subscription_asks_for_scopes(gateway: Gateway) -> None:
     wanted = {"notifications": {"resourceSubscriptions": ["file:///page"]}}
     answer = await door.post("subscriptions/listen", modern(wanted))
     assert challenge(answer, "/mcp/docs", gateway) == ["docs:read"]
+
+
+async def test_who_asks_after_a_task_needs_what_its_call_needed(gateway: Gateway) -> None:
+    able = Door(gateway, "docs", await having(gateway, "docs:read"))
+    handle = await able.call("search", TAKES)
+    assert handle["resultType"] == "task"
+    params = modern({"taskId": handle["taskId"]}, TAKES)
+    assert message_of(await able.post("tasks/get", params))["result"]["status"] == "working"
+    few = Door(gateway, "docs", await having(gateway))
+    for method in ("tasks/get", "tasks/cancel"):
+        assert challenge(await few.post(method, params), "/mcp/docs", gateway) == ["docs:read"]
+    wanted = {"notifications": {"taskIds": [handle["taskId"]]}}
+    async with few.stream("subscriptions/listen", wanted, capabilities=TAKES) as told:
+        assert "taskIds" not in (await anext(told))["params"]["notifications"]  # it hears nothing of it either
+    other = Door(gateway, "docs", await token(gateway, await client(gateway, "nosy", "docs:read"), "nosy"))
+    assert message_of(await other.post("tasks/get", params))["error"]["message"] == "There is no such task"
 
 
 async def test_an_agent_as_a_tool_needs_what_the_agent_needs(gateway: Gateway) -> None:
