@@ -189,7 +189,9 @@ class Policy:
             decision: Decision | None = self._denied
         else:
             decision = None if settled is None or len(rulings) > 1 else self._stamp(settled)
-        near = self._near(question, rulings, settled) if self.scoped else ()
+        near: tuple[Near, ...] = ()
+        if self.scoped and (decision is None or not decision.allowed):
+            near = self._near(question, rulings, settled)
         if near and decision is not None:
             looked_at = any(each.rule.loose for each in near)
             decision = None if looked_at else self._short(near, decision, len(rulings), None)
