@@ -61,12 +61,12 @@ def giving(
     forget: Callable[[], None],
     verify: Callable[[bytes], Awaitable[Verified]],
     proofs: Proofs,
-    published: Callable[[], frozenset[str]],
+    used: Callable[[], frozenset[str]],
     now: Callable[[], int],
     new_id: Callable[[], str],
 ) -> Giving:
     """`secret` seals pages and cookies, `forget` is called when a token may be good no longer, `verify` knows every
-    token that the door takes, `published` the scopes that metadata lists. Raises StartError."""
+    token that the door takes, `used` the scopes that resources list. Raises StartError."""
     url = settings.public_url.rstrip("/")
     keys = _keys(settings, entry, now)
     attempts = Attempts(now)
@@ -95,7 +95,7 @@ def giving(
         seconds=entry.token_seconds,
         grant_seconds=entry.grant_days * DAY,
         scopes=entry.scopes,
-        published=published,
+        used=used,
         logins=logins,
         registration=entry.registration != "off",
         verify=verify,

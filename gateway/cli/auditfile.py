@@ -109,6 +109,8 @@ def _database(options: argparse.Namespace) -> Iterator[Database]:
             yield log
         finally:
             log.close()
+    except BrokenPipeError:
+        raise  # whoever reads has seen enough, and nothing is wrong with the file
     except (OSError, sqlite3.Error) as error:
         raise Stop(f"{path} cannot be read: {error}.") from error
     except (BadNote, verifier.Broken) as error:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
@@ -178,3 +180,22 @@ async def test_every_form_carries_the_index_and_the_leaf_of_each_entry(db: Path)
     said = [{each["key"]: each["value"] for each in record["attributes"]} for record in records]
     otlp = [(int(each["audit.index"]["intValue"]), each["audit.leaf"]["stringValue"]) for each in said]
     assert ocsf == clouds == otlp == expected
+
+
+@pytest.mark.parametrize("form", FORMATS)
+async def test_a_reader_that_has_seen_enough_hears_of_no_damage(tmp_path: Path, form: str) -> None:
+    store, notary = await opened(tmp_path)
+    for number in range(400):
+        await store.commit(records=[entry(str(number))])
+    await closed(store, notary)
+    assert to_a_short_reader("audit", "export", "--format", form, "--data", str(tmp_path)) == (141, b"")
+
+
+def to_a_short_reader(*words: str) -> tuple[int, bytes]:
+    """The exit code and the complaints of a command whose reader leaves after a line."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-m", "gateway", *words], **pipes) as process:  # type: ignore[call-overload]
+        process.stdout.readline()
+        process.stdout.close()
+        complaints: bytes = process.stderr.read()
+    return process.returncode, complaints

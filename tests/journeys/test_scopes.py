@@ -669,6 +669,17 @@ async def test_a_program_that_asks_for_all_that_metadata_lists_gets_what_it_may_
             assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope")
 
 
+@pytest.mark.requirement("oauth.server.scopes")
+async def test_scopes_that_only_the_servers_own_metadata_lists_are_no_mistake_either(tmp_path: Path) -> None:
+    """Where no rule asks for scopes, the SDK asks for all of the authorization server's."""
+    async with people.town(tmp_path) as (gateway, _):
+        secret = await client(gateway, "robot", "read")
+        metadata = (await gateway.client.get("/.well-known/oauth-authorization-server")).json()
+        assert metadata["scopes_supported"] == ["read", "write", "offline_access"]
+        answer = await ask(gateway, secret, "robot", scope=" ".join(metadata["scopes_supported"]))
+        assert (answer.status_code, answer.json().get("scope")) == (200, "read")
+
+
 async def test_the_sdk_does_not_go_round_in_circles_for_a_scope_that_it_cannot_have(tmp_path: Path) -> None:
     kept = Kept()
     async with stepping(tmp_path, "docs:read") as (gateway, docs, file), sdk(gateway, kept) as ada:

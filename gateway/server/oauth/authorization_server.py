@@ -102,7 +102,7 @@ class OwnIssuer:
 
 
 class AuthorizationServer(Core):  # type: ignore[misc]
-    """One per gateway. `scopes` are what any client may ask a person for, `published` all that metadata lists;
+    """One per gateway. `scopes` are what any client may ask a person for, `used` those that rules ask for;
     `grant_seconds` is how long a person is not asked again."""
 
     def __init__(
@@ -117,7 +117,7 @@ class AuthorizationServer(Core):  # type: ignore[misc]
         seconds: int,
         grant_seconds: int,
         scopes: Sequence[str],
-        published: Callable[[], frozenset[str]],
+        used: Callable[[], frozenset[str]],
         logins: bool,
         registration: bool,
         verify: Callable[[bytes], Awaitable[Verified]],
@@ -135,7 +135,7 @@ class AuthorizationServer(Core):  # type: ignore[misc]
         self.devices = Devices(now)
         self.url = url
         self.seconds = seconds
-        self.published = published
+        self._used = used
         self.logins = logins
         self.registration = registration
         self._verify = verify
@@ -167,6 +167,10 @@ class AuthorizationServer(Core):  # type: ignore[misc]
         scopes = (*self._scopes, OFFLINE) if self.logins else ()
         documents = self.logins and self.documents.taken
         return Abilities(ways, methods, scopes, self.logins, self.logins and self.registration, documents, ACCEPTED)
+
+    def published(self) -> frozenset[str]:
+        """All scopes that metadata lists, the resources' and this server's own."""
+        return self._used().union(self.abilities.scopes)
 
     # What authlib asks of a framework.
 

@@ -114,8 +114,10 @@ class DeviceCode(DeviceCodeGrant):  # type: ignore[misc]
     TOKEN_ENDPOINT_AUTH_METHODS = ANY
     request: Asking
 
-    def query_device_credential(self, word: str) -> Device | None:
+    def query_device_credential(self, word: str) -> Device:
         device: Device | None = self.server.devices.find(word)
+        if device is None:  # used before, or never given out; authlib would call the request wrong
+            raise InvalidGrantError("There is no such device code.")
         self._device = device
         return device
 
