@@ -186,20 +186,20 @@ class Approval:
 
 @value
 class ApprovalQuery:
-    """The newest first, those whose id is smaller than `before`. (Ids begin with the time.) `tenant`: those of one;
-    `targets`: those whose target is one of them, or which `owner` has begun."""
+    """Those whose target is one of `targets`, or which `owner` has begun; of one tenant or of all (None). The newest
+    first, only those whose id is smaller than `before`. (Ids begin with the time.)"""
 
     limit: int
     before: str = ""
     tenant: str | None = None
-    targets: frozenset[str] | None = None
+    targets: frozenset[str] = frozenset()
     owner: str = ""
 
     def matches(self, approval: Approval) -> bool:
         return (
             (not self.before or approval.id < self.before)
             and self.tenant in (None, approval.tenant)
-            and (self.targets is None or approval.asked.target in self.targets or approval.owner == self.owner)
+            and (approval.asked.target in self.targets or approval.owner == self.owner)
         )
 
 
@@ -229,8 +229,8 @@ class ApprovalStore(Protocol):
 
     async def page(self, query: ApprovalQuery) -> ApprovalPage: ...
 
-    async def targets(self, tenant: str | None = None) -> list[str]:
-        """What the calls were for, each once; of one tenant or of all."""
+    async def targets(self) -> list[str]:
+        """What the calls were for, each once."""
         ...
 
     async def forget(self, before: int, limit: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -43,8 +44,8 @@ class MemoryApprovals:
         found = sorted(filter(query.matches, self._kept.values()), key=lambda each: each.id, reverse=True)
         return paged(found, query.limit)
 
-    async def targets(self, tenant: str | None = None) -> list[str]:
-        return sorted({each.asked.target for each in self._kept.values() if tenant in (None, each.tenant)})
+    async def targets(self) -> list[str]:
+        return sorted({each.asked.target for each in self._kept.values()})
 
     async def forget(self, before: int, limit: int) -> int:
         over = [id for id, each in self._kept.items() if not each.state.open and each.until < before][:limit]
@@ -74,8 +75,8 @@ class SqliteApprovals:
         found: ApprovalPage = await self._read(_page, query)
         return found
 
-    async def targets(self, tenant: str | None = None) -> list[str]:
-        found: list[str] = await self._read(_targets, tenant)
+    async def targets(self) -> list[str]:
+        found: list[str] = await self._read(_targets)
         return found
 
     async def forget(self, before: int, limit: int) -> int:
@@ -105,14 +106,19 @@ def _find(db: sqlite3.Connection, id: str) -> Approval | None:
 
 
 def _page(db: sqlite3.Connection, query: ApprovalQuery) -> ApprovalPage:
-    targets = None if query.targets is None else orjson.dumps(sorted(query.targets)).decode()
-    asked = {"before": query.before or _END, "tenant": query.tenant, "owner": query.owner, "targets": targets}
-    rows = db.execute(SQL["approvals"], {**asked, "limit": query.limit + 1})
-    return paged([_approval(row[0]) for row in rows], query.limit)
+    asked = {"before": query.before or _END, "tenant": query.tenant, "limit": query.limit + 1}
+    found = {id for (id,) in db.execute(SQL["approvals_of"], {**asked, "owner": query.owner})}
+    for target in query.targets:
+        found.update(id for (id,) in db.execute(SQL["approvals_for"], {**asked, "target": target}))
+    newest = (_find(db, id) for id in heapq.nlargest(query.limit + 1, found))
+    return paged([each for each in newest if each is not None], query.limit)
 
 
-def _targets(db: sqlite3.Connection, tenant: str | None) -> list[str]:
-    return [row[0] for row in db.execute(SQL["approval_targets"], {"tenant": tenant})]
+def _targets(db: sqlite3.Connection) -> list[str]:
+    found, last = list[str](), ""
+    while (row := db.execute(SQL["next_approval_target"], (last,)).fetchone())[0] is not None:
+        found.append(last := row[0])
+    return found
 
 
 def _forget(before: int, limit: int, cursor: sqlite3.Cursor) -> int:

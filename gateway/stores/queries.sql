@@ -447,19 +447,19 @@ SELECT doc FROM approval WHERE state IN ('waiting', 'approved') ORDER BY created
 -- name: approval
 SELECT doc FROM approval WHERE id = ?
 
--- name: approvals
--- The newest of those that somebody may see. What is looked for is all in the index approval_listed.
-SELECT doc FROM approval WHERE id IN (
-    SELECT id FROM approval INDEXED BY approval_listed
-    WHERE id < :before AND (:tenant IS NULL OR tenant = :tenant)
-    AND (:targets IS NULL OR owner = :owner OR target IN (SELECT value FROM json_each(:targets)))
-    ORDER BY id DESC LIMIT :limit
-) ORDER BY id DESC
+-- name: approvals_for
+-- The newest for one target.
+SELECT id FROM approval
+WHERE target = :target AND id < :before AND (:tenant IS NULL OR tenant = :tenant) ORDER BY id DESC LIMIT :limit
 
--- name: approval_targets
--- What calls were for that waited.
-SELECT DISTINCT target FROM approval INDEXED BY approval_listed
-WHERE :tenant IS NULL OR tenant = :tenant ORDER BY target
+-- name: approvals_of
+-- The newest that somebody has begun.
+SELECT id FROM approval
+WHERE owner = :owner AND id < :before AND (:tenant IS NULL OR tenant = :tenant) ORDER BY id DESC LIMIT :limit
+
+-- name: next_approval_target
+-- What calls were for that waited, one after the other: each is found at once, however many calls there were.
+SELECT min(target) FROM approval WHERE target > ?
 
 -- name: forget_approvals
 -- Ended ones whose time has long been over, some at once.

@@ -90,8 +90,9 @@ KEYS = {
     "upstream_context": "tenant owner agent context_id",
 }
 INDEXES = {
+    "approval_by_owner",
+    "approval_by_target",
     "approval_ended",
-    "approval_listed",
     "approval_open",
     "conversation_label_at",
     "dead_letter_by_config",
@@ -198,7 +199,7 @@ async def test_approvals_of_before_the_lists_are_found_by_whoever_began_them(pat
     store = await open_store(path)
     page = await store.approvals.page(ApprovalQuery(5, tenant="t", targets=frozenset(), owner="key:ann"))
     assert [(each.id, each.owner, each.words[0].by) for each in page.approvals] == [("a1", "key:ann", "key:lea")]
-    assert await store.approvals.targets("t") == ["bank/pay"]
+    assert await store.approvals.targets() == ["bank/pay"]
     assert await store.approvals.forget(NOW + 10, 5) == 1
 
 

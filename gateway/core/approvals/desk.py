@@ -103,7 +103,7 @@ class Desk:
     async def _every(self, call: ListApprovals, who: Principal) -> ApprovalPage:
         """Who may see what is the same for all calls of one target: the store is told of those, and fills the page."""
         tenant = None if who.kind is Kind.LOCAL else who.tenant
-        there = await self._store.approvals.targets(tenant)
+        there = await self._store.approvals.targets()
         targets = frozenset(target for target in there if self._policy.visible(who, ApproveCall.verb, Target(target)))
         owner = "" if who.kind is Kind.ANONYMOUS else who.id
         return await self._store.approvals.page(ApprovalQuery(call.limit, call.before, tenant, targets, owner))

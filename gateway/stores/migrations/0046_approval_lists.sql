@@ -19,5 +19,6 @@ UPDATE approval SET
         FROM line WHERE json_extract(who, '$.behalf') IS NULL
     );
 
-CREATE INDEX approval_listed ON approval (id, tenant, owner, target);
+CREATE INDEX approval_by_target ON approval (target, id, tenant);
+CREATE INDEX approval_by_owner ON approval (owner, id, tenant);
 CREATE INDEX approval_ended ON approval (until) WHERE state NOT IN ('waiting', 'approved');
