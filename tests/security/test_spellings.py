@@ -115,7 +115,10 @@ async def other_words(house: House) -> list[bool]:
     part = {"content_type": "text/plain", "content": "hi", "a2a": {"part": {"Text": "evil"}}}
     run = {"agent_name": "far", "input": [{"role": "user", "parts": [part]}], "mode": "sync"}
     await Acp(house.gateway, "far", who=house.bob).ask("POST", "/runs", body=run)
-    return [bool(each) and each["parts"][0]["text"] == "evil" for each in (*read, house.read())]
+    got = [bool(each) and each["parts"][0]["text"] == "evil" for each in (*read, house.read())]
+    file = {"kind": "file", "file": {"uri": "https://good.example/", "URI": "evil"}}
+    older = await house.message({"parts": [file]}, older=True)
+    return [*got, bool(older) and older["parts"][0]["file"]["uri"] == "evil"]
 
 
 async def another_method(house: House) -> list[bool]:

@@ -150,7 +150,7 @@ def test_a_package_with_other_bytes_is_not_installed_but_by_the_lock_of_its_brok
     wanted = tmp_path / "requirements.txt"
     wanted.write_text(line.split("--hash=")[0].strip() if broken else line)
     there = tmp_path / "there"
-    options = ("--no-index", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--quiet")
+    options = ("--isolated", "--no-index", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--quiet")
     done = subprocess.run(
         [sys.executable, "-m", "pip", "install", *options, "--find-links", tmp_path, "--target", there, "-r", wanted],
         capture_output=True,

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -75,6 +75,7 @@ _OPTIONAL = frozenset(
 
 
 _OLDER = frozenset({"kind", "file", "content"})  # of messages and parts in 0.3, whose agents get the same
+_FILE = Members(("bytes", "uri", "fileWithBytes", "fileWithUri", "mimeType", "name"))  # of a part there
 
 # So many elements make sense in a message, and hardly cost anything.
 MAX_LENGTHS = {"parts": 1000, "extensions": 64, "referenceTaskIds": 64, "reference_task_ids": 64}
@@ -283,9 +284,11 @@ def _tidy(value: Model, where: str) -> None:
         check_members(type(value), extra, f"{where}." if where else "")
 
 
-def check_members(shape: type[Model], unknown: Iterable[str], where: str) -> None:
+def check_members(shape: type[Model], unknown: Params, where: str) -> None:
     """What is passed on without being known must not read like what is. Raises INVALID_PARAMS."""
     _members(shape).check(unknown, where)
+    if isinstance(file := unknown.get("file"), dict):
+        _FILE.check(file, f"{where}file.")
 
 
 @cache

@@ -90,7 +90,7 @@ def _part(part: Tree) -> Part:
         made = Part.model_validate(tree)
     except ValidationError:
         raise invalid("parts", f"{A2A!r} holds what no part of A2A can be") from None
-    check_members(Part, made.model_extra or (), "parts.")
+    check_members(Part, made.model_extra or {}, "parts.")
     return made
 
 
