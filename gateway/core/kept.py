@@ -86,10 +86,14 @@ class KeptConnections:
 
     async def _ended(self, found: Connection) -> Ending:
         accounts = self._find(found.place)
-        if found.owner is not None and accounts is not None:
+        if found.owner is None or accounts is None:
+            self._kept.forget(found)
+            return Ending.UNASKED
+        try:
             return await accounts.end(found.owner)
-        self._kept.forget(found)
-        return Ending.UNASKED
+        except GatewayError:  # an agent whose card was not read since the start
+            self._kept.forget(found)
+            return Ending.FAILED
 
 
 def _whose(found: Connection, of: str | None) -> bool:

@@ -45,7 +45,8 @@ class Accounts(Protocol):
     def login(self, owner: str) -> Login: ...
 
     async def end(self, owner: str) -> Ending:
-        """Forget the authorization of one caller, and what was opened with it, then give its tokens back."""
+        """Forget the authorization of one caller, and what was opened with it, then give its tokens back. Raises
+        GatewayError where nothing was forgotten."""
         ...
 
 

@@ -63,8 +63,8 @@ class AgentAccounts:
         return self.source(owner, self.wanted)
 
     async def end(self, owner: str) -> Ending:
-        """Whatever was wanted for it once, it is kept in one place."""
-        return await self.source(owner, self.wanted or Wanted("")).end()
+        """Whatever was wanted for it once, it is kept in one place. Raises UNAVAILABLE."""
+        return await self.login(owner).end()
 
     def source(self, owner: str, wanted: Wanted) -> TokenSource:
         found = self._known.pop((owner, wanted), None) or self._make(owner, wanted)

@@ -163,6 +163,22 @@ async def test_a_task_at_a_remote_agent_asks_again_once_its_callers_connection_i
         assert len({token for _, token in far.calls}) == 2
 
 
+async def test_a_connection_at_an_agent_that_cannot_be_reached_is_forgotten(tmp_path: Path) -> None:
+    async with authority() as by:
+        by.takes_back()
+        async with far_away(by) as far, running(tmp_path, with_agent(far, pinned(by))) as gateway:
+            await ready(gateway, "far")
+            ann = await gateway.key("ann")
+            task = await asks(gateway, "hi", ann)
+            await Person(gateway).connects(link(task), ann)
+            await ended(gateway, task["id"], agent="far", who=ann)
+        async with running(tmp_path, with_agent(far, pinned(by))) as gateway:  # its card is nowhere
+            (hers,) = await listed(gateway)
+            assert (await remove(gateway, hers["id"])).json() == {"issuer": "failed"}
+            assert await listed(gateway) == []
+            assert by.revoked == []
+
+
 async def test_what_is_left_of_a_server_that_is_gone_can_be_removed(tmp_path: Path) -> None:
     async with authority() as by, guarded(by) as server:
         async with running(tmp_path, configuration(server)) as gateway:

@@ -597,6 +597,35 @@ async def test_ending_waits_for_a_renewal_and_gives_back_what_came_of_it(world: 
     assert await world.client.source.end() is Ending.UNASKED, "there is nothing to give back"
 
 
+@pytest.mark.security
+async def test_a_secret_is_shown_to_no_issuer_that_it_is_not_for_when_something_old_is_ended(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("first-canary")
+    before = ClientSettings(Grant.AUTHORIZATION_CODE, "gw", Secret(file=secret))
+    async with authority() as by, guarded(by) as server:
+        by.takes_back()
+        async with client(server.url, tmp_path, before) as one:
+            await one.login()
+        secret.write_text("second-canary")
+        pinned = ClientSettings(Grant.AUTHORIZATION_CODE, "gw", Secret(file=secret), issuer="https://as.example")
+        async with client(server.url, tmp_path, pinned) as other:
+            assert await other.source.end() is Ending.UNASKED
+            assert other.vault.load("docs") == {}
+        assert by.revoked == []
+
+
+@pytest.mark.parametrize("endpoint", ["http://as.example/revoke", "javascript:x", 7, None])
+async def test_an_endpoint_that_takes_no_token_safely_is_none_and_keeps_nobody_out(
+    tmp_path: Path, endpoint: Any
+) -> None:
+    listed = {"revocation_endpoint": endpoint}
+    async with authority(metadata=listed) as by, guarded(by) as server, client(server.url, tmp_path) as one:
+        await one.login()
+        await one.call()
+        assert await one.source.end() is Ending.NO_ENDPOINT
+        assert isinstance(await refusal(one.call()), LoginNeeded)
+
+
 async def test_logging_out_forgets_everything(world: World) -> None:
     await world.client.login()
     assert await world.client.source.forget()

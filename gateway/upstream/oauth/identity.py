@@ -88,7 +88,8 @@ class Identities:
 
     async def revoke(self, identity: Identity) -> Ending:
         """Give back what `identity` was renewed by. Raises GatewayError."""
-        if identity.refresh is None or identity.issuer != self._settings.issuer:
+        ours = (self._settings.issuer, self._settings.client_id)
+        if identity.refresh is None or (identity.issuer, identity.client_id) != ours:
             return Ending.UNASKED
         server = await self._discovery.server(self._settings.issuer)
         if server.revocation_endpoint is None:

@@ -109,7 +109,8 @@ def server(tree: JSON, issuer: str) -> Server:
         "S256" in _texts(tree.get("code_challenge_methods_supported")),
         _texts(tree.get("token_endpoint_auth_signing_alg_values_supported")),
         _texts(tree.get("dpop_signing_alg_values_supported")),
-        _endpoint(tree, "revocation_endpoint"),
+        # Nobody needs it to get in: one that no token may go to is none.
+        found if isinstance(found := tree.get("revocation_endpoint"), str) and secure(found) else None,
     )
 
 

@@ -187,7 +187,8 @@ class TokenSource:
         """Forget the token, and then give it back to its issuer. That it cannot be given back keeps nothing here, so
         nothing is raised for it."""
         async with self._one:  # what is being renewed just now is ended as well
-            held, identity = self._grants.held, self._grants.identity
+            # A secret that the operator's file has by now goes to no issuer that it is not for.
+            held, identity = self._held, self._grants.identity
             self._pending.clear()
             self._challenge, self._more = NOTHING, ()
             self._grants.forget()
