@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -22,6 +23,7 @@ import pytest_asyncio
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.cli import redirect
 from gateway.listening import listen
 from gateway.server.edge import server_config
 from gateway.server.front import Front
@@ -272,3 +274,37 @@ async def test_nothing_opens_a_websocket(listener: Listener) -> None:
     answers = {path: (await listener.client.get(path, headers=handshake)).status_code for path in paths}
     assert answers == dict.fromkeys(answers, 400)
     assert not [str(each) for each in imports() if "websocket" in f"{each.target}.{each.name}".lower()]
+
+
+# The other listeners: the port for gRPC, and where a command waits for a person who logs in elsewhere.
+
+
+async def test_a_page_cannot_speak_to_the_port_for_grpc(tmp_path: Path) -> None:
+    """A page speaks HTTP/1.1 where there is no TLS; what comes back is no answer to that."""
+    async with running(tmp_path, ECHO, anonymous=True, grpc_port=0) as gateway:
+        assert gateway.app.grpc is not None
+        asks = b"POST /lf.a2a.v1.A2AService/SendMessage HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.app.grpc.port)
+        writer.write(asks)
+        said = await asyncio.wait_for(reader.read(), BOUND)
+        writer.close()
+    assert not said.startswith(b"HTTP/")
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+async def test_where_a_login_ends_no_page_is_believed_but_by_the_broken_twin(
+    monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    """Any page can find the port; what it does not know is the state. The broken twin does not look at it."""
+    if broken:
+        monkeypatch.setattr(redirect, "parse_qs", lambda query: {"state": ["ours"]})
+    with redirect.Redirect(BOUND) as place:
+        waiting = asyncio.ensure_future(asyncio.to_thread(place.answer, "ours"))
+        async with httpx2.AsyncClient(trust_env=False, timeout=BOUND) as browser:
+            await browser.get(f"{place.uri}?code=mine&state=guess", headers={"Host": "evil.example"})
+            if not broken:  # which has heard enough
+                await browser.get(f"{place.uri}?code=mine")
+                await browser.get(f"{place.uri}?code=theirs&state=ours")
+        answer = await asyncio.wait_for(waiting, BOUND)
+    assert answer is not None
+    assert ("code=mine" in answer) is broken

@@ -23,9 +23,11 @@ from gateway.core.policy import RULES
 from gateway.core.policy.people import EVERYBODY
 from gateway.core.policy.rules import simple
 from gateway.dialects.mcp import headers
+from gateway.dialects.sse import Reader
 from gateway.model.ports import TaskQuery
 from gateway.model.principal import Principal
 from gateway.server.front import Front
+from gateway.server.mcp.exchange import Exchange
 from gateway.server.mcp.sessions import Session, Sessions
 from gateway.stores.sqlite import SqliteStore
 from tests.actors import Cue
@@ -510,3 +512,62 @@ async def test_a_server_keeps_nothing_of_one_caller_for_another_but_with_the_bro
 
 def _text(result: Any) -> str:
     return str(result["content"][0]["text"])
+
+
+# What a server says before it answers.
+
+
+def speaks_to_the_latest(patch: pytest.MonkeyPatch) -> None:
+    """One place for the client that is spoken to: whoever came last."""
+    begin, say = Exchange.__init__, Exchange._say
+    latest: list[Exchange] = []
+
+    def begun(self: Exchange, *about: Any, **more: Any) -> None:
+        latest[:] = [self]
+        begin(self, *about, **more)
+
+    async def said(self: Exchange, body: bytes) -> None:
+        await say(latest[0], body)
+
+    patch.setattr(Exchange, "__init__", begun)
+    patch.setattr(Exchange, "_say", said)
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+async def test_what_is_said_meanwhile_is_for_who_asked_but_in_the_broken_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    """The other half of CVE-2026-25536. All calls have the same id and the same token for progress."""
+    if broken:
+        speaks_to_the_latest(monkeypatch)
+    crowd = Crowd(KEYS)
+
+    async def works(call: Call) -> None:
+        result = await crowd.answer(call.params)
+        call.open()
+        token, canary = call.params["_meta"]["progressToken"], call.params["arguments"]["canary"]
+        call.notice("notifications/progress", progressToken=token, progress=1, message=canary)
+        call.done(result)
+
+    def listed(call: Call) -> bytes:
+        return call.result({"tools": [tool("work")], "resultType": "complete", "ttlMs": 60_000, "cacheScope": "public"})
+
+    async def ask(door: Door, canary: str) -> list[str]:
+        params = modern({"name": "docs__work", "arguments": {"canary": canary}}, progressToken=1)
+        sent = headers.make("tools/call", params, "2026-07-28")
+        answer = await door.raw(request("tools/call", params, id=1), sent)
+        if answer.headers["content-type"].startswith("text/event-stream"):
+            return [event.data.decode() for event in Reader().feed(answer.content) if event.data]
+        return [answer.text]
+
+    async with raw(tools_list=listed, tools_call=works) as server:
+        config = configured("grants: [{to: '*', tools: [docs]}]", docs=server.url)
+        async with running(tmp_path, config) as gateway:
+            await gateway.app.tools.servers.settled()
+            doors = [Door(gateway, who=await gateway.key(f"client-{number}")) for number in range(KEYS)]
+            canaries = [f"canary-{number}" for number in range(KEYS)]
+            asks = (ask(*each) for each in zip(doors, canaries, strict=True))
+            told = await asyncio.wait_for(asyncio.gather(*asks), BOUND)
+    heard = [(canary, text) for canary, texts in zip(canaries, told, strict=True) for text in texts]
+    assert sum("notifications/progress" in text for _, text in heard) == KEYS
+    assert all(f'"{canary}"' in text for canary, text in heard) is not broken
