@@ -707,3 +707,13 @@ async def test_a_challenge_names_what_every_token_of_the_issuer_needs_too(tmp_pa
             without = issuer.token(gateway.url, scope="docs:read docs:send")
             answer = await Door(gateway, who=without).post("tools/list", modern())
             assert challenge(answer, "/mcp", gateway) == ["gateway.use"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_the_sdk_with_a_fixed_token_hears_the_refusal_and_goes_on(gateway: Gateway, mode: str) -> None:
+    """It cannot step up; the refusal of one call is no end of its session."""
+    async with Door(gateway, "docs", await having(gateway, "docs:read")).sdk(mode) as fixed:
+        with pytest.raises(MCPError) as refusal:
+            await fixed.call_tool("send", {})
+        assert "docs/send needs an access token with the scopes: docs:read docs:send" in str(refusal.value)
+        assert not (await fixed.call_tool("search", {})).is_error
