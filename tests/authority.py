@@ -180,6 +180,7 @@ class Guarded:
     calls: list[str] = field(default_factory=list)
     sent: list[dict[str, str]] = field(default_factory=list)
     tools: dict[str, list[Tree]] = field(default_factory=dict)  # person -> what they see, if it is something else
+    files: dict[str, Tree] = field(default_factory=dict)  # person -> their lists of the other kinds, by method
 
     @property
     def url(self) -> str:
@@ -209,7 +210,9 @@ class Guarded:
         if body["method"] == "tools/call" and self.needs not in ("", *self.authority.tokens[token].split()):
             said = self._said() + f', error="insufficient_scope", scope="{self.needs}"'
             return answer(b"", "403 Forbidden", www_authenticate=said)
-        return _result(body, self.calls, self.tools.get(self.authority.people.get(token, ""), [HELLO]))
+        person = self.authority.people.get(token, "")
+        lists = {"tools/list": {"tools": self.tools.get(person, [HELLO])}, **self.files.get(person, {})}
+        return _result(body, self.calls, lists)
 
     def _said(self) -> str:
         return f'Basic realm="x, y", Bearer resource_metadata="http://127.0.0.1:{self.port}{RESOURCE_METADATA}"'
@@ -218,11 +221,12 @@ class Guarded:
 HELLO: Tree = {"name": "hello", "inputSchema": {"type": "object"}}
 
 
-def _result(body: Tree, calls: list[str], tools: list[Tree]) -> bytes:
+def _result(body: Tree, calls: list[str], lists: Tree) -> bytes:
     caching = {"resultType": "complete", "ttlMs": 60_000, "cacheScope": "public"}
-    result: Tree = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, **caching}
-    if body["method"] == "tools/list":
-        result = {"tools": tools, **caching}
+    offered: Tree = {method.partition("/")[0]: {} for method in lists}
+    result: Tree = {"supportedVersions": ["2026-07-28"], "capabilities": offered, **caching}
+    if body["method"] in lists:
+        result = {**lists[body["method"]], **caching}
     if body["method"] == "tools/call":
         calls.append(body["params"]["name"])
         result = {"resultType": "complete", "content": [{"type": "text", "text": "hello"}]}

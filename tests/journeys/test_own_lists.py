@@ -119,6 +119,35 @@ async def test_a_definition_that_differs_for_one_caller_waits_for_that_one_alone
             assert (await ann.names(), await bob.names(), await eve.names()) == (["hello"], [], [])
 
 
+@pytest.mark.security
+async def test_prompts_resources_and_templates_are_ones_own_too(tmp_path: Path) -> None:
+    hers = {
+        "prompts/list": {"prompts": [{"name": "hers"}]},
+        "resources/list": {"resources": [{"uri": "file:///ann/diary", "name": "diary"}]},
+        "resources/templates/list": {"resourceTemplates": [{"uriTemplate": "file:///ann/{day}", "name": "day"}]},
+    }
+    granted = 'grants:\n  - {to: "*", prompts: [docs], resources: [docs]}'
+    async with authority() as by, guarded(by, files={"ann": hers}) as server:
+        async with running(tmp_path, configuration(server).replace("grants:", granted)) as gateway:
+            await login(gateway)
+            ann, bob = await connected(by, gateway, "ann"), await connected(by, gateway, "bob")
+
+            async def everything(door: Door) -> str:
+                return str([await door.result(method) for method in hers])
+
+            seen = await everything(ann)
+            assert ("file:///ann/diary" in seen, "file:///ann/{day}" in seen) == (True, True), (
+                "content, which waits not"
+            )
+            assert "'prompts': []" in seen, "what a model acts on waits"
+            assert await waiting(gateway) == [("docs/hers", "new")]
+            assert (await approve(gateway, "docs/hers")).status_code == 200
+            assert "'name': 'hers'" in await everything(ann)
+            for other in (bob, Door(gateway, "docs", await gateway.key("eve")), Door(gateway, "docs")):
+                seen = await everything(other)
+                assert ("ann" in seen, "hers" in seen) == (False, False)
+
+
 async def test_without_a_login_of_the_operators_callers_connect_and_the_operator_approves(tmp_path: Path) -> None:
     async with authority() as by, guarded(by, tools={"ann": HERS}) as server:
         async with running(tmp_path, configuration(server)) as gateway:
