@@ -104,7 +104,7 @@ async def test_a_definition_that_differs_for_one_caller_waits_for_that_one_alone
             ann, bob = await connected(by, gateway, "ann"), await connected(by, gateway, "bob")
             assert (await ann.names(), await bob.names()) == ([], ["hello"])
             refused = await ann.error("tools/call", {"name": "hello", "arguments": {}})
-            assert "docs/hello is changed since it was approved" in refused["message"]
+            assert "docs/hello waits for approval (changed)" in refused["message"]
             assert (await bob.call("hello"))["content"][0]["text"] == "hello"
             eve = await connected(by, gateway, "eve")
             assert await eve.names() == []
@@ -128,7 +128,8 @@ async def test_prompts_resources_and_templates_are_ones_own_too(tmp_path: Path) 
     }
     granted = 'grants:\n  - {to: "*", prompts: [docs], resources: [docs]}'
     async with authority() as by, guarded(by, files={"ann": hers}) as server:
-        async with running(tmp_path, configuration(server).replace("grants:", granted)) as gateway:
+        config = configuration(server).replace("grants:", granted)
+        async with running(tmp_path, config) as gateway:
             await login(gateway)
             ann, bob = await connected(by, gateway, "ann"), await connected(by, gateway, "bob")
 
