@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.core.watch import Replay, Watch
 from gateway.dialects.sse import COMMENT
-from gateway.model.errors import GatewayError
+from gateway.model.errors import GatewayError, invalid
 from gateway.model.ports import Record
 from gateway.model.value import value
 from gateway.server.cycle import fields
@@ -54,7 +55,15 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)) if self.query_string else {}
+        """Raises INVALID_PARAMS for a name that is there twice: readers differ about which of them counts."""
+        if not self.query_string:
+            return {}
+        pairs = parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+            raise invalid(twice[:100], "is in the query twice; send it once")
+        return found
 
     @property
     def media_type(self) -> str:

@@ -267,6 +267,8 @@ async def test_an_empty_body_is_an_empty_object(gateway: Gateway) -> None:
         ("includeArtifacts=yes", "includeArtifacts"),
         ("includeArtifacts=1", "includeArtifacts"),
         ("pageSize=1e1", "pageSize"),
+        ("pageSize=1&pageSize=2", "pageSize"),
+        ("A2A-Version=1.0&A2A-Version=0.3", "A2A-Version"),
     ],
 )
 async def test_query_parameters_have_the_types_of_their_fields(gateway: Gateway, query: str, field: str) -> None:
