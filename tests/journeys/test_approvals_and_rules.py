@@ -67,10 +67,10 @@ OTHERS = {
 
 
 @contextlib.asynccontextmanager
-async def ruled(folder: Path, policy: str = POLICY, **more: Any) -> AsyncIterator[Gateway]:
+async def ruled(folder: Path, policy: str = POLICY, *, shadow: str = "", **more: Any) -> AsyncIterator[Gateway]:
     (folder / "policy.yaml").write_text(policy)
     async with scripted(tool("wipe")) as docs:
-        config = f"{AGENTS}policy: {{file: {folder}/policy.yaml}}\n{configured(docs=docs)}"
+        config = f"{AGENTS}policy: {{file: {folder}/policy.yaml{shadow}}}\n{configured(docs=docs)}"
         async with running(folder / "data", config, **more) as gateway:
             yield gateway
 
@@ -295,6 +295,19 @@ async def _is(gateway: Gateway, id: str, state: str) -> bool:
 
 async def local(gateway: Gateway, id: str, verb: str) -> Any:
     return await gateway.client.post(f"/admin/approvals/{id}:{verb}", headers=gateway.bearer(None), json={})
+
+
+async def test_a_policy_that_is_tried_out_counts_a_call_that_waits_once(tmp_path: Path) -> None:
+    (tmp_path / "tried.yaml").write_text(POLICY.replace("letters, who: [ann,", "letters, who: [bob,"))
+    async with ruled(tmp_path, shadow=f", shadow: {tmp_path}/tried.yaml") as gateway:
+        task = await waiting(gateway)
+        (tmp_path / "policy.yaml").write_text(RETOLD)
+        gateway.app.policies[0].reload()
+        assert (await said(gateway, "lea", approval_of(task), "approve")).json()["state"] == "used"
+        await ended(gateway, task)
+        answer = await gateway.client.get("/admin/policy/shadow", headers=gateway.bearer(None))
+        about = [each for each in answer.json()["flips"] if each["rule"] == "letters"]
+        assert [each["count"] for each in about] == [1], answer.text
 
 
 # Rules that look at more than the call.

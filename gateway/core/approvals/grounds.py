@@ -71,7 +71,7 @@ class Grounds:
         if approval.terms.caller and word.by == approval.owner:
             return True
         who = Principal.of(word.by, approval.tenant)._replace(roles=word.roles, scopes=word.scopes)
-        return self._admission.policy.decide(who, _VERBS[word.said], Target(approval.asked.target)).allowed
+        return self._admission.policy.again(who, _VERBS[word.said], Target(approval.asked.target)).allowed
 
     def fits(self, approval: Approval, arguments: Tree) -> bool:
         """Whether those who are asked about the call may let it be made with these arguments."""
@@ -100,7 +100,7 @@ class Grounds:
         situation: Situation | None = None
         if self._admission.needs_conversation and not asked.principal.hops:
             situation = self._admission.situation(asked.principal, context, None)
-        return self._admission.decide(asked.principal, verb, target, sent, situation)
+        return self._admission.again(asked.principal, verb, target, sent, situation)
 
     def _stopped(self, approval: Approval) -> bool:
         passing = self._passing(approval)

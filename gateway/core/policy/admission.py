@@ -5,7 +5,8 @@ Nothing of this costs a call anything while the policy has neither labels nor li
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from gateway.core.policy.engine import NOTHING, Arguments, Policy
 from gateway.core.policy.interceptors import Interceptors
@@ -52,6 +53,20 @@ class Admission:
         situation: Situation | None = None,
     ) -> Decision:
         decision = self.policy.decide(who, verb, target, arguments, situation)
+        if self.interceptors.pauses is None and situation is None:
+            return decision
+        return self._held_back(decision, who, verb, target, situation)
+
+    def again(
+        self, who: Principal, verb: str, target: Target, arguments: Mapping[str, Any], situation: Situation | None
+    ) -> Decision:
+        """The decision on a call that was asked for before, as it would fall now."""
+        decision = self.policy.again(who, verb, target, arguments, situation)
+        return self._held_back(decision, who, verb, target, situation)
+
+    def _held_back(
+        self, decision: Decision, who: Principal, verb: str, target: Target, situation: Situation | None
+    ) -> Decision:
         if self.interceptors.pauses is not None:
             decision = self.interceptors.judge(decision, who, verb, target)
         if situation is None or not self.labels.any:

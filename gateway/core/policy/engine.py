@@ -159,6 +159,20 @@ class Policy:
             return self._short(plan.near, self._denied, len(plan.rulings), None)
         return self._stamp(Decision(Verdict.PASS, good.name, "it belongs to a call that was allowed"))
 
+    def again(
+        self,
+        who: Principal,
+        verb: str,
+        target: Target,
+        arguments: Mapping[str, Any] = NOTHING,
+        situation: Situation | None = None,
+    ) -> Decision:
+        """The decision on a question that was asked before; the shadow is not asked, and counts it once."""
+        plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
+        if plan.decision is not None:
+            return plan.decision
+        return self._judge(plan, Question(who, verb, target, arguments, situation or self.situation()))
+
     def explain(
         self,
         who: Principal,
@@ -169,8 +183,7 @@ class Policy:
     ) -> Explanation:
         """The same decision, with what each rule on the way to it made of the question."""
         question = Question(who, verb, target, arguments, situation or self.situation())
-        plan = self._memo.get((who, verb, target)) or self._plan(who, verb, target)
-        decision = plan.decision or self._judge(plan, question)
+        decision = self.again(who, verb, target, arguments, question.situation)
         return explained(question, decision, self.rules, self._index.about(verb, who))
 
     def _plan(self, who: Principal, verb: str, target: Target) -> Plan:
