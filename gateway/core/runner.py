@@ -17,10 +17,11 @@ from typing import Any, TypeAlias
 from gateway.core.accept import Held
 from gateway.core.latch import Latch
 from gateway.core.live import Topic
+from gateway.core.registry import Registered
 from gateway.core.repeat import known
 from gateway.core.timers import Timers
 from gateway.core.turn import FLAGGED, Services, Turn
-from gateway.model.agent import Agent, Context
+from gateway.model.agent import Context
 from gateway.model.base import timestamp
 from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 0.5
 # What an agent may take to clean up after its run; longer is not waited for.
 CLEANUP_SECONDS = 10.0
+
+# How long an agent that cannot be reached is tried to be told that its work is called off.
+TELLING_SECONDS = 60.0
 
 # The reason of tasks that the operator or a rule has stopped.
 STOPPED = "stopped"
@@ -60,6 +64,7 @@ class Runner:
         self._keys: dict[Key, Turn] = {}
         self._tasks: dict[Turn, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()  # agents that nobody waits for any more
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self.barred: Callable[[Turn], str | None] = lambda turn: None  # why a run may not begin, if it may not
@@ -107,6 +112,10 @@ class Runner:
             await asyncio.wait(turns.values())
         for turn in turns:
             turn.answer(shutting_down(turn))
+        for telling in self._telling:
+            telling.cancel()
+        if self._telling:
+            await asyncio.wait(self._telling)
         self._patience.close()
         self._cleanups.close()
 
@@ -248,14 +257,18 @@ class Runner:
             self._tell(turn)
 
     def _tell(self, turn: Turn) -> None:
-        if turn.entry.agent is not None and turn.context is not None:
-            self.keep(self._call_off(turn.entry.agent, turn.context))
+        if turn.context is not None and (turn.entry.agent is not None or turn.entry.kind == "remote"):
+            telling = self._loop.create_task(self._call_off(turn.entry, turn.context))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
 
-    async def _call_off(self, agent: Agent, context: Context) -> None:
+    async def _call_off(self, entry: Registered, context: Context) -> None:
         """Tell the agent that nobody waits for its work any more. What it makes of that changes nothing here."""
         try:
-            await agent.cancel(context)
-        except GatewayError as error:
+            if entry.agent is None:  # after a restart its card may be on its way yet
+                await asyncio.wait_for(entry.reachable.wait(), TELLING_SECONDS)
+            await entry.ready().cancel(context)
+        except (GatewayError, TimeoutError) as error:
             log.info("agent %s was not told of the end of task %s: %s", context.agent, context.task_id, error)
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:

@@ -10,10 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.remote import Process, command, process
-from tests.serving import ROOT, message
+from tests.serving import ECHO, ROOT, message
 
 CARD = f"card: {ROOT}/agent_cards/echo.json, public: true"
 CONFIG = f"""
@@ -35,13 +36,20 @@ rules:
     when: {arguments: {text: stop}}
     verdict: HALT
     because: it said stop
+  - rule: enough-for-good
+    who: "agent:*"
+    do: delegate
+    on: agents/asker
+    when: {arguments: {text: goodbye}}
+    verdict: HALT
+    freeze: true
+    because: it said goodbye
   - {rule: checked, who: "agent:middle", do: delegate, on: agents/asker, when: {arguments: {text: checked}},
      verdict: ESCALATE}
 """
 CODE = """
-import asyncio, os, pathlib, signal
+import asyncio, os, pathlib, signal, sqlite3
 from gateway.core import recovery
-from gateway.model.ports import PutHalted
 from gateway.stores.sqlite import SqliteStore
 
 here = pathlib.Path(__file__).parent
@@ -73,8 +81,13 @@ async def lead(context, message):
         slowly = asyncio.ensure_future(context.ask("slow", "please"))
         while not here.joinpath("begun").read_text().count("slow"):
             await asyncio.sleep(0.01)
+    if "far" in words:
+        asyncio.ensure_future(context.ask("far", "wait 60"))
+        file = here.joinpath("gateway.db")
+        while not sqlite3.connect(file).execute("SELECT 1 FROM task WHERE agent = 'far' AND state = 2").fetchone():
+            await asyncio.sleep(0.01)
     for word in words:
-        if word in ("please", "stop"):
+        if word in ("please", "stop", "goodbye"):
             await context.ask("asker", word)
         if word in ("further", "checked"):
             await context.ask("middle", word)
@@ -103,7 +116,8 @@ if here.joinpath("one-by-one").exists():
 written = SqliteStore.commit
 def deadly(self, *changes, records=()):
     future = written(self, *changes, records=records)
-    if here.joinpath("deadly").exists() and any(isinstance(each, PutHalted) for each in changes):
+    deadly = here.joinpath("deadly")
+    if deadly.exists() and any(type(each).__name__ == deadly.read_text() for each in changes):
         future.add_done_callback(lambda done: os.kill(os.getpid(), signal.SIGKILL))
     return future
 SqliteStore.commit = deadly
@@ -134,6 +148,14 @@ def tasks(gateway: Process, who: str, agent: str) -> list[Any]:
 
 def states(gateway: Process, who: str, agent: str) -> list[str]:
     return [task["status"]["state"].removeprefix("TASK_STATE_") for task in tasks(gateway, who, agent)]
+
+
+def anonymously(far: Process) -> list[str]:
+    """How the tasks stand that somebody without a credential has begun there."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": "ListTasks", "params": {}}
+    headers = {"A2A-Version": "1.0"}
+    answer = httpx2.post(f"{far.url}/agents/echo", json=body, headers=headers, trust_env=False)
+    return [task["status"]["state"] for task in answer.json()["result"]["tasks"]]
 
 
 def why(task: Any) -> str:
@@ -206,11 +228,13 @@ def test_a_halt_ends_what_waited_in_its_tree_before_the_gateway_was_killed(folde
         gateway.until(lambda: not halted(folder))
 
 
-def test_a_tree_stays_halted_though_the_gateway_was_killed_right_behind_the_halt(folder: Path) -> None:
+@pytest.mark.parametrize("word", ["stop", "goodbye"])
+def test_a_tree_stays_halted_though_the_gateway_was_killed_right_behind_the_halt(folder: Path, word: str) -> None:
+    rule = {"stop": "enough", "goodbye": "enough-for-good"}[word]
     with process(folder, CONFIG) as gateway:
         ann = key(gateway, "ann")
-        folder.joinpath("deadly").touch()
-        body = {"message": message("slow please further stop"), "configuration": {"returnImmediately": True}}
+        folder.joinpath("deadly").write_text("PutHalted")
+        body = {"message": message(f"slow please further {word}"), "configuration": {"returnImmediately": True}}
         gateway.rpc("SendMessage", body, agent="lead", who=ann)
         assert gateway.popen.wait(10) == -signal.SIGKILL
         folder.joinpath("deadly").unlink()
@@ -218,10 +242,46 @@ def test_a_tree_stays_halted_though_the_gateway_was_killed_right_behind_the_halt
     before = begun(folder)
     with process(folder, CONFIG) as gateway:
         for agent in ("lead", "slow", "middle", "asker"):
-            assert {why(task) for task in canceled(gateway, ann, agent)} == {"Stopped by the rule enough: it said stop"}
+            ended = {why(task) for task in canceled(gateway, ann, agent)}
+            assert ended == {f"Stopped by the rule {rule}: it said {word}"}
         assert len(tasks(gateway, ann, "asker")) == 2
         assert begun(folder) == before == Counter(lead=1, slow=1, asker=2)
         gateway.until(lambda: not halted(folder))
+        cold = [each["name"] for each in gateway.call("GET", "/admin/frozen").json()["frozen"]]
+        assert cold == (["lead"] if word == "goodbye" else []), "both are one commit"
+
+
+def test_a_freeze_that_was_cut_off_is_finished_by_the_next_start(folder: Path) -> None:
+    with process(folder, CONFIG) as gateway:
+        ann = key(gateway, "ann")
+        sent(gateway, ann, "please")
+        folder.joinpath("deadly").write_text("PutFrozen")
+        assert command(gateway.data, "freeze", "agent", "lead", url=gateway.url).returncode != 0
+        assert gateway.popen.wait(10) == -signal.SIGKILL
+        folder.joinpath("deadly").unlink()
+    with process(folder, CONFIG) as gateway:
+        for agent in ("lead", "asker"):
+            (task,) = canceled(gateway, ann, agent)
+            assert why(task) == "Stopped: the agent lead is frozen"
+
+
+def test_a_remote_agent_is_told_that_its_tree_was_halted_in_an_earlier_life(folder: Path) -> None:
+    with process(folder / "far", ECHO, "--anonymous") as far:
+        config = CONFIG.replace("policy:", f"  far: {{card_url: '{far.url}', public: true}}\npolicy:")
+        with process(folder, config) as gateway:
+            gateway.until(lambda: gateway.call("GET", "/agents/far/.well-known/agent-card.json").status_code == 200)
+            ann = key(gateway, "ann")
+            task = sent(gateway, ann, "far please")
+            gateway.kill()
+        with closing(sqlite3.connect(folder / "gateway.db", isolation_level=None)) as db:
+            # As a HALT leaves it that came to its commit and no further.
+            db.execute("INSERT INTO halted VALUES ('', ?, 'enough', 'it said stop')", (task["id"],))
+        assert anonymously(far) == ["TASK_STATE_WORKING"]
+        with process(folder, config) as gateway:
+            for agent in ("lead", "asker", "far"):
+                (ended,) = canceled(gateway, ann, agent)
+                assert why(ended) == "Stopped by the rule enough: it said stop"
+            far.until(lambda: anonymously(far) == ["TASK_STATE_CANCELED"])
 
 
 def test_what_was_not_taken_up_yet_when_its_tree_was_halted_does_not_begin(folder: Path) -> None:
