@@ -56,6 +56,7 @@ class _Shape(BaseModel):
 
 class _Task(_Shape):
     id: TaskId | None = None
+    agent_id: str | None = None
     description: str = ""
     context: dict[str, Any] | None = None
     priority: Literal["low", "normal", "high", "critical"] = "normal"
@@ -105,7 +106,7 @@ def decode(method: str, params: Any, agent: str | None, new_id: Callable[[], str
 
 
 def _create(request: _Create, agent: str | None, new_id: Callable[[], str]) -> tuple[SendMessage, float]:
-    task, target = request.task, _agent(request.agent_id, agent, required=True)
+    task, target = request.task, _agent(_named(request), agent, required=True)
     data = _input_data(request)
     parts = [Part(text=task.description)] if task.description else []
     if data is not None:
@@ -152,6 +153,13 @@ def _agent(named: str | None, endpoint: str | None, *, required: bool) -> str | 
     if required and not target:
         raise invalid("agent_id", "is required here")
     return target
+
+
+def _named(request: _Create) -> str | None:
+    outer, inner = request.agent_id, request.task.agent_id
+    if outer is not None and inner not in (None, outer):
+        raise invalid("agent_id", "stands beside task and inside it with different values; send one")
+    return inner if outer is None else outer
 
 
 def _input_data(request: _Create) -> Any:

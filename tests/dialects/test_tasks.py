@@ -63,6 +63,16 @@ def test_the_endpoints_agent_and_the_named_one_must_agree() -> None:
     assert caught.value.reason is Reason.INVALID_PARAMS
 
 
+def test_a_task_may_name_its_agent_itself_and_never_another_one() -> None:
+    inside = {"id": "1", "agent_id": "b", "description": "x"}
+    assert create(agent_id=None, task=inside).agent == "b"
+    assert create("b", agent_id="b", task=inside).agent == "b"
+    for endpoint, named in ((None, "a"), ("a", None), ("a", "a")):
+        with pytest.raises(GatewayError, match="agent_id") as refused:
+            create(endpoint, agent_id=named, task=inside)
+        assert refused.value.reason is Reason.INVALID_PARAMS
+
+
 def test_a_result_asks_or_reports() -> None:
     asks, wait = decode(tasks.RESULT, {"task_id": "1", "wait": 3})
     assert (asks, wait) == (FetchResult(None, "1", 3.0), 3.0)
