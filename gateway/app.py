@@ -193,21 +193,26 @@ class App:
             Governance(admission, self.registry, self.tools.servers, freezer, store, self.policies, screen),
             notifier.challenge if config.push.challenge else None,
         )  # fmt: skip
-        bridge.doors = self.gateway
-        self.gateway.held.again = self.recovery.again
-        if self.trust is not None and self.trust.approvals is not None:
-            self.trust.approvals.handle = self.gateway.handle
-            self.approvals.page = self.trust.approvals.url(home)
-        for keeper in self._kept:
-            keeper.unasked = partial(self.gateway.own_acts.reloaded, keeper.verb)
-        self.tools.servers.when_held.append(self.gateway.own_acts.held)
-        self.gateway.rotate_vault_key = self._authorized.rotate
-        self.gateway.rotate_audit_key = None if self.notary is None else self.notary.rotate
+        self._tie(bridge)
         self._not_ready: str | None = "starting"
         self._enrol(config)
         self.grpc = None if settings.grpc_port is None else _grpc(settings, settings.grpc_port, self.trouble)
         self.admin_asgi: ASGIApp | None = None  # where it has a listener of its own
         self.asgi = self._doors(cursors, webhook_routes(signing.published, bells, self.gateway.refusals.note))
+
+    def _tie(self, bridge: AgentTools) -> None:
+        """Give the gateway to what had to be made before it, and to it what only this file knows."""
+        gateway = self.gateway
+        bridge.doors = gateway
+        gateway.held.again = self.recovery.again
+        if self.trust is not None and self.trust.approvals is not None:
+            self.trust.approvals.handle = gateway.handle
+            self.approvals.page = self.trust.approvals.url(self.settings.public_url.rstrip("/"))
+        for keeper in self._kept:
+            keeper.unasked = partial(gateway.own_acts.reloaded, keeper.verb)
+        self.tools.servers.when_held.append(gateway.own_acts.held)
+        gateway.rotate_vault_key = self._authorized.rotate
+        gateway.rotate_audit_key = None if self.notary is None else self.notary.rotate
 
     def _enrol(self, config: Config) -> None:
         """Put the agents of the file into the registry."""
