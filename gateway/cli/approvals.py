@@ -83,7 +83,8 @@ def _say(options: argparse.Namespace, verb: str, body: dict[str, Any]) -> Exit:
     if missing := found.get("missing"):
         note(f"Noted. {missing} more {'person has' if missing == 1 else 'people have'} to approve it.")
     else:
-        note(f"{line(found.get('action'))} on {line(found.get('target'))} is {line(found.get('state'))}.")
+        state = "approved" if found.get("state") == "used" else line(found.get("state"))  # the call may be made by now
+        note(f"{line(found.get('action'))} on {line(found.get('target'))} is {state}.")
     return Exit.DONE
 
 

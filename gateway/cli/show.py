@@ -55,6 +55,7 @@ class Progress:
         self.context_id: str | None = None
         self.state: str | None = None
         self.reply: Json | None = None
+        self.for_others = False
         self._before: Json | None = None
 
     def know(self, task: Json) -> None:
@@ -82,12 +83,14 @@ class Progress:
         if task := event.get("task"):
             self.task_id, self.context_id = task.get("id"), task.get("contextId")
             known, self.state = self.state, None if self._stale(task) else state_of(task)
+            self.for_others = _for_others(task)
             return known != self.state
         if reply := event.get("message"):
             self.reply = reply
         elif update := event.get("statusUpdate"):
             self.task_id, self.context_id = update.get("taskId"), update.get("contextId")
             self.state = state_of(update)
+            self.for_others = _for_others(update)
         return True
 
 
@@ -259,6 +262,12 @@ def _message(told: Json) -> Json:
     return (told.get("status") or {}).get("message") or {}
 
 
+def _for_others(told: Json) -> bool:
+    """Whether it waits for an approval that is not its caller's to give."""
+    about = _message(told).get("metadata") or {}
+    return "approval" in about and "schema" not in about
+
+
 def _id(artifact: Json) -> str:
     return str(artifact.get("artifactId"))
 
@@ -313,6 +322,10 @@ def example(card: Json | None) -> str:
 def next_steps(place: Place, agent: str, progress: Progress) -> None:
     """What the person can do once a task waits for them."""
     if progress.exit is Exit.WAITING and not progress.reply and progress.task_id:
+        if progress.for_others:
+            note("It goes on by itself once that is there. See how it stands with:")
+            note(f"  {place.command('tasks', 'get', progress.task_id)}")
+            return
         what = "authorization" if progress.state == "TASK_STATE_AUTH_REQUIRED" else "an answer"
         note(f"The task waits for {what}. Go on with:")
         note(f"  {place.command('send', agent, '--task', progress.task_id, 'your answer')}")

@@ -227,3 +227,15 @@ def test_a_key_is_revoked(gateway: Run, fake: FakeGateway) -> None:
 )
 def test_wrong_words_exit_with_2(gateway: Run, words: tuple[str, ...]) -> None:
     assert gateway(*words).code == 2
+
+
+# approvals
+
+
+def test_a_call_that_was_made_by_the_time_of_the_answer_was_approved_all_the_same(
+    gateway: Run, fake: FakeGateway
+) -> None:
+    answer = {"id": "a-1", "action": "SendMessage", "target": "agents/desk", "missing": 0}
+    for state, said in (("approved", "approved"), ("used", "approved"), ("rejected", "rejected")):
+        fake.answers["POST /admin/approvals/a-1:approve"] = Reply({**answer, "state": state})
+        assert gateway("approvals", "approve", "a-1").err == f"SendMessage on agents/desk is {said}.\n"

@@ -83,6 +83,16 @@ def test_waiting_for_authorization_exits_with_3(gateway: Run, fake: FakeGateway)
     assert "waits for authorization" in result.err
 
 
+def test_who_waits_for_somebody_elses_approval_is_not_told_to_answer(gateway: Run, fake: FakeGateway) -> None:
+    others = message("It waits for lea.", metadata={"approval": "a-1", "approvers": ["lea"]})
+    own = message("It waits for you.", metadata={"approval": "a-1", "schema": {}})
+    for said, hint in ((others, "gateway tasks get t-1"), (own, "gateway send echo --task t-1 'your answer'")):
+        fake.answers[STREAM] = Stream(({"task": task("WORKING")}, moved("AUTH_REQUIRED", message=said)))
+        result = gateway("send", "echo", "hi")
+        assert result.code == 3
+        assert result.err.splitlines()[-1].endswith(hint)
+
+
 def test_files_json_and_ids_travel(gateway: Run, fake: FakeGateway, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_bytes(b"\x00\xff")
     fake.answers[STREAM] = Stream(({"message": message("ok")},))
