@@ -157,7 +157,11 @@ def _pattern(pattern: str, name: str) -> Check:
 
 
 def _schema(file: Path) -> Check:
-    text, name = read_document(file)
+    try:
+        text, name = read_document(file)
+    except ConfigError as error:
+        (problem,) = error.problems
+        raise _Refused("schema", f"{file}: {problem.reason}", "name a file that holds a JSON Schema") from error
     try:
         return Schema(read(text.encode()))
     except GatewayError as error:

@@ -40,6 +40,7 @@ from gateway.config import (
     source,
 )
 from gateway.config.credentials import AgentCredentials, AgentOAuth
+from gateway.config.document import read_document
 from gateway.config.loading import DEMO_AGENTS
 from gateway.config.problems import dotted
 from gateway.config.reference import schema_text
@@ -168,6 +169,13 @@ def test_paths_start_at_the_folder_of_the_file_and_not_at_the_working_folder(tmp
 
 def test_a_missing_file(tmp_path: Path) -> None:
     assert refused_file(tmp_path / "gw.yaml") == "gw.yaml: no such file; create it, or name another with --config"
+
+
+def test_a_missing_file_that_the_configuration_names(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"policy\.yaml: no such file; create it, or name another in the configuration"
+    ):
+        read_document(tmp_path / "policy.yaml")
 
 
 def test_a_file_elsewhere_is_called_by_its_full_path(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ Inside = Mapping[str, type[BaseModel]]
 
 def read_document(path: Path) -> tuple[str, str]:
     """The text of the file and its name in messages. Raises ConfigError."""
-    return text_of(path, str(path)), str(path)
+    return text_of(path, str(path), "in the configuration"), str(path)
 
 
 def parse_document(text: str, name: str, model: type[M], inside: Inside, base: Path = Path()) -> tuple[M, Origin]:

@@ -112,8 +112,8 @@ def _is_there(file: Path) -> bool:
     return file.exists() or file.is_symlink()
 
 
-def text_of(file: Path, name: str) -> str:
-    """The content of an operator's file. Raises ConfigError."""
+def text_of(file: Path, name: str, named: str = "with --config") -> str:
+    """The content of an operator's file. `named` says where it is named. Raises ConfigError."""
 
     def refuse(reason: str, hint: str, line: int | None = None) -> NoReturn:
         raise ConfigError([Problem(name, line, "", reason, hint)])
@@ -127,7 +127,7 @@ def text_of(file: Path, name: str) -> str:
         with file.open("rb") as stream:
             content = stream.read(source.MAX_BYTES + 1)
     except FileNotFoundError:
-        refuse("no such file", "create it, or name another with --config")
+        refuse("no such file", f"create it, or name another {named}")
     except PermissionError:
         refuse("may not be read by this user", "change its owner or mode")
     except OSError as error:

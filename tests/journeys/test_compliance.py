@@ -273,7 +273,7 @@ async def test_a_profile_that_is_wrong_stops_the_start_with_its_line(tmp_path: P
     with pytest.raises(ConfigError) as problem:
         await assemble(settings)
     assert told in str(problem.value)
-    assert "compliance.yaml:2" in str(problem.value) or "json" in str(problem.value)
+    assert "compliance.yaml:2: rules[0]" in str(problem.value)
 
 
 async def test_a_canceled_stream_closes_its_agent(gateway: Gateway) -> None:
