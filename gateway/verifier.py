@@ -854,11 +854,10 @@ class Verification:
                 f"{len(self._begun)} calls have begun and no end: how they ended is not known, or they go on "
                 f"(the first is entry {min(self._begun.values())})"
             )
-        if size > covered:
-            return self._tail(report, size - covered)
-        if not self._trust.witnessed(heads[-1]):
+        if heads and not self._trust.witnessed(heads[-1]):  # whatever stands behind it vouches for nothing
             report.exit, report.sentence = Exit.KEY, _UNWITNESSED
-        return report
+            return report
+        return self._tail(report, size - covered) if size > covered else report
 
     def _tail(self, report: Report, count: int) -> Report:
         report.notes.append(f"the newest {count} are not under a checkpoint yet")

@@ -437,7 +437,13 @@ def _audit(top: Parser) -> None:
     erase.add_argument("principal", metavar="ID", help="As the log shows it: key:ann, oauth:ISSUER#NAME.")
     audit.command("rotate-key", "Sign the log with new keys from now on.", "audit:rotate")
     verify = audit.command("verify", "Prove that the log is as it was written, without a gateway.", "auditfile:verify")
-    verify.add_argument("file", nargs="?", type=Path, metavar="FILE", help="A database, an export or a proof file.")
+    verify.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="A database, an export, a folder of segments or a proof file.",
+    )
     verify.add_argument("--since", type=Path, metavar="FILE", help="Checkpoints that were seen before.")
     prove = audit.command("prove", "Write a file that proves one entry to anybody.", "auditfile:prove")
     prove.add_argument("index", type=int, metavar="INDEX", help="The entry.")

@@ -87,6 +87,22 @@ async def test_a_witness_signs_what_goes_on_from_what_it_saw(tmp_path: Path) -> 
 
 
 @pytest.mark.security
+async def test_entries_that_are_not_signed_yet_stand_in_for_no_witness(tmp_path: Path) -> None:
+    """Whoever has the signing key can always add one to a history that no witness has seen."""
+    log = await made(tmp_path)
+    witness = Witness(tmp_path / "witness", log.trust)
+    with closing(Database(log.db)) as db:
+        assert verify(db, policy(log, witness), now=NOW / 1000).exit is Exit.KEY
+    store, notary = await opened(tmp_path)
+    notary.forsake()
+    await write(store, 1, mark="later-")
+    await store.aclose()
+    with closing(Database(log.db)) as db:
+        assert verify(db, log.trust, now=NOW / 1000).notes == ["the newest 1 are not under a checkpoint yet"]
+        assert verify(db, policy(log, witness), now=NOW / 1000).exit is Exit.KEY
+
+
+@pytest.mark.security
 async def test_a_witness_refuses_another_history_and_the_gateway_stops_signing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
