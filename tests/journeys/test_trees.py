@@ -298,6 +298,9 @@ def test_what_was_not_taken_up_yet_when_its_tree_was_halted_does_not_begin(folde
             assert why(task) == "Stopped by the rule enough: it said stop"
         assert states(gateway, ann, "boss") == ["FAILED"], "what became of its work is not known"
         assert begun(folder) == Counter(stopper=2, slow=1)
+        (entry,) = gateway.call("GET", "/admin/audit?rule=enough&action=SendMessage&object=asker").json()["entries"]
+        told = str(entry)
+        assert all(who in told for who in ("agent:stopper", "agent:boss", "key:ann")), "it is asked as it was before"
         assert gateway.stop()[0] == 0
     with process(folder, CONFIG) as gateway:
         gateway.until(lambda: not halted(folder))
