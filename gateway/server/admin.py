@@ -137,7 +137,7 @@ class Admin:
         return json_answer({"keys": [_key(record) for record in await self._gateway.handle(ListKeys(), who)]})
 
     async def _add_key(self, request: Request, who: Principal) -> Response:
-        made = await self._gateway.handle(AddKey(text(await json_object(request), "name") or ""), who)
+        made = await self._gateway.handle(AddKey(text(await json_object(request, "name"), "name") or ""), who)
         return json_answer({**_key(made.record), "key": made.secret}, 201)
 
     async def _revoke_key(self, request: Request, who: Principal) -> Response:

@@ -35,14 +35,14 @@ class AdminAgents:
         )
 
     async def add(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
+        body = await json_object(request, "cardUrl", "id", *_FIELDS)
         settings = RemoteSettings(**_settings(body))
         call = AddAgent(text(body, "cardUrl"), text(body, "id", required=False), settings)
         entry: Registered = await self._gateway.handle(call, who)
         return json_answer(self._shown(entry), 201)
 
     async def change(self, request: Request, who: Principal) -> Response:
-        changes = _settings(await json_object(request))
+        changes = _settings(await json_object(request, *_FIELDS))
         if not changes:
             raise invalid("body", "names nothing to change: replicas, balance, keys, keysUrl or requireSignature")
         entry: Registered = await self._gateway.handle(ChangeAgent(request.path_params["id"], changes), who)

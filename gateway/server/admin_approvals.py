@@ -46,7 +46,7 @@ class AdminApprovals:
         return await self._answer(ApproveCall(request.path_params["id"], await _reason(request)), who)
 
     async def edit(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
+        body = await json_object(request, "arguments", "reason")
         arguments = body.get("arguments")
         if not isinstance(arguments, dict):
             raise invalid("arguments", "must be an object")
@@ -60,7 +60,7 @@ class AdminApprovals:
 
 
 async def _reason(request: Request) -> str:
-    return _said(await json_object(request)) if await request.body() else ""
+    return _said(await json_object(request, "reason")) if await request.body() else ""
 
 
 def _said(body: dict[str, Any]) -> str:

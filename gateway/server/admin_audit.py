@@ -69,7 +69,7 @@ class AdminAudit:
         return json_answer({"agent": past.agent, "task": task, "events": events, "later": past.later})
 
     async def erase(self, request: Request, who: Principal) -> Response:
-        principal = text(await json_object(request), "principal")
+        principal = text(await json_object(request, "principal"), "principal")
         return json_answer({"pseudonym": await self._gateway.handle(EraseSubject(principal), who)})
 
     async def rotate(self, request: Request, who: Principal) -> Response:

@@ -35,7 +35,7 @@ class AdminCards:
         return json_answer(self._shown(entry))
 
     async def verify(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
+        body = await json_object(request, "cardUrl", "keys")
         keys = body.get("keys")
         if keys is not None and not isinstance(keys, dict):
             raise invalid("keys", "must be a JWK set, an object")

@@ -12,10 +12,14 @@ from gateway.dialects.strict_json import read
 from gateway.model.errors import GatewayError, Reason, invalid
 
 
-async def json_object(request: Request) -> dict[str, Any]:
+async def json_object(request: Request, *fields: str) -> dict[str, Any]:
+    """The body. Raises INVALID_PARAMS for a field that is none of `fields`: one that is misspelled would be left undone
+    without a word, a pin of keys for example."""
     body = read(await request.body())
     if not isinstance(body, dict):
         raise GatewayError(Reason.INVALID_REQUEST, "The body must be a JSON object")
+    if (unknown := next((name for name in body if name not in fields), None)) is not None:
+        raise invalid(unknown[:100], f"is no field here; there are {', '.join(fields)}")
     return body
 
 

@@ -44,7 +44,7 @@ class AdminPeople:
         return json_answer({"clients": [_client(record) for record in await self._gateway.handle(ListClients(), who)]})
 
     async def add_client(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
+        body = await json_object(request, "id", "scopes", "grants", "redirects", "name", "public")
         redirects = _texts(body, "redirects")
         for uri in redirects:
             if (why := refusal(uri)) is not None:
@@ -61,7 +61,7 @@ class AdminPeople:
         return json_answer({**_client(made.record), "secret": made.secret or None}, 201)
 
     async def invite_client(self, request: Request, who: Principal) -> Response:
-        seconds = (await json_object(request)).get("seconds", HOUR)
+        seconds = (await json_object(request, "seconds")).get("seconds", HOUR)
         if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:
             raise invalid("seconds", "must be a whole number")
         return json_answer({"token": await self._gateway.handle(InviteClient(seconds), who)}, 201)
@@ -72,14 +72,14 @@ class AdminPeople:
 
     async def revoke_any_client(self, request: Request, who: Principal) -> Response:
         """The same for ids that are URLs, which no path can hold."""
-        await self._gateway.handle(RevokeClient(text(await json_object(request), "id")), who)
+        await self._gateway.handle(RevokeClient(text(await json_object(request, "id"), "id")), who)
         return Response(status_code=204)
 
     async def users(self, request: Request, who: Principal) -> Response:
         return json_answer({"users": [_user(record) for record in await self._gateway.handle(ListUsers(), who)]})
 
     async def add_user(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
+        body = await json_object(request, "name", "password", "roles")
         call = AddUser(text(body, "name"), text(body, "password"), _texts(body, "roles"))
         return json_answer(_user(await self._gateway.handle(call, who)), 201)
 
@@ -104,7 +104,7 @@ class AdminPeople:
         return json_answer({"issuer": ending})
 
     async def set_password(self, request: Request, who: Principal) -> Response:
-        password = text(await json_object(request), "password")
+        password = text(await json_object(request, "password"), "password")
         await self._gateway.handle(SetPassword(request.path_params["name"], password), who)
         return Response(status_code=204)
 

@@ -32,6 +32,8 @@ from gateway.model.governance import (
 from gateway.model.principal import Principal
 from gateway.server.admin_json import json_answer, json_object, text
 
+_EXPLAINED = ("principal", "action", "target", "arguments", "roles", "for", "at", "scopes")
+
 
 class AdminPolicy:
     def __init__(self, gateway: Gateway) -> None:
@@ -48,7 +50,7 @@ class AdminPolicy:
         return json_answer(_shaded(await self._gateway.handle(ShadePolicy(), who)))
 
     async def explain(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
+        body = await json_object(request, *_EXPLAINED)
         arguments = body.get("arguments", {})
         if not isinstance(arguments, dict):
             raise invalid("arguments", "must be an object")
@@ -66,7 +68,7 @@ class AdminPolicy:
 
     async def replay(self, request: Request, who: Principal) -> Response:
         """The newest recorded calls under another policy: those that it would have decided otherwise."""
-        body = await json_object(request)
+        body = await json_object(request, "text", "name", "last")
         last = body.get("last", 100_000)
         if not isinstance(last, int) or isinstance(last, bool) or last < 1:
             raise invalid("last", "must be a number of entries, at least 1")
@@ -83,7 +85,7 @@ class AdminPolicy:
         return json_answer({"frozen": [_frozen(each) for each in await self._gateway.handle(ListFrozen(), who)]})
 
     async def freeze(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
+        body = await json_object(request, "kind", "name", "reason")
         reason = text(body, "reason", required=False) or ""
         call = Freeze(_kind(text(body, "kind")), text(body, "name"), reason)
         return json_answer(_frozen(await self._gateway.handle(call, who)), 201)

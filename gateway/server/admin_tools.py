@@ -41,7 +41,7 @@ class AdminTools:
         return json_answer({"servers": [_server(each) for each in found.servers], "mounts": mounts})
 
     async def approve(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
+        body = await json_object(request, "address", "hash")
         call = ApproveTools(text(body, "address"), text(body, "hash", required=False) or "")
         approved: list[Definition] = await self._gateway.handle(call, who)
         return json_answer({"approved": [_definition(each) for each in approved]})
@@ -53,22 +53,22 @@ class AdminTools:
 
     async def login(self, request: Request, who: Principal) -> Response:
         """Where a person authorizes the gateway at a server. What comes back goes to `authorized`."""
-        body = await json_object(request)
+        body = await json_object(request, "server", "redirectUri")
         call = BeginLogin(text(body, "server"), text(body, "redirectUri"))
         return json_answer({"authorizationUrl": await self._gateway.handle(call, who)})
 
     async def authorized(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request)
+        body = await json_object(request, "server", "response")
         call = FinishLogin(text(body, "server"), text(body, "response"))
         return json_answer({"up": await self._gateway.handle(call, who)})
 
     async def logout(self, request: Request, who: Principal) -> Response:
-        call = ForgetLogin(text(await json_object(request), "server"))
+        call = ForgetLogin(text(await json_object(request, "server"), "server"))
         return json_answer({"forgotten": await self._gateway.handle(call, who)})
 
     async def call(self, request: Request, who: Principal) -> Response:
         """The result as its server gave it. Nobody can be asked here: a tool that asks is told so."""
-        body = await json_object(request)
+        body = await json_object(request, "name", "arguments")
         arguments = body.get("arguments", {})
         if not isinstance(arguments, dict):
             raise invalid("arguments", "must be an object")

@@ -116,6 +116,7 @@ async def test_a_server_that_is_not_there_changes_nothing(tmp_path: Path) -> Non
         ({"keys": {"keys": []}, "keysUrl": "https://x"}, "keysUrl"),
         ({"keysUrl": 7}, "keysUrl"),
         ({"requireSignature": "yes"}, "requireSignature"),
+        ({"balance": "random", "require_signature": True}, "require_signature"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -125,6 +126,15 @@ async def test_a_change_that_cannot_be_read_names_the_field(tmp_path: Path, body
         answer = await patch(gateway, **body)
         assert answer.status_code == 400
         assert field in answer.text
+
+
+async def test_a_field_that_is_misspelled_adds_nothing(tmp_path: Path) -> None:
+    async with scripted() as agent, running(tmp_path) as gateway:
+        answer = await add(gateway, agent, require_signature=True)
+        assert answer.status_code == 400
+        assert "require_signature: is no field here; there are cardUrl, id, replicas" in answer.text
+        listed = await gateway.client.get("/admin/agents", headers=gateway.bearer(None))
+        assert "far" not in [each["id"] for each in listed.json()["agents"]]
 
 
 async def test_an_agent_of_the_file_is_changed_there(tmp_path: Path) -> None:
