@@ -109,7 +109,7 @@ class Ticket:
             None if cause is None else cause.request_id,
             self.trace,
             decision.policy or None,
-            None if decision.allowed else decision.reason,
+            decision.reason if decision.released or not decision.allowed else None,
             self.upstream_hash,
             change,
             dict(self.marks) or None if phase == "outcome" else None,

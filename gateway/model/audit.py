@@ -22,7 +22,8 @@ class Verdict(StrEnum):
 class Decision:
     """What policy said: a value that can be printed, tested and recorded. `policy` is the hash of the rules; `terms`
     are those of an approval, where the rule that escalates has some of its own; `scopes` are all that an access token
-    needs for the call, where nothing but some of them is missing."""
+    needs for the call, where nothing but some of them is missing; `released` means that people let the call through,
+    and `reason` by which approval."""
 
     verdict: Verdict
     rule: str
@@ -31,6 +32,7 @@ class Decision:
     policy: str = ""
     terms: Terms | None = None
     scopes: tuple[str, ...] = ()
+    released: bool = False
 
     @property
     def allowed(self) -> bool:

@@ -69,6 +69,8 @@ def test_an_explanation_shows_inputs_rules_and_what_would_change_it(gateway: Run
         '{"amount": 1}',
         "--role",
         "a",
+        "--scope",
+        "s",
         "--for",
         "ann",
     )
@@ -82,7 +84,7 @@ def test_an_explanation_shows_inputs_rules_and_what_would_change_it(gateway: Run
     ]  # fmt: skip
     assert fake.seen[0].body == {
         "principal": "bob", "action": "call", "target": "bank/pay", "arguments": {"amount": 1}, "roles": ["a"],
-        "for": "ann", "at": "2026-11-26T09:30:00Z",
+        "scopes": ["s"], "for": "ann", "at": "2026-11-26T09:30:00Z",
     }  # fmt: skip
 
 

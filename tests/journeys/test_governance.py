@@ -16,6 +16,7 @@ from gateway.model.audit import AuditEntry, AuditQuery
 from tests import rpc
 from tests.actors import Cue
 from tests.bindings import BINDINGS, Caller, state
+from tests.journeys.test_approvals import approval_of, ended, said
 from tests.mcp import Door, configured, scripted, soon, tool
 from tests.serving import BOUND, ROOT, Gateway, message, running
 
@@ -472,3 +473,57 @@ rules:
                 "/admin/policy:replay", json={"text": "rules: [{}]", "name": "new.yaml"}, headers=gateway.bearer(None)
             )
             assert "new.yaml:1: rules[0].who: is required" in answer.json()["error"]["message"]
+
+
+async def test_the_same_policy_flips_nothing_whatever_came_of_its_decisions(tmp_path: Path) -> None:
+    """Approvals that were given and refused, findings of compliance, a halted tree and who was frozen for it."""
+    policy = """
+rules:
+  - {rule: ask, who: ann, do: call, on: agents/desk, verdict: ESCALATE}
+  - {rule: own, who: bob, do: call, on: agents/desk, verdict: ESCALATE, approver: caller}
+  - {rule: out, who: eve, do: call, on: agents/desk, verdict: HALT, freeze: true}
+  - {rule: tool, who: ann, do: tools/call, on: docs/wipe, verdict: ESCALATE}
+  - {rule: use, who: "*", do: use, on: [agents/desk, docs], verdict: PASS}
+approvals: {pause: [docs/read]}
+"""
+    (tmp_path / "policy.yaml").write_text(policy)
+    (tmp_path / "compliance.yaml").write_text(
+        "rules:\n  - {rule: none, find: secrets, action: block}\n  - {rule: mail, find: email, action: redact}\n"
+    )
+    files = f"policy: {{file: {tmp_path}/policy.yaml}}\ncompliance: {{file: {tmp_path}/compliance.yaml}}\n"
+    desk = f'agents: {{desk: {{run: "tests.actors:mirror", card: {ROOT}/agent_cards/echo.json}}}}\n'
+    async with (
+        scripted(tool("wipe"), tool("read")) as docs,
+        running(tmp_path / "data", f"{desk}{files}{configured(docs=docs)}") as gateway,
+    ):
+        given, refused, own = [
+            (who, await gateway.task("hello", agent="desk", who=await gateway.key(who)))
+            for who in ("ann", "ann", "bob")
+        ]
+        for by, verb, (who, task) in ((None, "approve", given), (None, "reject", refused), ("bob", "approve", own)):
+            await said(gateway, by, approval_of(task), verb)
+            await ended(gateway, task, who=who)
+        door = Door(gateway, who=await gateway.key("ann"))
+        for name in ("docs__wipe", "docs__read"):
+            await door.result("tools/call", {"name": name, "arguments": {}})
+            (held,) = (await admin(gateway, "GET", "approvals"))["approvals"]
+            await said(gateway, None, held["id"], "approve")
+            await door.result("tools/call", {"name": name, "arguments": {}})
+        assert len(docs.asked("tools/call")) == 2
+        for text in ("the key is sk_live_a1b2c3d4e5", "ann@example.org"):
+            await gateway.rpc("SendMessage", {"message": message(text)}, agent="desk", who=await gateway.key("lea"))
+        await gateway.error("SendMessage", {"message": message("x")}, agent="desk", who=await gateway.key("eve"))
+        found = await admin(gateway, "POST", "policy:replay", text=policy)
+        assert (found["flips"], found["unsure"]) == ([], 0)
+        other = await admin(
+            gateway,
+            "POST",
+            "policy:replay",
+            text=policy.replace("ann, do: call, on: agents/desk, verdict: ESCALATE", "ann, verdict: BLOCK"),
+        )
+        flipped = {(each["principal"], each["target"], each["verdict"], each["count"]) for each in other["flips"]}
+        assert ("key:ann", "agents/desk", "ESCALATE", 2) in flipped
+        # Of each call that was released the record says by which approval, and of others nothing.
+        for rule, reason in (("ask", f"approval {approval_of(given[1])}"), ("use", None)):
+            page = await gateway.app.store.search_audit(AuditQuery(100, rule=rule, verdict="PASS"))
+            assert {each.reason for _, each in page.entries} == {reason}

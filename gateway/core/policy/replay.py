@@ -1,7 +1,7 @@
 """Another policy over what was recorded: which calls it would have decided otherwise.
 
 A record says who, what, on what and when, and of arguments only a digest. What a rule asks beyond that cannot be told,
-and it is said how often that was so. Labels and limits are not replayed.
+and it is said how often that was so. Labels, limits and what `approvals` pauses are not replayed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 from gateway.core.policy.actions import CALLS, VERBS
 from gateway.core.policy.checks import Arguments, Budget, Check, Labelled, On, Scopes, Who, granted
+from gateway.core.policy.interceptors import PAUSED
 from gateway.core.policy.question import Question, Situation, Target, address
 from gateway.core.policy.rules import DENIED, FROZEN, Rule, Ruling
 from gateway.core.policy.shadow import MAX_FLIPS, Flip
@@ -18,8 +19,11 @@ from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
 
-# Decisions that no rule of the table made: about lists, by the owner of a task, by the switch, by labels.
-NOT_BY_RULES = frozenset({"filtered", "by-task", "by-call", "resumed", "rule-of-two", FROZEN})
+# Decisions that no rule of the table made: about lists, by the owner of a task, by the switch, by labels, by what
+# pauses calls, by whose call it is.
+NOT_BY_RULES = frozenset(
+    {"filtered", "by-task", "by-call", "resumed", "rule-of-two", FROZEN, PAUSED, "approver-caller", "own-call"}
+)
 
 Targets = Callable[[str, str], Target]
 """Verb and id -> the target as it is now."""
@@ -38,12 +42,15 @@ class Replayed:
 async def replay(rules: tuple[Ruling, ...], entries: AsyncIterator[AuditEntry], targets: Targets) -> Replayed:
     """Each call once, by its first entry. Reading gives others their turn; deciding is quick."""
     seen: set[str] = set()
+    held: set[str] = set()
     flips: Counter[Flip] = Counter()
     same = unsure = 0
     async for entry in entries:
-        if entry.request_id in seen or entry.rule in NOT_BY_RULES or _verb(entry) not in VERBS:
+        if entry.request_id in seen or _verb(entry) not in VERBS or not _by_rules(entry, held):
             continue
         seen.add(entry.request_id)
+        if entry.verdict is Verdict.ESCALATE:
+            held.add(entry.request_id)
         question = _question(entry, targets)
         possible = list(decisions(rules, question))
         if all(decision.verdict is entry.verdict for decision in possible):
@@ -78,6 +85,16 @@ def decisions(rules: tuple[Ruling, ...], question: Question) -> Iterator[Decisio
                 yield Decision(Verdict.BLOCK, f"{ruling.name}-arguments", "")
             return
     yield DENIED
+
+
+def _by_rules(entry: AuditEntry, held: set[str]) -> bool:
+    """Whether this is what the policy decided, and not what came of it. `held` are the requests that waited: what goes
+    on from one of them is as people said. Nor does a policy decide what compliance finds, how halted tasks end, and
+    that whoever made a rule halt them is frozen."""
+    released = entry.verdict is Verdict.PASS and entry.reason is not None
+    froze = entry.verb == "Freeze" and entry.verdict is Verdict.HALT
+    beside = entry.policy is None or entry.rule in NOT_BY_RULES
+    return not (released or froze or beside or entry.cause in held)
 
 
 def _known(check: Check, question: Question) -> bool:
