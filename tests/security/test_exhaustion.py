@@ -27,6 +27,7 @@ from starlette.requests import Request
 from gateway.checks import schemas
 from gateway.checks.patterns import Patterns
 from gateway.core.tools.naming import Mount
+from gateway.model.errors import GatewayError
 from gateway.server import grpc as rpc
 from gateway.server.auth import Authenticator
 from gateway.server.cycle import Cycle
@@ -34,12 +35,15 @@ from gateway.server.edge import EdgeProtocol
 from gateway.server.oauth.endpoints import Endpoints
 from gateway.upstream.answer import ANSWER_LIMIT, StreamAnswer
 from gateway.upstream.inflate import Inflate
+from gateway.upstream.oauth import challenge
 from tests.mcp import MODERN, Door, configured, request, soon, tool
 from tests.mcp import Scripted as Server
 from tests.mcp import scripted as served
 from tests.remote import Asked, agents, ready, scripted
 from tests.remote import Scripted as Agent
 from tests.serving import BOUND, ECHO, Gateway, message, running
+from tests.tokenclient import client
+from tests.upstream import loopback
 
 pytestmark = [pytest.mark.security, pytest.mark.asyncio(loop_scope="module")]
 
@@ -364,6 +368,29 @@ async def test_a_request_takes_no_more_than_its_share_and_does_with_its_broken_t
     got = await attack(house)
     assert got == [broken] * len(got)
     assert got
+
+
+# A server that asks for a token, in a header that takes long to read.
+
+
+def tries_blanks_in_every_way(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(challenge, "_PART", re.compile(challenge._PART.pattern.replace(r"\s*+,?\s*+", r"\s*,?\s*")))
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+async def test_a_challenge_is_read_in_no_time_but_by_the_broken_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    """Six thousand blanks, which belong in front of a comma or behind it, or would if there was one."""
+    if broken:
+        tries_blanks_in_every_way(monkeypatch)
+    evil = loopback.answer(b"", "401 Unauthorized", www_authenticate="Bearer" + " " * 6000 + '"')
+    async with loopback.serve(loopback.always(evil)) as server, client(server.url, tmp_path) as one:
+        before = time.process_time()
+        with pytest.raises(GatewayError):
+            await one.call()
+        assert server.requests
+        assert (time.process_time() - before > SLOW) is broken
 
 
 # The gRPC port, which speaks HTTP/2: headers that are multiplied.
