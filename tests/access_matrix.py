@@ -50,7 +50,6 @@ KINDS = {
 CARD = f"card: {ROOT}/agent_cards/echo.json"
 CONFIG = f"""
 server: {{default_agent: echo}}
-auth: {{authorization_server: {{}}}}
 agents:
   echo: {{run: "agents.echo:Echo", {CARD}, public: true}}
   shut: {{run: "agents.echo:Echo", {CARD}}}
@@ -83,6 +82,14 @@ BODIES: dict[str, Any] = {
     "/admin/approvals/{id}:edit": {"arguments": {}},
     "/admin/frozen": {"kind": "agent", "name": "nosuch"},
 }
+# The same for what takes forms. Nobody shows a client's secret: a credential that opens the gateway is none there.
+FORMS: dict[str, dict[str, str]] = {
+    "/oauth/token": {"grant_type": "client_credentials"},
+    "/oauth/revoke": {"token": "nosuch"},
+    "/oauth/introspect": {"token": "nosuch"},
+    "/oauth/device_authorization": {"client_id": "nosuch"},
+    **{f"/oauth/{page}": {} for page in ("authorize", "login", "consent", "device", "approval")},
+}
 # What each method of MCP needs to hear. A method that is new needs an entry.
 MCP_PARAMS: dict[str, Any] = {
     **{method: {} for method in ("server/discover", *LISTS)},
@@ -108,6 +115,7 @@ class Row:
     path: str
     body: Any = None
     headers: dict[str, str] | None = None
+    form: dict[str, str] | None = None
 
 
 @dataclass
@@ -122,8 +130,11 @@ class Town:
 @asynccontextmanager
 async def town(folder: Path) -> AsyncIterator[Town]:
     (folder / "policy.yaml").write_text(POLICY)
+    (folder / "secret").write_text("of the gateway at the provider")
+    login = f"{{issuer: 'http://127.0.0.1:9', client_id: gateway, client_secret_file: {folder}/secret}}"
+    auth = f"auth: {{authorization_server: {{users: true, login: {login}}}}}\n"
     async with scripted(tool("read")) as docs:
-        config = f"{CONFIG}policy: {{file: {folder}/policy.yaml}}\n{configured(docs=docs)}"
+        config = f"{CONFIG}{auth}policy: {{file: {folder}/policy.yaml}}\n{configured(docs=docs)}"
         async with running(folder / "data", config, anonymous=True) as gateway:
             credentials: dict[str, str | None] = {kind: await gateway.key(kind) for kind in KINDS if kind != "operator"}
             credentials |= {"operator": gateway.token, "anonymous": None, "wrong": "gw_" + "A" * 43}
@@ -176,9 +187,9 @@ def _routes(town: Town) -> Iterable[Row]:
                     r"\{(\w+)(?::\w+)?\}", partial(_value, {"id": id, "index": "7", "kind": "agent"}), route.path
                 )
                 shown = route.path.replace("{id}", agent) if agent != "nosuch" else route.path
-                yield Row(
-                    f"{verb} {shown}", verb, path, BODIES.get(route.path, {}) if verb in ("PATCH", "POST") else None
-                )
+                form = FORMS.get(route.path) if verb == "POST" else None
+                body = BODIES.get(route.path, {}) if verb in ("PATCH", "POST") and form is None else None
+                yield Row(f"{verb} {shown}", verb, path, body, form=form)
 
 
 def _value(values: dict[str, str], found: re.Match[str]) -> str:
@@ -311,7 +322,7 @@ async def _line(town: Town, row: Row) -> str:
 async def _status(town: Town, row: Row, credential: str | None) -> str:
     sent = {**(row.headers or {}), **({} if credential is None else {"Authorization": f"Bearer {credential}"})}
     body = _fresh(row.body)
-    async with town.gateway.client.stream(row.verb, row.path, headers=sent, json=body) as answer:
+    async with town.gateway.client.stream(row.verb, row.path, headers=sent, json=body, data=row.form) as answer:
         if answer.headers.get("content-type", "").startswith("text/event-stream"):
             return str(answer.status_code)
         content = await answer.aread()
@@ -343,7 +354,8 @@ def page(rows: str) -> str:
 Every route and method, asked by nine kinds of caller in a gateway with a public agent `echo`, an agent `shut` that one
 rule of the policy opens, and an agent `pull` with a worker. A cell is the HTTP status; for JSON-RPC errors inside a 200
 the one that the error stands for on HTTP+JSON. 401 means: who are you; 403: not you; 404: there is no such thing, for
-you; another refusal is about what was sent, and comes after these.
+you; another refusal is about what was sent, and comes after these. Below `/oauth` that 401 is a client's that shows no
+secret of its own: what opens the gateway is none there.
 
 With `server.admin` set, the routes below `/admin` answer so on the listener of their own, which has nothing else but
 `/livez` and `/readyz`; on the public one they are 404 for everybody.

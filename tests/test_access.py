@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.access_matrix import KINDS, PAGE, made, page
+from tests.serving import ROOT
 
 
 @pytest.mark.security
 async def test_every_route_answers_every_kind_of_caller_as_the_table_says(tmp_path: Path) -> None:
     rows = await made(tmp_path)
     assert PAGE.read_text(encoding="utf-8") == page(rows), "look at each change, then python -m tests.access_matrix"
+
+
+@pytest.mark.security
+def test_no_route_hides_behind_a_setting_that_the_table_was_made_without() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "gateway" / "server").rglob("*.py"))
+    named = set(re.findall(r'"(/(?:oauth|admin|\.well-known)/[^"\s?]*)"', sources))
+    told = PAGE.read_text(encoding="utf-8")
+    assert len(named) > 70
+    assert [path for path in sorted(named) if path not in told] == []
 
 
 @pytest.mark.security
