@@ -293,9 +293,11 @@ async def test_a_call_for_a_tool_of_a_server_that_is_still_starting_waits_for_it
         server.hang = asyncio.Event()
         async with running(tmp_path, configured(slow=server)) as gateway:
             door = Door(gateway)
-            assert await door.names() == []  # a list does not wait so long
+            early = await door.result("tools/list")
+            assert (early["tools"], early["ttlMs"]) == ([], 0)  # a list does not wait so long, and is not kept
             calling = asyncio.ensure_future(door.call("slow__late"))
             missing = asyncio.ensure_future(door.error("tools/call", {"name": "slow__never"}))
             server.hang.set()
             assert (await calling)["content"] == says("late")["content"]
             assert (await missing)["message"] == "Unknown tool: slow__never"
+            assert (await door.result("tools/list"))["ttlMs"] > 0

@@ -344,6 +344,7 @@ class Servers:
     async def refresh(self, served: Served) -> bool:
         """Read the whole catalogue again. A failure keeps what was known, for a while."""
         served.rumours.clear()
+        worked = False
         try:
             async with asyncio.timeout(READ_SECONDS):
                 catalog = await self.read(served, served.server)
@@ -359,10 +360,11 @@ class Servers:
             served.failures, served.problem, served.to_callers = 0, None, False
             served.breaker.worked()
             await self._take(served, catalog)
+            worked = True
+        if not served.tried.is_set():
             served.tried.set()
-            return True
-        served.tried.set()
-        return False
+            self.generation += 1  # lists said until now that there may be more
+        return worked
 
     async def read(self, served: Served, server: ToolServer) -> Catalog:
         """Its whole catalogue, as it is reached by `server`."""

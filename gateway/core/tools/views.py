@@ -100,7 +100,10 @@ class Views:
         return View(mount.id, kind, named, stamp, self._ttl(mount))
 
     def _ttl(self, mount: Mount) -> int:
-        ttls = [each.catalog.ttl_ms for each in self.served(mount) if each.catalog and each.catalog.ttl_ms is not None]
+        served = self.served(mount)
+        if not all(each.tried.is_set() for each in served):
+            return 0  # what is still starting is missing here, and nobody shall go on with a list without it
+        ttls = [each.catalog.ttl_ms for each in served if each.catalog and each.catalog.ttl_ms is not None]
         return min(ttls, default=POLL_SECONDS * 1000)
 
     def _fresh(self) -> None:

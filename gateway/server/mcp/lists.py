@@ -17,7 +17,7 @@ from gateway.model.toolcall import View
 PAGE = 1_000  # definitions of one page; few lists have a second
 MAX_LISTS = 512  # written pages that are kept, the least recently made first to go
 
-_Key = tuple[str, Kind, str, Era, int]
+_Key = tuple[str, Kind, str, int, Era, int]
 
 
 class Lists:
@@ -30,7 +30,7 @@ class Lists:
         """One page of a list as a finished result. `rename` gives the mount's form of a server's URI.
         Raises INVALID_PARAMS for a cursor that is not of this list as it is now."""
         start = self._start(view, cursor)
-        key = (view.mount, view.kind, view.stamp, era, start)
+        key = (view.mount, view.kind, view.stamp, view.ttl_ms, era, start)
         body = self._written.pop(key, None)
         if body is None:
             body = self._write(view, start, era, rename)
