@@ -14,7 +14,7 @@ help:
 	@echo 'make test         run the tests               ARGS="-k name"'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make bench        measure                     ARGS=--short'
-	@echo 'make conformance  the official kits           ARGS=--short, A2A_TCK=DIR; ARGS=--mcp or --mcp-client, MCP_SUITE=DIR; ARGS=--acp, ACP_PYTHON=PYTHON; ARGS=--frameworks, ADK_PYTHON=PYTHON AG2_PYTHON=PYTHON; ARGS=--js, A2A_JS=DIR'
+	@echo 'make conformance  the official kits           ARGS=--short, A2A_TCK=DIR; ARGS=--mcp or --mcp-client, MCP_SUITE=DIR; ARGS=--inspector, MCP_INSPECTOR=DIR; ARGS=--acp, ACP_PYTHON=PYTHON; ARGS=--frameworks, ADK_PYTHON=PYTHON AG2_PYTHON=PYTHON; ARGS=--js, A2A_JS=DIR'
 	@echo 'make chaos        break things on purpose     ARGS=--short'
 	@echo 'make security     the tests that attack'
 	@echo 'make lock         compile requirements*.txt from pyproject.toml (needs uv; ARGS=--upgrade takes newer versions)'

@@ -5,6 +5,7 @@
     make conformance ARGS="--short"        seconds: the peer, and a kit without its long waits
     make conformance ARGS=--mcp MCP_SUITE=DIR    the MCP suite (see mcp.py)
     make conformance ARGS=--mcp-client MCP_SUITE=DIR    the same suite's client mode (see mcp_client.py)
+    make conformance ARGS=--inspector MCP_INSPECTOR=DIR    MCP's Inspector (see inspector.py)
     make conformance ARGS=--acp ACP_PYTHON=PYTHON    acp-sdk's client and server (see acp.py)
     make conformance ARGS=--frameworks ADK_PYTHON=PYTHON AG2_PYTHON=PYTHON    agents of frameworks (see frameworks.py)
     make conformance ARGS=--js A2A_JS=DIR    @a2a-js/sdk's client (see js.py)
@@ -22,7 +23,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance import acp, expected, frameworks, js, kit, mcp, mcp_client, older, peers, processes, results
+from conformance import acp, expected, frameworks, inspector, js, kit, mcp, mcp_client, older, peers, processes, results
 
 HERE = Path(__file__).parent
 
@@ -86,6 +87,7 @@ class Leg:
 LEGS = {
     "mcp": Leg(mcp.main, "the MCP suite, from MCP_SUITE"),
     "mcp-client": Leg(mcp_client.main, "the MCP suite's client mode, from MCP_SUITE"),
+    "inspector": Leg(inspector.main, "MCP's Inspector in each era, from MCP_INSPECTOR"),
     "acp": Leg(acp.main, "acp-sdk's client and server, from ACP_PYTHON"),
     "frameworks": Leg(frameworks.main, "agents of ADK and AG2 behind the gateway, from ADK_PYTHON and AG2_PYTHON"),
     "js": Leg(js.main, "@a2a-js/sdk's client, from A2A_JS"),

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -107,8 +108,14 @@ def main() -> int:
 
 def _kind(kind: str, found: Found) -> int:
     """Both revisions against one kind of server behind a gateway of its own; how many required scenarios failed."""
-    with tempfile.TemporaryDirectory(prefix="conformance-mcp-") as name, ExitStack() as stack:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="conformance-mcp-") as name, behind_a_gateway(kind, Path(name)) as url:
+        return sum(_judge(kind, each, _run(found, url, each, Path(name))) for each in REVISIONS)
+
+
+@contextmanager
+def behind_a_gateway(kind: str, folder: Path) -> Iterator[str]:
+    """The address of a gateway's mount for one kind of server, both of them running."""
+    with ExitStack() as stack:
         config = CONFIG.read_text("utf-8").replace("/usr/bin/python3", sys.executable)
         config = config.replace("folder: ..", f"folder: {HERE.parent}")
         for port, each in (("3001", "modern"), ("3002", "legacy"), ("3003", "old")):
@@ -118,11 +125,7 @@ def _kind(kind: str, found: Found) -> int:
                 stack.enter_context(_server(kind, free, folder / f"{kind}.log"))
         (folder / CONFIG.name).write_text(config, "utf-8")
         base = stack.enter_context(processes.gateway(folder / CONFIG.name, folder))
-        failures = 0
-        for revision in REVISIONS:
-            scenarios = _run(found, f"{base}/mcp/{kind}", revision, folder)
-            failures += _judge(kind, revision, scenarios)
-    return failures
+        yield f"{base}/mcp/{kind}"
 
 
 def _server(kind: str, port: int, log: Path) -> AbstractContextManager[str]:

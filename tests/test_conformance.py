@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from conformance import frameworks, js, mcp, mcp_client, peers
+from conformance import frameworks, inspector, js, mcp, mcp_client, peers
 from conformance.__main__ import LOCAL_SUITES, OLDER_SUITES, REMOTE_SUITES, Suite
 from conformance.expected import FOLDER, Expectation, compare, load
 from conformance.kit import Report, Verdict, read
@@ -205,6 +206,40 @@ def test_the_results_with_a2a_js_are_those_that_the_page_shows() -> None:
         calls = [sides[f"{binding} {version}"]["passed"] for binding in peers.BINDINGS for version in peers.VERSIONS]
         cards = sum(side["passed"] for name, side in sides.items() if name.startswith("card"))
         assert f"| {agent} | {' | '.join(map(str, [*calls, cards]))} | 0 |" in page
+
+
+def test_the_results_with_the_inspector_are_those_that_the_page_shows() -> None:
+    told = json.loads((RESULTS / f"mcp-inspector-{inspector.INSPECTOR}.json").read_text("utf-8"))
+    page = (RESULTS.parent / "README.md").read_text("utf-8")
+    assert f"{inspector.PACKAGE} {told['versions'][inspector.PACKAGE]}, passed" in page
+    assert tuple(told["inspector"]) == inspector.KINDS
+    for kind, eras in told["inspector"].items():
+        assert tuple(eras) == inspector.ERAS
+        assert [era["failed"] for era in eras.values()] == [{}] * len(inspector.ERAS)
+        passed = [str(era["passed"]) for era in eras.values()]
+        assert passed == [str(len(inspector.CHECKS))] * len(inspector.ERAS)
+        assert f"| in front of a {kind} server | {' | '.join(passed)} | 0 |" in page
+
+
+@pytest.mark.parametrize(
+    ("code", "printed", "why"),
+    [
+        (0, '{"result":{"content":[{"type":"text","text":"a simple text"}]}}', ""),
+        (0, '{"result":{"content":[]}}', "exit code 0"),
+        (5, '{"result":{"content":[{"type":"text","text":"a simple text"}]}}', "exit code 5"),
+        (1, '{"error":{"message":"no"}}', "exit code 1"),
+        (0, "npm is unhappy", "exit code 0"),
+    ],
+)
+def test_what_the_inspector_misses_is_told(tmp_path: Path, code: int, printed: str, why: str) -> None:
+    program = tmp_path / "inspector"
+    program.write_text(f"import sys\nprint({printed!r})\nsys.exit({code})\n")
+    words, check = [sys.executable, str(program)], inspector.CHECKS["calls_a_tool"]
+    found = inspector._why(words, "http://127.0.0.1:9/mcp", "modern", check, tmp_path)
+    assert found.startswith(why)
+    assert bool(found) is bool(why)
+    told = inspector.document({"stdio": {"modern": {"calls_a_tool": found}}}, "1")["inspector"]["stdio"]["modern"]
+    assert told == {"passed": int(not why), "failed": {"calls_a_tool": found} if why else {}}
 
 
 def test_what_a_client_in_javascript_misses_is_told_by_name() -> None:
