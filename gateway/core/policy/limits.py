@@ -145,8 +145,9 @@ class Limits:
             (limit, key) for limit in concerned if (key := _key(limit.per, who, verb, target, conversation)) is not None
         )
         cost = self._cost(who, verb, target)
-        for limit, key in keys:
-            self._check(limit, key, who, trail, now, cost)
+        refusals = [each for limit, key in keys for each in self._refusals(limit, key, who, trail, now, cost)]
+        if refusals:
+            raise max(refusals, key=_wait)  # before that the others would refuse it
         for limit, key in keys:
             self._take(limit, key, trail, now, cost)
         return Charge(self, keys, now)
@@ -193,26 +194,30 @@ class Limits:
         question = Question(who, verb, target, {}, _ANYTIME)
         return next((cost for on, cost in self._costs if on.holds(question)), 1.0)
 
-    def _check(self, limit: Limit, key: str, who: Principal, trail: Trail | None, now: int, cost: float) -> None:
+    def _refusals(
+        self, limit: Limit, key: str, who: Principal, trail: Trail | None, now: int, cost: float
+    ) -> Iterator[GatewayError]:
         if limit.depth is not None and who.hops > limit.depth:
-            raise _never(limit, f"at most {limit.depth} hops")
+            yield _never(limit, f"at most {limit.depth} hops")
         fans = 0 if trail is None else self._fans.get((limit.name, trail.task), 0)
         if limit.fan_out is not None and fans >= limit.fan_out:
-            raise _never(limit, f"at most {limit.fan_out} calls of one task")
+            yield _never(limit, f"at most {limit.fan_out} calls of one task")
         if limit.concurrency is not None and self._inside.get((limit.name, key), 0) >= limit.concurrency:
             # When a place becomes free nobody can know; a second is what a short call takes.
-            raise _later(limit, f"{limit.concurrency} at a time", 1.0)
+            yield _later(limit, f"{limit.concurrency} at a time", 1.0)
         if limit.rate is not None:
             rate = limit.rate
             early = self._arrival.get((limit.name, key), 0.0) - (rate.burst - 1) * rate.interval - now
             if early > 0:
-                raise _later(limit, f"{rate.count:g} in {_period(rate.period)}", early / 1000)
+                yield _later(limit, f"{rate.count:g} in {_period(rate.period)}", early / 1000)
         for window in limit.windows:
+            words = f"{window.amount:g} {window.what} in {_period(window.period)}"
+            if window.what == "cost" and cost > window.amount:
+                yield _never(limit, f"{words}, and one call costs {cost:g}")
             spent = self._window(limit, window, key, now)
             full = spent.used + cost > window.amount if window.what == "cost" else spent.used >= window.amount
             if full:
-                words = f"{window.amount:g} {window.what} in {_period(window.period)}"
-                raise _later(limit, words, (spent.until - now) / 1000)
+                yield _later(limit, words, (spent.until - now) / 1000)
 
     def _take(self, limit: Limit, key: str, trail: Trail | None, now: int, cost: float) -> None:
         if limit.fan_out is not None and trail is not None:
@@ -285,6 +290,10 @@ def _put(table: OrderedDict[_KEY, Any], key: _KEY, what: Any) -> None:
 
 def _period(milliseconds: int) -> str:
     return {1_000: "a second", 60_000: "a minute", 3_600_000: "an hour", 86_400_000: "a day"}[milliseconds]
+
+
+def _wait(refusal: GatewayError) -> float:
+    return math.inf if refusal.retry_after is None else refusal.retry_after
 
 
 def _never(limit: Limit, what: str) -> GatewayError:

@@ -174,6 +174,24 @@ def test_depth_and_fan_out_are_refused_for_good() -> None:
     desk.call(who=one, trail=Trail("root", "c", "another", (Asked("a", b""),)))
 
 
+def test_of_several_limits_the_one_that_holds_longest_is_named() -> None:
+    desk = Desk("limits: [{limit: l, rate: 1/minute, calls: 1/day}, {limit: m, rate: 1/hour}]")
+    desk.call()
+    assert desk.refused().metadata == {"limit": "l"}
+    assert desk.wait() == 86_400
+    shallow = Desk("limits: [{limit: l, rate: 1/minute}, {limit: m, depth: 0}]")
+    shallow.call()
+    assert shallow.refused(who=ANN.delegate("echo")).reason is Reason.PERMISSION_DENIED
+
+
+def test_a_call_that_costs_more_than_there_ever_is_is_refused_for_good() -> None:
+    desk = Desk("limits: [{limit: l, cost: 3/day}]\ncosts: [{on: docs/search, cost: 4}]")
+    error = desk.refused()
+    assert (error.reason, error.retry_after) == (Reason.PERMISSION_DENIED, None)
+    assert "one call costs 4" in error.message
+    desk.call(target=WEB)
+
+
 def test_what_one_limit_refuses_is_taken_of_none() -> None:
     desk = Desk("limits: [{limit: all, calls: 3/day}, {limit: few, who: ann, calls: 1/day}]")
     desk.call()
