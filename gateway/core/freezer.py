@@ -33,12 +33,14 @@ class Freezer:
         self._store = store
         self._now = now
         self._frozen: dict[tuple[Cold, str], Frozen] = {}
+        self._stored: dict[tuple[Cold, str], Frozen] = {}  # less than holds where the disk has failed
         self.changed: list[Callable[[], None]] = []
         self.stopping: list[Callable[[Frozen], None]] = []  # who has work in hand that may have to be stopped
         self.ending: list[Callable[[Frozen], Awaitable[None]]] = []  # who has work that waits and will not go on
 
     async def start(self) -> None:
-        self._frozen = {(record.kind, record.name): record for record in await self._store.frozen()}
+        self._stored = {(record.kind, record.name): record for record in await self._store.frozen()}
+        self._frozen = dict(self._stored)
         self._tell()
 
     def all(self) -> Sequence[Frozen]:
@@ -47,6 +49,11 @@ class Freezer:
     def about(self, kind: Cold, name: str) -> Sequence[Frozen]:
         """How it is frozen, if it is."""
         found = self._frozen.get((kind, name))
+        return () if found is None else (found,)
+
+    def stored(self, kind: Cold, name: str) -> Sequence[Frozen]:
+        """How it is frozen on disk, if it is: what a freeze that could not be written left in memory is not that."""
+        found = self._stored.get((kind, name))
         return () if found is None else (found,)
 
     async def freeze(self, kind: Cold, name: str, by: Principal, reason: str, write: Write) -> Frozen:
@@ -60,6 +67,7 @@ class Freezer:
         for stop in self.stopping:
             stop(record)
         await write(PutFrozen(record))
+        self._stored[kind, name] = record
         for end in self.ending:
             await end(record)
         return record
@@ -68,6 +76,7 @@ class Freezer:
         if (kind, name) not in self._frozen:
             raise GatewayError(Reason.NOT_FOUND, f"No {kind} {name[:200]!r} is frozen; `gateway frozen` lists what is")
         await write(DropFrozen(kind, name))
+        self._stored.pop((kind, name), None)
         self._frozen.pop((kind, name), None)
         self._tell()
 

@@ -220,7 +220,7 @@ class Governance:
 
     async def freeze(self, call: Freeze, act: Act, entry: None) -> Frozen:
         name = self._cold(call.kind, call.name)
-        act.before = standing(map(frozen, self._freezer.about(call.kind, name)))
+        act.before = standing(map(frozen, self._freezer.stored(call.kind, name)))
         return await self._freezer.freeze(call.kind, name, act.ticket.principal, call.reason, act.commit)
 
     async def thaw(self, call: Thaw, act: Act, entry: None) -> None:

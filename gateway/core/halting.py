@@ -97,7 +97,7 @@ class Halting:
         kind, name = (Cold.AGENT, who.name) if agent else (Cold.PRINCIPAL, who.id)
         services = self._services
         ticket = Ticket(who, Freeze.verb, name, decision, services.new_id())
-        act = Act(ticket, services.store, services.now, standing(map(frozen, self._freezer.about(kind, name))))
+        act = Act(ticket, services.store, services.now, standing(map(frozen, self._freezer.stored(kind, name))))
         write: Write = partial(act.commit, *changes)
         await self._freezer.freeze(kind, name, who, f"by the rule {decision.rule}", write)
 

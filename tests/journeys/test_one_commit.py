@@ -26,7 +26,9 @@ from gateway.model.ports import (
 )
 from gateway.stores.memory import MemoryStore
 from tests.mcp import scripted, tool
-from tests.serving import ECHO, Gateway, running
+from tests.serving import ECHO, Gateway, message, running
+
+NOW = 1_800_000_000_000  # it stands still: a second try of the same act differs in nothing from the first
 
 Commit = tuple[tuple[Change, ...], Sequence[AuditEntry]]
 
@@ -77,7 +79,7 @@ async def test_a_change_and_its_record_are_one_commit_or_neither_is_there(tmp_pa
             "auth: {authorization_server: {users: true}}\n"
             f"tools: {{docs: {{url: '{docs.url}', quarantine: new}}}}\n"
         )
-        async with running(tmp_path, config, store=store) as gateway:
+        async with running(tmp_path, config, store=store, now=lambda: NOW) as gateway:
             await gateway.app.tools.servers.settled()
             words = {
                 "card": f"{gateway.url}/agents/echo/.well-known/agent-card.json",
@@ -95,6 +97,27 @@ async def test_a_change_and_its_record_are_one_commit_or_neither_is_there(tmp_pa
                 ((_, (record,)),) = store.of(kind)
                 assert (record.verb, record.phase, record.outcome) == (action, "outcome", "ok")
                 assert record.change is not None or action == "SetPassword"
+
+
+@pytest.mark.security
+async def test_a_freeze_that_could_not_be_written_holds_and_the_next_try_is_recorded_as_the_change(
+    tmp_path: Path,
+) -> None:
+    store = Seen()
+    sent = {"kind": "agent", "name": "echo", "reason": "it shouts"}
+    async with running(tmp_path, ECHO, store=store) as gateway:
+        store.broken = True
+        assert await status(gateway, "POST", "/admin/frozen", sent) == 503
+        store.broken = False
+        error = await gateway.error("SendMessage", {"message": message("hello")})
+        assert error["message"] == "SendMessage is refused: the agent echo is frozen: it shouts"
+        assert await store.governance.frozen() == []
+        assert await status(gateway, "POST", "/admin/frozen", sent) < 300
+        assert [each.name for each in await store.governance.frozen()] == ["echo"]
+    entries = [entry for _, entry in await store.audit(0, 100) if entry.verb == "Freeze"]
+    (change,) = (entry.change for entry in entries)
+    assert change is not None
+    assert (change["before"], [each["name"] for each in change["after"]]) == ([], ["echo"])
 
 
 async def status(gateway: Gateway, verb: str, path: str, body: Any) -> int:
