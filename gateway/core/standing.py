@@ -48,7 +48,12 @@ def client(record: ClientRecord) -> Named:
 
 def user(record: UserRecord) -> Named:
     roles = list(record.roles)
-    shown = {"created": record.created, "name": record.name, "removed": record.removed, "roles": roles}
+    shown = {
+        "created": record.created,
+        "principal": _own(record.subject),
+        "removed": record.removed,
+        "roles": roles,
+    }
     return f"user {record.name}", shown
 
 
@@ -56,11 +61,22 @@ def grant(record: GrantRecord) -> Named:
     """Its id is half of a refresh token; what its tokens have in common is nobody's secret."""
     name = session(record.id)
     scopes = list(record.scopes)
-    return f"grant {name}", {"client": record.client, "id": name, "person": record.person.subject, "scopes": scopes}
+    return f"grant {name}", {
+        "client": record.client,
+        "id": name,
+        "principal": _own(record.person.subject),
+        "scopes": scopes,
+    }
+
+
+def _own(subject: str) -> str:
+    """Somebody whom the gateway's own authorization server knows."""
+    return f"{Kind.OAUTH}:gateway#{subject}"
 
 
 def connection(found: Connection) -> Named:
-    shown = {"at": found.place, "id": found.id, "issuer": found.issuer, "owner": found.owner}
+    owner = None if found.owner is None else found.owner.partition("/")[2]  # behind its tenant
+    shown = {"at": found.place, "id": found.id, "issuer": found.issuer, "owner": owner}
     return f"connection {found.id}", {**shown, "scopes": list(found.scopes)}
 
 

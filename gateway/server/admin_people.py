@@ -112,6 +112,7 @@ class AdminPeople:
 def _grant(record: GrantRecord) -> dict[str, Any]:
     return {
         **grant(record)[1],
+        "person": record.person.subject,
         "name": record.person.name,
         "audience": record.audience,
         "began": timestamp(record.began),

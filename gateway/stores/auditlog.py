@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import orjson
@@ -17,7 +17,7 @@ import orjson
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Verdict
 from gateway.stores.named_sql import SQL
 from gateway.stores.sequence import SqliteSequence
-from gateway.stores.subjects import Named, names, pseudonym_of
+from gateway.stores.subjects import MARK, PERSON, PERSONAL, PSEUDONYM, Named, names, pseudonym_of
 
 FORMAT = 1
 """`v` of an entry. Those of the first releases have none."""
@@ -108,13 +108,16 @@ def line(entry: AuditEntry, pseudonym: Named = str) -> bytes:
     if entry.cause is not None:
         tree["cause"] = entry.cause
     if entry.change is not None:
-        tree["change"] = orjson.Fragment(orjson.dumps(_changed(entry.change, pseudonym), option=orjson.OPT_SORT_KEYS))
+        tree["change"] = orjson.Fragment(
+            orjson.dumps(_changed(entry.change, partial(_masked, pseudonym)), option=orjson.OPT_SORT_KEYS)
+        )
     if entry.correlation is not None:
         tree["correlation"] = entry.correlation
-    tree["decision"] = _decision(entry.verdict, entry.policy, entry.reason, entry.rule)
+    reason = None if entry.reason is None else _masked(pseudonym, entry.reason)
+    tree["decision"] = _decision(entry.verdict, entry.policy, reason, entry.rule)
     if entry.marks is not None:
         tree["marks"] = dict(sorted(entry.marks.items()))
-    tree["object"] = entry.target
+    tree["object"] = pseudonym(entry.target)
     tree["outcome"] = entry.outcome
     tree["phase"] = entry.phase
     request: dict[str, Any] = {}
@@ -141,14 +144,24 @@ def _actor(principal: str, chain: tuple[str, ...]) -> orjson.Fragment:
     return orjson.Fragment(orjson.dumps({**tree, "sub": principal}))
 
 
-def _changed(tree: Any, pseudonym: Named) -> Any:
-    """What was changed, where a `principal` is a person's name."""
+def _changed(tree: Any, other: Named) -> Any:
+    """What was changed, with other words for people wherever one is named."""
     if isinstance(tree, dict):
-        return {
-            name: pseudonym(each) if name == "principal" and isinstance(each, str) else _changed(each, pseudonym)
-            for name, each in tree.items()
-        }
-    return [_changed(each, pseudonym) for each in tree] if isinstance(tree, list) else tree
+        return {name: _changed(each, other) for name, each in tree.items()}
+    if isinstance(tree, list):
+        return [_changed(each, other) for each in tree]
+    return other(tree) if isinstance(tree, str) else tree
+
+
+def _masked(pseudonym: Named, text: str) -> str:
+    """A name, or a sentence with names in it."""
+    if text.startswith(PERSONAL) and " " not in text:
+        return pseudonym(text)
+    return PERSON.sub(lambda found: pseudonym(found[0]), text)
+
+
+def _shown(named: Named, text: str) -> str:
+    return PSEUDONYM.sub(lambda found: named(found[0]), text) if MARK in text else text
 
 
 @lru_cache(maxsize=1024)
@@ -170,7 +183,7 @@ def entry_of(body: bytes, named: Named = str) -> AuditEntry:
         principal=named(actor["sub"]),
         request_id=request["id"],
         rule=decision["rule"],
-        target=tree["object"],
+        target=named(tree["object"]),
         tenant=tree["tenant"],
         verb=tree["action"],
         verdict=Verdict(decision["effect"]),
@@ -182,9 +195,9 @@ def entry_of(body: bytes, named: Named = str) -> AuditEntry:
         cause=tree.get("cause"),
         trace=tree.get("trace"),
         policy=decision.get("policy"),
-        reason=decision.get("reason"),
+        reason=None if "reason" not in decision else _shown(named, decision["reason"]),
         upstream_hash=tree.get("upstream", {}).get("hash"),
-        change=_changed(tree.get("change"), named),
+        change=_changed(tree.get("change"), partial(_shown, named)),
         marks=tree.get("marks"),
     )
 
@@ -222,9 +235,8 @@ def rows_after(db: sqlite3.Connection, after: int, limit: int) -> Rows:
 def search(db: sqlite3.Connection, query: AuditQuery) -> AuditPage:
     """One page: at most `query.limit` entries, fewer when many had to be looked at for them."""
     named = names(db)
-    needles = [orjson.dumps(word) for _, word in query.words() if word is not None]
-    if query.principal is not None:
-        needles.append(orjson.dumps(pseudonym_of(db, query.principal)))
+    wanted = (*(word for _, word in query.words()), query.principal)
+    needles = [orjson.dumps(pseudonym_of(db, word)) for word in wanted if word is not None]
     before = query.before if query.before is not None else _EVER
     found: list[tuple[int, AuditEntry]] = []
     looked = 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ from gateway.stores.named_sql import SQL
 MARK = ":~"
 # The others are no people: the machine itself, agents, nobody.
 PERSONAL = ("key:", "oauth:")
+PERSON = re.compile(r"\b(?:key|oauth):[!-~]*[^\s,.:;]")  # in a sentence
+PSEUDONYM = re.compile(r"\b(?:key|oauth):~[0-9a-f]{32}")
 MAX_KNOWN = 50_000  # names in memory: 10 MB
 
 _KEY = 32
@@ -44,6 +47,8 @@ class Subjects:
         return known if known is not None else self._find(principal)
 
     def _find(self, principal: str) -> str:
+        if PSEUDONYM.fullmatch(principal):  # no name begins so
+            return principal
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
             self._known.update((name, pseudonym) for pseudonym, name, _ in self._new)
@@ -104,5 +109,7 @@ def names(db: sqlite3.Connection) -> Named:
 
 
 def pseudonym_of(db: sqlite3.Connection, principal: str) -> str:
+    if not principal.startswith(PERSONAL):
+        return principal
     row = db.execute(SQL["subject"], (principal,)).fetchone()
     return principal if row is None else str(row[0])

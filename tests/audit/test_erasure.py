@@ -7,6 +7,7 @@ import hmac
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,19 @@ def record(pseudonym: str) -> AuditEntry:
     return entry("erasure", target=pseudonym, verb="EraseSubject")
 
 
+ABOUT: dict[str, Any] = {
+    "target": CANARY,
+    "reason": f"the principal {CANARY} is frozen: by {CANARY}, {CANARY}.",
+    "change": {
+        "after": [{"by": CANARY, "words": [{"by": CANARY, "said": "approve"}]}],
+        "before": [{"name": CANARY, "reason": f"{CANARY} left"}],
+    },
+}
+"""Wherever a name stands beside who did it."""
+
+
 async def filled(store: SqliteStore) -> None:
+    await store.commit(records=[entry("about", principal="local:local", verb="Freeze", **ABOUT)])
     for number in range(40):
         await store.commit(
             records=[
@@ -45,6 +58,8 @@ async def test_names_are_shown_and_not_in_the_log(tmp_path: Path) -> None:
     page = await store.search_audit(AuditQuery(1000, principal=CANARY))
     assert {each.principal for _, each in page.entries} == {CANARY, "agent:echo"}
     assert len(page.entries) == 80
+    ((_, about),) = (await store.search_audit(AuditQuery(9, target=CANARY))).entries
+    assert (about.target, about.reason, about.change) == tuple(ABOUT.values())
     await closed(store, notary)
     assert not [line for line in entries(tmp_path / "gateway.db") if b"canary" in line or b"key:ann" in line]
     Written(tmp_path).export(tmp_path / "log.jsonl")

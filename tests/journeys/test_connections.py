@@ -90,7 +90,7 @@ async def test_an_operator_sees_who_is_connected_and_ends_it_here_and_at_the_iss
             change = about[1].change
             assert change is not None
             assert change["after"] == []
-            assert [(each["owner"], each["at"]) for each in change["before"]] == [("/key:ann", "tools/docs")]
+            assert [(each["owner"], each["at"]) for each in change["before"]] == [("key:ann", "tools/docs")]
             assert any(each.verb == "ListConnections" for each in entries)
         async with running(tmp_path, configuration(server)) as gateway:
             assert [each["owner"] for each in await listed(gateway)] == ["key:ann", "key:bob"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest_asyncio
 from gateway.model.audit import AuditEntry, AuditQuery
 from tests import rpc
 from tests.actors import Cue
+from tests.audit.logs import entries
 from tests.bindings import BINDINGS, Caller, state
 from tests.journeys.test_approvals import approval_of, ended, said
 from tests.mcp import Door, configured, scripted, soon, tool
@@ -527,3 +529,9 @@ approvals: {pause: [docs/read]}
         for rule, reason in (("ask", f"approval {approval_of(given[1])}"), ("use", None)):
             page = await gateway.app.store.search_audit(AuditQuery(100, rule=rule, verdict="PASS"))
             assert {each.reason for _, each in page.entries} == {reason}
+        # Whoever is named in it, as caller, as who was frozen or as who agreed, can be forgotten.
+        await gateway.error("SendMessage", {"message": message("y")}, agent="desk", who=await gateway.key("eve"))
+        await admin(gateway, "POST", "frozen", kind="principal", name="lea", reason="by key:ann")
+        await gateway.app.store.commit()
+        written = entries(tmp_path / "data" / "gateway.db")
+        assert not [line for line in written if re.search(rb"(key|oauth):(?!~)", line)]

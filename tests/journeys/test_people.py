@@ -321,7 +321,7 @@ async def test_what_a_person_has_allowed_is_listed_and_can_be_ended_by_the_opera
     entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.verb == "RemoveGrant"]
     assert [entry.outcome for entry in entries] == ["ok", "NOT_FOUND"]
     assert entries[0].change is not None
-    assert [each["person"] for each in entries[0].change["before"]] == ["user:gus"]
+    assert [each["principal"] for each in entries[0].change["before"]] == ["oauth:gateway#user:gus"]
 
 
 @pytest.mark.parametrize(
