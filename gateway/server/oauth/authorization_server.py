@@ -14,7 +14,7 @@ from typing import Any
 
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749 import AuthorizationServer as Core
-from authlib.oauth2.rfc6749 import InvalidRequestError
+from authlib.oauth2.rfc6749 import InvalidClientError, InvalidRequestError
 from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 
@@ -171,6 +171,15 @@ class AuthorizationServer(Core):  # type: ignore[misc]
     def published(self) -> frozenset[str]:
         """All scopes that metadata lists, the resources' and this server's own."""
         return self._used().union(self.abilities.scopes)
+
+    def authenticate_client(self, request: Asking, methods: Sequence[str], endpoint: str = "token") -> Client:
+        """Raises InvalidClientError, in words that help whoever sees them; authlib's are about methods."""
+        try:
+            client: Client = super().authenticate_client(request, methods, endpoint)
+        except InvalidClientError as error:
+            error.description = f"This client is not known, or its secret is wrong; it can send {' or '.join(methods)}."
+            raise
+        return client
 
     # What authlib asks of a framework.
 
