@@ -80,7 +80,9 @@ def served(
                     return own, at(CredentialedEgress(egress, own))
 
                 vault = authorizations.vault
-                accounts = CallerAccounts(account, partial(vault.has, id), partial(vault.forget_all, id))
+                accounts = CallerAccounts(
+                    account, partial(vault.has, id), partial(vault.owners, id), partial(vault.forget_callers, id)
+                )
     else:
         folder = entry.folder or settings.data / "tools" / id
         command = Command(

@@ -13,7 +13,7 @@ from gateway.cli.text import dump, line, moment, note, table
 _HEADS = ("CONNECTION", "OWNER", "AT", "ISSUER", "SCOPES", "SINCE", "EXPIRES", "REFRESHABLE")
 
 # What its issuer knows of the end (gateway/model/login.py).
-_ISSUER = {
+ENDINGS = {
     "revoked": "and its tokens are revoked at {}.",
     "no-endpoint": "but {} revokes nothing: tokens that somebody else has seen are good as long as they were.",
     "failed": "but {} did not revoke its tokens: end it there, too. The log says why.",
@@ -45,7 +45,7 @@ def remove_connections(options: argparse.Namespace) -> Exit:
         for each in chosen:
             issuer = gateway.delete("admin", "connections", each["id"])["issuer"]
             removed.append({"id": each["id"], "issuer": issuer})
-            told = _ISSUER[issuer].format(each["issuer"] or "its issuer")
+            told = ENDINGS[issuer].format(each["issuer"] or "its issuer")
             note(f"Forgot {line(each['id'])} of {line(each['owner'] or 'nobody known')}, {line(told)}")
     if options.json:
         dump({"removed": removed})

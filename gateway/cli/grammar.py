@@ -208,7 +208,9 @@ def _tools(top: Parser) -> None:
     login = tools.command(
         "login", "Authorize the gateway at a server that asks for OAuth, in a browser.", "toollogin:login"
     )
-    logout = tools.command("logout", "Forget the authorization at a server.", "toollogin:logout")
+    logout = tools.command(
+        "logout", "Forget the authorization at a server, and give its tokens back there.", "toollogin:logout"
+    )
     for verb in (login, logout):
         verb.add_argument("server", metavar="SERVER", help="The server's name, as `gateway tools list` shows it.")
     tools.command("reload", "Have the gateway read tools, mounts and grants of its file again.", "tools:reload")
@@ -231,7 +233,7 @@ def _tools(top: Parser) -> None:
     back.add_argument("--all", action="store_true", help="All their tools.")
     for verb in (insert, taken, given, back):
         verb.add_argument("--config", type=Path, metavar="FILE", help="The file. Default: the one that `serve` reads.")
-    for verb in (seen, shown, call, approve):
+    for verb in (seen, shown, call, approve, logout):
         as_json(verb)
     _with_data_folder(tools)
 

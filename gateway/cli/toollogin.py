@@ -6,10 +6,11 @@ import argparse
 from urllib.parse import parse_qs, urlsplit
 
 from gateway.cli.client import Gateway
+from gateway.cli.connections import ENDINGS
 from gateway.cli.exits import Exit, Stop
 from gateway.cli.place import Place
 from gateway.cli.redirect import Redirect
-from gateway.cli.text import line, note, say
+from gateway.cli.text import dump, line, note, say
 
 
 def login(options: argparse.Namespace) -> Exit:
@@ -38,5 +39,13 @@ def login(options: argparse.Namespace) -> Exit:
 def logout(options: argparse.Namespace) -> Exit:
     with Gateway(Place.of(options.data)) as gateway:
         done = gateway.post("admin", "tools", body={"server": options.server}, verb="logout")
-    note("Forgotten." if done.get("forgotten") else f"There was no authorization for {options.server}.")
+    if options.json:
+        dump(done)
+        return Exit.DONE
+    if issuer := done.get("issuer"):
+        note(f"Forgotten, {ENDINGS[issuer].format('its issuer')}")
+    for ending, count in (done.get("callers") or {}).items():
+        note(f"Forgotten for {count} {'caller' if count == 1 else 'callers'}, {ENDINGS[ending].format('the issuer')}")
+    if not done.get("forgotten"):
+        note(f"There was no authorization for {line(options.server)}.")
     return Exit.DONE

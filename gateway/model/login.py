@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import field
 from enum import StrEnum
 from typing import Protocol
 
@@ -34,8 +35,9 @@ class Login(Protocol):
         """Take the answer: the redirect URI as it was called. Each answer counts once."""
         ...
 
-    async def forget(self) -> bool:
-        """Forget the authorization; whether there was one."""
+    async def end(self) -> Ending | None:
+        """Forget the authorization, then give its tokens back; None where there was none. That they cannot be given
+        back keeps nothing here, so nothing is raised for it."""
         ...
 
 
@@ -57,6 +59,15 @@ class Ending(StrEnum):
     NO_ENDPOINT = "no-endpoint"  # it takes nothing back: tokens that somebody has seen are good as long as they were
     FAILED = "failed"  # it did not answer, or refused; the same
     UNASKED = "unasked"  # the gateway has forgotten how to reach it, or nothing was there to give back
+
+
+@value
+class LoggedOut:
+    """What was forgotten at one server: the operator's authorization (None: there was none), and those of callers, how
+    many with which end."""
+
+    own: Ending | None
+    callers: Mapping[Ending, int] = field(hash=False)
 
 
 @value

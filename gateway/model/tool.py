@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.login import Accounts
+from gateway.model.login import Accounts, Ending
 from gateway.model.value import value
 
 Tree: TypeAlias = dict[str, Any]
@@ -274,8 +274,8 @@ class ServerAccounts(Accounts, Protocol):
         """Whether there is an authorization of the owner's, be it that it is none any more."""
         ...
 
-    async def forget(self) -> bool:
-        """Forget everybody's authorization; whether there was any."""
+    async def end_all(self) -> Mapping[Ending, int]:
+        """Forget everybody's authorization, then give the tokens back; how many ended in which way."""
         ...
 
     async def aclose(self) -> None: ...

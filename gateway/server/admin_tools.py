@@ -11,6 +11,7 @@ from gateway.core.gateway import Gateway
 from gateway.core.tools.silent import Silent
 from gateway.model.base import timestamp
 from gateway.model.errors import invalid
+from gateway.model.login import LoggedOut
 from gateway.model.principal import Principal
 from gateway.model.tool import Definition
 from gateway.model.toolcall import (
@@ -64,7 +65,10 @@ class AdminTools:
 
     async def logout(self, request: Request, who: Principal) -> Response:
         call = ForgetLogin(text(await json_object(request, "server"), "server"))
-        return json_answer({"forgotten": await self._gateway.handle(call, who)})
+        done: LoggedOut = await self._gateway.handle(call, who)
+        forgotten = done.own is not None or bool(done.callers)
+        callers = {ending.value: count for ending, count in done.callers.items()}
+        return json_answer({"forgotten": forgotten, "issuer": done.own, "callers": callers})
 
     async def call(self, request: Request, who: Principal) -> Response:
         """The result as its server gave it. Nobody can be asked here: a tool that asks is told so."""

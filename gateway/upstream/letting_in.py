@@ -64,7 +64,7 @@ class AgentAccounts:
 
     async def end(self, owner: str) -> Ending:
         """Whatever was wanted for it once, it is kept in one place. Raises UNAVAILABLE."""
-        return await self.login(owner).end()
+        return await self.login(owner).end() or Ending.UNASKED
 
     def source(self, owner: str, wanted: Wanted) -> TokenSource:
         found = self._known.pop((owner, wanted), None) or self._make(owner, wanted)

@@ -16,7 +16,7 @@ from tests.authority import authority, guarded, said
 from tests.journeys.test_agent_connect import asks, far_away, link, pinned
 from tests.journeys.test_agent_connect import configuration as with_agent
 from tests.journeys.test_mcp_connect import Person, again, asked, bearers, configuration, link_in
-from tests.journeys.test_mcp_oauth import contents, login
+from tests.journeys.test_mcp_oauth import admin, contents, login
 from tests.mcp import Door
 from tests.remote import ended, ready
 from tests.serving import Gateway, running
@@ -110,6 +110,30 @@ async def test_what_the_issuer_does_not_take_back_is_forgotten_here_and_said(tmp
             assert (await remove(gateway, (await listed(gateway))[0]["id"])).json() == {"issuer": "failed"}
             assert await listed(gateway) == []
             assert (await asked(ann))["resultType"] == "input_required"
+
+
+@pytest.mark.requirement("oauth.client.revocation")
+async def test_a_logout_at_a_server_ends_everybodys_connection_there_and_nobody_elses(tmp_path: Path) -> None:
+    async with authority() as by, guarded(by) as server:
+        by.takes_back()
+        second = configuration(server).replace("tools:\n", f"tools:\n  dox: {{url: '{server.url}', oauth: {{}}}}\n")
+        async with running(tmp_path, second) as gateway:
+            await login(gateway, "dox")
+            await login(gateway)
+            ann, bob = await connected(gateway, "ann"), await connected(gateway, "bob")
+            before = set(by.tokens)
+            done = await admin(gateway, "logout", server="docs")
+            assert done.json() == {"forgotten": True, "issuer": "revoked", "callers": {"revoked": 2}}
+            assert (len(before), len(by.tokens), len(by.refreshes)) == (4, 1, 1), "that of dox is left"
+            assert await listed(gateway) == []
+            for door in (ann, bob):
+                assert (await asked(door))["resultType"] == "input_required"
+            await Person(gateway).connects(link_in(await asked(ann)), ann.who or "")
+            by.instead["/revoke"] = said({"error": "server_error"}, "503 Service Unavailable")
+            done = await admin(gateway, "logout", server="docs")
+            assert done.json() == {"forgotten": True, "issuer": None, "callers": {"failed": 1}}
+            assert await listed(gateway) == []
+            assert (await admin(gateway, "logout", server="docs")).json()["forgotten"] is False
 
 
 @pytest.mark.security

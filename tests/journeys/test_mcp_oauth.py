@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.authority import Authority, Guarded, authority, browse, guarded
+from tests.authority import Authority, Guarded, authority, browse, guarded, said
 from tests.mcp import Door, modern
 from tests.remote import PROGRAM, environment
 from tests.serving import BOUND, Gateway, running
@@ -36,10 +36,10 @@ async def admin(gateway: Gateway, verb: str, who: str | None = None, **body: str
     return await gateway.client.post(f"/admin/tools:{verb}", json=body, headers=gateway.bearer(who))
 
 
-async def login(gateway: Gateway) -> None:
-    begun = await admin(gateway, "login", server="docs", redirectUri=REDIRECT)
+async def login(gateway: Gateway, server: str = "docs") -> None:
+    begun = await admin(gateway, "login", server=server, redirectUri=REDIRECT)
     back = await browse(begun.json()["authorizationUrl"])
-    done = await admin(gateway, "authorized", server="docs", response=back)
+    done = await admin(gateway, "authorized", server=server, response=back)
     assert (done.status_code, done.json()) == (200, {"up": True}), done.text
 
 
@@ -137,6 +137,32 @@ async def test_only_the_machines_own_credential_logs_in_and_only_to_loopback(tmp
         assert not by.asked
 
 
+@pytest.mark.requirement("oauth.client.revocation")
+async def test_who_logs_out_gives_the_tokens_back_and_hears_what_the_issuer_did(tmp_path: Path) -> None:
+    async with authority() as by, guarded(by) as server, running(tmp_path, configuration(server)) as gateway:
+        by.takes_back()
+        await login(gateway)
+        held = set(by.tokens)
+        done = await admin(gateway, "logout", server="docs")
+        assert (done.status_code, done.json()) == (200, {"forgotten": True, "issuer": "revoked", "callers": {}})
+        assert [kind for kind, _ in by.revoked] == ["refresh_token", "access_token"]
+        assert held
+        assert not by.tokens
+        assert not by.refreshes
+        again = await admin(gateway, "logout", server="docs")
+        assert again.json() == {"forgotten": False, "issuer": None, "callers": {}}
+        await login(gateway)
+        by.instead["/revoke"] = said({"error": "server_error"}, "503 Service Unavailable")
+        leaving = await command(gateway, "tools", "logout", "docs")
+        _, err = await asyncio.wait_for(leaving.communicate(), BOUND)
+        assert leaving.returncode == 0
+        assert b"Forgotten, but its issuer did not revoke its tokens: end it there, too." in err
+        assert (
+            "run `gateway tools login docs`"
+            in (await Door(gateway, "docs").error("tools/call", {"name": "hello"}))["message"]
+        )
+
+
 async def command(gateway: Gateway, *words: str) -> Any:
     """The program, as a person starts it."""
     return await asyncio.create_subprocess_exec(
@@ -167,7 +193,8 @@ async def test_a_person_logs_in_and_out_at_the_terminal(tmp_path: Path) -> None:
         assert b"The gateway may use docs now." in err
         assert not any(secret.encode() in out + err for secret in strings(by))
         assert (await Door(gateway, "docs").call("hello"))["content"][0]["text"] == "hello"
-        for words in (b"Forgotten.", b"There was no authorization for docs."):
+        nothing = b"Forgotten, but its issuer revokes nothing: tokens that somebody else has seen are good as long"
+        for words in (nothing, b"There was no authorization for docs."):
             leaving = await command(gateway, "tools", "logout", "docs")
             _, err = await asyncio.wait_for(leaving.communicate(), BOUND)
             assert leaving.returncode == 0

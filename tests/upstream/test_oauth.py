@@ -575,7 +575,7 @@ async def renewing(world: World) -> tuple[asyncio.Future[Tree], asyncio.Event]:
 async def test_what_was_removed_is_used_no_more_and_no_renewal_brings_it_back(world: World) -> None:
     """Sources come and go with the callers; what they share is the file."""
     call, on = await renewing(world)
-    world.client.vault.forget_all("docs")
+    world.client.vault.forget("docs")
     on.set()
     assert isinstance(await refusal(call), LoginNeeded)
     assert isinstance(await refusal(world.client.call()), LoginNeeded)
@@ -594,7 +594,7 @@ async def test_ending_waits_for_a_renewal_and_gives_back_what_came_of_it(world: 
     assert [form["grant_type"] for form in world.authority.forms] == ["authorization_code", "refresh_token"]
     assert (world.authority.refreshes, len(world.authority.revoked)) == ({}, 2)
     assert isinstance(await refusal(world.client.call()), LoginNeeded)
-    assert await world.client.source.end() is Ending.UNASKED, "there is nothing to give back"
+    assert await world.client.source.end() is None, "there is nothing to give back"
 
 
 @pytest.mark.security
@@ -628,8 +628,8 @@ async def test_an_endpoint_that_takes_no_token_safely_is_none_and_keeps_nobody_o
 
 async def test_logging_out_forgets_everything(world: World) -> None:
     await world.client.login()
-    assert await world.client.source.forget()
-    assert not await world.client.source.forget()
+    assert await world.client.source.end() is Ending.NO_ENDPOINT
+    assert await world.client.source.end() is None
     assert not (world.data / "oauth" / "docs.shared").exists()
     assert isinstance(await refusal(world.client.call()), LoginNeeded)
 

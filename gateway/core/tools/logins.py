@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlsplit
 
 from gateway.core.tools.servers import Servers
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.login import Login
+from gateway.model.login import LoggedOut, Login
 from gateway.model.toolcall import BeginLogin, FinishLogin, LoginCall
 
 
@@ -14,8 +15,8 @@ class Logins:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
 
-    async def handle(self, call: LoginCall) -> str | bool:
-        """The URL to go to; whether the server is up now; whether there was something to forget."""
+    async def handle(self, call: LoginCall) -> str | bool | LoggedOut:
+        """The URL to go to; whether the server is up now; what was forgotten, and what its issuer knows of that."""
         login = self._login(call.server)
         if isinstance(call, BeginLogin):
             return await login.begin(_checked(call.redirect_uri))
@@ -24,8 +25,9 @@ class Logins:
             served = self._servers.get(call.server)
             return served is not None and await self._servers.refresh(served)
         served = self._servers.get(call.server)
-        others = await served.accounts.forget() if served is not None and served.accounts is not None else False
-        return await login.forget() or others
+        if served is None or served.accounts is None:
+            return LoggedOut(await login.end(), {})
+        return LoggedOut(*await asyncio.gather(login.end(), served.accounts.end_all()))
 
     def _login(self, id: str) -> Login:
         served = self._servers.get(id)

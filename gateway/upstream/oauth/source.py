@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.login import Ending, LoginNeeded
@@ -14,7 +15,7 @@ from gateway.upstream.oauth import response
 from gateway.upstream.oauth.challenge import MOST_SCOPES, NOTHING, Challenge
 from gateway.upstream.oauth.client import Client, ClientSettings, Grant, Proofs
 from gateway.upstream.oauth.discovery import Discovery
-from gateway.upstream.oauth.grants import Grants, Held, held
+from gateway.upstream.oauth.grants import Grants, Held, Identity, held
 from gateway.upstream.oauth.identity import Identities, NoIdentity
 from gateway.upstream.oauth.metadata import Resource, Server, refused
 from gateway.upstream.oauth.ourselves import Ourselves
@@ -35,6 +36,8 @@ END_SECONDS = 10.0
 MOST_PENDING = 16
 # Errors that say that a server does not know its client, any more or in this role (RFC 6749 §5.2).
 _UNKNOWN = frozenset({"invalid_client", "unauthorized_client"})
+
+GiveBack = Callable[[], Awaitable[Ending]]
 
 
 class TokenSource:
@@ -176,22 +179,23 @@ class TokenSource:
             server, client, key = pending.server, pending.client, pending.key
             self._hold(self._held_of(server, pending.resource, client, token, pending.scopes, key))
 
-    async def forget(self) -> bool:
-        """Forget token and registrations; whether there was a token."""
-        async with self._one:
-            self._pending.clear()
-            self._challenge, self._more = NOTHING, ()
-            return self._grants.forget()
+    async def end(self) -> Ending | None:
+        """Forget the token, and then give it back to its issuer; None where there was none. That it cannot be given
+        back keeps nothing here, so nothing is raised for it."""
+        give_back = await self.forget()
+        return None if give_back is None else await give_back()
 
-    async def end(self) -> Ending:
-        """Forget the token, and then give it back to its issuer. That it cannot be given back keeps nothing here, so
-        nothing is raised for it."""
+    async def forget(self) -> GiveBack | None:
+        """Forget token and registrations; what gives the token back to its issuer, where there was one."""
         async with self._one:  # what is being renewed just now is ended as well
             # A secret that the operator's file has by now goes to no issuer that it is not for.
             held, identity = self._held, self._grants.identity
             self._pending.clear()
             self._challenge, self._more = NOTHING, ()
-            self._grants.forget()
+            there = self._grants.forget()
+        return partial(self._given_back, held, identity) if there else None
+
+    async def _given_back(self, held: Held | None, identity: Identity | None) -> Ending:
         ends = set()
         if held is not None:
             ends.add(await self._tried(self._revoked(held)))

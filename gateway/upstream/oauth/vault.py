@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -172,18 +172,22 @@ class Vault:
         (self._folder / name).unlink(missing_ok=True)
         self.removals += 1
 
-    def forget_all(self, server: str) -> int:
-        """What is kept for any owner; how many files that were."""
-        found = list(self._folder.glob(f"{server}.*"))  # a server's name has no dot (RFC 1123 label)
-        for path in found:
-            path.unlink(missing_ok=True)
+    def forget_callers(self, server: str) -> None:
+        """What is kept for any owner but the operator."""
+        for path in self._folder.glob(f"{server}.*"):  # a server's name has no dot (RFC 1123 label)
+            if path != self._file(server, SHARED):
+                path.unlink(missing_ok=True)
         self.removals += 1
-        return len(found)
 
-    async def callers(self) -> list[tuple[str, Tree]]:
+    async def owners(self, server: str) -> list[str | None]:
+        """Of whom something is kept for one server; None for what no key opens."""
+        return [_text(tree.get("owner")) for _, tree in await self.callers(f"{server}.")]
+
+    async def callers(self, begins: str = "") -> list[tuple[str, Tree]]:
         """What is kept for single callers, by the name of its file; nothing in it where no key opens it."""
         found: list[tuple[str, Tree]] = []
-        for count, path in enumerate(self._sealed(), 1):
+        sealed = (path for path in self._sealed() if path.name.startswith(begins))
+        for count, path in enumerate(sealed, 1):
             server = path.name.partition(".")[0]
             if path not in (self._file(server, SHARED), self._file(server, CALLERS)):
                 with contextlib.suppress(OSError):  # it was removed just now
@@ -244,6 +248,10 @@ def _decrypted(cipher: AESGCM, sealed: bytes, name: bytes) -> bytes | None:
         return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], name)
     except (ValueError, InvalidTag):
         return None
+
+
+def _text(found: Any) -> str | None:
+    return found if isinstance(found, str) else None
 
 
 def _tree(data: bytes) -> Tree | None:
