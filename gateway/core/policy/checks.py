@@ -11,9 +11,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from gateway.core.policy.actions import DELEGATE, GROUPS
-from gateway.core.policy.patterns import AGENTS, compiled, covered
+from gateway.core.policy.patterns import AGENTS, compiled, covered, is_plain
 from gateway.core.policy.people import People, short
-from gateway.core.policy.question import Question
+from gateway.core.policy.question import Question, place
 from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
 
@@ -96,13 +96,20 @@ class On:
         self._public = PUBLIC in self.patterns
         globs = [pattern for pattern in self.patterns if pattern != PUBLIC]
         self._all = "*" in globs
-        self._globs = tuple(compiled(pattern) for pattern in globs)
+        self._covers = tuple(compiled(pattern) for pattern in globs)
+        plain = [pattern for pattern in globs if is_plain(pattern)]
+        self._plain = frozenset(pattern.partition("/")[::2] for pattern in plain)
+        self._globs = tuple(compiled(pattern) for pattern in globs if pattern not in plain)
         self.skilled = any(fnmatchcase(f"{AGENTS}/x/x", _shape(pattern)) for pattern in globs)
 
     def holds(self, question: Question) -> bool:
         if self._all or (self._public and question.target.public):
             return True
-        return covered(self._globs, *question.place)
+        at = server, name = place(question.verb, question.target)
+        if server == AGENTS and "/" in name:
+            return covered(self._covers, server, name)
+        # Most patterns are plain words; many are as quick to look up as one.
+        return at in self._plain or bool(self._globs and covered(self._globs, server, name))
 
     def reaches(self, server: str) -> bool:
         """Whether it covers something of this server."""

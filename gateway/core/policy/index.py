@@ -11,6 +11,8 @@ from gateway.core.policy.people import ROLE
 from gateway.core.policy.rules import Ruling
 from gateway.model.principal import Principal
 
+MAX_KNOWN = 4_096  # principals, each with a verb
+
 
 class Index:
     """Rules in their order. One that names principals or roles comes up for these only, any other for everybody."""
@@ -18,14 +20,23 @@ class Index:
     def __init__(self, rulings: Iterable[Ruling]) -> None:
         self._rulings = tuple(rulings)
         self._columns: dict[str, _Column] = {}
+        self._known: dict[tuple[str, Principal], tuple[Ruling, ...]] = {}
 
     def about(self, verb: str, who: Principal) -> tuple[Ruling, ...]:
+        known = self._known.get((verb, who))
+        return self._found(verb, who) if known is None else known
+
+    def _found(self, verb: str, who: Principal) -> tuple[Ruling, ...]:
         column = self._columns.get(verb)
         if column is None:
             column = _Column(r for r in self._rulings if r.verbs is None or verb in r.verbs)
-            if verb in VERBS:  # others are made up by whoever asks
-                self._columns[verb] = column
-        return column.about(who)
+        found = column.about(who)
+        if verb in VERBS:  # others are made up by whoever asks
+            self._columns[verb] = column
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[verb, who] = found
+        return found
 
 
 class _Column:

@@ -35,6 +35,11 @@ def compiled(pattern: str) -> Covers:
     return _glob(server), _glob(name or "*"), _glob(f"{name}/*")
 
 
+def is_plain(pattern: str) -> bool:
+    """Whether it means one name of one server, and nothing else but the skills of an agent."""
+    _, _, name = pattern.partition("/")
+    return bool(name) and not any(sign in pattern for sign in "*?[")
+
+
 def _glob(pattern: str) -> Callable[[str], object]:
-    """Most patterns are plain words."""
     return re.compile(translate(pattern)).match if any(sign in pattern for sign in "*?[") else pattern.__eq__

@@ -40,7 +40,7 @@ class People:
         meant = [whole(word) for word in self.words]
         self.roles = frozenset(word.removeprefix(ROLE) for word in meant if word.startswith(ROLE))
         meant += [whole(word) for role in sorted(self.roles) for word in (roles or {}).get(role, ())]
-        self._anybody = ANYBODY in meant
+        self.anybody = ANYBODY in meant
         self._everybody = EVERYBODY in meant
         self._ids = frozenset(meant)
         self._patterns = tuple(_pattern(word) for word in meant if "*" in word and word != EVERYBODY)
@@ -49,11 +49,11 @@ class People:
     @property
     def named(self) -> frozenset[str] | None:
         """Their ids and `role:NAME`, where these words name each of them; None: others may be meant as well."""
-        return None if self._anybody or self._everybody or self._patterns or self.worker else self._ids
+        return None if self.anybody or self._everybody or self._patterns or self.worker else self._ids
 
     def include(self, who: Principal) -> bool:
         return (
-            self._anybody
+            self.anybody
             or who.id in self._ids
             or (self._everybody and who.kind is not Kind.ANONYMOUS)
             or not self.roles.isdisjoint(who.roles)

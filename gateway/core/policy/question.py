@@ -57,7 +57,3 @@ class Question(NamedTuple):
     @property
     def address(self) -> str:
         return address(self.verb, self.target)
-
-    @property
-    def place(self) -> tuple[str, str]:
-        return place(self.verb, self.target)

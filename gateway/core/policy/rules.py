@@ -121,7 +121,9 @@ class Rule:
 
     def _implied(self, check: Check) -> bool:
         """Whether it holds for everybody of `people` and each of `verbs`, as who asks us knows."""
-        return (isinstance(check, Do) and check.by_verb) or (isinstance(check, Who) and self.people is not None)
+        if isinstance(check, Who):
+            return self.people is not None or check.people.anybody
+        return isinstance(check, Do) and check.by_verb
 
     @property
     def skilled(self) -> bool:
