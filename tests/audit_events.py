@@ -177,7 +177,7 @@ an operator changes is written in the same transaction as its entry, or not at a
 | `actor` | `sub`, who did it, and `chain`, on whose behalf, the nearest first; people are pseudonyms |
 | `action` | what: the names below |
 | `object` | on what: an agent, `SERVER/TOOL`, `gateway`, a path at the door |
-| `decision` | `effect` (PASS, FLAG, BLOCK, ESCALATE, HALT), `rule`, `policy` (the hash of the rules), `reason` where it was not PASS, or by which approval it was |
+| `decision` | `effect` (PASS, FLAG, BLOCK, ESCALATE, HALT), `rule`, `policy` (the hash of the rules), `reason` where it was not PASS, or by which approval it was, or which limit stopped it all the same |
 | `phase`, `outcome` | `intent` or `outcome`; a task's state, `ok`, `reply`, `repeated`, `unknown`, or an error's reason |
 | `request` | `id`; `digest` (SHA-256) and `length` of what was asked, never its content |
 | `tenant` | whose it is |

@@ -44,7 +44,8 @@ class Ticket:
 
     `digest` and `length` are of what was asked; `upstream_hash` of the card or definition that the caller relied on.
     `spends` is the approval that it uses up: written in the commit of its intent, or the call is not made.
-    `marks` grows with what compliance finds on the way, and goes into the outcome.
+    `marks` grows with what compliance finds on the way, and goes into the outcome. `why` is what stopped it although
+    policy let it through: a limit, in words.
     """
 
     principal: Principal
@@ -60,6 +61,7 @@ class Ticket:
     charge: Charge | None = field(default=None, hash=False, compare=False)
     spends: tuple[PutApproval, ...] = field(default=(), hash=False, compare=False)
     marks: dict[str, str] = field(default_factory=dict, hash=False, compare=False)
+    why: str | None = field(default=None, hash=False, compare=False)
 
     def close(self) -> None:
         """The call is over, and what it took of the limits is free again."""
@@ -109,7 +111,7 @@ class Ticket:
             None if cause is None else cause.request_id,
             self.trace,
             decision.policy or None,
-            decision.reason if decision.released or not decision.allowed else None,
+            decision.reason if decision.released or not decision.allowed else self.why,
             self.upstream_hash,
             change,
             dict(self.marks) or None if phase == "outcome" else None,

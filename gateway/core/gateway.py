@@ -362,7 +362,7 @@ class Gateway:
         try:
             return self._admission.take(ticket.principal, ticket.verb, target, situation, trail)
         except GatewayError as error:
-            self._recorder.note(ticket, error.reason)
+            self._recorder.note(replace(ticket, why=error.message), error.reason)
             raise
 
     def _refusal(

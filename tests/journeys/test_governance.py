@@ -363,6 +363,11 @@ async def test_who_is_too_fast_is_told_when_to_come_back(gateway: Gateway) -> No
     assert answer.status_code == 429
     assert 58 <= int(answer.headers["retry-after"]) <= 60
     assert answer.json()["error"]["data"][0]["metadata"] == {"limit": "hasty"}
+    await gateway.app.store.commit()
+    ((_, entry),) = (
+        await gateway.app.store.search_audit(AuditQuery(9, principal="key:hurry", outcome="OVERLOADED"))
+    ).entries
+    assert "The limit hasty is used up" in str(entry.reason)
     assert await gateway.send("hi", who=await gateway.key("calm"))
 
 

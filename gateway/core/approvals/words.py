@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.core.policy.refusals import Refused
+from gateway.core.policy.replay import RELEASED
 from gateway.model.approval import APPROVAL, Approval, ApprovalState
 from gateway.model.audit import Decision, Verdict
 from gateway.model.base import timestamp
@@ -84,4 +85,4 @@ def refusal(approval: Approval) -> GatewayError:
 
 def passed(approval: Approval, policy: str) -> Decision:
     """What the record says of a call that was released, and is made under `policy`."""
-    return Decision(Verdict.PASS, approval.rule, f"approval {approval.id}", policy=policy, released=True)
+    return Decision(Verdict.PASS, approval.rule, f"{RELEASED}{approval.id}", policy=policy, released=True)

@@ -25,6 +25,9 @@ NOT_BY_RULES = frozenset(
     {"filtered", "by-task", "by-call", "resumed", "rule-of-two", FROZEN, PAUSED, "approver-caller", "own-call"}
 )
 
+RELEASED = "approval "
+"""How the reason begins of what people let through."""
+
 Targets = Callable[[str, str], Target]
 """Verb and id -> the target as it is now."""
 
@@ -91,7 +94,7 @@ def _by_rules(entry: AuditEntry, held: set[str]) -> bool:
     """Whether this is what the policy decided, and not what came of it. `held` are the requests that waited: what goes
     on from one of them is as people said. Nor does a policy decide what compliance finds, how halted tasks end, and
     that whoever made a rule halt them is frozen."""
-    released = entry.verdict is Verdict.PASS and entry.reason is not None
+    released = entry.verdict is Verdict.PASS and (entry.reason or "").startswith(RELEASED)
     froze = entry.verb == "Freeze" and entry.verdict is Verdict.HALT
     beside = entry.policy is None or entry.rule in NOT_BY_RULES
     return not (released or froze or beside or entry.cause in held)

@@ -220,7 +220,7 @@ class Requests:
                 charge = self._admission.take(who, verb, target, situation, call.trail)
                 ticket = replace(ticket, charge=charge)
             except GatewayError as error:
-                self._recorder.note(ticket, error.reason)
+                self._recorder.note(replace(ticket, why=error.message), error.reason)
                 raise
         if released is None:
             return call, found, ticket
