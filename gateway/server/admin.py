@@ -27,13 +27,13 @@ from gateway.model.call import (
 )
 from gateway.model.errors import GatewayError
 from gateway.model.ports import KeyRecord, Record, TaskRow
-from gateway.model.principal import Principal
+from gateway.model.principal import Kind, Principal
 from gateway.model.task import Task
 from gateway.server.admin_agents import AdminAgents
 from gateway.server.admin_approvals import AdminApprovals
-from gateway.server.admin_audit import AdminAudit
+from gateway.server.admin_audit import FILTERS, AdminAudit
 from gateway.server.admin_cards import AdminCards
-from gateway.server.admin_json import json_answer, json_object, text
+from gateway.server.admin_json import check_query, json_answer, json_object, text
 from gateway.server.admin_people import AdminPeople
 from gateway.server.admin_policy import AdminPolicy
 from gateway.server.admin_push import AdminPush
@@ -87,9 +87,9 @@ class Admin:
             Route("/admin/users", self._guard(self._people.add_user), methods=["POST"]),
             Route("/admin/users/{name}", self._guard(self._people.remove_user), methods=["DELETE"]),
             Route("/admin/users/{name}:password", self._guard(self._people.set_password), methods=["POST"]),
-            Route("/admin/grants", self._guard(self._people.grants), methods=["GET"]),
+            Route("/admin/grants", self._guard(self._people.grants, "client", "person"), methods=["GET"]),
             Route("/admin/grants/{id}", self._guard(self._people.remove_grant), methods=["DELETE"]),
-            Route("/admin/connections", self._guard(self._people.connections), methods=["GET"]),
+            Route("/admin/connections", self._guard(self._people.connections, "of", "at"), methods=["GET"]),
             Route("/admin/connections/{id}", self._guard(self._people.remove_connection), methods=["DELETE"]),
             Route("/admin/policy", self._guard(self._policy.show), methods=["GET"]),
             Route("/admin/policy/shadow", self._guard(self._policy.shadow), methods=["GET"]),
@@ -98,12 +98,12 @@ class Admin:
             Route("/admin/policy:reload", self._guard(self._policy.reload), methods=["POST"]),
             Route("/admin/compliance", self._guard(self._policy.compliance), methods=["GET"]),
             Route("/admin/compliance:reload", self._guard(self._policy.reload_compliance), methods=["POST"]),
-            Route("/admin/push", self._guard(self._push.show), methods=["GET"]),
-            Route("/admin/push/dead", self._guard(self._push.dead), methods=["GET"]),
+            Route("/admin/push", self._guard(self._push.show, "limit"), methods=["GET"]),
+            Route("/admin/push/dead", self._guard(self._push.dead, "after", "limit"), methods=["GET"]),
             Route("/admin/push/dead:replay", self._guard(self._push.replay), methods=["POST"]),
             Route("/admin/push/dead/{id:int}:replay", self._guard(self._push.replay), methods=["POST"]),
-            Route("/admin/audit", self._guard(self._audit.page), methods=["GET"]),
-            Route("/admin/audit:watch", self._guard(self._audit.watch), methods=["GET"]),
+            Route("/admin/audit", self._guard(self._audit.page, *FILTERS), methods=["GET"]),
+            Route("/admin/audit:watch", self._guard(self._audit.watch, *FILTERS), methods=["GET"]),
             Route("/admin/audit:rotate-key", self._guard(self._audit.rotate), methods=["POST"]),
             Route("/admin/vault:rotate-key", self._guard(self._audit.rotate_vault), methods=["POST"]),
             Route("/admin/audit:erase", self._guard(self._audit.erase), methods=["POST"]),
@@ -111,22 +111,26 @@ class Admin:
             Route("/admin/frozen", self._guard(self._policy.frozen), methods=["GET"]),
             Route("/admin/frozen", self._guard(self._policy.freeze), methods=["POST"]),
             Route("/admin/frozen/{kind}/{name}", self._guard(self._policy.thaw), methods=["DELETE"]),
-            Route("/admin/approvals", self._guard(self._approvals.page), methods=["GET"]),
+            Route("/admin/approvals", self._guard(self._approvals.page, "all", "before", "limit"), methods=["GET"]),
             Route("/admin/approvals/{id}:approve", self._guard(self._approvals.approve), methods=["POST"]),
             Route("/admin/approvals/{id}:edit", self._guard(self._approvals.edit), methods=["POST"]),
             Route("/admin/approvals/{id}:reject", self._guard(self._approvals.reject), methods=["POST"]),
             Route("/admin/approvals/{id}", self._guard(self._approvals.show), methods=["GET"]),
-            Route("/admin/tasks", self._guard(self._tasks), methods=["GET"]),
+            Route("/admin/tasks", self._guard(self._tasks, "agent", *requests.LIST_TASKS), methods=["GET"]),
             Route("/admin/tasks/{id}:cancel", self._guard(self._cancel), methods=["POST"]),
             Route("/admin/tasks/{id}:watch", self._guard(self._watch), methods=["GET"]),
-            Route("/admin/tasks/{id}:replay", self._guard(self._audit.replay), methods=["GET"]),
+            Route("/admin/tasks/{id}:replay", self._guard(self._audit.replay, "event", "at"), methods=["GET"]),
             Route("/admin/tasks/{id}", self._guard(self._task), methods=["GET"]),
         ]
 
-    def _guard(self, use: Use) -> Callable[[Request], Awaitable[Response]]:
+    def _guard(self, use: Use, *query: str) -> Callable[[Request], Awaitable[Response]]:
+        """`query` are the parameters that there may be in it."""
+
         async def endpoint(request: Request) -> Response:
             scope = request.scope
             who = await self._auth.principal(dict(scope["headers"]), scope["path"], scope["method"], peer_of(scope))
+            if who.kind is not Kind.ANONYMOUS:  # who is nobody is told that, and nothing else
+                check_query(request, *query)
             return await use(request, who)
 
         return endpoint

@@ -35,7 +35,10 @@ class AdminApprovals:
         limit = query.get("limit", "100")
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 5 and 1 <= int(limit) <= MAX_PAGE):
             raise invalid("limit", f"must be a whole number of 1 to {MAX_PAGE}")
-        call = ListApprovals(query.get("all") == "true", int(limit), query.get("before", ""))
+        every = query.get("all", "false")
+        if every not in ("true", "false"):
+            raise invalid("all", "must be true or false")
+        call = ListApprovals(every == "true", int(limit), query.get("before", ""))
         found: ApprovalPage = await self._gateway.handle(call, who)
         return json_answer({"approvals": [shown(each) for each in found.approvals], "before": found.before})
 

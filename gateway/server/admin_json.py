@@ -1,4 +1,4 @@
-"""What the handlers of the admin API have in common: bodies in, bodies out."""
+"""What the handlers of the admin API have in common: queries and bodies in, bodies out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from gateway.dialects.strict_json import read
 from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.server.request import Request as DoorRequest
 
 
 async def json_object(request: Request, *fields: str) -> dict[str, Any]:
@@ -21,6 +22,14 @@ async def json_object(request: Request, *fields: str) -> dict[str, Any]:
     if (unknown := next((name for name in body if name not in fields), None)) is not None:
         raise invalid(unknown[:100], f"is no field here; there are {', '.join(fields)}")
     return body
+
+
+def check_query(request: Request, *names: str) -> None:
+    """Raises INVALID_PARAMS for a parameter that is none of `names`, or is there twice: a filter that is misspelled
+    would show what was not asked for without a word."""
+    asked = DoorRequest.of(request.scope, request.receive).query
+    if (unknown := next((name for name in asked if name not in names), None)) is not None:
+        raise invalid(unknown[:100], f"is no parameter here; there are {', '.join(names) or 'none'}")
 
 
 def text(body: dict[str, Any], name: str, *, required: bool = True) -> Any:

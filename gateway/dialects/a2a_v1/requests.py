@@ -114,6 +114,10 @@ class _List(Model):
     include_artifacts: Truth | None = None
 
 
+LIST_TASKS = tuple(str(field.alias) for field in _List.model_fields.values())
+"""The parameters of ListTasks as they are written in JSON and in a query."""
+
+
 class _PushId(Model):
     task_id: str = Field(min_length=1)
     id: str = Field(min_length=1)
