@@ -51,7 +51,7 @@ from gateway.core.recovery import Recovery
 from gateway.core.registry import Registered, Registry
 from gateway.core.tools.agents import AgentTools
 from gateway.core.tools.grants import Grants as ToolGrants
-from gateway.core.tools.tools import Tools
+from gateway.core.tools.means import Books, Rules
 from gateway.core.tools.toolset import Toolset
 from gateway.core.turn import Services
 from gateway.credential import credential
@@ -166,11 +166,9 @@ class App:
         notices = Notices(config.push.approvals_url, node, self.push.wake, now)
         self.approvals = Approvals(store, policy, notices, now, _new_id)
         self._retention = Retention(self.approvals, store.approvals, config.store.approvals_days, now)
-        self.tools = Tools(
-            store, admission, recorder, seal(b"mcp-request-state"), seal(b"mcp-task"),
-            now, _new_id, headers.parameters, tooling.mounts(config), connections, compliance,
-            AgentCalls(self.engine, self.approvals, _new_id),
-        )  # fmt: skip
+        books = Books(store, recorder, now, _new_id)
+        rules = Rules(admission, compliance, AgentCalls(self.engine, self.approvals, _new_id))
+        self.tools = tooling.tools(config, books, rules, connections, seal, headers.parameters)
         self.tools.granted, kept.to_connect = grants.standing, self.tools.to_connect
         for id, entry in config.tools.items():
             self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, self._authorized.tools))

@@ -1,4 +1,5 @@
-"""The tools of the configuration: its servers, mounts and grants, made into what the core works with.
+"""The tools of the configuration: its servers, mounts and grants, made into what the core works with; and the use cases
+of them, put together.
 
 A part of app.py, in a room of its own. No other file makes a command that is started.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Callable
 from functools import partial
 
 from gateway.authorizing import Authorizations, client, value_of
@@ -19,14 +21,19 @@ from gateway.config import (
     ToolsAgent,
     ToolServerEntry,
 )
+from gateway.core.connections import Connections
 from gateway.core.gate import Gate
 from gateway.core.policy import Target
 from gateway.core.registry import Registry
 from gateway.core.tools.agents import AgentTools
 from gateway.core.tools.grants import Grant
+from gateway.core.tools.hygiene import CheckSchema
+from gateway.core.tools.means import Books, Rules, Seals
 from gateway.core.tools.naming import Mount, Naming
 from gateway.core.tools.pins import Quarantine
 from gateway.core.tools.servers import Served
+from gateway.core.tools.state import Sealer
+from gateway.core.tools.tools import Tools
 from gateway.model.call import SendMessage
 from gateway.model.principal import Kind
 from gateway.model.tool import ToolServer
@@ -39,6 +46,19 @@ from gateway.upstream.oauth.discovery import Discovery
 from gateway.upstream.oauth.source import TokenSource
 from gateway.upstream.oauth.vault import SHARED
 from gateway.upstream.process import Bounds, Command
+
+
+def tools(
+    config: Config,
+    books: Books,
+    rules: Rules,
+    connections: Connections,
+    seal: Callable[[bytes], Sealer],
+    check_schema: CheckSchema,
+) -> Tools:
+    """The use cases of tools, over the mounts of the configuration; no servers yet. `seal` makes one for each use."""
+    seals = Seals(seal(b"mcp-request-state"), seal(b"mcp-task"))
+    return Tools(books, rules, seals, check_schema, mounts(config), connections)
 
 
 def served(

@@ -7,16 +7,16 @@ replica can answer, nothing is kept, and an id that is another's is like one tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-from gateway.core.audit import Recorder, Ticket
-from gateway.core.compliance.compliance import Compliance
-from gateway.core.policy import DENIED, Policy
+from gateway.core.audit import Ticket
+from gateway.core.policy import DENIED
 from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
 from gateway.core.tools.agents import AgentTools
 from gateway.core.tools.held_tasks import HeldTasks
+from gateway.core.tools.means import Books, Rules
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.reach import Reach
 from gateway.core.tools.servers import Served, Servers
@@ -25,7 +25,6 @@ from gateway.core.tools.views import Views
 from gateway.model.approval import Approval
 from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import Store
 from gateway.model.principal import Principal
 from gateway.model.tool import TASK_ENDS, Caller, PeerError, Tree, measured
 from gateway.model.toolcall import UseTask
@@ -54,27 +53,23 @@ class McpTasks:
         self,
         servers: Servers,
         views: Views,
-        policy: Policy,
-        recorder: Recorder,
-        store: Store,
+        books: Books,
+        rules: Rules,
         sealer: Sealer,
         reach: Reach,
-        compliance: Compliance,
         waiting_calls: HeldTasks,
-        now: Callable[[], int],
-        new_id: Callable[[], str],
     ) -> None:
         self._servers = servers
         self._views = views
-        self._policy = policy
-        self._recorder = recorder
-        self._store = store
+        self._policy = rules.admission.policy
+        self._recorder = books.recorder
+        self._store = books.store
         self._sealer = sealer
         self._reach = reach
-        self._compliance = compliance
+        self._compliance = rules.compliance
         self._calls = waiting_calls
-        self._now = now
-        self._new_id = new_id
+        self._now = books.now
+        self._new_id = books.new_id
 
     def given(self, mount: str, served: Served, key: str, result: Tree, caller: Caller) -> Tree:
         """A server's `CreateTaskResult` as the caller gets it. Raises UPSTREAM_FAILED for an id that nobody can use."""

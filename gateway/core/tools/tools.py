@@ -7,34 +7,35 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.core.act import Act, Standing
-from gateway.core.approvals.calls import AgentCalls
-from gateway.core.audit import Recorder, Ticket
-from gateway.core.compliance.compliance import Compliance
+from gateway.core.audit import Ticket
 from gateway.core.connections import Connections, tool_server
 from gateway.core.flights import Flights
 from gateway.core.policy import Target
-from gateway.core.policy.admission import Admission
 from gateway.core.policy.refusals import refused
 from gateway.core.tools.consents import Consents
+from gateway.core.tools.found import Finder
 from gateway.core.tools.held_tasks import HeldTasks
 from gateway.core.tools.hygiene import CheckSchema
 from gateway.core.tools.listening import Listening
 from gateway.core.tools.logins import Logins
+from gateway.core.tools.means import Books, Rules, Seals
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.news import Board
 from gateway.core.tools.own_lists import OwnLists
+from gateway.core.tools.parking import Parking
+from gateway.core.tools.permits import Permits
 from gateway.core.tools.pins import Pins
 from gateway.core.tools.reach import Reach
 from gateway.core.tools.requests import Requests
+from gateway.core.tools.rounds import Rounds
 from gateway.core.tools.search import META, Search, listing
 from gateway.core.tools.servers import Served, Servers, owner_in
-from gateway.core.tools.state import Sealer, States
+from gateway.core.tools.state import States
 from gateway.core.tools.task_news import Followed
 from gateway.core.tools.tasks import McpTasks
 from gateway.core.tools.views import Views
 from gateway.model.audit import Decision, Verdict
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import Store
 from gateway.model.principal import Kind as Who
 from gateway.model.principal import Principal
 from gateway.model.tool import TASKS, Kind
@@ -75,51 +76,33 @@ Reload = Callable[[], Awaitable[list[str]]]
 class Tools:
     def __init__(
         self,
-        store: Store,
-        admission: Admission,
-        recorder: Recorder,
-        sealer: Sealer,
-        task_sealer: Sealer,
-        now: Callable[[], int],
-        new_id: Callable[[], str],
+        books: Books,
+        rules: Rules,
+        seals: Seals,
         check_schema: CheckSchema,
         mounts: Mapping[str, Mount],
         connections: Connections,
-        compliance: Compliance,
-        calls: AgentCalls,
     ) -> None:
-        policy = admission.policy
+        now, policy, calls = books.now, rules.admission.policy, rules.calls
         self.calls = calls
-        self.servers = Servers(Pins(store, now), Board(), now, check_schema)
+        self.servers = Servers(Pins(books.store, now), Board(), now, check_schema)
         self.own = OwnLists(self.servers, now)
         self.views = Views(self.servers, mounts, policy)
         self.own.when_changed.append(self.views.forget)
         connections.heard.append(self.own.connected)
-        reach = Reach(connections, now)
+        reach, states = Reach(connections, now), States(seals.states, now)
         self.flights = Flights()
-        states = States(sealer, now)
-        self.consents = Consents(calls.approvals, states, new_id)
+        self.consents = Consents(calls.approvals, states, books.new_id)
         self._held = HeldTasks(calls.approvals, self.consents)
-        self.tasks = McpTasks(
-            self.servers, self.views, policy, recorder, store, task_sealer, reach, compliance, self._held, now, new_id
-        )
+        self.tasks = McpTasks(self.servers, self.views, books, rules, seals.tasks, reach, self._held)
         self.requests = Requests(
-            self.servers,
-            self.own,
-            self.views,
-            admission,
-            recorder,
-            store,
-            states,
+            Finder(self.servers, self.own, self.views),
+            Permits(books, rules, self.consents),
+            Rounds(reach, states, Parking(books.new_id), connections, self.consents),
+            books,
+            rules,
             self.tasks,
-            reach,
-            connections,
             self.flights,
-            compliance,
-            calls,
-            self.consents,
-            now,
-            new_id,
         )
         self._held.make = self.requests.use
         self._followed = Followed()
@@ -129,10 +112,10 @@ class Tools:
         self.reload: Reload | None = None  # how the operator's file is read again; None: there is none
         self._policy = policy
         self._connections = connections
-        self._recorder = recorder
-        self._store = store
+        self._recorder = books.recorder
+        self._store = books.store
         self._now = now
-        self._new_id = new_id
+        self._new_id = books.new_id
 
     def to_connect(self, who: Principal) -> list[tuple[str, str]]:
         """Servers of which the caller may use something, each with the link at which they authorize the gateway there:
