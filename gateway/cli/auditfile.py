@@ -7,7 +7,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,6 +40,8 @@ def verify(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace, path: Path, folder: Path) -> Report:
     keys = options.keys or folder / "audit" / "keys"
     if options.keys is None and options.file is None and path.exists() and not keys.exists():
+        if (keys.parent / "head").exists() or _is_signed(path):
+            return Report(verifier.Exit.KEY, f"The log is signed, but {keys} is not there; name a copy with --keys.")
         sentence = "Nothing is signed yet; the first checkpoint comes ten seconds after the first entry."
         return Report(verifier.Exit.INCOMPLETE, sentence)
     trust = Trust.parse(keys.read_text())
@@ -52,6 +54,11 @@ def _report(options: argparse.Namespace, path: Path, folder: Path) -> Report:
     if options.file is None and head.exists():
         since += verifier.notes_in(head.read_text())  # before the log: it may grow meanwhile, not shrink
     return verifier.verify(verifier.open_log(path), trust, since)
+
+
+def _is_signed(path: Path) -> bool:
+    with closing(Database(path)) as log:
+        return any(True for _ in log.notes())
 
 
 def prove(options: argparse.Namespace) -> Exit:

@@ -47,8 +47,9 @@ class Gateway:
             headers=self._headers,
             timeout=_TIMEOUT,
             transport=httpx2.HTTPTransport(uds=socket) if socket else None,
-            # HTTP_PROXY is for the way out; the credential of this machine must not take it.
+            # HTTP_PROXY is for the way out; the credential of this machine must not take it. SSL_CERT_FILE counts.
             trust_env=not is_local(url),
+            verify=httpx2.create_ssl_context() if is_local(url) and url.startswith("https:") else True,
         )
 
     def _way(self, path: str) -> tuple[httpx2.Client, str]:
@@ -181,6 +182,9 @@ class Gateway:
     def _unreachable(self, error: httpx2.TransportError, url: str) -> Unreachable:
         if not isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
             return Unreachable(f"The connection to {url} broke ({_reason(error)}).", sent=True)
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            said = f"The certificate of {url} is not trusted here: {_reason(error)}."
+            return Unreachable(f"{said} SSL_CERT_FILE names the file of the authorities that are.", sent=False)
         hint = f"Start it with: {self.place.serve()}" if self.place.loopback else "Is GATEWAY_URL right?"
         return Unreachable(f"No gateway answers at {url}: {_reason(error)}. {hint}", sent=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from gateway.cli import main
 from gateway.stores.sealing import Sealer
 from gateway.verifier import BadNote, Database, Exit, Export, Log, Report, verify
 from tests.audit.logs import Written, closed, opened, write, written
@@ -119,3 +121,19 @@ async def test_keys_of_somebody_else_verify_nothing(scene: Scene) -> None:
     trust.log = foreign
     with closing(Database(scene.log.db)) as log:
         assert verify(log, trust, now=NOW / 1000).exit is Exit.KEY
+
+
+async def test_a_log_whose_keys_are_gone_is_not_one_that_was_never_signed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = await written(tmp_path, (20,))
+    keys = (tmp_path / "audit" / "keys").rename(tmp_path / "elsewhere")
+    assert main(["audit", "verify", "--data", str(tmp_path)]) == 3
+    assert "audit/keys is not there; name a copy with --keys" in capsys.readouterr().out
+    assert main(["audit", "verify", "--data", str(tmp_path), "--keys", str(keys)]) == 0
+    (tmp_path / "audit" / "head").unlink()
+    assert main(["audit", "verify", "--data", str(tmp_path)]) == 3
+    with closing(sqlite3.connect(log.db)) as db:
+        db.execute("DELETE FROM audit_checkpoint")
+        db.commit()
+    assert main(["audit", "verify", "--data", str(tmp_path)]) == 2

@@ -17,6 +17,8 @@ from gateway.cli.place import Place, data_folder
 from gateway.config import Config, Flags, settle
 from tests.cli.conftest import ROOT, Run, Start
 from tests.cli.fake_gateway import FakeGateway, Reply
+from tests.pki import terminated
+from tests.upstream.tls import contexts
 
 LIST = "GET /admin/keys"
 
@@ -103,6 +105,21 @@ def test_a_proxy_of_the_environment_gets_nothing_meant_for_this_machine(
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     fake.answers[LIST] = Reply({"keys": []})
     assert gateway("keys", "list").code == 0
+
+
+def test_a_gateway_on_this_machine_with_a_certificate_of_ones_own_is_found(
+    gateway: Run, fake: FakeGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake.answers[LIST] = Reply({"keys": []})
+    server, _ = contexts(tmp_path, "127.0.0.1")
+    with terminated(server, int(fake.url.rpartition(":")[2])) as port:
+        monkeypatch.setenv("GATEWAY_URL", f"https://127.0.0.1:{port}")
+        unknown = gateway("keys", "list")
+        assert unknown.code == 4
+        assert "is not trusted here" in unknown.err
+        assert "SSL_CERT_FILE" in unknown.err
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trust.pem"))
+        assert gateway("keys", "list").code == 0
 
 
 @pytest.mark.security
