@@ -26,6 +26,7 @@ from gateway.config import (
     ToolsAgent,
     is_loopback,
 )
+from gateway.core.administration import Administration
 from gateway.core.approvals.approvals import Approvals
 from gateway.core.approvals.calls import AgentCalls
 from gateway.core.approvals.notices import Notices
@@ -37,7 +38,7 @@ from gateway.core.connections import Connections
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.freezer import Freezer
-from gateway.core.gateway import Gateway
+from gateway.core.gateway import Authority, Gateway, Webhooks
 from gateway.core.governance import Governance
 from gateway.core.kept import KeptConnections
 from gateway.core.keys import KeyRing
@@ -181,16 +182,19 @@ class App:
         self._kept: list[policing.Keeper | complying.Keeper] = [*self.policies, *([] if screen is None else [screen])]
         bridge = AgentTools(self.registry, _new_id)
         self.tools.servers.put(tooling.bridged(bridge, self.registry))
+        governance = Governance(admission, self.registry, self.tools.servers, freezer, store, self.policies, screen)
+        token_server = None if self.trust is None else self.trust.server
+        challenge = notifier.challenge if config.push.challenge else None
         self.gateway = Gateway(
-            self.services, self.registry, self.engine, admission, self.keys, cursors, self._judge_webhook, self.tools,
-            connections,
-            kept,
-            Letters(store, self.push.hosts, self.push.wake),
-            None if self.trust is None else self.trust.server,
-            freezer,
-            Governance(admission, self.registry, self.tools.servers, freezer, store, self.policies, screen),
-            notifier.challenge if config.push.challenge else None,
-        )  # fmt: skip
+            self.services,
+            self.registry,
+            self.engine,
+            cursors,
+            self.tools,
+            Authority(admission, freezer, governance),
+            Administration(self.registry, self.keys, token_server, kept),
+            Webhooks(self._judge_webhook, challenge, Letters(store, self.push.hosts, self.push.wake)),
+        )
         self._tie(bridge)
         self._not_ready: str | None = "starting"
         self._enrol(config)

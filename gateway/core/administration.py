@@ -73,6 +73,7 @@ class Administration:
         self._registry = registry
         self._keys = keys
         self._server = server
+        self.connections = connections
         self.list_connections = connections.list
         self.remove_connection = connections.remove
 

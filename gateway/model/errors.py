@@ -116,3 +116,8 @@ def invalid(field: str, description: str) -> GatewayError:
 def task_not_found(task_id: str) -> GatewayError:
     """One sentence for missing and for foreign tasks: the two must not be told apart (A2A §3.3.2)."""
     return GatewayError(Reason.TASK_NOT_FOUND, "Task not found", metadata={"taskId": task_id})
+
+
+def agent_not_found() -> GatewayError:
+    """One sentence for missing and for hidden agents: the two must not be told apart."""
+    return GatewayError(Reason.NOT_FOUND, "There is no such agent here")

@@ -111,7 +111,7 @@ class Tools:
         self.granted: Callable[[], Standing] = dict
         self.reload: Reload | None = None  # how the operator's file is read again; None: there is none
         self._policy = policy
-        self._connections = connections
+        self.connections = connections
         self._recorder = books.recorder
         self._store = books.store
         self._now = now
@@ -121,7 +121,7 @@ class Tools:
         """Servers of which the caller may use something, each with the link at which they authorize the gateway there:
         one that nothing is listed of can be connected nowhere else."""
         return [
-            (each.id, self._connections.needed(tool_server(each.id), owner_in(who), "").url)
+            (each.id, self.connections.needed(tool_server(each.id), owner_in(who), "").url)
             for each in self.servers.personal
             if self._policy.known(who, *each.question("tools/call", "*"))
             or any(self.views.may_know(who, one) for one in each.definitions)
