@@ -17,9 +17,9 @@ from gateway.upstream.oauth.source import GiveBack, TokenSource
 
 # Owners whose connection is kept open. Tokens are on disk: who was away for long is connected anew.
 MAX_OWNERS = 256
-# For giving all authorizations back: so many at a time, so many seconds in all. A person waits for it.
+# For giving all authorizations back: so many at a time, so many seconds in all.
 AT_ONCE = 8
-ALL_SECONDS = 20.0
+ALL_SECONDS = 20.0  # a person waits for it
 
 Make = Callable[[str], tuple[TokenSource, HttpServer]]
 Owners = Callable[[], Awaitable[Sequence[str | None]]]
