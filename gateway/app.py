@@ -213,8 +213,7 @@ class App:
         for keeper in self._kept:
             keeper.unasked = partial(gateway.own_acts.reloaded, keeper.verb)
         self.tools.servers.when_held.append(gateway.own_acts.held)
-        gateway.rotate_vault_key = self._authorized.rotate
-        gateway.rotate_audit_key = None if self.notary is None else self.notary.rotate
+        gateway.auditing.rotate_key = None if self.notary is None else self.notary.rotate
 
     def _enrol(self, config: Config) -> None:
         """Put the agents of the file into the registry."""

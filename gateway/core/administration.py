@@ -76,6 +76,7 @@ class Administration:
         self.connections = connections
         self.list_connections = connections.list
         self.remove_connection = connections.remove
+        self.rotate_vault = connections.rotate
 
     async def list_agents(self, call: ListAgents, ticket: Ticket, entry: None) -> Catalogue:
         return Catalogue(tuple(self._registry.all()), tuple(record.id for record in self._registry.shadowed()))

@@ -1,14 +1,13 @@
 """The two doors behind every protocol: `handle(call, principal)` for one answer, `open(call, principal)` for events.
 
-Each call is admitted (resolve, decide), acted on by its use case and recorded, here and nowhere else. Dialects
-decode into calls before and encode results after; nothing in this package knows JSON, HTTP or SQL.
+Each call is let in or turned away (enforcement.py), acted on by its use case and recorded, here and nowhere else.
+Dialects decode into calls before and encode results after; nothing in this package knows JSON, HTTP or SQL.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +18,7 @@ from gateway.core.approvals.desk import Desk
 from gateway.core.approvals.grounds import Grounds
 from gateway.core.approvals.messages import HeldMessages
 from gateway.core.audit import OwnActs, Recorder, Refusals, Ticket
+from gateway.core.auditing import Auditing
 from gateway.core.cursor import Cursors
 from gateway.core.enforcement import MAX_HOPS, Enforcement, too_deep
 from gateway.core.engine import Engine
@@ -45,9 +45,8 @@ from gateway.core.watch import Replay, Watch
 from gateway.model import call as verbs
 from gateway.model import governance as governing
 from gateway.model.approval import ApprovalCall
-from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.call import Call, FollowLog, GetExtendedCard, SendMessage, SubscribeToTask
-from gateway.model.errors import Fault, GatewayError, Reason, agent_not_found
+from gateway.model.errors import Fault, GatewayError, agent_not_found
 from gateway.model.message import Message
 from gateway.model.principal import Principal
 from gateway.model.task import Task
@@ -58,8 +57,6 @@ from gateway.model.value import value
 
 _INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
 
-# Takes what writes into the log that some keys are followed by others; gives those.
-Rotate = Callable[[Callable[[list[str], list[str]], Awaitable[None]]], Awaitable[list[str]]]
 UseCase = Callable[[Any, Ticket, Any], Awaitable[Any]]
 Changing = Callable[[Any, Act, Any], Awaitable[Any]]
 
@@ -107,10 +104,9 @@ class Gateway:
         self.connections = tools.connections
         self.kept = administration.connections
         self.draining = asyncio.Event()
-        self.rotate_audit_key: Rotate | None = None  # where the log is signed
-        self.rotate_vault_key: Callable[[], Awaitable[int]] | None = None  # how many files it has sealed anew
         self.refusals = Refusals(recorder, new_id)
         self.own_acts = OwnActs(recorder, new_id)
+        self.auditing = Auditing(store, now)
         self.scopes = ScopesInUse(policy, registry, tools.servers, tools.views)
         self.tasks = Tasks(services, registry, engine, cursors)
         self.halting = Halting(services, registry, engine, tools.flights, freezer)
@@ -236,7 +232,8 @@ class Gateway:
 
     def _reading(self, pushes: Pushes, letters: Letters, governance: Governance) -> dict[type[Any], UseCase]:
         """The verbs that change nothing that somebody has set, but that of messages, and their use cases."""
-        tasks, results, logs, administration = self.tasks, self._results, self._logs, self._administration
+        tasks, results, logs = self.tasks, self._results, self._logs
+        administration, auditing = self._administration, self.auditing
         return {
             verbs.GetTask: tasks.get,
             verbs.ListTasks: tasks.list,
@@ -264,10 +261,10 @@ class Gateway:
             verbs.ListGrants: administration.list_grants,
             verbs.ListConnections: administration.list_connections,
             verbs.CancelTask: self._cancel,
-            verbs.ReadAudit: self._read_audit,
-            verbs.EraseSubject: self._erase,
-            verbs.RotateAuditKey: self._rotate,
-            verbs.RotateVaultKey: self._rotate_vault,
+            verbs.ReadAudit: auditing.read,
+            verbs.EraseSubject: auditing.erase,
+            verbs.RotateAuditKey: auditing.rotate,
+            verbs.RotateVaultKey: administration.rotate_vault,
             verbs.ReplayTask: Replays(self._store).replay,
         }
 
@@ -277,44 +274,6 @@ class Gateway:
         if task.status.state.terminal:
             await self.held.canceled(ticket.principal.tenant, task.id)
         return task
-
-    async def _read_audit(self, call: verbs.ReadAudit, ticket: Ticket, entry: None) -> AuditPage:
-        await self._store.commit()  # what was only to be written soon
-        return await self._store.search_audit(call.query)
-
-    async def _erase(self, call: verbs.EraseSubject, ticket: Ticket, entry: None) -> str:
-        def record(pseudonym: str) -> AuditEntry:
-            return replace(ticket, target=pseudonym).intent(self._now())
-
-        pseudonym = await self._store.forget_subject(call.principal, record)
-        if pseudonym is None:
-            raise GatewayError(Reason.NOT_FOUND, f"The audit log knows nobody called {call.principal!r}")
-        return pseudonym
-
-    async def _rotate(self, call: verbs.RotateAuditKey, ticket: Ticket, entry: None) -> list[str]:
-        async def announce(before: list[str], after: list[str]) -> None:
-            change = {"after": {"keys": after}, "before": {"keys": before}}
-            await self._store.commit(records=(ticket.intent(self._now(), change=change),))
-
-        if self.rotate_audit_key is None:
-            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "The audit log of this store is not signed")
-        return await self.rotate_audit_key(announce)
-
-    async def _rotate_vault(self, call: verbs.RotateVaultKey, ticket: Ticket, entry: None) -> int:
-        if self.rotate_vault_key is None:
-            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Nothing is sealed here")
-        await self._store.commit(records=(ticket.intent(self._now()),))
-        return await self.rotate_vault_key()
-
-    # For whoever was let read the audit log and watches it now.
-
-    async def audit_end(self) -> int:
-        """The number of the newest entry."""
-        newest = await self._store.search_audit(AuditQuery(1))
-        return newest.entries[0][0] if newest.entries else 0
-
-    async def audit_after(self, number: int, limit: int) -> list[tuple[int, AuditEntry]]:
-        return await self._store.audit(number, limit)
 
     # The ways out of local agents: through this same door, one hop deeper.
 

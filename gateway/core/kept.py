@@ -13,7 +13,7 @@ from gateway.core.audit import Recorder, Ticket
 from gateway.core.connections import OWN, VISIT_MS, Find, owner_of
 from gateway.core.standing import connection, standing
 from gateway.core.tools.state import Sealer
-from gateway.model.call import ListConnections, RemoveConnection
+from gateway.model.call import ListConnections, RemoveConnection, RotateVaultKey
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.login import Connection, Ending, Kept
 from gateway.model.ports import Store
@@ -45,6 +45,11 @@ class KeptConnections:
 
     async def remove(self, call: RemoveConnection, act: Act, entry: None) -> Ending:
         return await self._removed(call.id, None, act)
+
+    async def rotate(self, call: RotateVaultKey, ticket: Ticket, entry: None) -> int:
+        """How many files are sealed with a new key."""
+        await self._store.commit(records=(ticket.intent(self._now()),))
+        return await self._kept.rotate()
 
     # For a person.
 

@@ -93,3 +93,7 @@ class Kept(Protocol):
     def forget(self, connection: Connection) -> None:
         """For one whose owner or place is not known any more."""
         ...
+
+    async def rotate(self) -> int:
+        """Seal everything with a new key; how many files that were. Raises GatewayError."""
+        ...

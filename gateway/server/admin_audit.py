@@ -85,7 +85,7 @@ class AdminAudit:
         """The newest entries, then each as it is written. Reading is recorded once, when it begins."""
         query = _query(request)
         page: AuditPage = await self._gateway.handle(ReadAudit(query), who)
-        last = await self._gateway.audit_end()
+        last = await self._gateway.auditing.end()
         headers = {name.decode(): value.decode() for name, value in STREAM_HEADERS}
         return StreamingResponse(self._frames(query, page, last), headers=headers)
 
@@ -95,7 +95,7 @@ class AdminAudit:
             yield frame(json_bytes(shown(number, entry)))
             last = max(last, number)
         while not await self._drained():
-            fresh = await self._gateway.audit_after(last, MAX_PAGE)
+            fresh = await self._gateway.auditing.after(last, MAX_PAGE)
             last = fresh[-1][0] if fresh else last
             quiet = 0 if fresh else quiet + 1
             for number, entry in fresh:
