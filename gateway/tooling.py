@@ -70,6 +70,7 @@ def served(
     server: ToolServer
     source: TokenSource | None = None
     accounts: CallerAccounts | None = None
+    said: Callable[[], tuple[str, ...]] = tuple
     if entry.url is not None:
         url, values = entry.url, {name: value_of(each) for name, each in entry.headers.items()}
 
@@ -116,12 +117,13 @@ def served(
             raise ConfigError([config.problem(("tools", id, "command"), reason, "gateway tools add finds programs")])
         if entry.folder is None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server = StdioServer(
+        server = process = StdioServer(
             id, command, info=info, ours=os.environ, limits=limits, shared=entry.shared, chance=_chance
         )
+        said = process.said
     requires = tuple((f"*/{pattern}", frozenset(needs)) for pattern, needs in entry.requires.items())
     gate = Gate(entry.concurrency, entry.queue)
-    return Served(id, server, gate, Quarantine(entry.quarantine), requires, login=source, accounts=accounts)
+    return Served(id, server, gate, Quarantine(entry.quarantine), requires, login=source, accounts=accounts, said=said)
 
 
 def _bounds(entry: LimitsEntry | None) -> Bounds:

@@ -14,6 +14,8 @@ from gateway.cli.text import dump, line, note, pretty, say, table
 
 Json = dict[str, Any]
 
+_STDERR = 20  # lines of a command that ended, which are shown
+
 
 def list_tools(options: argparse.Namespace) -> Exit:
     servers, mounts = _listed(options)
@@ -231,8 +233,16 @@ def _list_one(server: Json) -> None:
     rows += [(address, "-", f"refused: {reason}", "") for address, reason in server["refused"].items()]
     if reason := server.get("reason"):
         note(f"{line(server['id'])} is {line(server['state'])}: {line(reason, 500)}")
+    if words := server.get("stderr"):
+        note(f"The last lines that its command wrote to stderr{_more(len(words))}:")
+        for each in words[-_STDERR:]:
+            note(f"  {line(each, 500)}")
     if rows:
         table(("NAME", "KIND", "STATE", "ABOUT"), rows)
+
+
+def _more(lines: int) -> str:
+    return f" ({lines} with --json)" if lines > _STDERR else ""
 
 
 def _about(entry: Json) -> str:

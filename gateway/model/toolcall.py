@@ -167,7 +167,8 @@ class View:
 @value
 class Health:
     """One server as the operator sees it. `state` is "up", "down", "starting", or "callers" where
-    only they have lists; `problem` says why in a sentence."""
+    only they have lists; `problem` says why in a sentence, and `said` has the last lines that the command of one that
+    is down wrote to stderr."""
 
     server: str
     state: str
@@ -177,6 +178,7 @@ class Health:
     waiting: tuple[Waiting, ...]
     refused: Mapping[str, str] = field(hash=False)
     fetched: int | None = None
+    said: tuple[str, ...] = ()
 
 
 @value

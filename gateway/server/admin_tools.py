@@ -94,6 +94,7 @@ def _server(health: Health) -> dict[str, Any]:
         "definitions": [_definition(each) for each in health.definitions],
         "waiting": [_waiting(each) for each in health.waiting],
         "refused": health.refused,
+        "stderr": health.said,
     }
 
 

@@ -9,7 +9,7 @@ What holds for each of them, whoever it is for:
   we ask for it, when the command ends by itself, and when we are killed.
 * **What it takes** of the machine is bounded: memory, open files, sizes of files, processes (`Bounds`).
 * **What it says** is bounded: a line of stdout has a size, what waits in stdin has one, of stderr the last part is
-  kept and a few lines a second reach the log.
+  kept and a few lines a second reach the log, both without the values that the operator only named.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Protocol, cast
 
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.value import value
-from gateway.upstream.secret import Secret, settle
+from gateway.upstream.secret import Secret, hiding, settle
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ EXIT_SECONDS = 0.1
 STDERR_LINES = 100
 STDERR_PER_SECOND = 20
 STDERR_WIDTH = 500
+# Of a line, before it is cut: a secret that were cut in two would not be found in it.
+STDERR_LINE = 8192
 # Exit codes of a command that the watchdog ended.
 _OURS = (128 + signal.SIGTERM, 128 + signal.SIGKILL)
 # The head and the tail of a line that was too long, for whoever wants to know whose it was.
@@ -180,16 +182,18 @@ class Lines:
 
 
 class Stderr:
-    """The last lines that a command wrote to stderr; a few of them a second go to the log."""
+    """The last lines that a command wrote to stderr; a few of them a second go to the log. `hide` takes out of a line
+    what nobody may see."""
 
-    def __init__(self, name: str, now: Callable[[], float]) -> None:
+    def __init__(self, name: str, now: Callable[[], float], hide: Callable[[str], str] = str) -> None:
         self._name = name
+        self._hide = hide
         self._now = now
         self._kept: deque[str] = deque(maxlen=STDERR_LINES)
         self._second = 0.0
         self._logged = 0
         self._silent = 0
-        self._lines = Lines(STDERR_WIDTH, self._take, self._take)
+        self._lines = Lines(STDERR_LINE, self._take, self._take)
 
     def feed(self, data: bytes) -> None:
         self._lines.feed(data)
@@ -204,7 +208,7 @@ class Stderr:
         return tuple(self._kept)
 
     def _take(self, line: bytes) -> None:
-        text = plain(line[:STDERR_WIDTH])
+        text = plain(self._hide(line.decode("utf-8", "replace"))[:STDERR_WIDTH])
         self._kept.append(text)
         now = self._now()
         if now - self._second >= 1.0:
@@ -218,9 +222,9 @@ class Stderr:
             self._silent += 1
 
 
-def plain(text: bytes) -> str:
+def plain(text: str) -> str:
     """Text that can be shown anywhere: what is not printable, escape sequences of terminals included, becomes `?`."""
-    return "".join(each if each.isprintable() else "?" for each in text.decode("utf-8", "replace"))
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 class Listener(Protocol):
@@ -242,9 +246,9 @@ class Listener(Protocol):
 class Process:
     """A running command. Made by `start`."""
 
-    def __init__(self, name: str, listener: Listener) -> None:
+    def __init__(self, name: str, listener: Listener, hide: Callable[[str], str] = str) -> None:
         self.name = name
-        self.stderr = Stderr(name, asyncio.get_running_loop().time)
+        self.stderr = Stderr(name, asyncio.get_running_loop().time, hide)
         self._listener = listener
         self._lines = Lines(LINE_LIMIT, listener.line, listener.too_long)
         self._transport: asyncio.SubprocessTransport | None = None
@@ -405,7 +409,7 @@ async def start(name: str, command: Command, listener: Listener, ours: Mapping[s
     if problem := command.problem():
         raise GatewayError(Reason.UNAVAILABLE, f"The command of {name} {problem}")
     environ = environment(command, ours)
-    process = Process(name, listener)
+    process = Process(name, listener, hiding(command.environ, ours))
     watched, lifeline = os.pipe()
     try:
         private = (str(watched), str(GRACE_SECONDS), command.bounds.word)

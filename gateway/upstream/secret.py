@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.value import value
 
 # A key or a token; what is longer was not meant to be one.
 SECRET_LIMIT = 64 * 1024
+# What is shorter is no secret, and a letter of every other word.
+_SHORTEST = 4
+# A long value is hidden in pieces, so that what is cut off of it hides nothing.
+_PIECE = 1024
 
 
 @value
@@ -45,3 +51,23 @@ def settle(setting: str | Secret, ours: Mapping[str, str]) -> str:
     if not found or not found.strip() or len(found) > SECRET_LIMIT:
         raise GatewayError(Reason.UNAVAILABLE, f"A secret cannot be read from {setting.place}")
     return setting.before + found.strip()
+
+
+def hiding(settings: Mapping[str, str | Secret], ours: Mapping[str, str]) -> Callable[[str], str]:
+    """Puts `[name]` in place of each value that the configuration names and does not hold, as it is now: in lines of
+    text, so a value of several lines is hidden line by line."""
+    names: dict[str, str] = {}
+    for name, setting in settings.items():
+        if isinstance(setting, Secret):
+            names |= dict.fromkeys(_pieces(settle(setting, ours).removeprefix(setting.before)), name)
+    if not names:
+        return str
+    longest_first = sorted(names, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    return lambda text: pattern.sub(lambda found: f"[{names[found[0]]}]", text)
+
+
+def _pieces(secret: str) -> list[str]:
+    lines = [line.strip() for line in secret.splitlines()]
+    cut = [line[start : start + _PIECE] for line in lines for start in range(0, len(line), _PIECE)]
+    return [form for piece in cut if len(piece) >= _SHORTEST for form in (piece, quote(piece, safe=""))]

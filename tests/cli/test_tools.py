@@ -62,6 +62,17 @@ def test_servers_are_listed_with_what_is_wrong_with_them(gateway: Run, servers: 
     assert json.loads(gateway("tools", "list", "--json").out) == {"servers": [DOCS, DOWN], "mounts": MOUNTS}
 
 
+def test_of_a_server_that_is_down_the_last_lines_of_stderr_are_shown(gateway: Run, servers: FakeGateway) -> None:
+    lines = [f"line {n}" for n in range(30)]
+    servers.answers["GET /admin/tools"] = Reply({"servers": [{**DOWN, "stderr": [*lines, "npm \x1b[31merror"]}]})
+    told = gateway("tools", "list", "down").err.splitlines()
+    assert told[0] == "down is down: refused the connection"
+    assert told[1] == "The last lines that its command wrote to stderr (31 with --json):"
+    assert told[2] == "  line 11"
+    assert len(told) == 2 + 20
+    assert "\x1b" not in told[-1]
+
+
 def test_names_that_collide_on_a_mount_are_told_to_whoever_lists(gateway: Run, servers: FakeGateway) -> None:
     told = "/mcp/picked has none of docs/search and down/find: each would be called find there.\n"
     assert gateway("tools", "list").err == told

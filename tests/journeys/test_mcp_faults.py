@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.core.tools import breaker, servers
+from gateway.upstream.mcp import pool
 from tests.mcp import Door, configured, says, scripted, soon, tool
-from tests.serving import BOUND, Gateway, running
+from tests.remote import PROGRAM, environment
+from tests.serving import BOUND, ROOT, Gateway, running
 from tests.upstream import loopback
 from tests.upstream.mcp_raw import OK, Call, legacy, raw
 
@@ -57,6 +60,54 @@ async def test_servers_that_are_dead_hang_or_talk_nonsense_cost_the_others_nothi
         for id in ("lies", "closes", "dead"):
             assert (await in_state(gateway, id, "down"))["reason"]
         assert (await admin(gateway, "good"))["state"] == "up"
+
+
+NPM = """
+import os, sys
+if os.path.exists("repaired"):
+    os.chdir(os.environ["ROOT"])
+    os.execv(sys.executable, [sys.executable, "-m", "conformance.fixtures.tool_server"])
+sys.stderr.write("npm error code E404\\n")
+sys.stderr.write(f"npm error with {os.environ['TOKEN']} as token\\n")
+sys.stderr.write("npm error \\x1b[31mA complete log of this run can be found in: x.log\\n")
+sys.exit(1)
+"""
+
+
+@pytest.mark.security
+async def test_of_a_command_that_ends_at_its_start_the_operator_sees_the_last_lines_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "RETRY_SECONDS", (0.05,))
+    monkeypatch.setattr(pool, "PAUSES", (0.0,))
+    (tmp_path / "token").write_text("hunter2hunter2\n")
+    (tmp_path / "npm.py").write_text(NPM)
+    config = f"""
+tools:
+  docs:
+    command: [{sys.executable}, {tmp_path}/npm.py]
+    env: {{TOKEN: {{file: {tmp_path}/token}}, ROOT: {ROOT}}}
+    folder: {tmp_path}
+"""
+    async with running(tmp_path / "data", config) as gateway:
+        found = await in_state(gateway, "docs", "down")
+        assert found["stderr"] == [
+            "npm error code E404",
+            "npm error with [TOKEN] as token",
+            "npm error ?[31mA complete log of this run can be found in: x.log",
+        ]
+        assert "hunter2" not in str(found)
+        told = await asyncio.create_subprocess_exec(
+            *(str(PROGRAM), "tools", "list", "docs"),
+            stderr=asyncio.subprocess.PIPE,
+            env={**environment(gateway.app.settings.data), "GATEWAY_URL": gateway.url},
+        )
+        _, err = await asyncio.wait_for(told.communicate(), BOUND)
+        assert b"npm error code E404\n  npm error with [TOKEN] as token\n" in err
+        eve = await gateway.key("eve")
+        assert (await gateway.client.get("/admin/tools", headers=gateway.bearer(eve))).status_code == 403
+        (tmp_path / "repaired").touch()
+        assert (await in_state(gateway, "docs", "up"))["stderr"] == []
 
 
 async def test_a_server_that_fails_keeps_its_last_list_and_comes_back(

@@ -58,9 +58,9 @@ def python(code: str, **more: object) -> Command:
 
 
 @asynccontextmanager
-async def running(command: Command) -> AsyncIterator[tuple[Process, Ear]]:
+async def running(command: Command, ours: dict[str, str] | None = None) -> AsyncIterator[tuple[Process, Ear]]:
     ear = Ear()
-    process = await start("child", command, ear, dict(os.environ))
+    process = await start("child", command, ear, {**os.environ, **(ours or {})})
     try:
         yield process, ear
     finally:
@@ -185,6 +185,38 @@ async def test_of_stderr_the_last_lines_are_kept_and_a_few_are_logged(caplog: py
         assert all(line.isprintable() and len(line) <= 500 for line in process.stderr.lines)
     logged = [record for record in caplog.records if "line" in record.getMessage()]
     assert 0 < len(logged) < 500
+
+
+@pytest.mark.security
+async def test_what_the_configuration_only_names_is_in_no_line_of_stderr(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, pem, bearer = tmp_path / "key", tmp_path / "pem", "s3cr/t+word"
+    key.write_text("k" * 300 + "0123456789\n")
+    pem.write_text("-----BEGIN KEY-----\nMIIabcdef\nghijklmn\n-----END KEY-----\n")
+    says = """
+        import os, sys, urllib.parse
+        sys.stderr.write(f"key {os.environ['KEY']} and {os.environ['AUTH']}\\n")
+        sys.stderr.write(f"{os.environ['PEM']}\\n")
+        sys.stderr.write("at /x?a=" + urllib.parse.quote(os.environ['AUTH'][7:], safe="") + "\\n")
+        sys.stderr.write("." * 350)
+        sys.stderr.flush()
+        sys.stderr.write(os.environ['KEY'] + "." * 9000 + "\\n")
+        sys.stderr.write(f"mode {os.environ['MODE']}\\n")
+        sys.stdin.read()
+    """
+    environ = {"KEY": Secret(file=key), "PEM": Secret(file=pem), "MODE": "quiet",
+               "AUTH": Secret(variable="OURS", before="Bearer ")}  # fmt: skip
+    caplog.set_level("INFO", "gateway.upstream.process")
+    async with running(python(says, environ=environ), {"OURS": bearer}) as (process, _):
+        await until(lambda: process.stderr.tail == "mode quiet")
+        lines = process.stderr.lines
+    assert lines[0] == "key [KEY] and Bearer [AUTH]"
+    assert set(lines[1:5]) == {"[PEM]"}
+    assert lines[5] == "at /x?a=[AUTH]"
+    assert lines[6].startswith("." * 350 + "[KEY]...")
+    for secret in ("kkkk", "0123456789", bearer, "MIIabcdef", "ghijklmn"):
+        assert secret not in "".join(lines) + caplog.text
 
 
 async def test_a_command_that_never_reads_is_ended_before_it_fills_our_memory() -> None:

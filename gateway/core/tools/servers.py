@@ -65,6 +65,7 @@ class Served(Lists):
     judged: Callable[[str], tuple[str, Target]] | None = None  # verb and target, where tools stand for something else
     login: Login | None = None  # how a person authorizes it, where one has to
     accounts: ServerAccounts | None = None  # where callers have their own authorization
+    said: Callable[[], tuple[str, ...]] = tuple  # what its command says beside the protocol: the last lines of stderr
     own: OrderedDict[str, Own] = field(default_factory=OrderedDict)  # and their lists, by owner (own_lists.py)
     catalog: Catalog | None = None
     destructive: frozenset[str] = frozenset()  # tools that say so of themselves; what was offered last counts
@@ -124,6 +125,7 @@ class Served(Lists):
             self.all_waiting(),
             {address: why for lists in (*self.own.values(), self) for address, why in lists.refused.items()},
             catalog.fetched if catalog else None,
+            self.said() if self.state == "down" else (),
         )
 
 

@@ -311,6 +311,10 @@ class StdioServer(McpServer):
         self._chance = chance
         self._stdio: StdioBackend | None = None
 
+    def said(self) -> tuple[str, ...]:
+        """The last lines on stderr of the gateway's own process here, be it that it has ended."""
+        return () if self._stdio is None else self._stdio.said
+
     async def connect(self) -> Backend:
         if self._stdio is None:
             self._stdio = StdioBackend(

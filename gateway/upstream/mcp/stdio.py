@@ -34,6 +34,11 @@ class Pipe:
         self._name = name
         self._process: Process | None = None
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The last lines of its stderr."""
+        return () if self._process is None else self._process.stderr.lines
+
     async def start(self, command: Command, ours: Mapping[str, str]) -> None:
         self._process = await start(self._name, command, self, ours)
 
@@ -82,6 +87,7 @@ class StdioBackend:
         self._shared = shared
         self._overheard = overheard
         self._era: Era | None = None
+        self._own: tuple[Pipe, ...] = ()  # of the gateway's own processes the last one, and the last that said anything
         self.face = Face(Era.LEGACY, wire.OLDEST, {}, {})
         self._pool: Pool[Duplex] = Pool(
             self._opened,
@@ -115,6 +121,11 @@ class StdioBackend:
             async for change in stream:
                 yield change
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The last lines on stderr of the gateway's own process: of no caller's, who may have put anything there."""
+        return next((pipe.said for pipe in reversed(self._own) if pipe.said), ())
+
     async def aclose(self) -> None:
         await self._pool.aclose()
 
@@ -130,7 +141,7 @@ class StdioBackend:
     async def _opened(self, caller: Caller) -> Duplex:
         """A process whose era is known. A server that does not survive the question is asked in its own way next."""
         if self._era is not Era.LEGACY:
-            pipe = await self._started()
+            pipe = await self._started(caller)
             try:
                 if await pipe.duplex.discover():
                     return pipe.duplex
@@ -143,7 +154,7 @@ class StdioBackend:
             except BaseException:
                 await pipe.duplex.aclose()
                 raise
-        pipe = await self._started()
+        pipe = await self._started(caller)
         try:
             return await self._begun(pipe, caller)
         except BaseException:
@@ -151,8 +162,10 @@ class StdioBackend:
             await pipe.duplex.aclose()
             raise
 
-    async def _started(self) -> Pipe:
+    async def _started(self, caller: Caller) -> Pipe:
         pipe = Pipe(self._name, self._limits, self._info, self._overheard)
+        if caller is NOBODY:
+            self._own = (*[each for each in self._own if each.said][-1:], pipe)
         await pipe.start(self._command, self._ours)
         return pipe
 
