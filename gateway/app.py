@@ -321,11 +321,27 @@ class App:
         admin = self.settings.admin
         beyond = [] if is_loopback(self.settings.host) else [self.settings.host]
         beyond += [] if admin is None or admin.local else [admin.host]
-        if not beyond or self.trust is not None or self.keys.shared or certificates:
+        if not beyond or self.keys.shared or certificates or self._tells_apart():
             return
-        hint = "name an identity provider there, or make a key first, on 127.0.0.1: gateway keys add NAME"
         reason = f"nobody could be told apart on {beyond[0]}, beyond loopback"
+        if self.settings.config.auth.authorization_server is not None:
+            reason += ": it has no client of its own, no user who may log in, and no identity provider"
+            hint = (
+                "make one first, on 127.0.0.1: gateway clients add NAME, or gateway users add NAME where users is true"
+                "; or name a provider under login"
+            )
+            raise StartError(Problem("auth.authorization_server", reason, hint))
+        hint = "name an identity provider there, or make a key first, on 127.0.0.1: gateway keys add NAME"
         raise StartError(Problem("auth.issuers", reason, hint))
+
+    def _tells_apart(self) -> bool:
+        """Whether a token can say who somebody is. Invitations and client documents let programs of people in: they
+        name nobody before a person can log in."""
+        auth = self.settings.config.auth
+        entry, server = auth.authorization_server, None if self.trust is None else self.trust.server
+        if auth.issuers or entry is None or server is None:
+            return bool(auth.issuers)
+        return entry.login is not None or server.clients.acting or (entry.users and server.people.present)
 
     async def drain(self) -> None:
         """Take nothing new, end streams, let callers have their answers; see `server.drain_seconds`."""

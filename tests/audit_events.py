@@ -123,7 +123,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "Thaw": ("it may go on", WITH, _CHANGE),
     "ReadAudit": ("the audit log is read; following it is one entry", ONE, ""),
     "ReplayTask": ("a task's past is shown", ONE, ""),
-    "EraseSubject": ("a person is forgotten", BOTH, "`object` of the first is the pseudonym"),
+    "EraseSubject": ("a person is forgotten", BOTH, "`object` of the first is the pseudonym, of the second `gateway`"),
     "RotateAuditKey": ("new keys sign", BOTH, "`change` with the keys"),
     "RotateVaultKey": ("others' tokens are sealed with a new key", BOTH, ""),
     # The door, and the gateway's own authorization server.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from gateway.cli.client import Gateway
@@ -18,9 +19,8 @@ _PAGE = 1_000
 def tail(options: argparse.Namespace) -> Exit:
     with Gateway(Place.of(options.data)) as gateway:
         if not options.follow:
-            found = gateway.get("admin", "audit", limit=min(options.limit, _PAGE), **_filters(options))["entries"]
-            return _list(found[::-1], options.json)
-        for entry in gateway.audit(limit=min(options.limit, _PAGE), **_filters(options)):
+            return _list(_newest(gateway, options.limit, **_filters(options))[::-1], options.json)
+        for entry in _followed(gateway, options.limit, **_filters(options)):
             if options.json:
                 dump(entry, indent=None)
             else:
@@ -29,19 +29,33 @@ def tail(options: argparse.Namespace) -> Exit:
 
 
 def search(options: argparse.Namespace) -> Exit:
-    found: list[dict[str, Any]] = []
-    before: Any = options.before
+    more = {"before": options.before, "since": options.since, "until": options.until}
     with Gateway(Place.of(options.data)) as gateway:
-        while len(found) < options.limit:
-            page = gateway.get(
-                "admin", "audit", limit=min(options.limit - len(found), _PAGE), before=before,
-                since=options.since, until=options.until, **_filters(options),
-            )  # fmt: skip
-            found += page["entries"]
-            before = page["before"]
-            if before is None:
-                break
+        found = _newest(gateway, options.limit, **more, **_filters(options))
     return _list(found, options.json)
+
+
+def _newest(gateway: Gateway, limit: int, before: Any = None, **query: Any) -> list[dict[str, Any]]:
+    """So many entries, the newest first, in as many pages as they take."""
+    found: list[dict[str, Any]] = []
+    while len(found) < limit:
+        page = gateway.get("admin", "audit", limit=min(limit - len(found), _PAGE), before=before, **query)
+        found += page["entries"]
+        before = page["before"]
+        if before is None:
+            break
+    return found
+
+
+def _followed(gateway: Gateway, limit: int, **query: Any) -> Iterator[dict[str, Any]]:
+    """So many entries, the oldest first, then each as it is written. What is before a page of the stream is read once
+    its first entry is there, so nothing is missed or told twice."""
+    older = limit - _PAGE
+    for entry in gateway.audit(limit=min(limit, _PAGE), **query):
+        if older > 0:
+            yield from _newest(gateway, older, before=entry["index"], **query)[::-1]
+            older = 0
+        yield entry
 
 
 def show_entry(options: argparse.Namespace) -> Exit:

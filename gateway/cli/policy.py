@@ -10,7 +10,7 @@ from typing import Any
 from gateway.cli.client import Gateway
 from gateway.cli.exits import Exit, Stop
 from gateway.cli.place import Place
-from gateway.cli.text import dump, line, note, say, table
+from gateway.cli.text import dump, line, note, say, span, table
 from gateway.cli.yamlform import yaml_flow, yaml_item
 
 
@@ -166,8 +166,8 @@ def _explain(found: Mapping[str, Any]) -> None:
         say()
         whom = ", ".join(line(each) for each in approval.get("approvers") or ()) or "nobody"
         own = ", or by the caller itself" if approval.get("byCaller") else ""
-        seconds = approval.get("withinSeconds")
-        say(f"It waits up to {seconds} s for an approval by {approval.get('needed')} of {whom}{own}.")
+        within = span(approval.get("withinSeconds"))
+        say(f"It waits up to {within} for an approval by {approval.get('needed')} of {whom}{own}.")
     if found.get("change"):
         say()
         say(f"To allow it: {line(found['change'], 1000)}.")

@@ -79,5 +79,15 @@ def moment(value: object) -> str:
     return str(value) if value else "-"
 
 
+def span(seconds: object) -> str:
+    """Seconds in the largest unit that they are a whole number of: 4 hours, 90 seconds."""
+    if not isinstance(seconds, int):
+        return line(seconds)
+    units = (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1))
+    unit, length = next(each for each in units if (seconds >= each[1] and seconds % each[1] == 0) or each[1] == 1)
+    count = seconds // length
+    return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
 def size(count: int) -> str:
     return f"{count:,} bytes" if count != 1 else "1 byte"

@@ -87,6 +87,11 @@ class Clients:
         kept = b"" if record is None else record.hash  # a public client's is empty too, and equals no fingerprint
         return record if hmac.compare_digest(kept, fingerprint(secret.encode())) else None
 
+    @property
+    def acting(self) -> bool:
+        """Whether any gets tokens for itself, without a person."""
+        return any(each.revoked is None and CLIENT_CREDENTIALS in each.grants for each in self._records.values())
+
     def is_revoked(self, client: str, *ids: str) -> bool:
         """Whether the client is gone, or one of the ids (`jti`, `sid`) was taken back. A client that is a document
         of its own is gone only when the operator revoked its URL."""

@@ -70,6 +70,11 @@ class People:
     def all(self) -> Sequence[UserRecord]:
         return tuple(self._users.values())
 
+    @property
+    def present(self) -> bool:
+        """Whether anybody has a password here."""
+        return any(user.removed is None for user in self._users.values())
+
     def is_active(self, subject: str) -> bool:
         """Whether tokens of this subject are still good. Those whom somebody else vouches for are theirs to remove."""
         if not subject.startswith(USER):

@@ -56,6 +56,19 @@ def test_a_wrong_file_is_told_beside_the_rules_that_hold(gateway: Run, fake: Fak
     assert "the rules below hold on:\np.yaml:3: rules[0].who: is required" in result.err
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(172_800, "2 days"), (14_400, "4 hours"), (3600, "1 hour"), (300, "5 minutes"), (90, "90 seconds")],
+)
+def test_how_long_a_call_waits_for_an_approval_is_said_in_a_unit_that_people_use(
+    gateway: Run, fake: FakeGateway, seconds: int, words: str
+) -> None:
+    approval = {"approvers": ["lea"], "byCaller": False, "needed": 1, "withinSeconds": seconds}
+    fake.answers["POST /admin/policy:explain"] = Reply({**EXPLAINED, "approval": approval})
+    result = gateway("policy", "explain", "--as", "a", "--do", "call", "--on", "b")
+    assert f"It waits up to {words} for an approval by 1 of lea.\n" in result.out
+
+
 def test_an_explanation_shows_inputs_rules_and_what_would_change_it(gateway: Run, fake: FakeGateway) -> None:
     fake.answers["POST /admin/policy:explain"] = Reply(EXPLAINED)
     words = (

@@ -16,7 +16,9 @@ from gateway.cli import main
 from gateway.core.audit import REFUSALS
 from gateway.dialects.sse import Reader
 from gateway.stores.notary import Notary
+from tests.remote import PROGRAM, environment
 from tests.serving import BOUND, ROOT, Gateway, message, running
+from tests.stores import contract
 
 OFFICE = f"""
 agents:
@@ -255,6 +257,54 @@ async def test_a_person_reads_the_log_at_a_terminal(
     assert await run(gateway, "show", request, "--json") == 0
     assert [entry["phase"] for entry in json.loads(capsys.readouterr().out)["entries"]] == ["intent", "outcome"]
     assert await run(gateway, "show", "nothing") == 1
+
+
+LONG = 1_005  # entries: more than one page holds
+
+
+async def crowded(gateway: Gateway, actor: str) -> None:
+    """As many entries by somebody who does nothing else."""
+    for count in (500, LONG - 500):
+        await gateway.app.store.commit(
+            records=[contract.entry(f"{actor}{count}.{n}", principal=actor) for n in range(count)]
+        )
+
+
+async def test_the_tail_of_the_log_is_as_long_as_was_asked_for(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_URL", gateway.url)
+    await crowded(gateway, "key:long")
+    for asked in (LONG - 1, LONG + 1):
+        assert await run(gateway, "tail", "-n", str(asked), "--actor", "key:long", "--json") == 0
+        shown = [entry["index"] for entry in json.loads(capsys.readouterr().out)["entries"]]
+        assert len(shown) == min(asked, LONG)
+        assert shown == sorted(set(shown))
+
+
+async def test_so_it_is_where_it_is_followed(gateway: Gateway) -> None:
+    await crowded(gateway, "key:followed")
+    data = gateway.app.settings.data
+    words = ("audit", "tail", "-n", str(LONG - 1), "--follow", "--json", "--actor", "key:followed", "--data", str(data))
+    following = await asyncio.create_subprocess_exec(
+        PROGRAM, *words, stdout=asyncio.subprocess.PIPE, env=environment(data, GATEWAY_URL=gateway.url), limit=2**20
+    )
+    try:
+        assert following.stdout is not None
+
+        async def index() -> int:
+            assert following.stdout is not None
+            number: int = json.loads(await asyncio.wait_for(following.stdout.readline(), BOUND))["index"]
+            return number
+
+        shown = [await index() for _ in range(LONG - 1)]
+        await gateway.app.store.commit(records=[contract.entry("fresh", principal="key:followed")])
+        shown.append(await index())
+        assert len(shown) == LONG
+        assert shown == sorted(set(shown))
+    finally:
+        following.kill()
+        await following.wait()
 
 
 async def test_nothing_happens_that_cannot_be_recorded(tmp_path: Path) -> None:

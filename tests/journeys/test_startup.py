@@ -233,6 +233,67 @@ def test_nothing_listens_beyond_loopback_where_nobody_could_be_told_apart(tmp_pa
     assert "nobody could be told apart" in refused(tmp_path, PROXIED, "--host", "0.0.0.0")
 
 
+OURS = PROXIED + "auth: {authorization_server: {%s}}\n"
+EMPTY = (
+    "auth.authorization_server: nobody could be told apart on 0.0.0.0, beyond loopback: it has no client of its own, "
+    "no user who may log in, and no identity provider — make one first, on 127.0.0.1: gateway clients add NAME, "
+    "or gateway users add NAME where users is true; or name a provider under login"
+)
+
+
+@pytest.mark.parametrize(
+    "about",
+    ["", "users: true", "registration: open", "client_documents: ['*']"],
+    ids=["bare", "users", "open", "documents"],
+)
+def test_an_authorization_server_that_knows_nobody_tells_nobody_apart(tmp_path: Path, about: str) -> None:
+    assert refused(tmp_path, OURS % about, "--host", "0.0.0.0") == EMPTY
+
+
+MADE = {
+    "a client": ("/admin/clients", {"id": "agent-7"}, "DELETE", "/admin/clients/agent-7", ""),
+    "a user": (
+        "/admin/users",
+        {"name": "ann", "password": "a long enough one"},
+        "DELETE",
+        "/admin/users/ann",
+        "users: true",
+    ),
+}
+
+
+@pytest.mark.parametrize("who", MADE)
+def test_it_tells_apart_whoever_was_made_there_as_long_as_they_are(tmp_path: Path, who: str) -> None:
+    path, body, verb, gone, about = MADE[who]
+    local = ECHO + "auth: {authorization_server: {users: true}}\n"
+    with process(tmp_path, local) as gateway:
+        assert gateway.call("POST", path, json=body).status_code == 201
+        gateway.stop()
+    with process(tmp_path, OURS % about, "--host", "0.0.0.0") as gateway:
+        gateway.stop()
+    if who == "a user":  # who may not log in any more
+        assert refused(tmp_path, OURS % "", "--host", "0.0.0.0") == EMPTY
+    with process(tmp_path, local) as gateway:
+        assert gateway.call(verb, gone).status_code == 204
+        gateway.stop()
+    assert refused(tmp_path, OURS % about, "--host", "0.0.0.0") == EMPTY
+
+
+def test_a_client_that_acts_only_for_people_tells_nobody_apart_without_them(tmp_path: Path) -> None:
+    with process(tmp_path, ECHO + "auth: {authorization_server: {}}\n") as gateway:
+        body = {"id": "desk", "grants": ["device_code"], "public": True}
+        assert gateway.call("POST", "/admin/clients", json=body).status_code == 201
+        gateway.stop()
+    assert refused(tmp_path, OURS % "", "--host", "0.0.0.0") == EMPTY
+
+
+def test_a_login_elsewhere_tells_people_apart(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("login-secret-of-the-gateway")
+    login = f"login: {{issuer: 'https://idp.example', client_id: gw, client_secret_file: {tmp_path}/secret}}"
+    with process(tmp_path, OURS % login, "--host", "0.0.0.0") as gateway:
+        gateway.stop()
+
+
 def certificate(folder: Path) -> None:
     """A certificate for 127.0.0.1 that vouches for itself."""
     key = ec.generate_private_key(ec.SECP256R1())
