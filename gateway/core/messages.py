@@ -107,7 +107,7 @@ class Messages:
         """The message as its agent will have it, if somebody agrees. Raises GatewayError, recorded: nobody is asked for
         what could not be sent."""
         try:
-            self._check(call, entry)
+            call = self._checked(call, entry)
             message = await self._services.compliance.foreseen_message(call.message, ticket)
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
@@ -127,13 +127,15 @@ class Messages:
     async def _passed(self, call: SendMessage, ticket: Ticket, entry: Registered) -> SendMessage:
         """The message as its agent, and the task's history, may have it. It stays the message that was sent: its digest
         is of what the caller said."""
-        self._check(call, entry)
+        call = self._checked(call, entry)
         if not self._services.compliance.covers(Place.MESSAGE, ticket.target):
             return call
         message = await self._services.compliance.message(call.message, ticket)
         return call if message is call.message else replace(call, message=message)
 
-    def _check(self, call: SendMessage, entry: Registered) -> None:
+    def _checked(self, call: SendMessage, entry: Registered) -> SendMessage:
+        """The message with those extensions that the agent's card offers: what else a caller put there is not for it,
+        and could be a secret."""
         missing = [uri for uri in entry.card.required_extensions if uri not in call.extensions] if entry.card else []
         if missing:
             raise GatewayError(
@@ -145,6 +147,10 @@ class Messages:
             check_input_modes(call.message, entry.card)
         if call.push is not None:
             self._pushes.check(entry, call.push)
+        if not call.extensions:
+            return call
+        offered = () if entry.card is None else entry.card.extensions
+        return replace(call, extensions=tuple(uri for uri in call.extensions if uri in offered))
 
     async def _follow(self, turn: Turn, history_length: int | None) -> Watch | Answer:
         """The turn's events from the first one; or the answer, when it makes no task of its own."""
