@@ -50,9 +50,11 @@ def agree(spoken: str, version: str | None, what: str) -> None:
         return
     known = ", ".join(VERSIONS)
     if wanted not in VERSIONS:
+        # Only what is a version is repeated: anything else may be there by mistake, and a secret.
+        named = f"A2A {asked[:16]}" if asked.replace(".", "").isdecimal() else "What A2A-Version says"
         raise GatewayError(
             Reason.VERSION_NOT_SUPPORTED,
-            f"A2A {asked[:16]!r} is not spoken here; send A2A-Version: {known.replace(', ', ' or ')}",
+            f"{named} is not spoken here; send A2A-Version: {known.replace(', ', ' or ')}",
             metadata={"supportedVersions": known},
         )
     unsaid = " (no A2A-Version was sent, which means 0.3)" if not version else ""
