@@ -29,7 +29,7 @@ serve:
 
 test:
 	@$(call need,test)
-	@exec $(BIN)/python -m pytest -q -n 3 $(ARGS)    # most of what tests do is wait: three at a time suit two cores
+	@exec $(BIN)/python -m pytest -q -n 4 $(ARGS)    # most of what tests do is wait: four at a time suit two cores
 
 lint:
 	@$(call need,test)
