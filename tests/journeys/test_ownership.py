@@ -173,14 +173,13 @@ async def test_an_agent_that_one_may_not_see_is_missing_byte_for_byte(fresh: Cal
 @pytest.mark.requirement("a2a.auth.forbidden")
 async def test_what_is_the_operators_is_forbidden_to_others(gateway: Gateway) -> None:
     key = await gateway.key("somebody")
-    for verb, path in (
-        ("POST", "/admin/keys"),
-        ("GET", "/admin/keys"),
-        ("POST", "/admin/agents"),
-        ("DELETE", "/admin/keys/x"),
+    for verb, path, body in (
+        ("POST", "/admin/keys", {"name": "x"}),
+        ("GET", "/admin/keys", None),
+        ("POST", "/admin/agents", {"cardUrl": "https://example.com"}),
+        ("DELETE", "/admin/keys/x", None),
     ):
-        body = {"json": {"name": "x", "cardUrl": "https://example.com"}} if verb == "POST" else {}
-        answer = await gateway.client.request(verb, path, headers=gateway.bearer(key), **body)  # type: ignore[arg-type]
+        answer = await gateway.client.request(verb, path, headers=gateway.bearer(key), json=body)
         assert answer.status_code == 403, answer.text
         assert answer.json()["error"]["status"] == "PERMISSION_DENIED"
 
