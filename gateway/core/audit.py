@@ -11,6 +11,7 @@ from dataclasses import field
 from typing import Any, NamedTuple
 
 from gateway.core.policy.limits import Charge
+from gateway.core.policy.rules import FILE_CHANGED
 from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import PutApproval, Store
@@ -155,7 +156,7 @@ class OwnActs:
         now."""
         reason = "the file has changed" if problem is None else f"the file has changed and is wrong: {problem}"
         verdict = Verdict.PASS if problem is None else Verdict.BLOCK
-        why = Decision(verdict, "file-changed", reason[:MAX_REASON], policy=policy)
+        why = Decision(verdict, FILE_CHANGED, reason[:MAX_REASON], policy=policy)
         self.note(verb, "gateway", why, "ok" if problem is None else Reason.INVALID_REQUEST)
 
     def held(self, address: str, why: str) -> None:

@@ -67,6 +67,12 @@ async def test_a_policy_file_that_changed_is_recorded_with_the_rules_that_hold_t
     assert (bad["actor"], bad["outcome"], bad["effect"]) == (MACHINE, "INVALID_REQUEST", "BLOCK")
     assert bad["policy"] == good["policy"], "the rules before it hold on"
     assert "rules[0].verdict" in bad["reason"]
+    # No rule let the gateway read its file, so none that lets nobody do anything would have kept it from that.
+    closed = {"text": "defaults: false\nrules: [{rule: closed, who: anybody, verdict: BLOCK}]"}
+    answer = await gateway.client.post("/admin/policy:replay", json=closed, headers=gateway.bearer(None))
+    flips = {each["action"] for each in answer.json()["flips"]}
+    assert "ShowPolicy" in flips
+    assert "ReloadPolicy" not in flips
 
 
 async def test_that_the_operator_had_dead_pushes_tried_again_is_recorded(gateway: Gateway) -> None:

@@ -13,17 +13,20 @@ from gateway.core.policy.actions import CALLS, VERBS
 from gateway.core.policy.checks import Arguments, Budget, Check, Labelled, On, Scopes, Who, granted
 from gateway.core.policy.interceptors import PAUSED
 from gateway.core.policy.question import Question, Situation, Target, address
-from gateway.core.policy.rules import DENIED, FROZEN, Rule, Ruling
+from gateway.core.policy.rules import DENIED, FILE_CHANGED, FROZEN, Rule, Ruling
 from gateway.core.policy.shadow import MAX_FLIPS, Flip
 from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
 
 # Decisions that no rule of the table made: about lists, by the owner of a task, by the switch, by labels, by what
-# pauses calls, by whose call it is.
+# pauses calls, by whose call it is, and what the gateway does by itself when a file has changed.
 NOT_BY_RULES = frozenset(
-    {"filtered", "by-task", "by-call", "resumed", "rule-of-two", FROZEN, PAUSED, "approver-caller", "own-call"}
-)
+    {
+        "filtered", "by-task", "by-call", "resumed", "rule-of-two", FROZEN, FILE_CHANGED, PAUSED, "approver-caller",
+        "own-call",
+    }
+)  # fmt: skip
 
 RELEASED = "approval "
 """How the reason begins of what people let through."""

@@ -18,6 +18,7 @@ from gateway.model.value import value
 DENIED = Decision(Verdict.BLOCK, "default-deny", "no rule allows this")
 DEFAULT = "default"
 FROZEN = "frozen"
+FILE_CHANGED = "file-changed"
 FREEZE = "freeze"
 """The obligation of a HALT that also freezes whoever asked."""
 
