@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from dataclasses import replace
 
 from gateway.core.approvals.messages import HeldMessages
@@ -23,6 +24,8 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.ports import Record
 from gateway.model.task import Task, TaskState, envelope
+
+_NAME = re.compile(r"(https?://|urn:)[^\s?#@]{1,200}").fullmatch  # no user, query or fragment: where secrets stand
 
 
 class Messages:
@@ -134,8 +137,8 @@ class Messages:
         return call if message is call.message else replace(call, message=message)
 
     def _checked(self, call: SendMessage, entry: Registered) -> SendMessage:
-        """The message with those extensions that the agent's card offers: what else a caller put there is not for it,
-        and could be a secret."""
+        """The message with those extensions that the agent's card offers or whose URI is a plain name (agents know
+        some that their cards leave out): what else a caller put there is not for it, and could be a secret."""
         missing = [uri for uri in entry.card.required_extensions if uri not in call.extensions] if entry.card else []
         if missing:
             raise GatewayError(
@@ -150,7 +153,7 @@ class Messages:
         if not call.extensions:
             return call
         offered = () if entry.card is None else entry.card.extensions
-        return replace(call, extensions=tuple(uri for uri in call.extensions if uri in offered))
+        return replace(call, extensions=tuple(uri for uri in call.extensions if uri in offered or _NAME(uri)))
 
     async def _follow(self, turn: Turn, history_length: int | None) -> Watch | Answer:
         """The turn's events from the first one; or the answer, when it makes no task of its own."""
