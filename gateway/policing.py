@@ -307,6 +307,6 @@ class Keeper:
 def shadowed(policy: Policy, grants: Grants, freezer: Freezer, file: Path) -> Keeper:
     """A second file, whose policy is asked beside `policy` and decides nothing."""
     candidate = Policy(situation=policy.situation)
-    policy.shadow = shadow = Shadow(candidate.decide)
+    policy.shadow = shadow = Shadow(candidate.decide, lambda: candidate.skilled)
     freezer.changed.append(candidate.forget)
     return Keeper(candidate, grants, freezer, file, shadow.forget)

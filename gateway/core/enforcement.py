@@ -23,7 +23,7 @@ from gateway.core.policy.admission import Admission
 from gateway.core.policy.limits import Charge
 from gateway.core.policy.refusals import Refused, refused
 from gateway.core.policy.rules import FROZEN, HOPEFUL
-from gateway.core.policy.spoken import skill, spoken
+from gateway.core.policy.spoken import spoken
 from gateway.core.registry import Registered, Registry
 from gateway.core.turn import Services
 from gateway.model.approval import Asked, Outdated
@@ -102,9 +102,7 @@ class Enforcement:
         """The call with its ticket; with a context, where it matters to which conversation it belongs. Waits for an
         approval where an agent asks in the middle of its work. Raises GatewayError, recorded."""
         entry = self._registry.get(call.agent)
-        target = entry.target if entry is not None else Target(call.agent)
-        if self._policy.skilled:
-            target = target._replace(skill=skill(call))
+        target = self._admission.aimed(entry.target if entry is not None else Target(call.agent), call)
         situation = None
         if self._admission.needs_conversation:
             call = await self._placed(call, who)

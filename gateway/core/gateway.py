@@ -27,6 +27,7 @@ from gateway.core.governance import Governance
 from gateway.core.halting import Halting
 from gateway.core.logs import Logs
 from gateway.core.messages import Messages
+from gateway.core.owned import Owned
 from gateway.core.policy.admission import Admission
 from gateway.core.policy.refusals import Insufficient, Refused, refused
 from gateway.core.policy.rules import DENIED
@@ -121,8 +122,9 @@ class Gateway:
         self._enforcement = Enforcement(
             services, registry, admission, freezer, self.halting, recorder, self._messages, calls, self.may_see
         )
-        self._results = Results(services, engine, self.tasks, policy)
-        self._logs = Logs(services, registry, self._enforcement.judge)
+        owned = Owned(registry, self._enforcement.judge)
+        self._results = Results(services, engine, self.tasks, policy, owned)
+        self._logs = Logs(services, owned)
         self._uses = self._reading(pushes, webhooks.letters, governance)
         self._changes = changes(pushes, webhooks.letters, administration, governance)
         self.halting.laid_down = self.held.canceled
@@ -195,6 +197,8 @@ class Gateway:
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
+        finally:
+            ticket.close()
         self._recorder.note(ticket, "ok")
         return replay
 

@@ -5,20 +5,18 @@ Whoever owns the task may read it as long as policy lets them read tasks of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.core.audit import Ticket
-from gateway.core.registry import Registered, Registry
+from gateway.core.owned import Owned
+from gateway.core.registry import Registered
 from gateway.core.turn import Services
 from gateway.core.watch import Replay
 from gateway.model.call import FollowLog, ReadContext, ReadLog
-from gateway.model.errors import GatewayError, Reason, task_not_found
+from gateway.model.errors import GatewayError, task_not_found
 from gateway.model.ports import Record, TaskQuery, TaskRow
-from gateway.model.principal import Principal
 from gateway.model.value import value
-
-Judge = Callable[[Principal, str, Registered], GatewayError | None]
 
 
 @value
@@ -28,12 +26,9 @@ class TaskLog:
 
 
 class Logs:
-    """`judge` says why a caller may not use a verb on an agent: NOT_FOUND where the agent does not exist for them."""
-
-    def __init__(self, services: Services, registry: Registry, judge: Judge) -> None:
+    def __init__(self, services: Services, owned: Owned) -> None:
         self._services = services
-        self._registry = registry
-        self._judge = judge
+        self._owned = owned
 
     async def read(self, call: ReadLog, ticket: Ticket, entry: Registered | None) -> TaskLog:
         row = await self._row(ticket, call.task_id)
@@ -71,8 +66,4 @@ class Logs:
         return row
 
     def _refusal(self, ticket: Ticket, row: TaskRow) -> GatewayError | None:
-        entry = self._registry.get(row.agent)
-        error = None if entry is None else self._judge(ticket.principal, ticket.verb, entry)
-        if entry is None or (error is not None and error.reason is Reason.NOT_FOUND):
-            return task_not_found(row.id)
-        return error
+        return self._owned.refusal(ticket.principal, ticket.verb, row.agent, row.id)

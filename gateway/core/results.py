@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from gateway.core.audit import Ticket
 from gateway.core.engine import Engine
+from gateway.core.owned import Owned
 from gateway.core.policy import Policy
 from gateway.core.registry import Registered
 from gateway.core.tasks import Tasks
@@ -42,16 +44,19 @@ class Worked(Protocol):
 
 
 class Results:
-    def __init__(self, services: Services, engine: Engine, tasks: Tasks, policy: Policy) -> None:
+    def __init__(self, services: Services, engine: Engine, tasks: Tasks, policy: Policy, owned: Owned) -> None:
         self._services = services
         self._engine = engine
         self._tasks = tasks
         self._policy = policy
+        self._owned = owned
         self._draining = asyncio.Event()
 
     async def fetch(self, call: FetchResult, ticket: Ticket, entry: Registered | None) -> Found:
         who = ticket.principal
-        held = await self._services.store.reservation(who.tenant, who.owner, call.message_id, agent=call.agent)
+        held = await self._reserved(call.message_id, who, call.agent)
+        if call.agent is None:
+            held = self._allowed(held, call, ticket)
         if not held:
             raise task_not_found(call.message_id)
         if len(held) > 1:
@@ -61,8 +66,21 @@ class Results:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(call.wait):
                     await turn.done
-            held = await self._services.store.reservation(who.tenant, who.owner, call.message_id, agent=call.agent)
+            held = await self._reserved(call.message_id, who, held[0].key.agent)
         return await self._found(held[0], who)
+
+    async def _reserved(self, id: str, who: Principal, agent: str | None) -> Sequence[Reservation]:
+        return await self._services.store.reservation(who.tenant, who.owner, id, agent=agent)
+
+    def _allowed(self, held: Sequence[Reservation], call: FetchResult, ticket: Ticket) -> Sequence[Reservation]:
+        """Those at agents that the caller may still ask about. Raises what it hears where there are only others."""
+        who, verb, id = ticket.principal, ticket.verb, call.message_id
+        judged = [(each, self._owned.refusal(who, verb, each.key.agent, id)) for each in held]
+        allowed = [each for each, refusal in judged if refusal is None]
+        said = (why for _, why in judged if why is not None and why.reason is not Reason.TASK_NOT_FOUND)
+        if not allowed and (refusal := next(said, None)) is not None:
+            raise refusal
+        return allowed
 
     async def _found(self, held: Reservation, who: Principal) -> Found:
         if held.reply is not None:

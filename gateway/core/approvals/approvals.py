@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 200  # of one caller: who asks for more is asked to wait for those
 MAX_RECENT = 1_000  # ended ones that are remembered, so that who waited hears how it went
 RETRY_SECONDS = 2.0  # between tries while the store or an agent cannot be had
+LATEST_SECONDS = 60.0  # a limit that is used up until tonight may be another one in a minute
 LONGEST_SLEEP = 3_600.0  # seconds; timers of months are not exact
 
 Then: TypeAlias = Callable[[Approval, Approval], Coroutine[Any, Any, None]]
@@ -252,14 +253,15 @@ class Approvals:
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
-    def later(self, work: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
-        """Try it in a moment: something stands in the way."""
+    def later(self, work: Callable[[], Coroutine[Any, Any, None]], what: str, seconds: float | None = None) -> None:
+        """Try it in a moment, or after so many seconds: something stands in the way."""
+        wait = min(max(RETRY_SECONDS, seconds or 0.0), LATEST_SECONDS)
 
         def go() -> None:
             self._retries.discard(timer)
             self.keep(work(), what)
 
-        timer = self._loop.call_later(RETRY_SECONDS, go)
+        timer = self._loop.call_later(wait, go)
         self._retries.add(timer)
 
     def of(self, asked: Asked) -> Approval | None:

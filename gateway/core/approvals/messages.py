@@ -185,7 +185,7 @@ class HeldMessages:
                 return
             log.warning("approval %s: %s", approval.id, error.message)
             self._approvals.took(approval)  # it was not used after all
-            self._approvals.later(lambda: self.go_on(approval), f"{approval.id} goes on")
+            self._approvals.later(lambda: self.go_on(approval), f"{approval.id} goes on", error.retry_after)
 
     async def _go_on(self, approval: Approval) -> None:
         row = await self._services.store.task(approval.tenant, approval.tasks[0])
@@ -210,6 +210,8 @@ class HeldMessages:
             call = replace(call, message=await self._services.compliance.message(call.message, ticket))
         except GatewayError as error:
             ticket.close()
+            if error.retryable:  # a limit has no room just now
+                raise
             await self._fail(approval, error.message)
             return
         await self._deliver(approval, row, call, ticket, entry)
@@ -243,7 +245,7 @@ class HeldMessages:
         if not self._admission.needs_conversation:
             return None
         situation = self._admission.situation(who, call.message.context_id or "", None)
-        return self._admission.take(who, call.verb, entry.target, situation, None)
+        return self._admission.take(who, call.verb, self._admission.aimed(entry.target, call), situation, None)
 
     def _ticket(self, approval: Approval) -> Ticket:
         """The call goes on, as the one that was asked for."""

@@ -13,7 +13,9 @@ from gateway.core.policy.interceptors import Interceptors
 from gateway.core.policy.labels import MCP, Labels, conversation
 from gateway.core.policy.limits import Charge, Limits
 from gateway.core.policy.question import Situation, Target
+from gateway.core.policy.spoken import skill
 from gateway.model.audit import Decision
+from gateway.model.call import SendMessage
 from gateway.model.governance import GovernanceStore
 from gateway.model.principal import Principal
 from gateway.model.trail import Trail
@@ -38,6 +40,12 @@ class Admission:
     def needs_conversation(self) -> bool:
         """Whether it matters to which conversation a call belongs."""
         return self.labels.any or self.limits.any
+
+    def aimed(self, target: Target, call: SendMessage) -> Target:
+        """What a message is for: the agent, with the skill that it names, where anything tells skills apart."""
+        pauses = self.interceptors.pauses
+        skilled = self.policy.skilled or self.limits.skilled or self.labels.skilled
+        return target._replace(skill=skill(call)) if skilled or (pauses is not None and pauses.skilled) else target
 
     def situation(self, who: Principal, context: str, trail: Trail | None) -> Situation:
         """Where things stand in the conversation `context`; a call that an agent makes belongs to the outermost one."""

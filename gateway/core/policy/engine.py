@@ -75,7 +75,7 @@ class Policy:
         """Other rules from now on."""
         self.rules = tuple(rules)
         self.hash = hash
-        self.skilled = any(ruling.skilled for ruling in self.rules)  # whether skills of agents matter at all
+        self._skilled = any(ruling.skilled for ruling in self.rules)
         self.scoped = tuple(rule for rule in self.rules if isinstance(rule, Rule) and rule.scopes)
         self.forget()
         for told in self.changed:
@@ -87,6 +87,11 @@ class Policy:
         self._stamped.clear()
         self._index = Index(self.rules)
         self._denied = replace(DENIED, policy=self.hash)
+
+    @property
+    def skilled(self) -> bool:
+        """Whether a rule, or one that is tried out, tells one skill of an agent from another."""
+        return self._skilled or (self.shadow is not None and self.shadow.skilled())
 
     def decide(
         self,

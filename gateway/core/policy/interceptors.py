@@ -34,6 +34,11 @@ class Pauses:
     terms: Terms = Terms()
     source: Mapping[str, Any] = field(default_factory=dict, hash=False)  # as the file has it
 
+    @property
+    def skilled(self) -> bool:
+        """Whether one of them tells one skill of an agent from another."""
+        return any(on is not None and on.skilled for on in (self.on, self.delegated))
+
     def why(self, who: Principal, verb: str, target: Target) -> str | None:
         if verb not in CALLS or (who.kind is Kind.LOCAL and not who.hops):
             return None

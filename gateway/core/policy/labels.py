@@ -47,6 +47,11 @@ class Labels:
     def any(self) -> bool:
         return bool(self._patterns)
 
+    @property
+    def skilled(self) -> bool:
+        """Whether one of them tells one skill of an agent from another."""
+        return any(on.skilled for _, on in self._patterns)
+
     def shown(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         for label, on in self._patterns:
             yield label, on.patterns

@@ -101,6 +101,7 @@ class Limits:
         self._now = now
         self._limits: tuple[Limit, ...] = ()
         self._costs: tuple[tuple[On, float], ...] = ()
+        self.skilled = False  # whether one of them tells one skill of an agent from another
         self._concern: dict[tuple[Principal, str, Target], tuple[Limit, ...]] = {}
         self._arrival: OrderedDict[_KEY, float] = OrderedDict()  # GCRA's theoretical arrival times
         self._inside: Counter[_KEY] = Counter()
@@ -113,6 +114,8 @@ class Limits:
         """Other limits from now on; those that keep their name keep their count."""
         self._limits, self._costs = tuple(limits), tuple(costs)
         self._concern.clear()
+        places = [check for limit in self._limits for check in limit.checks if isinstance(check, On)]
+        self.skilled = any(on.skilled for on in (*places, *(on for on, _ in self._costs)))
 
     @property
     def any(self) -> bool:

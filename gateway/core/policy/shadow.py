@@ -37,8 +37,11 @@ class Flips:
 
 
 class Shadow:
-    def __init__(self, decide: Callable[..., Decision]) -> None:
+    """`skilled` says whether the rules that are tried out tell one skill of an agent from another."""
+
+    def __init__(self, decide: Callable[..., Decision], skilled: Callable[[], bool]) -> None:
         self._decide = decide
+        self.skilled = skilled
         self._seen: dict[Flip, int] = {}
         self._left_out = 0
 
