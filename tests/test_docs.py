@@ -15,7 +15,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -42,6 +41,7 @@ from gateway.policing import book
 from gateway.server.dispatch import MAX_BATCH
 from tests import audit_events, make_docs
 from tests.make_docs import PAGES, REFERENCE, ROOT, WHAT_TO_DO, all_limits, with_operations
+from tests.ports import reserved
 
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PROSE = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS]
@@ -332,14 +332,6 @@ def test_the_files_of_the_tutorial_are_those_in_examples() -> None:
 # --- Terminals. --------------------------------------------------------------------------------------------
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind((HERE, 0))
-        return [listener.getsockname()[1] for listener in listeners]
-
-
 _AN_ID = re.compile(r"\b[0-9a-f]{32}\b")
 _A_MOMENT = re.compile(r"\b\d{4}\\-\d\d\\-\d\dT[\d:]+\\\.\d+Z")
 
@@ -349,7 +341,7 @@ class Terminal:
     """A person who follows a page: a home, a folder, some ports, and what runs in other windows."""
 
     folder: Path
-    ports: dict[str, int] = field(default_factory=dict)
+    ports: dict[str, int]
     running: list[tuple[subprocess.Popen[bytes], Path, str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -359,7 +351,6 @@ class Terminal:
         self.work.mkdir()
         for name in ("examples", "agent_cards"):
             (self.work / name).symlink_to(ROOT / name)
-        self.ports = dict(zip(("8080", "8090", "8070", "8081"), _free_ports(4), strict=True))
         self.environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self.home),
@@ -464,9 +455,11 @@ def until(true: object, seconds: float = 15) -> None:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    terminal = Terminal(tmp_path)
-    yield terminal
-    terminal.close()
+    with contextlib.ExitStack() as stack:
+        ports = {shown: stack.enter_context(reserved()) for shown in ("8080", "8090", "8070", "8081")}
+        terminal = Terminal(tmp_path, ports)
+        yield terminal
+        terminal.close()
 
 
 @pytest.mark.parametrize("path", PLAYED, ids=name_of)

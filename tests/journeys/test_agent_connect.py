@@ -209,14 +209,13 @@ async def test_what_waits_takes_nobodys_place(tmp_path: Path) -> None:
             assert said(await gateway.task("at once", agent="far", who=bob)) == "did at once"
 
 
-async def test_a_task_that_waits_survives_a_restart(tmp_path: Path) -> None:
+async def test_a_task_that_waits_survives_a_restart(tmp_path: Path, port: int) -> None:
     async with authority() as by, far_away(by) as far:
         config = configuration(far, pinned(by))
-        async with running(tmp_path, config) as gateway:
+        async with running(tmp_path, config, port=port) as gateway:
             await ready(gateway, "far")
             ann = await gateway.key("ann")
             task = await asks(gateway, "hi", ann)
-        port = int(gateway.url.rpartition(":")[2])
         async with running(tmp_path, config, port=port) as gateway:
             await ready(gateway, "far")
             await Person(gateway).connects(link(task), ann)
@@ -455,7 +454,7 @@ async def test_what_an_agent_did_before_it_had_to_wait_is_not_done_twice(tmp_pat
 @pytest.mark.requirement("mcp.client.own-authorization")
 @pytest.mark.parametrize(("agent", "state"), [("tooled", "COMPLETED"), ("diligent", "COMPLETED"), ("eager", "FAILED")])
 async def test_after_a_restart_an_agent_begins_again_if_it_has_done_nothing_yet(
-    tmp_path: Path, agent: str, state: str
+    tmp_path: Path, port: int, agent: str, state: str
 ) -> None:
     """`eager` has asked another agent before: nobody knows whether that may be done again."""
     async with authority() as by, guarded(by) as server:
@@ -463,11 +462,11 @@ async def test_after_a_restart_an_agent_begins_again_if_it_has_done_nothing_yet(
             "grants:",
             f"  peer: {{run: 'tests.actors:mirror', card: {ROOT}/agent_cards/echo.json, public: true}}\ngrants:",
         )
-        async with running(tmp_path, config) as gateway:
+        async with running(tmp_path, config, port=port) as gateway:
             await login(gateway)
             ann = await gateway.key("ann")
             task = await asks(gateway, "docs/hello", ann, agent="helper")
-        async with running(tmp_path, config, port=int(gateway.url.rpartition(":")[2])) as gateway:
+        async with running(tmp_path, config, port=port) as gateway:
             still = await gateway.result("GetTask", {"id": task["id"]}, agent="helper", who=ann)
             assert still["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
             await Person(gateway).connects(link(task), ann)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -250,15 +249,12 @@ async def test_client_credentials_are_got_once_for_all_callers(tmp_path: Path) -
 
 
 @pytest.mark.requirement("oauth.upstream.exchange")
-async def test_one_gateway_calls_another_on_behalf_of_each_caller(tmp_path: Path) -> None:
+async def test_one_gateway_calls_another_on_behalf_of_each_caller(tmp_path: Path, port: int) -> None:
     """Two gateways: the first signs who its caller is, the second gives it a token for that, and its agent's tasks are
     that person's. Neither ever sees the other's credentials of a person."""
     near, far = tmp_path / "near", tmp_path / "far"
     near.mkdir()
     far.mkdir()
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
     signing = f"http://127.0.0.1:{port}"
     trusted = f"auth: {{issuers: [{{issuer: '{signing}'}}], authorization_server: {{}}}}\n"
     async with running(far, f"{trusted}agents:\n{ECHO}") as second:

@@ -239,8 +239,8 @@ def test_no_gateway_is_exit_code_4_with_the_command_that_starts_one(tmp_path: Pa
     assert "serve" in ended.stderr
 
 
-def test_a_watched_task_is_followed_through_a_restart(tmp_path: Path) -> None:
-    with process(tmp_path, ECHO) as gateway:
+def test_a_watched_task_is_followed_through_a_restart(tmp_path: Path, port: int) -> None:
+    with process(tmp_path, ECHO, port=port) as gateway:
         environ = environment(tmp_path, GATEWAY_URL=gateway.url)
         sending = subprocess.Popen(
             [str(PROGRAM), "send", "echo", "wait 2"],
@@ -250,7 +250,7 @@ def test_a_watched_task_is_followed_through_a_restart(tmp_path: Path) -> None:
         while "of 2 s" not in sending.stderr.readline():
             assert sending.poll() is None
         gateway.kill()
-    with process(tmp_path, ECHO, port=int(gateway.url.rpartition(":")[2])):
+    with process(tmp_path, ECHO, port=port):
         out, _ = sending.communicate(timeout=20)
         assert (out, sending.returncode) == ("Waited 2 s.\n", 0)
 

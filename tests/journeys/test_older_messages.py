@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.ports import reserved
 from tests.remote import Process, environment, process, until
 from tests.serving import BOUND, ECHO, ROOT, Gateway, message, running
 from tests.upstream import loopback
@@ -218,13 +218,6 @@ async def posting(tmp_path: Path, answer: bytes) -> AsyncIterator[tuple[Gateway,
             yield gateway, server
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def test_the_example_agent_has_forty_lines_of_the_standard_library() -> None:
     text = (ROOT / "examples" / "tasks_agent.py").read_text()
     code = [line for line in text.split('"""')[2].splitlines() if line.strip()]
@@ -234,8 +227,7 @@ def test_the_example_agent_has_forty_lines_of_the_standard_library() -> None:
 
 
 @pytest.mark.parametrize("how", ["pull", "url"])
-async def test_an_agent_of_the_standard_library_does_the_work(tmp_path: Path, how: str) -> None:
-    port = free_port()
+async def test_an_agent_of_the_standard_library_does_the_work(tmp_path: Path, how: str, port: int) -> None:
     config = PULL if how == "pull" else PULL.replace("pull", f"http://127.0.0.1:{port}/")
     async with running(tmp_path, config) as gateway:
         key = await gateway.key("counter")
@@ -369,10 +361,9 @@ async def test_what_is_sent_to_an_agent_has_the_form_of_the_example(tmp_path: Pa
 
 
 @pytest.mark.parametrize("how", ["pull", "url"])
-def test_a_delegated_task_outlives_the_gateway(tmp_path: Path, how: str) -> None:
-    port = free_port()
+def test_a_delegated_task_outlives_the_gateway(tmp_path: Path, how: str, port: int) -> None:
     config = PULL if how == "pull" else PULL.replace("pull", f"http://127.0.0.1:{port}/")
-    with process(tmp_path, config) as gateway:
+    with reserved() as own, process(tmp_path, config, port=own) as gateway:
         key = gateway.call("POST", "/admin/keys", json={"name": "counter"}).json()["key"]
         with worker(gateway.url, key, *([] if how == "pull" else [port])):
             if how == "url":
@@ -382,7 +373,7 @@ def test_a_delegated_task_outlives_the_gateway(tmp_path: Path, how: str) -> None
             assert created["result"]["status"] in ("pending", "in_progress")
             gateway.until(lambda: status(gateway) == "in_progress")
             gateway.kill()
-            with process(tmp_path, config, port=int(gateway.url.rpartition(":")[2])) as again:
+            with process(tmp_path, config, port=own) as again:
                 answer = again.rpc(RESULT, {"task_id": "1", "wait": 8}, agent="")["result"]
                 assert (answer["status"], answer["result"]) == ("completed", {"words": 3})
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pytest_asyncio
 
 from tests.journeys.people import App, app, claims
 from tests.person import somebody
+from tests.ports import reserved
 from tests.prover import Prover
 from tests.remote import until
 from tests.serving import A2A, ROOT, Gateway, running
@@ -54,20 +55,19 @@ class Town:
         return (await self.gateway.client.get(TASKS, headers={**A2A, **headers})).status_code
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
     data = tmp_path_factory.mktemp("openid")
-    theirs, ours = free_ports()
+    with reserved() as theirs, reserved() as ours:
+        async with town(data, theirs, ours) as here:
+            yield here
+
+
+@asynccontextmanager
+async def town(data: Path, theirs: int, ours: int) -> AsyncIterator[Town]:
     url, gateway_url = f"http://127.0.0.1:{theirs}", f"http://127.0.0.1:{ours}"
     # Node looks for packages beside the script.
-    program = Path(PLACE) / "gateway-test-provider.mjs"
+    program = Path(PLACE) / f"gateway-test-provider-{os.getpid()}.mjs"  # one for each who tests at the same time
     shutil.copyfile(ROOT / "tests" / "openid_provider.mjs", program)
     (data / "secret").write_text("secret-of-the-gateway")
     config = f"""

@@ -88,8 +88,8 @@ def test_a_remote_run_is_followed_to_its_true_end(tmp_path: Path) -> None:
                 assert ended["status"]["message"]["parts"] == [{"text": f"Waited {n} s."}]
 
 
-def test_a_remote_run_whose_agent_is_down_at_the_restart_is_waited_for(tmp_path: Path) -> None:
-    with process(tmp_path / "far", ECHO, "--anonymous") as far:
+def test_a_remote_run_whose_agent_is_down_at_the_restart_is_waited_for(tmp_path: Path, port: int) -> None:
+    with process(tmp_path / "far", ECHO, "--anonymous", port=port) as far:
         config = agents(far=far.url)
         with process(tmp_path / "near", config) as near:
             near.until(lambda: near.call("GET", "/agents/far/.well-known/agent-card.json").status_code == 200)
@@ -98,7 +98,7 @@ def test_a_remote_run_whose_agent_is_down_at_the_restart_is_waited_for(tmp_path:
         far.kill()
     with process(tmp_path / "near", config) as near:
         assert near.task(task["id"], agent="far")["status"]["state"] == "TASK_STATE_WORKING"
-        with process(tmp_path / "far", ECHO, "--anonymous", port=port(far)):
+        with process(tmp_path / "far", ECHO, "--anonymous", port=port):
             ended = near.ended(task["id"], agent="far", seconds=20)
             assert ended["status"]["message"]["parts"] == [{"text": "Waited 2 s."}]
 

@@ -41,13 +41,6 @@ def refused(data: Path, config: str | None = None, *flags: str) -> str:
     return said.removesuffix("\n")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 FILES = [
     ("agents: [", r"gateway\.yaml:1: .*"),
     ("agents:\n  echo: {run: 'a:b', card: x.json, publik: true}\n", r"gateway\.yaml:2: agents\.echo\.publik: .*public"),
@@ -310,9 +303,8 @@ def certificate(folder: Path) -> None:
     (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-def test_the_gateway_ends_tls_itself(tmp_path: Path) -> None:
+def test_the_gateway_ends_tls_itself(tmp_path: Path, port: int) -> None:
     certificate(tmp_path)
-    port = free_port()
     own = f"https://127.0.0.1:{port}"
     text = f"server: {{public_url: '{own}', tls: {{cert: cert.pem, key: key.pem}}}}\n{ECHO}"
     with process(tmp_path, text, port=port) as gateway:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gateway.server.auth import Authenticator
 from gateway.upstream import address, head
 from gateway.upstream.address import EgressRules
 from tests.journeys.test_agent_credentials import SECRET, api_key, hello, house, key
+from tests.ports import reserved
 from tests.remote import Asked, ready, scripted
 from tests.serving import ECHO, Gateway, message, running
 from tests.upstream import loopback
@@ -53,13 +54,13 @@ async def a_name_that_changes_its_mind(data: Path) -> list[bool]:
         asked.end()
 
     canary = loopback.always(loopback.answer())
-    async with (
-        scripted() as agent,
-        loopback.serve(agent.play, host="127.0.0.2") as good,
-        loopback.serve(canary, port=good.port) as inside,
-    ):
+    async with AsyncExitStack() as stack:
+        port = stack.enter_context(reserved())
+        agent = await stack.enter_async_context(scripted())
+        await stack.enter_async_context(loopback.serve(agent.play, host="127.0.0.2", port=port))
+        inside = await stack.enter_async_context(loopback.serve(canary, port=port))
         agent.plays["SendMessage"] = closing
-        agent.card["supportedInterfaces"][0]["url"] = f"http://rebind.test:{good.port}/"
+        agent.card["supportedInterfaces"][0]["url"] = f"http://rebind.test:{port}/"
         entry = f"agents:\n  far: {{card_url: '{agent.url}', public: true}}\negress: {{allow: ['127.0.0.2']}}\n"
         async with running(data, entry) as gateway:
             await ready(gateway, "far")

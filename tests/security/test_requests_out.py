@@ -33,6 +33,7 @@ from gateway.upstream.http1 import Connection
 from gateway.upstream.pool import Pool
 from tests.mcp import Door, configured, tool
 from tests.mcp import scripted as tool_server
+from tests.ports import reserved
 from tests.remote import admin_agent, agents, card, ready, until
 from tests.serving import ECHO, Gateway, message, running
 from tests.upstream import tls
@@ -244,16 +245,17 @@ def follows_redirects(patch: pytest.MonkeyPatch) -> None:
 
 async def a_name_with_two_answers(data: Path, patch: pytest.MonkeyPatch) -> list[bool]:
     """The first answer may be called, the second may not; a client that resolves again connects to the second."""
-    async with (
-        serve(always(answer()), host=PUBLIC) as outside,
-        serve(always(answer()), port=outside.port) as inside,
-        running(data, ECHO + ALLOWED) as gateway,
-    ):
-        resolves(patch, PUBLIC, "127.0.0.1")
-        config = {"url": f"http://rebinding.test:{outside.port}/"}
-        await send(gateway, "echo", configuration={"taskPushNotificationConfig": config})
-        await until(lambda: _tried(gateway, inside if inside.requests else outside))
-        return [bool(inside.connections)]
+    with reserved() as port:
+        async with (
+            serve(always(answer()), host=PUBLIC, port=port) as outside,
+            serve(always(answer()), port=port) as inside,
+            running(data, ECHO + ALLOWED) as gateway,
+        ):
+            resolves(patch, PUBLIC, "127.0.0.1")
+            config = {"url": f"http://rebinding.test:{port}/"}
+            await send(gateway, "echo", configuration={"taskPushNotificationConfig": config})
+            await until(lambda: _tried(gateway, inside if inside.requests else outside))
+            return [bool(inside.connections)]
 
 
 def resolves_again(patch: pytest.MonkeyPatch) -> None:

@@ -91,9 +91,9 @@ async def serve(
 
 
 @asynccontextmanager
-async def canary(host: str = "127.0.0.1") -> AsyncIterator[Upstream]:
+async def canary(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Upstream]:
     """A server that nobody may reach: the test fails if a single connection was accepted."""
-    async with serve(always(answer()), host=host) as seen:
+    async with serve(always(answer()), host=host, port=port) as seen:
         yield seen
         await asyncio.sleep(0)  # let an accepted socket show itself
         assert seen.connections == 0, "the canary was reached"

@@ -21,6 +21,7 @@ from gateway.upstream.mcp.limits import Limits
 from gateway.upstream.mcp.server import HttpServer, StdioServer
 from gateway.upstream.process import Command
 from gateway.upstream.secret import Secret
+from tests.ports import reserved
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0  # seconds; nothing waits so long when it works
@@ -106,9 +107,11 @@ async def run(*words: str, limits: Limits | None = None, shared: bool = False) -
 @contextmanager
 def child(words: Callable[[int], list[str]]) -> Iterator[int]:
     """A server in a process of its own, listening on the port that is given."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    with reserved() as port:
+        yield from _child(words, port)
+
+
+def _child(words: Callable[[int], list[str]], port: int) -> Iterator[int]:
     process = subprocess.Popen(words(port), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE
