@@ -481,7 +481,7 @@ async def test_nothing_in_a_question_is_an_operator(desk: Desk, question: str) -
     assert desk.names == ["b.md:1"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(question=st.text(alphabet=st.characters(), max_size=60))
 def test_any_question_has_an_end(tmp_path: Path, question: str) -> None:
     (tmp_path / "a.md").write_text("apple\n")
@@ -601,7 +601,6 @@ def test_no_passage_is_longer_than_a_quote_and_nothing_is_lost() -> None:
     assert [line for line, _, _ in found][:3] == [1, 1, 1]
 
 
-@settings(max_examples=100, deadline=None)
 @given(text=st.text(alphabet="ab #`~\n\r", max_size=200))
 def test_every_passage_begins_on_its_line(text: str) -> None:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

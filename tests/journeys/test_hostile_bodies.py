@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 import uvloop
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.a2a_v1.errors import BY_CODE, CODES
@@ -361,13 +361,7 @@ def test_mutated_bodies_and_made_up_parameters_never_break_it(tmp_path: Path) ->
         entered = running(tmp_path)
         gateway = runner.run(entered.__aenter__())
         stack.callback(lambda: runner.run(entered.__aexit__(None, None, None)))
-        quick = settings(
-            max_examples=150,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            suppress_health_check=[HealthCheck.too_slow],
-        )
+        quick = settings(max_examples=150)
 
         @quick
         @given(mutated())
