@@ -78,11 +78,18 @@ def giving(
         Argon2Passwords(),
         attempts,
         now,
-        token_seconds=entry.token_seconds,
         on_removed=forget,
     )
     bound = entry.dpop == "required"
-    rules = Rules(url, frozenset({url, url + "/"}), frozenset({"ES256", "EdDSA"}), label=LABEL, bound=bound)
+    rules = Rules(
+        url,
+        frozenset({url, url + "/"}),
+        frozenset({"ES256", "EdDSA"}),
+        tenant_claim=("tenant",),
+        tenant_needed=False,
+        label=LABEL,
+        bound=bound,
+    )
     issuer = OwnIssuer(rules, keys, clients, people, now)
     logins = entry.users or entry.login is not None
     server = AuthorizationServer(

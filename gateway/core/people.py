@@ -21,6 +21,10 @@ SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 256
 """Characters; no rule says which (NIST SP 800-63B-4 §3.1.1.2)."""
 
+LONGEST_TOKEN = 3_600
+"""Seconds that a token of a grant that ends may still be good: the most that `token_seconds` may be, as the token may
+be from before a restart that made it less."""
+
 MAX_ROLES = 32
 """Roles of one user."""
 
@@ -51,7 +55,6 @@ class People:
         attempts: Attempts,
         now: Callable[[], int],
         *,
-        token_seconds: int,
         on_removed: Callable[[], None],
     ) -> None:
         self._store = store
@@ -60,7 +63,6 @@ class People:
         self._passwords = passwords
         self._attempts = attempts
         self._now = now
-        self._life = token_seconds * 1000
         self._on_removed = on_removed
         self._users: dict[str, UserRecord] = {}
 
@@ -81,6 +83,11 @@ class People:
             return True
         user = self._users.get(subject.removeprefix(USER))
         return user is not None and user.removed is None
+
+    def is_here(self, person: Person) -> bool:
+        """Whether what somebody logged in for may go on: not once they are removed, or have another password."""
+        user = self._users.get(person.subject.removeprefix(USER)) if person.subject.startswith(USER) else None
+        return self.is_active(person.subject) and person.stamp == ("" if user is None else _stamp(user))
 
     async def add(self, call: AddUser, write: Write) -> UserRecord:
         """A new user. A name is given once, or somebody else would find the tasks of the old one."""
@@ -127,7 +134,7 @@ class People:
             self._attempts.failed(name, peer)
             return None
         self._attempts.succeeded(name, peer)
-        return Person(user.subject, user.roles, user.name)
+        return Person(user.subject, user.roles, user.name, _stamp(user))
 
     # What people have allowed.
 
@@ -166,8 +173,8 @@ class People:
 
     async def end_grant(self, id: str) -> None:
         """The grant and every access token that came of it."""
-        await self._write(EndGrant(id), self._clients.revoking(session(id), self._now() + self._life))
-        self._clients.revoked((session(id),), self._now() + self._life)
+        await self._write(EndGrant(id), self._clients.revoking(session(id), self._now() + LONGEST_TOKEN * 1000))
+        self._clients.revoked((session(id),), self._now() + LONGEST_TOKEN * 1000)
 
     async def end_grants(self, grants: Sequence[GrantRecord], write: Write | None = None) -> None:
         if grants:
@@ -181,20 +188,25 @@ class People:
 
     def ending(self, grants: Sequence[GrantRecord]) -> Iterator[Change]:
         """The changes that end grants and every access token that came of them; `ended` says that they are made."""
-        until = self._now() + self._life
+        until = self._now() + LONGEST_TOKEN * 1000
         for grant in grants:
             yield EndGrant(grant.id)
             yield self._clients.revoking(session(grant.id), until)
 
     def ended(self, grants: Sequence[GrantRecord]) -> None:
         if grants:
-            self._clients.revoked((session(grant.id) for grant in grants), self._now() + self._life)
+            self._clients.revoked((session(grant.id) for grant in grants), self._now() + LONGEST_TOKEN * 1000)
 
     def _user(self, name: str) -> UserRecord:
         user = self._users.get(name)
         if user is None or user.removed is not None:
             raise GatewayError(Reason.NOT_FOUND, f"There is no user {name!r}; `gateway users list` shows them")
         return user
+
+
+def _stamp(user: UserRecord) -> str:
+    """Another one with each password. It leads to neither."""
+    return fingerprint(b"login\0" + user.hash.encode()).hex()[:32]
 
 
 def session(grant: str) -> str:

@@ -27,11 +27,13 @@ class UserRecord:
 
 @value
 class Person:
-    """Somebody who has logged in: the subject of tokens, the roles that go into them, and a name to show."""
+    """Somebody who has logged in: the subject of tokens, the roles that go into them, and a name to show. `stamp` is
+    of the password that they came with; no grant keeps it."""
 
     subject: str
     roles: tuple[str, ...]
     name: str
+    stamp: str = ""
 
 
 @value

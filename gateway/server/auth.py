@@ -17,6 +17,7 @@ from gateway.dialects.oauth2.access_token import (
     WRONG_KEY,
     BadToken,
     Verified,
+    needs_scopes,
 )
 from gateway.dialects.oauth2.metadata import PROTECTED_RESOURCE
 from gateway.model.errors import GatewayError, Reason
@@ -177,11 +178,10 @@ class Authenticator:
             if not resource or self._url + resource not in verified.audiences:
                 raise BadToken(BAD_AUDIENCE)
         if verified.lacks_scope:
-            scopes = " ".join(sorted(verified.rules.scopes))
             self._refused(path)
             raise Challenged(
                 Reason.PERMISSION_DENIED,
-                f"The token needs the scopes: {scopes}",
+                needs_scopes(verified.rules),
                 self._insufficient(path, verified.rules.scopes),
             )
         return verified.principal

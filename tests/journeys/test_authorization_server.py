@@ -303,6 +303,30 @@ async def test_a_revoked_token_is_refused_at_once_and_after_a_restart(tmp_path: 
 
 
 @pytest.mark.requirement("oauth.server.revocation")
+async def test_what_is_revoked_is_not_good_again_behind_its_end(tmp_path: Path) -> None:
+    """Revocations are forgotten when their tokens have ended, and our own clock is no other one: there is no leeway."""
+    async with giving(tmp_path) as (gateway, clock):
+        secret = await client(gateway)
+        one, plain = await token(gateway, secret), await token(gateway, secret)
+        assert (await ask(gateway, secret, path="/oauth/revoke", token=one)).status_code == 200
+        clock.ahead += 601
+        last = await token(gateway, secret)
+        assert (await ask(gateway, secret, path="/oauth/revoke", token=last)).status_code == 200
+        for ended in (one, plain):
+            assert refused(await tasks(gateway, ended)) == said.EXPIRED
+            assert (await ask(gateway, secret, path="/oauth/introspect", token=ended)).json() == {"active": False}
+
+
+async def test_a_hint_that_is_not_known_here_means_nothing(tmp_path: Path) -> None:
+    async with giving(tmp_path) as (gateway, _):
+        secret = await client(gateway)
+        one = await token(gateway, secret)
+        hint = {"token": one, "token_type_hint": "urn:example:other"}
+        assert (await ask(gateway, secret, path="/oauth/introspect", **hint)).json()["active"]
+        assert (await ask(gateway, secret, path="/oauth/revoke", **hint)).status_code == 200
+        assert refused(await tasks(gateway, one)) == said.NOT_ACTIVE
+
+
 async def test_a_revoked_client_takes_its_tokens_with_it_and_its_name_is_not_given_again(tmp_path: Path) -> None:
     async with giving(tmp_path) as (gateway, _):
         secret = await client(gateway)

@@ -18,7 +18,7 @@ import pytest_asyncio
 from gateway.server.oauth.authorization_server import AuthorizationServer
 from gateway.server.oauth.browser import Browser
 from tests.issuer import Clock
-from tests.journeys.people import BACK, App, admin, app, challenge, claims, error, opens, town
+from tests.journeys.people import BACK, DEVICE, App, admin, app, challenge, claims, error, opens, town
 from tests.journeys.test_ownership import kept
 from tests.person import PASSWORD, Person, somebody
 from tests.serving import Gateway, running
@@ -186,6 +186,17 @@ async def test_a_code_is_for_one_client_at_one_place_and_for_a_minute(here: Town
     assert error(await here.app.redeem(code)) == (400, "invalid_grant")
 
 
+async def test_a_client_of_oauth_2_1_sends_no_redirect_uri_with_its_code(here: Town) -> None:
+    """§10.2: PKCE has taken its place. Nor does it have to be in the link where there is only one."""
+    for asked in ({}, {"redirect_uri": None}):
+        await here.ada.get(here.app.link(**asked))
+        await here.ada.submit("allow")
+        form = {"code": here.ada.answer["code"], "code_verifier": here.app.verifier}
+        assert (await here.app.token("authorization_code", **form)).status_code == 200
+        again = await here.app.token("authorization_code", **form)
+        assert error(again) == (400, "invalid_grant")  # and it is good once all the same
+
+
 @pytest.mark.requirement("oauth.server.code-once")
 async def test_a_code_that_comes_again_ends_what_it_gave(here: Town) -> None:
     code = await here.app.code(here.ada)
@@ -280,7 +291,10 @@ async def test_a_removed_user_and_one_with_a_new_password_lose_what_was_open(her
         assert await opens(gateway, made["access_token"])
         await admin(gateway, "users/bob:password", password="another long password")
         assert not await opens(gateway, made["access_token"])
-        made = await here.app.tokens(bob)
+        await bob.get(here.app.link())
+        await bob.log_in("bob", "another long password")
+        await bob.submit("allow")
+        made = (await here.app.redeem(bob.answer["code"])).json()
         answer = await gateway.client.delete("/admin/users/bob", headers=gateway.bearer(None))
         assert answer.status_code == 204
         assert not await opens(gateway, made["access_token"])
@@ -290,6 +304,35 @@ async def test_a_removed_user_and_one_with_a_new_password_lose_what_was_open(her
     again = {"name": "bob", "password": PASSWORD}
     answer = await gateway.client.post("/admin/users", json=again, headers=gateway.bearer(None))
     assert answer.status_code == 409
+
+
+async def test_whoever_had_an_old_password_keeps_nothing_that_they_began_with_it(here: Town) -> None:
+    """Neither the login at their browser, nor a page that is open, nor a code, nor a device that they said yes to."""
+    gateway = here.gateway
+    await admin(gateway, "users", name="kim", password=PASSWORD)
+    async with somebody(gateway.url) as thief:
+        await thief.get(here.app.link())
+        await thief.log_in("kim")
+        await thief.submit("allow")
+        code = thief.answer["code"]
+        asked = (await here.app.form("/oauth/device_authorization")).json()
+        await thief.get(asked["verification_uri_complete"])
+        await thief.submit()
+        await thief.submit("allow")
+        await thief.get(here.app.link())
+        assert "Allow app?" in thief.page.text
+        await admin(gateway, "users/kim:password", password="another long password")
+        assert (await thief.submit("allow")).status_code == 403
+        assert error(await here.app.redeem(code)) == (400, "invalid_grant")
+        answer = await here.app.token(DEVICE, device_code=asked["device_code"])
+        assert error(answer) == (400, "invalid_grant")
+        await thief.get(here.app.link())
+        assert "password" in thief.page.labels
+        answer = await gateway.client.get("/admin/grants", params={"person": "user:kim"}, headers=gateway.bearer(None))
+        assert answer.json()["grants"] == []
+        await thief.log_in("kim", "another long password")
+        await thief.submit("allow")
+        assert (await here.app.redeem(thief.answer["code"])).status_code == 200
 
 
 async def test_what_a_person_has_allowed_is_listed_and_can_be_ended_by_the_operator(here: Town) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.issuer import Clock, Issuer, issuing
-from tests.journeys.people import ACCESS, EXCHANGE, App, app, claims, error, opens, town
+from tests.journeys.people import ACCESS, AGENTS, EXCHANGE, App, app, claims, error, opens, town
 from tests.person import Person, somebody
-from tests.serving import Gateway
+from tests.serving import Gateway, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.security]
 
@@ -121,6 +122,7 @@ async def test_a_token_of_a_trusted_issuer_is_exchanged_too_and_names_nobody_of_
         here.issuer.token("https://elsewhere.example", **times),
         here.issuer.token(here.gateway.url + ".evil.example", **times),
         here.issuer.token(here.gateway.url, iat=now - 900, exp=now - 100),
+        here.issuer.token(here.gateway.url, iat=now - 900, exp=now - 1),
         here.issuer.token(here.gateway.url, iss="https://evil.example", **times),
         here.issuer.token(here.gateway.url, may_act={"sub": "somebody else"}, **times),
         here.issuer.token(here.gateway.url, act="me", **times),
@@ -130,6 +132,60 @@ async def test_a_token_of_a_trusted_issuer_is_exchanged_too_and_names_nobody_of_
         assert (await here.exchange(wrong)).status_code == 400
     allowed = here.issuer.token(here.gateway.url, may_act={"sub": "agent"}, **times)
     assert (await here.exchange(allowed)).status_code == 200
+
+
+async def test_a_client_that_is_revoked_acts_for_nobody_and_nobody_acts_for_it(here: Town) -> None:
+    """Its tokens in the hands of others end as its own do: the one that it asked for first, and the one about it."""
+    asker, between = await agent(here.gateway, "asker"), await agent(here.gateway, "between")
+    own = (await asker.token("client_credentials")).json()["access_token"]
+    about = (await here.exchange(own)).json()["access_token"]
+    through = (await here.exchange((await here.exchange(await here.token(), between)).json()["access_token"])).json()
+    assert await opens(here.gateway, about)
+    assert await opens(here.gateway, through["access_token"])
+    for gone, token in ((asker, about), (between, through["access_token"])):
+        path = f"/admin/clients/{gone.id}"
+        assert (await here.gateway.client.delete(path, headers=here.gateway.bearer(None))).status_code == 204
+        assert not await opens(here.gateway, token)
+        assert error(await here.exchange(token)) == (400, "invalid_request")
+
+
+async def test_a_client_does_not_make_more_of_what_a_person_gave_it(here: Town) -> None:
+    """The person was asked about one agent; another client, made for it, may go on from there."""
+    both = await app(here.gateway, "both", public=False, grants=["authorization_code", "token_exchange"])
+    echo, other = (f"{here.gateway.url}/agents/{id}" for id in ("echo", "other"))
+    narrow = (await both.tokens(here.ada, resource=echo))["access_token"]
+    assert error(await here.exchange(narrow, both)) == (400, "invalid_target")
+    assert error(await here.exchange(narrow, both, resource=other)) == (400, "invalid_target")
+    again = (await here.exchange(narrow, both, resource=echo)).json()["access_token"]
+    assert error(await here.exchange(again, both, resource=other)) == (400, "invalid_target")
+    assert (await here.exchange(narrow, resource=other)).status_code == 200
+
+
+async def test_a_tenant_and_its_issuers_scopes_are_not_left_by_an_exchange(tmp_path: Path) -> None:
+    async with issuing() as issuer:
+        entry = f"{{issuer: '{issuer.url}', tenant_claim: org, required_scopes: [door]}}"
+        text = f"auth: {{issuers: [{entry}], authorization_server: {{}}}}\n{AGENTS}"
+        async with running(tmp_path, text) as gateway:
+            planner = await agent(gateway, "planner")
+
+            def token(org: str, scope: str) -> str:
+                return issuer.token(gateway.url, org=org, scope=scope)
+
+            def exchange(token: str) -> Any:
+                return planner.token(EXCHANGE, subject_token=token, subject_token_type=ACCESS)
+
+            answer = await exchange(token("acme", "read"))
+            assert error(answer) == (400, "invalid_request")
+            assert "door" in answer.json()["error_description"]
+            made = (await exchange(token("acme", "door"))).json()["access_token"]
+            task = await gateway.task("hi", who=made)
+            for again in (made, (await exchange(made)).json()["access_token"]):
+                assert (await gateway.result("GetTask", {"id": task["id"]}, who=again))["id"] == task["id"]
+            assert claims(made)["tenant"] == "acme"
+            entries = [entry for _, entry in await gateway.app.store.audit(0, 1_000)]
+            assert {each.tenant for each in entries if each.verb == "SendMessage"} == {"acme"}
+            stranger = (await exchange(token("", "door"))).json()
+            assert stranger["error"] == "invalid_request"  # no tenant is not the tenant without a name
 
 
 @pytest.mark.parametrize(

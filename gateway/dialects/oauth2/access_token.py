@@ -94,6 +94,7 @@ class Rules:
     types: frozenset[str] = frozenset({ACCESS_TOKEN})
     roles_claim: tuple[str, ...] = ("roles",)
     tenant_claim: tuple[str, ...] = ()
+    tenant_needed: bool = True  # where there is such a claim
     scopes: frozenset[str] = frozenset()  # every token must hold them
     label: str = ""  # what its principals are called by; the issuer's own name if not set
     bound: bool = False  # every token must be bound to a key (RFC 9449)
@@ -147,6 +148,11 @@ class Verified:
     @property
     def lacks_scope(self) -> bool:
         return not self.rules.scopes <= self.principal.scopes
+
+
+def needs_scopes(rules: Rules) -> str:
+    """What the holder of a good token is told that lacks scopes which every token must hold."""
+    return f"The token needs the scopes: {' '.join(sorted(rules.scopes))}"
 
 
 def looks_like_jwt(token: bytes) -> bool:
@@ -214,7 +220,7 @@ def verified(claims: Mapping[str, JSON], rules: Rules, until: float) -> Verified
     subject = Principal(
         Kind.OAUTH,
         name(rules.known_as, claims),
-        _tenant(claims, rules.tenant_claim),
+        _tenant(claims, rules),
         roles=frozenset(_texts(_at(claims, rules.roles_claim))),
         scopes=_scopes(claims),
     )
@@ -280,11 +286,11 @@ def _scopes(claims: Mapping[str, JSON]) -> frozenset[str]:
     return frozenset(found.split())
 
 
-def _tenant(claims: Mapping[str, JSON], path: tuple[str, ...]) -> str:
-    """Where the operator says that tokens name a tenant, every token has to."""
-    if not path:
+def _tenant(claims: Mapping[str, JSON], rules: Rules) -> str:
+    """Where the operator says that tokens name a tenant, every token has to; of ours those of a tenant's people do."""
+    tenant = _at(claims, rules.tenant_claim) if rules.tenant_claim else None
+    if tenant is None and not (rules.tenant_claim and rules.tenant_needed):
         return ""
-    tenant = _at(claims, path)
     if not isinstance(tenant, str) or not 0 < len(tenant) <= MAX_SUBJECT or not tenant.isprintable():
         raise BadToken(BAD_CLAIMS)
     return tenant

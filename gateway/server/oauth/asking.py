@@ -34,14 +34,17 @@ class InvalidProof(OAuth2Error):  # type: ignore[misc]
 @value
 class Subject:
     """Whom a subject token (RFC 8693 §2.1) is about: the name as our own tokens have it, who acts for them already, the
-    latest one first, and until when the token is good (seconds since the epoch)."""
+    latest one first, and until when the token is good (seconds since the epoch). `client` is the one of ours that the
+    token was given to, `parts` of the gateway all that it is for, if not for the whole."""
 
     name: str
     scopes: tuple[str, ...]
     until: float
     actors: tuple[str, ...] = ()
     may_act: str | None = None
-    claims: Mapping[str, Any] = field(default_factory=dict)  # what goes on into the new token: roles, the grant's id
+    claims: Mapping[str, Any] = field(default_factory=dict)  # what goes on into the new token, as roles do
+    client: str | None = None
+    parts: frozenset[str] | None = None
 
 
 def subject_of(found: Verified, claims: Mapping[str, Any], ours: Rules) -> Subject:
@@ -54,10 +57,13 @@ def subject_of(found: Verified, claims: Mapping[str, Any], ours: Rules) -> Subje
     root = principals[-1]
     allowed = claims.get("may_act")
     kept: dict[str, Any] = {}
-    if found.rules is ours and "sid" in claims:
+    own = found.rules is ours
+    if own and "sid" in claims:
         kept["sid"] = claims["sid"]  # what ends the grant ends this token too
     if root.roles:
         kept["roles"] = sorted(root.roles)
+    if root.tenant:
+        kept["tenant"] = root.tenant
     return Subject(
         names[-1],
         tuple(sorted(found.principal.scopes)),
@@ -65,6 +71,8 @@ def subject_of(found: Verified, claims: Mapping[str, Any], ours: Rules) -> Subje
         tuple(names[:-1]),
         str(allowed.get("sub")) if isinstance(allowed, dict) else None,
         kept,
+        str(claims["client_id"]) if own else None,
+        None if found.meant_for_all else found.audiences,
     )
 
 

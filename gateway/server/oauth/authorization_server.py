@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from authlib.oauth2 import OAuth2Error
@@ -24,6 +24,7 @@ from gateway.dialects.oauth2.access_token import (
     ACCESS_TOKEN,
     BAD_AUDIENCE,
     BAD_SIGNATURE,
+    EXPIRED,
     NEEDS_PROOF,
     NOT_ACTIVE,
     UNKNOWN_KEY,
@@ -34,6 +35,7 @@ from gateway.dialects.oauth2.access_token import (
     check_claims,
     check_header,
     looks_like_jwt,
+    needs_scopes,
     parse,
 )
 from gateway.dialects.oauth2.client_metadata import NONE, BadClient
@@ -84,8 +86,11 @@ class OwnIssuer:
         check_header(parsed, self.rules)
         self.check_signature(parsed)
         found = check_claims(parsed.claims, self.rules, self._now() / 1000)
+        if found.until <= self._now() / 1000:  # by our own clock, so without leeway: what is revoked is forgotten then
+            raise BadToken(EXPIRED)
         client, *ids = (str(parsed.claims.get(claim, "")) for claim in ("client_id", "jti", "sid"))
-        if self._clients.is_revoked(client, *ids) or not self._people.is_active(str(parsed.claims["sub"])):
+        gone = self._clients.is_revoked(client, *ids) or not self._people.is_active(str(parsed.claims["sub"]))
+        if gone or any(map(self._clients.is_blocked, _clients_in(parsed.claims))):
             raise BadToken(NOT_ACTIVE)
         return found
 
@@ -99,6 +104,14 @@ class OwnIssuer:
 
     async def aclose(self) -> None:
         """Nothing is held."""
+
+
+def _clients_in(claims: Mapping[str, Any]) -> Iterator[str]:
+    """Who may be a client of ours among those that a good token names: whom it is about, and all who act for them."""
+    named: Any = claims
+    while named is not None:
+        yield named["sub"]
+        named = named.get("act")
 
 
 class AuthorizationServer(Core):  # type: ignore[misc]
@@ -246,6 +259,12 @@ class AuthorizationServer(Core):  # type: ignore[misc]
             return
         if not (found.meant_for_all or any(map(self._is_ours, found.audiences))):
             asking.subject_problem = BAD_AUDIENCE
+            return
+        if found.until <= self.now() / 1000:  # within the leeway: there is no time left to give on
+            asking.subject_problem = EXPIRED
+            return
+        if found.lacks_scope:
+            asking.subject_problem = needs_scopes(found.rules)
             return
         claims = parse(token).claims if looks_like_jwt(token) else {}
         asking.subject = subject_of(found, claims, self.issuer.rules)
@@ -399,11 +418,20 @@ class _Token:
         return False
 
 
+def _check_token(request: Asking) -> None:
+    """A hint that is not known here means nothing (RFC 7009 §2.2, RFC 7662 §2.1); authlib refuses it."""
+    if "token" not in request.form:
+        raise InvalidRequestError("Missing 'token' in request.")
+
+
 class _Revocation(RevocationEndpoint):  # type: ignore[misc]
     """RFC 7009. An unknown token, or another client's, is answered like one that was revoked. A refresh token takes
     all that came of its grant with it (§2.1)."""
 
     CLIENT_AUTH_METHODS = (BASIC, FORM, NONE)
+
+    def check_params(self, request: Asking, client: Client) -> None:
+        _check_token(request)
 
     def authenticate_token(self, request: Asking, client: Client) -> _Token | GrantRecord | None:
         self.check_params(request, client)
@@ -423,6 +451,9 @@ class _Introspection(IntrospectionEndpoint):  # type: ignore[misc]
     """RFC 7662, for a client's own tokens: what others hold is not its business."""
 
     CLIENT_AUTH_METHODS = (BASIC, FORM)
+
+    def check_params(self, request: Asking, client: Client) -> None:
+        _check_token(request)
 
     def query_token(self, token_string: str, token_type_hint: str | None) -> _Token | None:
         found: _Token | None = self.server.own(token_string)

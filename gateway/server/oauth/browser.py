@@ -116,12 +116,12 @@ class Browser:
         tree = self._all._opened(self._all._logins, self._login) if self._login else None
         if tree is None or tree["browser"] != self.mark:
             return None
-        return Person(tree["subject"], tuple(tree["roles"]), tree["name"])
+        return Person(tree["subject"], tuple(tree["roles"]), tree["name"], tree.get("stamp", ""))
 
     def log_in(self, person: Person) -> None:
         """A new cookie for the browser too: whoever planted the old one is left behind."""
         self._word = random_word()
-        tree = {"browser": self.mark, "subject": person.subject, "roles": list(person.roles), "name": person.name}
+        tree = {"browser": self.mark, **asdict(person)}
         self._login = self._logged_in = self._all._sealed(self._all._logins, LOGIN_SECONDS, tree)
         self._known = ""
 

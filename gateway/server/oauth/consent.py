@@ -121,7 +121,7 @@ class Consent:
     async def _answer(self, request: Request) -> Response:
         form, browser = await _fields(request), self._browsers.of(request)
         visit, person = browser.visit("consent", form.get("visit", "")), browser.person
-        if visit is None or person is None or not self._server.people.is_active(person.subject):
+        if visit is None or person is None or not self._server.people.is_here(person):
             return sentence("Begin again", _GONE, 403)
         client = await self._server.known(visit.asked.client)
         answer = form.get("answer")
@@ -183,7 +183,7 @@ class Consent:
             visit = Visit(Asked("", (), ""), approval=form.get("id", "")[:100])
             return browser.send(await self._next(browser, visit, None))
         here, person = browser.visit("approval", form.get("visit", "")), browser.person
-        if here is None or person is None or not self._server.people.is_active(person.subject):
+        if here is None or person is None or not self._server.people.is_here(person):
             return sentence("Begin again", _OLD, 403)
         if form.get("answer") == "other":
             browser.log_out()
@@ -229,7 +229,7 @@ class Consent:
 
     async def _next(self, browser: Browser, visit: Visit, client: ClientRecord | None) -> Response:
         person = browser.person
-        if person is not None and self._server.people.is_active(person.subject):
+        if person is not None and self._server.people.is_here(person):
             return await self._ask(browser, visit, client, person)
         return self._ask_login(browser, visit, client)
 

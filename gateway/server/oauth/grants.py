@@ -87,6 +87,8 @@ class AuthorizationCode(AuthorizationCodeGrant):  # type: ignore[misc]
             code.replayed = True
             self.request.amends = code.grant
             return None
+        # OAuth 2.1 leaves it out, for the verifier has taken its place; where it is sent, it is compared (§10.2).
+        self.request.payload.data.setdefault("redirect_uri", code.redirect_uri)
         return code
 
     def create_token_response(self) -> tuple[int, dict[str, Any], Any]:
@@ -237,6 +239,8 @@ class TokenExchange(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
             raise InvalidGrantError("The subject token names another actor.")
         if len(subject.actors) >= MAX_ACTORS:
             raise InvalidGrantError("The chain of actors is too long.")
+        if subject.client == client.id and subject.parts is not None and self.audience not in subject.parts:
+            raise InvalidTarget("The subject token is the client's own, and for another resource.")
         scopes = part_of(subject.scopes, self.request.payload.scope)
         chain: dict[str, Any] | None = None
         for actor in reversed((client.id, *subject.actors)):
@@ -263,6 +267,9 @@ async def begin(server: Any, request: Asking, asked: Asked, person: Person, id: 
         # RFC 9449 §5: a client with a secret shows that instead.
         key=request.key if client.record.public else None,
     )
+    if not server.people.is_here(person):  # looked at when the grant is kept: whoever ends it later finds it
+        await server.people.end_grant(id)
+        raise InvalidGrantError("The person has to log in again.")
     issued: dict[str, Any] = server.issue(
         person.subject, client.id, asked.scopes, asked.audience, key=request.key, claims=claims_of(person, id)
     )
