@@ -31,7 +31,7 @@ from gateway.core.tools.hygiene import CheckSchema
 from gateway.core.tools.means import Books, Rules, Seals
 from gateway.core.tools.naming import Mount, Naming
 from gateway.core.tools.pins import Quarantine
-from gateway.core.tools.servers import Served
+from gateway.core.tools.served import Served
 from gateway.core.tools.state import Sealer
 from gateway.core.tools.tools import Tools
 from gateway.model.call import SendMessage

@@ -13,7 +13,8 @@ from gateway.core.policy.actions import AGENT_VERBS
 from gateway.core.policy.checks import On
 from gateway.core.registry import Registry
 from gateway.core.tools.naming import Mount
-from gateway.core.tools.servers import Served, Servers
+from gateway.core.tools.served import Served
+from gateway.core.tools.servers import Servers
 from gateway.core.tools.views import USED_BY, Views
 from gateway.model.principal import ANONYMOUS
 from gateway.model.tool import Kind

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.tools import breaker, servers
+from gateway.core.tools import breaker, keeper, servers
 from gateway.upstream.mcp import pool
 from tests.mcp import Door, configured, says, scripted, soon, tool
 from tests.remote import PROGRAM, environment
@@ -78,7 +78,7 @@ sys.exit(1)
 async def test_of_a_command_that_ends_at_its_start_the_operator_sees_the_last_lines_and_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers, "RETRY_SECONDS", (0.05,))
+    monkeypatch.setattr(keeper, "RETRY_SECONDS", (0.05,))
     monkeypatch.setattr(pool, "PAUSES", (0.0,))
     (tmp_path / "token").write_text("hunter2hunter2\n")
     (tmp_path / "npm.py").write_text(NPM)
@@ -113,7 +113,7 @@ tools:
 async def test_a_server_that_fails_keeps_its_last_list_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers, "RETRY_SECONDS", (0.05,))
+    monkeypatch.setattr(keeper, "RETRY_SECONDS", (0.05,))
     async with scripted(tool("search")) as docs, running(tmp_path, configured(docs=docs)) as gateway:
         await listed(Door(gateway), "docs__search")
         docs.alive = False
@@ -130,7 +130,7 @@ async def test_a_server_that_fails_keeps_its_last_list_and_comes_back(
 async def test_what_a_server_offered_is_forgotten_when_it_is_gone_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers, "RETRY_SECONDS", (0.05,))
+    monkeypatch.setattr(keeper, "RETRY_SECONDS", (0.05,))
     monkeypatch.setattr(servers, "GRACE_MS", 100)
     async with scripted(tool("search")) as docs, running(tmp_path, configured(docs=docs)) as gateway:
         await listed(Door(gateway), "docs__search")

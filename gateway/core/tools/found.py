@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.own_lists import OwnLists
-from gateway.core.tools.servers import Served, Servers
+from gateway.core.tools.served import Served
+from gateway.core.tools.servers import Servers
 from gateway.core.tools.views import Views
 from gateway.model.approval import Approval
 from gateway.model.errors import invalid

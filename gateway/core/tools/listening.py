@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Iterable
 
 from gateway.core.policy import Policy
 from gateway.core.policy.refusals import refused
+from gateway.core.tools.lists import LIST_CHANGED
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.news import News, Reader
-from gateway.core.tools.servers import Served, Servers
+from gateway.core.tools.served import Served
+from gateway.core.tools.servers import Servers
 from gateway.core.tools.task_news import Followed, TaskNews
 from gateway.core.tools.views import Views
 from gateway.model.errors import GatewayError, Reason
@@ -17,12 +19,7 @@ from gateway.model.tool import Change, Kind, Tree
 
 MAX_URIS = 256  # resources of one subscription
 
-_NOTIFICATION: dict[Kind, str] = {
-    Kind.TOOL: "notifications/tools/list_changed",
-    Kind.PROMPT: "notifications/prompts/list_changed",
-    Kind.RESOURCE: "notifications/resources/list_changed",
-    Kind.TEMPLATE: "notifications/resources/list_changed",
-}
+_NOTIFICATION = {kind: method for method, kinds in LIST_CHANGED.items() for kind in kinds}
 
 
 class Listening:
@@ -87,12 +84,13 @@ class Listening:
         if len(self._uris) >= MAX_URIS:
             raise GatewayError(Reason.OVERLOADED, f"One subscription takes at most {MAX_URIS} resources")
         self._uris[uri] = (served, where[1])
-        await self._servers.watch(served, where[1])
+        await served.watch(where[1])
         return True
 
     def remove(self, uri: str) -> None:
         if (watched := self._uris.pop(uri, None)) is not None:
-            self._servers.unwatch(*watched)
+            served, key = watched
+            served.unwatch(key)
 
     async def next(self) -> list[Change] | None:
         while (news := await self._reader.next()) is not None:

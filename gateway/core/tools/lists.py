@@ -8,6 +8,13 @@ from dataclasses import dataclass, field
 from gateway.model.tool import Definition, Kind
 from gateway.model.toolcall import Waiting
 
+LIST_CHANGED: dict[str, tuple[Kind, ...]] = {
+    "notifications/tools/list_changed": (Kind.TOOL,),
+    "notifications/prompts/list_changed": (Kind.PROMPT,),
+    "notifications/resources/list_changed": (Kind.RESOURCE, Kind.TEMPLATE),
+}
+"""What a server says of its lists, and which of them it means."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Lists:

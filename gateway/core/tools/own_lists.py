@@ -14,19 +14,11 @@ import logging
 from collections.abc import Callable, Iterable
 
 from gateway.core.connections import tool_server
-from gateway.core.tools.lists import Lists, Own, differing
+from gateway.core.tools.catalogs import READ_SECONDS, read, seconds_good
+from gateway.core.tools.lists import LIST_CHANGED, Lists, Own, differing
 from gateway.core.tools.news import News
-from gateway.core.tools.servers import (
-    FIRST_SECONDS,
-    GRACE_MS,
-    LIST_CHANGED,
-    MIN_POLL_SECONDS,
-    POLL_SECONDS,
-    READ_SECONDS,
-    Served,
-    Servers,
-    owner_in,
-)
+from gateway.core.tools.served import Served, owner_in
+from gateway.core.tools.servers import FIRST_SECONDS, GRACE_MS, Servers
 from gateway.model.errors import GatewayError
 from gateway.model.login import LoginNeeded
 from gateway.model.principal import Kind as Who
@@ -130,16 +122,14 @@ class OwnLists:
             return
         server = served.accounts.server(owner)
         server.overhear(lambda change: self._overheard(served, owner, change))
-        async with asyncio.timeout(READ_SECONDS):
-            catalog = await self._servers.read(served, server)
-        seconds = POLL_SECONDS if catalog.ttl_ms is None else max(MIN_POLL_SECONDS, catalog.ttl_ms / 1000)
+        catalog = await read(served.id, server, self._now)
         definitions = (each for found in catalog.definitions.values() for each in found)
         lists = await self._servers.judged(served, definitions, owner)
         if not self._there(served, owner):  # it was ended meanwhile
             return
         self._resting.pop((served.id, owner), None)
         now = self._now()
-        self._put(served, owner, _own(lists, lists.refused, now, now + int(1000 * seconds)))
+        self._put(served, owner, _own(lists, lists.refused, now, now + int(1000 * seconds_good(catalog.ttl_ms))))
 
     async def _judge(self, served: Served) -> None:
         """The operator has approved something."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gateway.core.connections import Connections, owner_of, tool_server
 from gateway.core.tools.agents import AgentTools
-from gateway.core.tools.servers import Served
+from gateway.core.tools.served import Served
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.login import LoginNeeded
 from gateway.model.principal import Principal

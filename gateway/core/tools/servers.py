@@ -10,123 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import zlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 
 from gateway.core.act import Act
-from gateway.core.gate import Gate
-from gateway.core.policy import Target, matches
 from gateway.core.standing import pin, standing
-from gateway.core.tools.breaker import Breaker
+from gateway.core.tools.catalogs import READ_SECONDS, read
 from gateway.core.tools.hygiene import CheckSchema, objection
-from gateway.core.tools.lists import Lists, Own, by_kind, differing, hashes
+from gateway.core.tools.keeper import Keeper
+from gateway.core.tools.lists import Lists, by_kind, differing
 from gateway.core.tools.news import Board, News
 from gateway.core.tools.pins import Pins, Quarantine
+from gateway.core.tools.served import Served, form
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.login import Login, LoginNeeded
-from gateway.model.principal import Principal
-from gateway.model.tool import ACKNOWLEDGED, Catalog, Change, Definition, Kind, ServerAccounts, ToolServer, Tree
-from gateway.model.toolcall import Health, Waiting
+from gateway.model.login import LoginNeeded
+from gateway.model.tool import Catalog, Definition, Kind
 
 log = logging.getLogger(__name__)
 
-READ_SECONDS = 30  # for a whole catalogue, connecting included; a package runner may have to unpack one first
 START_SECONDS = 10  # how long a call for what is not there waits for servers that are still starting: a slow command
 FIRST_SECONDS = 1  # how long the first list after a start waits for servers that nobody has heard of yet
-RETRY_SECONDS = (1, 2, 5, 15, 30, 60)  # after so many failures in a row
-POLL_SECONDS = 60  # between looks at a server that sends no changes and says no `ttlMs`
-MIN_POLL_SECONDS = 5  # however short a `ttlMs` is: lists are shared, and a server that says 0 means "ask me"
 GRACE_MS = 600_000  # the last good list of a server that fails is kept so long: a deployment takes minutes
-RUMOUR_SECONDS = 0.1  # what is said in a caller's session is mostly said on the gateway's own stream too: that first
-WATCH_SECONDS = 5  # a subscriber waits at most so long for the server to confirm
-MAX_DEFINITIONS = 5_000  # of one kind of one server; 300 tools are many
-MAX_WATCHED = 1_000  # resources of one server that are subscribed to
-
-LIST_CHANGED: dict[str, tuple[Kind, ...]] = {
-    "notifications/tools/list_changed": (Kind.TOOL,),
-    "notifications/prompts/list_changed": (Kind.PROMPT,),
-    "notifications/resources/list_changed": (Kind.RESOURCE, Kind.TEMPLATE),
-}
-_UPDATED = "notifications/resources/updated"
-
-
-@dataclass(slots=True)
-class Served(Lists):
-    """One server as the gateway knows it, with the lists of all callers. `requires` is pattern of tool names ->
-    permissions that a caller must hold."""
-
-    id: str
-    server: ToolServer
-    gate: Gate
-    quarantine: Quarantine = Quarantine.CHANGED
-    requires: tuple[tuple[str, frozenset[str]], ...] = ()
-    judged: Callable[[str], tuple[str, Target]] | None = None  # verb and target, where tools stand for something else
-    login: Login | None = None  # how a person authorizes it, where one has to
-    accounts: ServerAccounts | None = None  # where callers have their own authorization
-    said: Callable[[], tuple[str, ...]] = tuple  # what its command says beside the protocol: the last lines of stderr
-    own: OrderedDict[str, Own] = field(default_factory=OrderedDict)  # and their lists, by owner (own_lists.py)
-    catalog: Catalog | None = None
-    destructive: frozenset[str] = frozenset()  # tools that say so of themselves; what was offered last counts
-    to_callers: bool = False  # the operator has no authorization there, and nothing is wrong with that
-    problem: str | None = None
-    failures: int = 0
-    tried: asyncio.Event = field(default_factory=asyncio.Event)
-    overdue: bool = False  # it has kept a list waiting, and keeps no other one
-    watched: Counter[str] = field(default_factory=Counter)
-    rewatch: asyncio.Event = field(default_factory=asyncio.Event)
-    watching: asyncio.Event = field(default_factory=asyncio.Event)
-    rumours: set[str] = field(default_factory=set)  # changes that were said in a caller's session
-    rumour: asyncio.Event = field(default_factory=asyncio.Event)
-    breaker: Breaker = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.breaker = Breaker(self.id)
-
-    @property
-    def state(self) -> str:
-        if self.to_callers:
-            return "callers"
-        if self.problem is not None:
-            return "down"
-        return "starting" if self.catalog is None else "up"
-
-    def lists(self, who: Principal) -> Lists:
-        """Those of this caller: their own, as far as they are there, else those of all."""
-        return self if self.accounts is None else self.own.get(owner_in(who), self)
-
-    def all_waiting(self) -> tuple[Waiting, ...]:
-        """Whoever has seen it. The same thing may wait in more than one form."""
-        if not self.own:
-            return self.waiting
-        every = (each for lists in (self, *self.own.values()) for each in lists.waiting)
-        found = {_form(each.definition): each for each in every}
-        return tuple(found[key] for key in sorted(found))
-
-    def question(self, verb: str, key: str) -> tuple[str, Target]:
-        """What policy is asked about one thing of this server: the verb and the target."""
-        return (verb, self.target(key)) if self.judged is None else self.judged(key)
-
-    def target(self, key: str) -> Target:
-        permissions = frozenset[str]().union(
-            *(needs for pattern, needs in self.requires if matches(pattern, f"/{key}"))
-        )
-        return Target(f"{self.id}/{key}", permissions=permissions, destructive=key in self.destructive)
-
-    def health(self) -> Health:
-        catalog = self.catalog
-        return Health(
-            self.id,
-            self.state,
-            catalog.face if catalog else None,
-            self.problem,
-            tuple(each for kind in Kind for each in self.offered.get(kind, ())),
-            self.all_waiting(),
-            {address: why for lists in (*self.own.values(), self) for address, why in lists.refused.items()},
-            catalog.fetched if catalog else None,
-            self.said() if self.state == "down" else (),
-        )
 
 
 class Servers:
@@ -156,7 +60,7 @@ class Servers:
     def put(self, served: Served) -> None:
         self._served[served.id] = served
         self._sort()
-        served.server.overhear(lambda change: _overheard(served, change))
+        served.server.overhear(served.overheard)
 
     async def start(self) -> None:
         if not self._served:
@@ -199,7 +103,8 @@ class Servers:
         self.board.publish(News(served.id, kind) for served in self._served.values() for kind in Kind)
 
     def _begin(self, served: Served) -> None:
-        self._keepers[served.id] = asyncio.create_task(self._keep(served), name=f"mcp-{served.id}")
+        keeper = Keeper(served, self.board, self.refresh, self.when_said)
+        self._keepers[served.id] = asyncio.create_task(keeper.keep(), name=f"mcp-{served.id}")
 
     async def aclose(self) -> None:
         for keeper in self._keepers.values():
@@ -248,108 +153,12 @@ class Servers:
             await judge(served)
         return chosen
 
-    async def watch(self, served: Served, uri: str) -> None:
-        """Ask for news of one resource. Returns when the server has confirmed, or after WATCH_SECONDS."""
-        served.watched[uri] += 1
-        if served.watched[uri] > 1:
-            return
-        if len(served.watched) > MAX_WATCHED:
-            self.unwatch(served, uri)
-            raise GatewayError(Reason.OVERLOADED, f"Too many resources of {served.id} are subscribed to", retry_after=5)
-        served.watching.clear()
-        served.rewatch.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WATCH_SECONDS):
-                await served.watching.wait()
-
-    def unwatch(self, served: Served, uri: str) -> None:
-        served.watched[uri] -= 1
-        if served.watched[uri] <= 0:
-            del served.watched[uri]
-            served.rewatch.set()
-
-    # Keeping one server.
-
-    async def _keep(self, served: Served) -> None:
-        while True:
-            if await self.refresh(served):
-                with contextlib.suppress(GatewayError):
-                    await self._follow(served)
-            # The stream broke, or the server cannot be read: look again, and never in a tight loop.
-            await asyncio.sleep(_patience(served))
-
-    async def _follow(self, served: Served) -> None:
-        """Listen until the server ends the stream or cannot be heard any more."""
-        while True:
-            served.rewatch.clear()
-            reading = asyncio.ensure_future(self._read(served, frozenset(served.watched)))
-            overhearing = asyncio.ensure_future(self._overhear(served))
-            turning = asyncio.ensure_future(served.rewatch.wait())
-            tasks = (reading, overhearing, turning)
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                if overhearing.done():
-                    overhearing.result()
-                if reading.done():
-                    reading.result()
-                    return
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
-
-    async def _overhear(self, served: Served) -> None:
-        """Look again for each rumour that has not been looked into since."""
-        while True:
-            await served.rumour.wait()
-            await asyncio.sleep(RUMOUR_SECONDS)
-            served.rumour.clear()
-            while served.rumours:
-                await self._heard(served, Change(served.rumours.pop(), {}))
-
-    async def _read(self, served: Served, uris: frozenset[str]) -> None:
-        try:
-            async with contextlib.aclosing(served.server.changes(uris)) as changes:  # type: ignore[type-var]
-                async for change in changes:
-                    await self._heard(served, change)
-        except GatewayError as error:
-            if error.reason is not Reason.UNSUPPORTED_OPERATION:
-                raise
-            served.watching.set()
-            await self._poll(served)
-
-    async def _heard(self, served: Served, change: Change) -> None:
-        if change.method == ACKNOWLEDGED:
-            served.watching.set()
-            await self._look(served)  # what happened while nobody listened
-        elif change.method in LIST_CHANGED:
-            before = {kind: hashes(served.offered.get(kind)) for kind in LIST_CHANGED[change.method]}
-            for told in self.when_said:
-                told(served)
-            await self._look(served)
-            same = [kind for kind, old in before.items() if old == hashes(served.offered.get(kind))]
-            self.board.publish(News(served.id, kind, said=True) for kind in same)
-        elif change.method == _UPDATED and isinstance(uri := change.params.get("uri"), str):
-            self.board.publish([News(served.id, Kind.RESOURCE, uri)])
-
-    async def _look(self, served: Served) -> None:
-        """Refresh, or stop listening: a server that cannot be read is tried again with patience, not when it speaks."""
-        if not await self.refresh(served):
-            raise GatewayError(Reason.UPSTREAM_FAILED, served.problem or "")
-
-    async def _poll(self, served: Served) -> None:
-        while True:
-            ttl = served.catalog.ttl_ms if served.catalog is not None else None
-            await asyncio.sleep(POLL_SECONDS if ttl is None else max(MIN_POLL_SECONDS, ttl / 1000))
-            await self._look(served)
-
     async def refresh(self, served: Served) -> bool:
         """Read the whole catalogue again. A failure keeps what was known, for a while."""
         served.rumours.clear()
         worked = False
         try:
-            async with asyncio.timeout(READ_SECONDS):
-                catalog = await self.read(served, served.server)
+            catalog = await read(served.id, served.server, self._now)
         except TimeoutError:
             self._failed(served, f"did not list what it offers within {READ_SECONDS} s")
         except GatewayError as error:
@@ -368,21 +177,6 @@ class Servers:
             self.generation += 1  # lists said until now that there may be more
         return worked
 
-    async def read(self, served: Served, server: ToolServer) -> Catalog:
-        """Its whole catalogue, as it is reached by `server`."""
-        face = await server.face()
-        definitions: dict[Kind, tuple[Definition, ...]] = {}
-        ttls: list[int] = []
-        private = False
-        for kind in Kind:
-            if not face.offers(kind):
-                continue
-            listing = await server.list(kind)
-            definitions[kind] = tuple(_definitions(served.id, kind, listing.trees))
-            ttls += [] if listing.ttl_ms is None else [listing.ttl_ms]
-            private = private or listing.private
-        return Catalog(served.id, face, definitions, self._now(), min(ttls, default=None), private)
-
     async def _take(self, served: Served, catalog: Catalog) -> None:
         """What of it may be offered; tell those who listen if that differs from before."""
         before = served.offered
@@ -399,11 +193,11 @@ class Servers:
         known: dict[tuple[Kind, str, str], Definition] = {}
         if owner is not None:
             before = served.own.get(owner, served)
-            known = {_form(each): each for each in (*before.definitions, *served.definitions)}
+            known = {form(each): each for each in (*before.definitions, *served.definitions)}
         refused: dict[str, str] = {}
         passed: list[Definition] = []
         for definition in definitions:
-            same = known.get(_form(definition))
+            same = known.get(form(definition))
             reason = None if same is not None else objection(definition, self._check_schema)
             if reason is None:
                 passed.append(same or definition)
@@ -423,9 +217,9 @@ class Servers:
         for address in lists.refused.keys() - told:
             log.warning("MCP server %s: %r is not offered: %s", served.id, address, lists.refused[address])
             self._held(address, lists.refused[address])
-        held = {(_form(each.definition), each.why) for each in served.all_waiting()}
+        held = {(form(each.definition), each.why) for each in served.all_waiting()}
         for each in lists.waiting:
-            if (_form(each.definition), each.why) not in held:
+            if (form(each.definition), each.why) not in held:
                 log.warning("MCP server %s: %r waits for approval: %r", served.id, each.definition.address, each.why)
                 self._held(each.definition.address, each.why)
 
@@ -461,26 +255,6 @@ class Servers:
             self.board.publish(News(served.id, kind) for kind in changed)
 
 
-def _definitions(server: str, kind: Kind, trees: Iterable[Tree]) -> Iterable[Definition]:
-    """A list without what names nothing and without what is there twice; of two of one name neither can be meant."""
-    found: dict[str, Definition] = {}
-    twice: set[str] = set()
-    for tree in trees:
-        try:
-            definition = Definition.of(server, kind, tree)
-        except ValueError as error:
-            log.warning("MCP server %s lists one of its %s without a name: %s", server, kind, error)
-            continue
-        if definition.key in found:
-            twice.add(definition.key)
-        found[definition.key] = definition
-    if len(found) > MAX_DEFINITIONS:
-        raise GatewayError(Reason.UPSTREAM_TOO_LARGE, f"lists more than {MAX_DEFINITIONS} {kind}")
-    for key in twice:
-        log.warning("MCP server %s lists %r twice among its %s; neither is offered", server, key, kind)
-    return [definition for key, definition in found.items() if key not in twice]
-
-
 async def _tried(awaited: list[Served], seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -491,29 +265,6 @@ async def _closed(served: Served) -> None:
     await served.server.aclose()
     if served.accounts is not None:
         await served.accounts.aclose()
-
-
-def owner_in(who: Principal) -> str:
-    """Whose lists and authorization go with a call (connections.py); for nobody, whose there are none of."""
-    root = who.root
-    return f"{root.tenant}/{root.id}"
-
-
-def _overheard(served: Served, change: Change) -> None:
-    if change.method in LIST_CHANGED:
-        served.rumours.add(change.method)
-        served.rumour.set()
-
-
-def _form(definition: Definition) -> tuple[Kind, str, str]:
-    """What tells one definition of a server from all others, also of the same name."""
-    return definition.kind, definition.key, definition.hash
-
-
-def _patience(served: Served) -> float:
-    """Seconds until a server that failed is tried again; each server its own, so that they do not come all at once."""
-    base = RETRY_SECONDS[min(max(served.failures, 1), len(RETRY_SECONDS)) - 1]
-    return base * (1 + (zlib.crc32(served.id.encode()) % 100) / 400)
 
 
 def _destroys(definition: Definition) -> bool:

@@ -19,7 +19,8 @@ from gateway.core.tools.held_tasks import HeldTasks
 from gateway.core.tools.means import Books, Rules
 from gateway.core.tools.naming import Mount
 from gateway.core.tools.reach import Reach
-from gateway.core.tools.servers import Served, Servers
+from gateway.core.tools.served import Served
+from gateway.core.tools.servers import Servers
 from gateway.core.tools.state import Sealer
 from gateway.core.tools.views import Views
 from gateway.model.approval import Approval

@@ -29,7 +29,8 @@ from gateway.core.tools.reach import Reach
 from gateway.core.tools.requests import Requests
 from gateway.core.tools.rounds import Rounds
 from gateway.core.tools.search import META, Search, listing
-from gateway.core.tools.servers import Served, Servers, owner_in
+from gateway.core.tools.served import Served, owner_in
+from gateway.core.tools.servers import Servers
 from gateway.core.tools.state import States
 from gateway.core.tools.task_news import Followed
 from gateway.core.tools.tasks import McpTasks

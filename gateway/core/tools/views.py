@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.core.policy import Policy
+from gateway.core.tools.catalogs import POLL_SECONDS
 from gateway.core.tools.naming import Mount, Names, expose
-from gateway.core.tools.servers import POLL_SECONDS, Served, Servers, owner_in
+from gateway.core.tools.served import Served, owner_in
+from gateway.core.tools.servers import Servers
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Principal
 from gateway.model.tool import Definition, Kind, digest
