@@ -237,7 +237,11 @@ async def test_other_and_broken_compression_is_a_failure(egress: Egress, coding:
 
 
 async def test_an_upstream_that_stays_silent_times_out(egress: Egress) -> None:
-    async with serve(silence) as upstream:
+    async def script(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (silence if request.body == b"{}" else always(answer()))(request, reader, writer)
+
+    async with serve(script) as upstream:
+        await egress.post(upstream.url, b"", {}, timeout=5, trusted=True)  # connected: all the time is for the answer
         error = await failed(egress, upstream.url, timeout=0.05)
     assert error.reason is Reason.UPSTREAM_TIMEOUT
     assert error.message == f"127.0.0.1:{upstream.port} did not answer in time"

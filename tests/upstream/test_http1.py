@@ -15,6 +15,7 @@ import pytest
 from gateway.model.errors import GatewayError, Reason
 from gateway.upstream.address import EgressRules
 from gateway.upstream.egress import Answer, Egress
+from tests.serving import BOUND
 from tests.upstream.loopback import Request, Upstream, always, answer, canary, serve
 
 MIB = 1024 * 1024
@@ -366,10 +367,13 @@ async def test_an_answer_before_the_end_of_a_large_body_is_taken_and_the_rest_ke
 
 
 async def test_a_server_that_does_not_read_a_large_body_is_not_waited_for_beyond_the_deadline(egress: Egress) -> None:
-    async def handler(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer())
         await asyncio.Event().wait()
 
     async with listening(handler) as url:
+        await egress.post(url, b"", {}, timeout=BOUND, trusted=True)  # connected: the next one has all its time to send
         with pytest.raises(GatewayError) as caught:
             await egress.post(url, bytes(32 * MIB), {}, timeout=0.1, trusted=True)
     assert caught.value.reason is Reason.UPSTREAM_TIMEOUT
@@ -377,7 +381,7 @@ async def test_a_server_that_does_not_read_a_large_body_is_not_waited_for_beyond
 
 
 async def test_a_slow_reader_of_a_stream_holds_the_server_back_and_is_no_reason_to_give_up(egress: Egress) -> None:
-    total, piece = 64 * MIB, bytes(64 * 1024)
+    total, piece, idle = 64 * MIB, bytes(64 * 1024), 1.0
     stalled = asyncio.Event()
     sent = 0
 
@@ -388,7 +392,7 @@ async def test_a_slow_reader_of_a_stream_holds_the_server_back_and_is_no_reason_
             writer.write(piece)
             sent += len(piece)
             drained = asyncio.ensure_future(writer.drain())
-            await asyncio.wait([drained], timeout=0.3)
+            await asyncio.wait([drained], timeout=1.5 * idle)
             if not drained.done():
                 stalled.set()
             await drained
@@ -396,8 +400,8 @@ async def test_a_slow_reader_of_a_stream_holds_the_server_back_and_is_no_reason_
 
     async with (
         serve(script) as upstream,
-        asyncio.timeout(30),
-        egress.stream("GET", upstream.url, None, {}, connect_timeout=0.1, idle_timeout=0.1, trusted=True) as got,
+        asyncio.timeout(3 * BOUND),
+        egress.stream("GET", upstream.url, None, {}, idle_timeout=idle, trusted=True) as got,
     ):
         await stalled.wait()
         assert sent < 32 * MIB, "what the kernel's buffers hold, and little more"

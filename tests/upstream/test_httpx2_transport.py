@@ -118,7 +118,7 @@ async def test_the_librarys_own_timeouts_hold(egress: Egress) -> None:
 
     async with serve(silence) as upstream, control_client(egress, trusted=True) as client:
         with pytest.raises(httpx2.ReadTimeout) as caught:
-            await client.get(upstream.url, timeout=httpx2.Timeout(0.05))
+            await client.get(upstream.url, timeout=httpx2.Timeout(5, read=0.05))
     assert reason(caught.value) is Reason.UPSTREAM_TIMEOUT
 
 
