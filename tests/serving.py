@@ -19,6 +19,7 @@ from gateway.config import Flags, parse, settle
 from gateway.dialects.sse import Reader
 from gateway.dialects.strict_json import read
 from gateway.listening import listen
+from gateway.model.audit import AuditEntry
 from gateway.model.ports import Store
 from gateway.serving import Server
 
@@ -52,6 +53,11 @@ class Gateway:
 
     def bearer(self, who: str | None) -> dict[str, str]:
         return {"Authorization": f"Bearer {who or self.token}"}
+
+    async def record(self) -> list[AuditEntry]:
+        """The audit log, entries included that wait for the next commit to ride with."""
+        await self.app.store.commit()
+        return [entry for _, entry in await self.app.store.audit(0, 100_000)]
 
     async def post(self, body: Any, *, agent: str = "echo", who: str | None = None, **headers: str) -> httpx2.Response:
         """A POST to the agent's JSON-RPC endpoint; `body` is bytes as they are, or JSON."""

@@ -177,7 +177,7 @@ async def test_nobody_elses_authorization_is_ever_used(tmp_path: Path) -> None:
         tokens = [token for _, token in far.calls]
         assert tokens[-1] == tokens[0]
         assert len(set(tokens)) == 2
-        entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.target == "far"]
+        entries = [entry for entry in await gateway.record() if entry.target == "far"]
         verbs = [(each.verb, each.principal, each.outcome) for each in entries if each.verb.startswith("Connect")]
         assert verbs[0] == ("ConnectAgent", "key:bob", "PERMISSION_DENIED")
         assert verbs[1:3] == [("ConnectAgent", "key:ann", "ok"), ("ConnectedAgent", "key:ann", "ok")]
@@ -224,7 +224,7 @@ async def test_a_task_that_waits_survives_a_restart(tmp_path: Path, port: int) -
             assert [method for method, _ in far.calls] == ["SendMessage"]
             outcomes = [
                 (entry.verb, entry.phase, entry.outcome)
-                for _, entry in await gateway.app.store.audit(0, 10_000)
+                for entry in await gateway.record()
                 if entry.task_id == task["id"]
             ]
             assert outcomes[-2:] == [("SendMessage", "intent", "begun"), ("SendMessage", "outcome", "COMPLETED")]

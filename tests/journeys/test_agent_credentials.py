@@ -271,7 +271,7 @@ async def test_one_gateway_calls_another_on_behalf_of_each_caller(tmp_path: Path
             for name in ("ann", "bob", "ann"):
                 task = await caller.task(f"from {name}", agent="far", who=await caller.key(name))
                 assert task["status"]["state"] == "TASK_STATE_COMPLETED", task
-            entries = [each for _, each in await second.app.store.audit(0, 1000)]
+            entries = await second.record()
         calls = [(each.principal, each.chain) for each in entries if each.verb == "SendMessage"]
         assert set(calls) == {
             ("oauth:gateway#near", (f"oauth:gateway#{signing}#key:{name}",)) for name in ("ann", "bob")

@@ -145,7 +145,7 @@ async def test_an_approver_may_edit_what_is_said_and_both_are_on_record(gateway:
     assert [part["text"] for each in task["history"] if each["role"] == "ROLE_USER" for part in each["parts"]] == [
         "send all", "send one",
     ]  # fmt: skip
-    found = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.verb == "EditCall"]
+    found = [entry for entry in await gateway.record() if entry.verb == "EditCall"]
     change = found[-1].change
     assert change is not None
     assert (change["before"]["state"], change["after"]["state"]) == ("waiting", "approved")

@@ -75,8 +75,7 @@ async def asked(gateway: Gateway) -> int:
 
 async def entries(gateway: Gateway) -> list[AuditEntry]:
     """The whole record."""
-    await gateway.app.store.commit()  # with what was only to be written soon
-    return [entry for _, entry in await gateway.app.store.audit(0, 10_000)]
+    return await gateway.record()
 
 
 async def stands(gateway: Gateway, id: str) -> str:

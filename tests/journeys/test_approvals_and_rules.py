@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from gateway.core.approvals import retention
-from gateway.model.audit import AuditQuery
 from tests.issuer import Clock
 from tests.journeys.test_approvals import approval_of, ended, listed, reached, said, waiting
 from tests.mcp import Door, configured, scripted, soon, tool
@@ -98,8 +97,8 @@ async def test_a_comment_and_rules_about_other_things_leave_what_waits_alone(tmp
         assert before != now, "other rules hold"
         assert (await said(gateway, "lea", approval_of(task), "approve")).json()["state"] == "used"
         assert reached(await ended(gateway, task))["message"]["parts"] == [{"text": "hello"}]
-        made = await gateway.app.store.search_audit(AuditQuery(10, verb="SendMessage", target="desk"))
-        assert made.entries[0][1].policy == now, "the record names the rules that the call was made under"
+        made = [each for each in await gateway.record() if (each.verb, each.target) == ("SendMessage", "desk")]
+        assert made[-1].policy == now, "the record names the rules that the call was made under"
 
 
 async def policy_hash(gateway: Gateway) -> str:
@@ -359,6 +358,6 @@ async def test_what_was_decided_is_forgotten_after_its_days_and_the_audit_log_ke
         await soon(forgotten)
         gone = await gateway.client.get(f"/admin/approvals/{ids[1]}", headers=gateway.bearer(None))
         assert gone.status_code == 404
-        page = await gateway.app.store.search_audit(AuditQuery(100, verb="RejectCall"))
-        told = [entry.change["after"]["id"] for _, entry in page.entries if entry.change]
+        rejected = [entry for entry in await gateway.record() if entry.verb == "RejectCall"]
+        told = [entry.change["after"]["id"] for entry in rejected if entry.change]
         assert sorted(told) == sorted(ids[1:])

@@ -104,8 +104,7 @@ async def test_a_client_finds_its_way_from_a_401_to_a_task(tmp_path: Path) -> No
         assert (got["token_type"], got["expires_in"]) == ("Bearer", 600)
         task = await gateway.task("hi", who=got["access_token"])
         assert task["status"]["state"] == "TASK_STATE_COMPLETED"
-        entries = await gateway.app.store.audit(0, 100)
-        seen = {(entry.principal, entry.verb) for _, entry in entries}
+        seen = {(entry.principal, entry.verb) for entry in await gateway.record()}
         assert {("oauth:gateway#agent-7", "IssueToken"), ("oauth:gateway#agent-7", "SendMessage")} <= seen
 
 

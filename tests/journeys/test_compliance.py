@@ -107,7 +107,7 @@ async def recorded(gateway: Gateway, rule: str) -> list[str]:
     """What the audit has under a rule. (It is written with the next commit, so it may be a moment behind.)"""
 
     async def found() -> list[str]:
-        return [entry.outcome for _, entry in await gateway.app.store.audit(0, 1000) if entry.rule == rule]
+        return [entry.outcome for entry in await gateway.record() if entry.rule == rule]
 
     outcomes: list[str] = await soon(found)
     return outcomes
@@ -172,7 +172,7 @@ async def test_the_record_of_how_a_call_ended_names_what_was_found_in_any_of_its
     assert "metadata" not in marked[0], "it is a later one that is marked"
 
     async def ended() -> list[Any]:
-        entries = [entry for _, entry in await gateway.app.store.audit(0, 100_000)]
+        entries = await gateway.record()
         return [each for each in entries if each.task_id == id and each.phase == "outcome"]
 
     (entry,) = await soon(ended)
@@ -242,7 +242,7 @@ async def test_sizes_kinds_and_patterns_are_held(gateway: Gateway, shop: Scripte
 
 
 async def test_checks_do_not_repeat_what_they_find_in_the_record(gateway: Gateway) -> None:
-    entries = [str(entry) for _, entry in await gateway.app.store.audit(0, 1000)]
+    entries = [str(entry) for entry in await gateway.record()]
     assert not [entry for entry in entries if MAIL in entry or CARD in entry or KEY in entry]
 
 

@@ -80,7 +80,7 @@ async def test_an_operator_sees_who_is_connected_and_ends_it_here_and_at_the_iss
             await Person(gateway).connects(link_in(await asked(ann)), ann.who or "")
             assert (await ann.call("hello"))["content"][0]["text"] == "hello"
 
-            entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000)]
+            entries = await gateway.record()
             about = [each for each in entries if each.verb == "RemoveConnection"]
             assert [(each.phase, each.outcome) for each in about] == [
                 ("intent", "begun"),
@@ -260,7 +260,7 @@ async def test_people_see_their_own_connections_and_end_them(tmp_path: Path) -> 
             assert [each["owner"] for each in await listed(gateway)] == ["key:bob"]
             assert (await presses(gateway, word)).status_code == 404
             assert "uses nothing in your name" in (await shown(gateway, person, ann.who or "")).text
-            entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000)]
+            entries = await gateway.record()
             about = [each for each in entries if each.verb in ("ListConnections", "RemoveConnection")]
             own = [each for each in about if each.principal == "key:ann"]
             assert {each.rule for each in own} == {"own-authorization"}

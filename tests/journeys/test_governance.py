@@ -194,7 +194,7 @@ async def test_what_waits_for_an_answer_ends_with_whom_it_would_go_on_for(
         assert state(await replace(caller, who=ann).get(other)) == expected
         await admin(gateway, "DELETE", f"frozen/{kind}/{name}")
         assert state(await caller.get(id)) == "CANCELED"
-        entries = [entry for _, entry in await gateway.app.store.audit(0, 1000) if entry.task_id == id]
+        entries = [entry for entry in await gateway.record() if entry.task_id == id]
         assert [(entry.outcome, entry.rule) for entry in entries][-1] == ("CANCELED", "frozen")
 
 
@@ -213,7 +213,7 @@ async def test_what_is_frozen_and_thawed_is_in_the_record_with_what_it_was_befor
         await admin(gateway, "POST", "frozen", kind="agent", name="actor", reason="it shouts")
         await admin(gateway, "POST", "frozen", kind="agent", name="actor", reason="it screams")
         await admin(gateway, "DELETE", "frozen/agent/actor")
-        entries = [entry for _, entry in await gateway.app.store.audit(0, 100) if entry.verb in ("Freeze", "Thaw")]
+        entries = [entry for entry in await gateway.record() if entry.verb in ("Freeze", "Thaw")]
         told = [(entry.verb, entry.phase, entry.outcome) for entry in entries]
         assert told == [("Freeze", "outcome", "ok")] * 2 + [("Thaw", "outcome", "ok")]
         reasons = [
@@ -346,7 +346,7 @@ async def test_a_ring_of_gateways_ends_at_the_eighth_agent(tmp_path: Path) -> No
             )
         answer = await asyncio.wait_for(one.rpc("SendMessage", {"message": message("on")}, agent="onward"), BOUND)
         assert "More than 8 agents asked each other in a row" in str(answer)
-        asked = [entry for each in (one, two) for _, entry in await each.app.store.audit(0, 1000)]
+        asked = [entry for each in (one, two) for entry in await each.record()]
         accepted = {entry.request_id for entry in asked if entry.verb == "SendMessage" and entry.phase == "intent"}
         assert len(accepted) <= 9
 
@@ -363,10 +363,9 @@ async def test_who_is_too_fast_is_told_when_to_come_back(gateway: Gateway) -> No
     assert answer.status_code == 429
     assert 58 <= int(answer.headers["retry-after"]) <= 60
     assert answer.json()["error"]["data"][0]["metadata"] == {"limit": "hasty"}
-    await gateway.app.store.commit()
-    ((_, entry),) = (
-        await gateway.app.store.search_audit(AuditQuery(9, principal="key:hurry", outcome="OVERLOADED"))
-    ).entries
+    (entry,) = [
+        each for each in await gateway.record() if (each.principal, each.outcome) == ("key:hurry", "OVERLOADED")
+    ]
     assert "The limit hasty is used up" in str(entry.reason)
     assert await gateway.send("hi", who=await gateway.key("calm"))
 
@@ -532,8 +531,8 @@ approvals: {pause: [docs/read]}
         assert ("key:ann", "agents/desk", "ESCALATE", 2) in flipped
         # Of each call that was released the record says by which approval, and of others nothing.
         for rule, reason in (("ask", f"approval {approval_of(given[1])}"), ("use", None)):
-            page = await gateway.app.store.search_audit(AuditQuery(100, rule=rule, verdict="PASS"))
-            assert {each.reason for _, each in page.entries} == {reason}
+            passed = [each for each in await gateway.record() if (each.rule, each.verdict) == (rule, "PASS")]
+            assert {each.reason for each in passed} == {reason}
         # Whoever is named in it, as caller, as who was frozen or as who agreed, can be forgotten.
         await gateway.error("SendMessage", {"message": message("y")}, agent="desk", who=await gateway.key("eve"))
         await admin(gateway, "POST", "frozen", kind="principal", name="lea", reason="by key:ann")

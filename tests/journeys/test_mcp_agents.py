@@ -75,7 +75,7 @@ async def test_an_agent_calls_the_tools_it_has_a_grant_for(gateway: Gateway, doc
     answer = await sent(gateway, "helper", "docs/search", {"folder": "public", "n": 2**60})
     assert answer["message"]["parts"][0]["data"] == {"text": "search", "structured": None, "failed": False}
     assert docs.asked("tools/call")[-1]["arguments"] == {"folder": "public", "n": 2**60}
-    entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.target == "docs/search"]
+    entries = [entry for entry in await gateway.record() if entry.target == "docs/search"]
     assert [(each.phase, each.principal, each.chain) for each in entries] == [
         ("intent", "agent:helper", ("local:local",)),
         ("outcome", "agent:helper", ("local:local",)),

@@ -337,7 +337,7 @@ async def test_each_call_that_waits_is_in_the_record_once(gateway: Gateway) -> N
     told = [await ann.call("docs__wipe", which="recorded") for _ in range(2)]
     await agree(gateway, verb="reject")
     assert all("waits for an approval" in each["content"][0]["text"] for each in told)
-    entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.target == "docs/wipe"]
+    entries = [entry for entry in await gateway.record() if entry.target == "docs/wipe"]
     last = [(each.verb, each.outcome) for each in entries if each.verb in ("tools/call", "RejectCall")][-3:]
     assert sorted(last) == [("RejectCall", "rejected"), ("tools/call", "waiting"), ("tools/call", "waiting")]
 

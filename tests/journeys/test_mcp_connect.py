@@ -119,7 +119,7 @@ async def test_a_caller_is_sent_to_a_link_and_its_call_goes_on_with_its_own_toke
             held = [each for each in bearers(server) if each.removeprefix("Bearer ") in by.tokens]
             assert len(set(held)) == 2
             assert len(by.registered) == 2, "once for the operator, once for all callers"
-            entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.target == "docs"]
+            entries = [entry for entry in await gateway.record() if entry.target == "docs"]
             verbs = [(each.verb, each.principal) for each in entries if each.verb.startswith("Connect")]
             assert verbs[:2] == [("ConnectServer", "key:ann"), ("ConnectedServer", "key:ann")]
         async with running(tmp_path, configuration(server)) as gateway:  # it is kept, sealed, for its owner

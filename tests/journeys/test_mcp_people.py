@@ -117,7 +117,7 @@ async def test_the_sdk_registers_logs_a_person_in_calls_a_tool_and_refreshes(tmp
             assert [each.name for each in (await client.list_tools()).tools] == ["docs__search"]
             await client.call_tool("docs__search", {})
         assert docs.asked("tools/call")
-        entries = [entry for _, entry in await gateway.app.store.audit(0, 1000)]
+        entries = await gateway.record()
         assert {("oauth:gateway#user:ada", "tools/call"), ("oauth:gateway#user:ada", "Consent")} <= {
             (entry.principal, entry.verb) for entry in entries
         }

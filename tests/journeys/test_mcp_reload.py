@@ -73,7 +73,7 @@ async def test_grants_and_mounts_follow_at_once(tmp_path: Path) -> None:
         file.write_text(configured(docs=docs))
         await reload(gateway)
         assert (await ann.error("tools/call", {"name": "docs__a"}))["code"] == -32602
-        entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.verb == "ReloadTools"]
+        entries = [entry for entry in await gateway.record() if entry.verb == "ReloadTools"]
         granted = {"grant": "key:ann", "tools": ["docs"]}
         assert [(each.phase, each.change) for each in entries] == [
             ("intent", None),

@@ -34,7 +34,5 @@ async def test_three_tools_stand_for_all_the_others(tmp_path: Path) -> None:
             session = await door.session()
             listed = (await session.result("tools/list"))["tools"]
             assert [each["name"] for each in listed] == ["search_tools", "describe_tool", "call_tool"]
-            entries = [
-                entry for _, entry in await gateway.app.store.audit(0, 1000) if entry.target == "docs/create_invoice"
-            ]
+            entries = [entry for entry in await gateway.record() if entry.target == "docs/create_invoice"]
             assert [entry.phase for entry in entries] == ["intent", "outcome"]

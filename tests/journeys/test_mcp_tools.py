@@ -154,7 +154,7 @@ async def test_the_sdk_lists_and_calls_in_every_mode(gateway: Gateway, mode: str
 
 async def test_the_record_has_an_intent_before_and_an_outcome_after_each_call(gateway: Gateway) -> None:
     await Door(gateway).call("docs__send", secret="not in the record")
-    entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.target == "docs/send"][-2:]
+    entries = [entry for entry in await gateway.record() if entry.target == "docs/send"][-2:]
     assert [(each.phase, each.outcome, each.verb) for each in entries] == [
         ("intent", "begun", "tools/call"),
         ("outcome", "ok", "tools/call"),

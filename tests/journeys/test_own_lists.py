@@ -80,7 +80,7 @@ async def test_what_only_one_caller_sees_waits_and_is_then_offered_to_nobody_els
             assert (await ann.call("anns"))["content"][0]["text"] == "hello"
             assert (await bob.error("tools/call", {"name": "anns", "arguments": {}}))["code"] == -32602
             assert server.calls == ["anns"]
-            entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000)]
+            entries = await gateway.record()
             held = [(each.target, each.reason) for each in entries if each.verb == "QuarantineTool"]
             assert held == [("docs/anns", "new")], "once, however often it is read"
         async with running(tmp_path, configuration(server)) as gateway:

@@ -84,7 +84,7 @@ async def test_tasks_belong_to_the_person_whichever_program_asks(here: Town) -> 
     task = await gateway.task("hi", who=(await here.app.tokens(here.ada))["access_token"])
     of_web = (await here.web.tokens(here.ada))["access_token"]
     assert (await gateway.result("GetTask", {"id": task["id"]}, who=of_web))["id"] == task["id"]
-    entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000)]
+    entries = await gateway.record()
     assert ("oauth:gateway#user:ada", "SendMessage") in {(entry.principal, entry.verb) for entry in entries}
 
 
@@ -361,7 +361,7 @@ async def test_what_a_person_has_allowed_is_listed_and_can_be_ended_by_the_opera
     assert not await opens(gateway, made["access_token"])
     assert error(await here.app.refresh(made["refresh_token"])) == (400, "invalid_grant")
     assert await grants() == []
-    entries = [entry for _, entry in await gateway.app.store.audit(0, 10_000) if entry.verb == "RemoveGrant"]
+    entries = [entry for entry in await gateway.record() if entry.verb == "RemoveGrant"]
     assert [entry.outcome for entry in entries] == ["ok", "NOT_FOUND"]
     assert entries[0].change is not None
     assert [each["principal"] for each in entries[0].change["before"]] == ["oauth:gateway#user:gus"]

@@ -65,7 +65,7 @@ async def test_a_person_logs_in_at_the_provider_and_is_somebody_of_that_provider
     made = (await here.app.redeem(ada.answer["code"])).json()
     said = claims(made["access_token"])
     assert (said["sub"], said["roles"]) == (f"{here.provider.url}#248289", ["clerk", "eu"])
-    entries = [entry for _, entry in await here.gateway.app.store.audit(0, 1000)]
+    entries = await here.gateway.record()
     assert f"oauth:gateway#{here.provider.url}#248289" in {entry.principal for entry in entries}
     assert b"theirs" not in kept(here.data)  # nothing of what the provider gave is kept
 

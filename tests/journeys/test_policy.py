@@ -98,7 +98,7 @@ async def test_decisions_are_recorded_with_their_rule_and_verdict(gateway: Gatew
     await told(gateway, "ann", "far too long again")
 
     async def recorded() -> bool:
-        found = [entry for _, entry in await gateway.app.store.audit(0, 10_000)]
+        found = await gateway.record()
         return any((each.rule, each.verdict, each.outcome) == ("long", "ESCALATE", "AUTH_REQUIRED") for each in found)
 
     await soon(recorded)

@@ -396,7 +396,7 @@ async def test_410_removes_the_configuration_and_the_record_says_so(caller: Call
         await caller.task("the answer", taskId=task["id"])
         await witness.ended(task["id"])
         assert len(gone.told) == 1
-    entries = [entry for _, entry in await caller.gateway.app.store.audit(0, 100_000)]
+    entries = await caller.gateway.record()
     (entry,) = [entry for entry in entries if entry.rule == "webhook-gone" and entry.task_id == task["id"]]
     assert (entry.verb, entry.outcome, entry.target) == ("DeleteTaskPushNotificationConfig", "gone", "echo")
     assert entry.principal == "local:local"

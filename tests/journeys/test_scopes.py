@@ -430,7 +430,7 @@ async def test_an_agent_may_do_for_its_caller_what_the_callers_token_may(
 
 async def test_the_record_says_which_scopes_were_missing(gateway: Gateway) -> None:
     await Door(gateway, "docs", await having(gateway)).post("tools/call", modern({"name": "send", "arguments": {}}))
-    entries = [entry for _, entry in await gateway.app.store.audit(0, 100_000)]
+    entries = await gateway.record()
     (entry, *_) = [each for each in reversed(entries) if (each.verb, each.target) == ("tools/call", "docs/send")]
     assert (entry.principal, entry.verdict, entry.outcome, entry.rule) == (
         "oauth:gateway#robot",
@@ -600,7 +600,7 @@ async def test_the_sdk_discovers_calls_is_refused_steps_up_by_itself_and_calls_a
         assert granted(kept) == [{"docs:read"}, {"docs:read", "docs:send"}]
         await ada.call_tool("docs__send", {})
         assert len(kept.seen) == 2  # once is enough
-        entries = [entry for _, entry in await gateway.app.store.audit(0, 1000)]
+        entries = await gateway.record()
     sent = [(each.phase, each.outcome) for each in entries if each.target == "docs/send"]
     assert sent == [("outcome", "PERMISSION_DENIED"), *[("intent", "begun"), ("outcome", "ok")] * 2]
     assert [each.verb for each in entries].count("Consent") == 2  # ada was asked each time

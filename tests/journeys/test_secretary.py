@@ -53,7 +53,7 @@ async def test_a_note_that_is_taken_is_found_again(gateway: Gateway) -> None:
 
 async def test_the_call_stands_in_the_record_as_the_secretarys(gateway: Gateway) -> None:
     await said(gateway, "milk", who=await gateway.key("bob"))
-    entries = [entry for _, entry in await gateway.app.store.audit(0, 1_000) if entry.target == "notes/find"]
+    entries = [entry for entry in await gateway.record() if entry.target == "notes/find"]
     assert {each.outcome for each in entries} == {"begun", "ok"}
     assert all("secretary" in str(each) for each in entries)
 

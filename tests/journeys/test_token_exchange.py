@@ -68,7 +68,7 @@ async def test_an_agent_asks_in_the_name_of_a_person_and_both_are_seen(here: Tow
     # The task is the person's; the record says who asked and for whom.
     task = await here.gateway.task("hi", who=made["access_token"])
     assert (await here.gateway.result("GetTask", {"id": task["id"]}, who=token))["id"] == task["id"]
-    entries = [entry for _, entry in await here.gateway.app.store.audit(0, 10_000)]
+    entries = await here.gateway.record()
     pairs = {(each.principal, each.chain) for each in entries}
     assert ("oauth:gateway#agent", ("oauth:gateway#user:ada",)) in pairs
 

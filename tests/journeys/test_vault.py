@@ -231,7 +231,7 @@ async def test_everything_is_sealed_anew_while_the_gateway_works(
             assert after["docs.shared"] != before["docs.shared"]
             assert after.get("key") != before.get("key") or how is not None
             assert await works(gateway)
-            entries = [entry for _, entry in await gateway.app.store.audit(0, 1000) if entry.verb == "RotateVaultKey"]
+            entries = [entry for entry in await gateway.record() if entry.verb == "RotateVaultKey"]
             assert [entry.outcome for entry in entries][-2:] == ["begun", "ok"]
         async with running(data, configuration(server, vault)) as gateway:
             assert await works(gateway)
