@@ -336,7 +336,7 @@ def test_the_second_start_is_quick(tmp_path: Path, capsys: pytest.CaptureFixture
             gateway.stop()
     with capsys.disabled():
         print(f" [warm start: {min(seconds):.2f} s]", end="")
-    assert min(seconds) <= 3  # the promise is 1 s on a machine that does nothing else
+    assert min(seconds) <= 2  # the promise is 1 s; a processor whose caches others use, too, takes longer
 
 
 def test_the_data_of_a_start_is_readable_by_its_owner_only(tmp_path: Path) -> None:
