@@ -251,7 +251,8 @@ async def test_a_failed_delivery_is_tried_again_with_growing_pauses(
         assert len(await fine.ended(task["id"])) == 1  # the one that fails holds up nobody
     assert len({one.body for one in told}) == 1
     pauses = [after.at - before.at for before, after in pairwise(told)]
-    assert 0.04 < pauses[0] < pauses[1] < pauses[2], pauses
+    # At least that long: how much later a busy machine comes to it says nothing.
+    assert all(pause > least for pause, least in zip(pauses, (0.045, 0.09, 0.18), strict=True)), pauses
 
 
 @pytest.mark.requirement("a2a.webhook.retry", "a2a.push.secrets-kept", "a2a.log.no-secrets")
