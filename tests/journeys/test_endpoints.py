@@ -238,19 +238,20 @@ async def test_a_blocking_call_does_not_block_on_the_wire(tmp_path: Path) -> Non
 async def test_silence_ends_a_stream_and_length_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that says anything at all goes on for ever; one that says nothing is taken up anew, and the message is
     not sent again."""
-    monkeypatch.setattr(a2a, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(a2a, "IDLE_SECONDS", 0.1)
     async with scripted() as agent, running(tmp_path, far(agent.url)) as gateway:
         await ready(gateway, "far")
 
         @agent.on("SendStreamingMessage")
         async def say_nothing(asked: Asked) -> None:
+            monkeypatch.setattr(a2a, "IDLE_SECONDS", 1.5)  # of the next stream: much longer than its pauses
             await asked.event({"task": task("WORKING")})
             await asyncio.Event().wait()
 
         @agent.on("SubscribeToTask")
         async def take_long(asked: Asked) -> None:
             await asked.event({"task": task("WORKING")})
-            for _ in range(8):
+            for _ in range(18):
                 await asyncio.sleep(0.1)  # what the agent does is what is tested
                 await asked.chunk(b": still here\n\n")
             await asked.event(status("COMPLETED", text="Done"))
@@ -262,7 +263,7 @@ async def test_silence_ends_a_stream_and_length_does_not(tmp_path: Path, monkeyp
         events = await gateway.events("SendStreamingMessage", {"message": message("hi")}, agent="far")
         assert events[-1]["statusUpdate"]["status"]["message"]["parts"] == [{"text": "Done"}]
         assert len(agent.asked_for("SendStreamingMessage")) == 1
-        assert len(agent.asked_for("SubscribeToTask")) == 1, "0.8 s without silence are no reason to end it"
+        assert len(agent.asked_for("SubscribeToTask")) == 1, "1.8 s without silence are no reason to end it"
 
 
 async def test_fields_that_nobody_here_knows_survive_the_trip(tmp_path: Path) -> None:
