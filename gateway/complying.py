@@ -36,6 +36,9 @@ from gateway.watching import Watch
 log = logging.getLogger(__name__)
 
 
+REACH = 80  # characters of a stream that wait where patterns or functions of the operator's look on: a line
+
+
 class _Refused(Exception):
     """A rule whose check cannot be made: at which key, why, and what to do."""
 
@@ -118,6 +121,7 @@ def _rules(file: ComplianceFile, origin: Origin, folders: tuple[Path, Path], pro
             (entry.agents or ("*",)) if entry.about_agents else None,
             (entry.tools or ("*",)) if entry.about_tools else None,
             entry.timeout,
+            REACH if entry.pattern is not None or entry.run is not None else 0,
             entry.on_failure == "block",
         )
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gateway.checks.detectors import GROUPS as DETECTORS
 from gateway.checks.measure import MAX_SCHEMAS, MAX_WORK
+from gateway.complying import REACH
 from gateway.config import compliance_tables, policy_tables
 from gateway.core.policy.actions import GROUPS
 from gateway.dialects import tasks
@@ -199,6 +200,7 @@ ABOUT: dict[str, str] = {
     "gateway.dialects.tasks": "The older agents/tasks messages",
     "gateway.core": "Calls and tasks",
     "gateway.checks": "Compliance",
+    "gateway.complying": "Compliance",
     "gateway.core.compliance": "Compliance",
     "gateway.watching": "Policy",
     "gateway.core.governance": "Policy",
@@ -538,13 +540,21 @@ the grants of the configuration, come after those of the file; `gateway policy s
 
 
 PLACES = {
-    Place.MESSAGE: ("what a caller says to an agent", "`agents`", "`parts`, `metadata`"),
+    Place.MESSAGE: (
+        "what a caller says to an agent",
+        "`agents`",
+        "`parts`, `metadata`; by themselves the `metadata` of the request",
+    ),
     Place.ANSWER: (
         "what an agent says: messages, artifacts, each chunk of a stream",
         "`agents`",
-        "`parts`, `metadata`, of artifacts also `name` and `description`",
+        "`parts`, `metadata`, of artifacts also `name` and `description`; by themselves the `metadata` of events",
     ),
-    Place.ARGUMENTS: ("what a tool or prompt is asked with", "`tools`", "the arguments; answers to its questions"),
+    Place.ARGUMENTS: (
+        "what a tool, prompt or resource is asked with",
+        "`tools`",
+        "the arguments; by themselves answers to its questions, a resource's `uri`, what is to be completed, `_meta`",
+    ),
     Place.RESULT: (
         "what comes back from tools, prompts and resources, reports and questions on the way too",
         "`tools`",
@@ -571,7 +581,13 @@ it are looked for beside it.
 |---|---|---|---|
 {chr(10).join(places)}
 
-An agent that is called as a tool is looked at as the agent it is.
+An agent that is called as a tool is looked at as the agent it is. What is looked at by itself is nothing that `schema`
+and `declared` are about. A resource's URI is never cut: `redact` refuses it, since what is left would be another
+resource.
+
+In a stream the end of a text waits for the next chunk as long as it could become something that a detector looks for.
+Where a `pattern` or `run` is about an agent's answers, the last {REACH} characters wait; what such a rule looks for may
+be cut where it is longer.
 
 ## Actions
 

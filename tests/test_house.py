@@ -187,7 +187,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "random": frozenset(),
     "secrets": frozenset({"gateway.core.keys", "gateway.server.incident", "gateway.server.oauth.codes"}),
     "uuid": frozenset({"gateway.cli.send", "gateway.cli.serve"}),
-    "threading": frozenset({"gateway.stores.writer"}),
+    "threading": frozenset({"gateway.stores.writer", "gateway.checks.own"}),  # whose threads may hang for ever
     "concurrent.futures": frozenset({"agents.librarian", "gateway.stores.readers"}),
 }
 

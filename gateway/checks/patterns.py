@@ -9,7 +9,7 @@ from typing import Any
 import re2
 
 from gateway.checks.detectors import DETECTORS, GROUPS, Detector
-from gateway.model.compliance import Finding, Subject, texts
+from gateway.model.compliance import Finding, Subject, numbers, texts
 
 MAX_MEMORY = 8 << 20  # bytes of one compiled pattern
 IN_A_THREAD = 65_536  # characters: looking through more would hold up everybody else for milliseconds
@@ -26,13 +26,15 @@ class Patterns:
         self._any = _compiled("|".join(f"(?:{each.pattern})" for each in detectors.values()), options)
 
     async def find(self, subject: Subject) -> Iterable[Finding]:
-        said = list(texts(subject.content))
-        if sum(len(text) for _, text in said) > IN_A_THREAD:
-            return await asyncio.to_thread(self._all, said)
-        return self._all(said)
+        said, counted = list(texts(subject.content)), list(numbers(subject.content))
+        if sum(len(text) for _, text in (*said, *counted)) > IN_A_THREAD:
+            return await asyncio.to_thread(self._all, said, counted)
+        return self._all(said, counted)
 
-    def _all(self, said: list[tuple[str, str]]) -> list[Finding]:
-        return [finding for where, text in said for finding in self._in(where, text)]
+    def _all(self, said: list[tuple[str, str]], counted: list[tuple[str, str]]) -> list[Finding]:
+        found = [finding for where, text in said for finding in self._in(where, text)]
+        # Of a number nothing can be cut out: all of it is meant.
+        return found + [Finding(each.what, where) for where, text in counted for each in self._in(where, text)]
 
     def _in(self, where: str, text: str) -> Iterator[Finding]:
         """Nearly always one pass for all of them together is enough. (RE2's own sets of patterns would tell which of
@@ -40,16 +42,19 @@ class Patterns:
         if self._any.search(text) is None:
             return
         for name, pattern, detector in self._compiled:
-            spans = tuple(_spans(pattern, detector, text))
-            if spans:
-                yield Finding(name, where, spans)
+            matches = [each for each in pattern.finditer(text) if _agrees(detector, each.group(_group(each)))]
+            if matches:
+                spans = tuple(each.span(_group(each)) for each in matches)
+                yield Finding(name, where, spans, tuple(each.span() for each in matches) if pattern.groups else ())
 
 
-def _spans(pattern: Any, detector: Detector, text: str) -> Iterator[tuple[int, int]]:
-    for match in pattern.finditer(text):
-        group = 1 if match.re.groups else 0
-        if detector.agrees is None or detector.agrees(match.group(group)):
-            yield match.span(group)
+def _group(match: Any) -> int:
+    """What is found: the first group; all of it where there is none, or where it matched without that."""
+    return 1 if match.re.groups and match.group(1) is not None else 0
+
+
+def _agrees(detector: Detector, found: str) -> bool:
+    return detector.agrees is None or detector.agrees(found)
 
 
 def named(words: Iterable[str]) -> Patterns:

@@ -62,7 +62,9 @@ class ComplianceRule(Section):
         None, description="Tools (SERVER/TOOL), prompts and resources it is about; all, unless the rule names agents."
     )
     find: Words = Field((), description="Detectors by name, or the groups secrets and personal-data.")
-    pattern: str | None = Field(None, description="A pattern (RE2) that texts must not hold.")
+    pattern: str | None = Field(
+        None, description="What texts and numbers must not hold, in RE2; its first group is meant."
+    )
     schema_: File | None = Field(
         None, alias="schema", description="File with a JSON Schema for data parts, arguments and structured results."
     )

@@ -46,7 +46,8 @@ class Ticket:
     `digest` and `length` are of what was asked; `upstream_hash` of the card or definition that the caller relied on.
     `spends` is the approval that it uses up: written in the commit of its intent, or the call is not made.
     `marks` grows with what compliance finds on the way, and goes into the outcome. `why` is what stopped it although
-    policy let it through: a limit, in words.
+    policy let it through: a limit, in words. `recorded` is what the record calls the target where its own name holds
+    something that is to be nowhere.
     """
 
     principal: Principal
@@ -63,6 +64,7 @@ class Ticket:
     spends: tuple[PutApproval, ...] = field(default=(), hash=False, compare=False)
     marks: dict[str, str] = field(default_factory=dict, hash=False, compare=False)
     why: str | None = field(default=None, hash=False, compare=False)
+    recorded: str = field(default="", hash=False, compare=False)
 
     def close(self) -> None:
         """The call is over, and what it took of the limits is free again."""
@@ -100,7 +102,7 @@ class Ticket:
             who.id,
             self.request_id,
             decision.rule,
-            self.target,
+            self.recorded or self.target,
             who.tenant,
             self.verb,
             decision.verdict,

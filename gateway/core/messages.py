@@ -19,7 +19,6 @@ from gateway.core.turn import Answer, Services, Turn, waits
 from gateway.core.watch import Watch
 from gateway.model.audit import Verdict
 from gateway.model.call import SendMessage
-from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.ports import Record
@@ -111,11 +110,10 @@ class Messages:
         what could not be sent."""
         try:
             call = self._checked(call, entry)
-            message = await self._services.compliance.foreseen_message(call.message, ticket)
+            return await self._services.compliance.message(call, ticket, foreseen=True)
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
-        return call if message is call.message else replace(call, message=message)
 
     async def passed(self, call: SendMessage, ticket: Ticket, entry: Registered) -> SendMessage:
         """A message that is released, before its approval is spent. Raises GatewayError, recorded."""
@@ -130,11 +128,7 @@ class Messages:
     async def _passed(self, call: SendMessage, ticket: Ticket, entry: Registered) -> SendMessage:
         """The message as its agent, and the task's history, may have it. It stays the message that was sent: its digest
         is of what the caller said."""
-        call = self._checked(call, entry)
-        if not self._services.compliance.covers(Place.MESSAGE, ticket.target):
-            return call
-        message = await self._services.compliance.message(call.message, ticket)
-        return call if message is call.message else replace(call, message=message)
+        return await self._services.compliance.message(self._checked(call, entry), ticket)
 
     def _checked(self, call: SendMessage, entry: Registered) -> SendMessage:
         """The message with those extensions that the agent's card offers or whose URI is a plain name (agents know

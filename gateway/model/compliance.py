@@ -32,13 +32,15 @@ class Subject:
 
     `target` is the agent's id or `server/name`; `content` a JSON tree, not to be changed: A2A's `parts` and `metadata`
     of a message (for an artifact also `name` and `description`), the arguments of a call, MCP's result.
-    `declared` is the JSON Schema that the tool itself declares for it, where it does.
+    `declared` is the JSON Schema that the tool itself declares for it, where it does. `beside` says that it is none of
+    what schemas are about: answers to a tool's questions, a resource's URI, metadata of a request or an event.
     """
 
     place: Place
     target: str
     content: Any
     declared: Any = None
+    beside: bool = False
 
 
 @value
@@ -47,12 +49,14 @@ class Finding:
 
     `what` is a short name for it, never the thing itself, since it is shown and recorded. `where` is a JSON Pointer
     (RFC 6901) into the content; with `#` behind it, the name of that member. `spans` are the first character and the
-    one behind the last of each stretch of the text there; without any, all of the value is meant.
+    one behind the last of each stretch of the text there; without any, all of the value is meant. `around` are the
+    stretches by which it was told, where they are longer: a stream is not cut inside of those either.
     """
 
     what: str
     where: str
     spans: tuple[tuple[int, int], ...] = ()
+    around: tuple[tuple[int, int], ...] = ()
 
 
 class Check(Protocol):
@@ -80,6 +84,23 @@ def texts(content: Any) -> Iterator[tuple[str, str]]:
     yield from found
 
 
+def numbers(content: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every number of a JSON tree with its place, as it is written: a card's number need not be a text. A whole one has
+    no decimal point."""
+    if isinstance(content, list | tuple):
+        for index, item in enumerate(content):
+            yield from numbers(item, f"{where}/{index}")
+    elif isinstance(content, Mapping):
+        for name, item in content.items():
+            yield from numbers(item, _below(where, name))
+    elif isinstance(content, int | float) and not isinstance(content, bool):
+        yield where, str(int(content) if content == content // 1 else content)
+
+
+def _below(where: str, name: str) -> str:
+    return f"{where}/{name.replace('~', '~0').replace('/', '~1')}"
+
+
 def rewritten(content: Any, change: Rewrite, where: str = "") -> Any:
     """The tree with every text replaced by what `change` makes of it. Numbers stay the numbers they are."""
     if isinstance(content, str):
@@ -92,7 +113,7 @@ def rewritten(content: Any, change: Rewrite, where: str = "") -> Any:
 
 
 def _member(parent: Mapping[str, Any], name: str, item: Any, change: Rewrite, where: str) -> tuple[str, Any]:
-    place = f"{where}/{name.replace('~', '~0').replace('/', '~1')}"
+    place = _below(where, name)
     if name in _ENCODED and isinstance(item, str) and (text := _decoded(item, parent.get(_ENCODED[name]))) is not None:
         changed = change(place, text)
         return name, item if changed == text else base64.b64encode(changed.encode()).decode()

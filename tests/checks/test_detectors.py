@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from gateway.checks.detectors import DETECTORS, GROUPS
 from gateway.checks.patterns import IN_A_THREAD, named, own
-from gateway.model.compliance import Place, Subject
+from gateway.core.compliance.held import Held, settled, uncut
+from gateway.core.compliance.profile import redacted
+from gateway.model.compliance import Finding, Place, Subject
+from tests.core.compliance.test_held import chunk, spoken
 
 # Put together here, so that no scanner of repositories takes them for real.
 FOUND = {
@@ -58,10 +62,13 @@ INNOCENT = [
 ]
 
 
-async def found(text: str, *names: str) -> list[tuple[str, str]]:
+async def see(text: str, *names: str) -> list[Finding]:
     check = named(names or GROUPS)
-    findings = await check.find(Subject(Place.MESSAGE, "echo", {"parts": [{"text": text}]}))
-    return [(each.what, text[start:stop]) for each in findings for start, stop in each.spans]
+    return [*await check.find(Subject(Place.MESSAGE, "echo", {"parts": [{"text": text}]}))]
+
+
+async def found(text: str, *names: str) -> list[tuple[str, str]]:
+    return [(each.what, text[start:stop]) for each in await see(text, *names) for start, stop in each.spans]
 
 
 def test_every_detector_has_an_example() -> None:
@@ -72,6 +79,31 @@ def test_every_detector_has_an_example() -> None:
 async def test_a_detector_finds_exactly_the_thing_itself(name: str) -> None:
     for text in (AROUND.get(name, "{}"), "it is " + AROUND.get(name, "{}") + ", really"):
         assert (name, FOUND[name]) in await found(text.format(FOUND[name]), name)
+
+
+def pieces(text: str) -> Iterator[list[str]]:
+    """The ways in which a model may say it: so many characters at a time, words with the space before or behind them,
+    in two."""
+    for size in range(1, 8):
+        yield [text[at : at + size] for at in range(0, len(text), size)]
+    yield re.findall(r"\s*\S+", text)
+    yield re.findall(r"\S+\s*", text)
+    yield from ([text[:at], text[at:]] for at in range(1, len(text)))
+
+
+@pytest.mark.parametrize("name", FOUND)
+async def test_a_detector_finds_it_however_a_stream_is_cut(name: str) -> None:
+    text = "it is " + AROUND.get(name, "{}").format(FOUND[name]) + " and really no more than that"
+    for cut in pieces(text):
+        held, said = Held(), list[str]()
+        for index, piece in enumerate(cut):
+            event = chunk(piece, append=index > 0)
+            whole = held.joined(event) or ""
+            spans = [span for each in await see(whole, name) for span in each.around or each.spans]
+            said += spoken(list(held.take(event, uncut(whole, settled(whole), spans))))
+        said += spoken(list(held.release()))
+        assert "".join(said) == text
+        assert any([(name, FOUND[name]) in await found(each, name) for each in said]), (cut, said)
 
 
 @pytest.mark.parametrize("text", INNOCENT)
@@ -99,6 +131,12 @@ async def test_a_long_text_is_looked_through_in_a_thread_and_in_linear_time() ->
     assert await found(text, "email") == [("email", FOUND["email"])]
     hostile = own("^(a+)+$", "slow")
     assert list(await hostile.find(Subject(Place.MESSAGE, "echo", {"parts": [{"text": "a" * 30_000 + "!"}]}))) == []
+
+
+async def test_what_a_pattern_finds_without_its_group_is_all_of_it() -> None:
+    (finding,) = await own("the (key)|word", "mine").find(Subject(Place.MESSAGE, "echo", {"text": "the key, a word"}))
+    assert finding.spans == ((4, 7), (11, 15))
+    assert redacted({"text": "the key, a word"}, [finding]) == {"text": "the [redacted: mine], a [redacted: mine]"}
 
 
 @pytest.mark.parametrize("pattern", ["(", r"(?=x)", r"(a)\1", "a{2000}"])

@@ -188,7 +188,7 @@ class Desk:
         decision = words.passed(approval, self._policy.hash)
         ticket = Ticket(asked.principal, asked.verb, target, decision, self._new_id())
         if asked.verb == SendMessage.verb:
-            await self._compliance.foreseen_message(message_call(approval).message, ticket)
+            await self._compliance.message(message_call(approval), ticket, foreseen=True)
         else:
             await self._compliance.foreseen(approval.arguments, ticket)
 

@@ -207,7 +207,7 @@ class HeldMessages:
         try:
             ticket = replace(ticket, charge=self._charge(approval, entry, call))
             # Another profile may hold since it was asked, and what was edited nobody has looked at yet.
-            call = replace(call, message=await self._services.compliance.message(call.message, ticket))
+            call = await self._services.compliance.message(call, ticket)
         except GatewayError as error:
             ticket.close()
             if error.retryable:  # a limit has no room just now

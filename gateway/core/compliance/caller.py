@@ -20,7 +20,7 @@ class Examiner(Protocol):
 class WatchedCaller:
     """Reports and questions pass as results do, and what the caller answers as arguments do."""
 
-    def __init__(self, caller: Caller, ticket: Ticket, examiner: Examiner) -> None:
+    def __init__(self, caller: Caller, ticket: Ticket, examiner: Examiner, meta: Tree) -> None:
         self._caller = caller
         self._ticket = ticket
         self._examiner = examiner
@@ -29,7 +29,7 @@ class WatchedCaller:
         self.client = caller.client
         self.log_level = caller.log_level
         self.progress = caller.progress
-        self.meta = caller.meta
+        self.meta = meta
 
     async def notify(self, method: str, params: Tree) -> None:
         try:

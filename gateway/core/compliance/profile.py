@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -35,6 +36,7 @@ class Rule:
     agents: tuple[str, ...] | None = ("*",)
     tools: tuple[str, ...] | None = ("*",)
     timeout: float = 1.0
+    reach: int = 0  # characters, of several words, that its check may look for at once: so much of a stream waits
     blocks_on_failure: bool = True
 
     def covers(self, place: Place, target: str) -> bool:
@@ -93,7 +95,7 @@ class Profile:
         noted: list[Noted] = []
         content = subject.content
         for rule in self.rules(subject.place, subject.target):
-            seen = Subject(subject.place, subject.target, content, subject.declared)
+            seen = replace(subject, content=content)
             found, action = await _asked(rule, seen)
             if not found:
                 continue
@@ -103,6 +105,18 @@ class Profile:
             if action is Action.REDACT:
                 content = redacted(content, found)
         return Examined(content, tuple(noted))
+
+    def reach(self, place: Place, target: str) -> int:
+        return max((rule.reach for rule in self.rules(place, target)), default=0)
+
+    async def stretches(self, place: Place, target: str, text: str) -> list[tuple[int, int]]:
+        """Where in a text that goes on something begins and ends that a rule finds. It is examined once it is cut, and
+        a check that fails says so then."""
+        subject = Subject(place, target, {"parts": [{"text": text}]})
+        found = [finding for rule in self.rules(place, target) for finding in (await _asked(rule, subject))[0]]
+        return [
+            span for finding in found if finding.where == "/parts/0/text" for span in finding.around or finding.spans
+        ]
 
 
 async def _asked(rule: Rule, subject: Subject) -> tuple[tuple[Finding, ...], Action]:

@@ -48,6 +48,8 @@ class Permits:
             situation = self._admission.situation(who, MCP, call.trail)
         decision = self._decided(call, known, verb, target, situation)
         ticket = self._ticket(who, call, target.id, decision, known.hash)
+        if call.method == "resources/read":
+            ticket = await self._compliance.address(known.params["uri"], ticket)
         if verb != known.verb:  # what stands for a message waits as one, and is counted as one
             return await self._examined(call, known, ticket)
         if decision.verdict is Verdict.ESCALATE:
@@ -107,12 +109,12 @@ class Permits:
         """As the server may have it. Raises GatewayError, the ticket closed."""
         try:
             sent = await self._compliance.request(found.params, ticket, partial(found.declared, "inputSchema"))
+            caller = await self._compliance.caller(call.caller, ticket)
         except BaseException as error:
             ticket.close()
             if isinstance(error, GatewayError):
                 self._recorder.note(ticket, error.reason)
             raise
-        caller = self._compliance.caller(call.caller, ticket)
         if sent is found.params and caller is call.caller:  # nobody looked at it
             return call, found, ticket
         changed = {name: sent[name] for name in call.params if sent[name] is not found.params[name]}

@@ -27,7 +27,7 @@ from gateway.model.approval import Approval
 from gateway.model.audit import Decision
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.principal import Principal
-from gateway.model.tool import TASK_ENDS, Caller, PeerError, Tree, measured
+from gateway.model.tool import TASK_ENDS, Caller, Kind, PeerError, Tree, measured
 from gateway.model.toolcall import UseTask
 from gateway.model.value import value
 
@@ -160,7 +160,22 @@ class McpTasks:
             raise
         if method == "tasks/get":
             questions.check_asked(result, caller)
-        return result if held.called else await self._compliance.result(result, ticket)
+        return result if held.called else await self._examined(held, result, ticket)
+
+    async def _examined(self, held: Held, task: Tree, ticket: Ticket) -> Tree:
+        """A server's task as its caller may have it. What it has come to is held to what the tool promises, as if it
+        had been answered at once. Raises GatewayError."""
+
+        def declared() -> Tree | None:
+            definition = held.served.lists(ticket.principal).find(Kind.TOOL, held.key)
+            return None if definition is None else definition.tree.get("outputSchema")
+
+        ended = task.get("result")
+        if not isinstance(ended, dict):
+            return await self._compliance.result(task, ticket)
+        ended = await self._compliance.result(ended, ticket, declared)
+        around = {name: each for name, each in task.items() if name != "result"}
+        return {**await self._compliance.result(around, ticket), "result": ended}
 
     def _admit(self, call: UseTask, who: Principal, id: object) -> tuple[Held, Ticket]:
         if not isinstance(id, str):
