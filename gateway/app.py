@@ -69,6 +69,7 @@ from gateway.server.certificates import Certificates
 from gateway.server.entrances import Entrances
 from gateway.server.http import admin_application, application
 from gateway.server.mcp.seal import Seal
+from gateway.server.openapi import About
 from gateway.server.published import PublishedCards, Signer
 from gateway.server.webhooks import RING
 from gateway.server.webhooks import routes as webhook_routes
@@ -239,6 +240,7 @@ class App:
     def _doors(self, cursors: Cursors, webhooks: list[Route]) -> ASGIApp:
         """Everything that callers reach, over the one gateway."""
         settings, config, auth, now = self.settings, self.settings.config, self._authenticator(), self.services.now
+        admin = About(_admin_url(settings), tooling.version(), self.entrances)
         made = PublishedCards(
             settings.public_url,
             anonymous=settings.anonymous,
@@ -258,12 +260,13 @@ class App:
                 hosts=admin_hosts(settings, settings.admin),
                 proxies=() if settings.admin.local else config.server.trusted_proxies,
                 not_ready=self.trouble,
+                about=admin,
             )
         return application(
             self.gateway,
             auth,
             cards,
-            admin=settings.admin is None,
+            admin=None if settings.admin is not None else admin,
             public_url=settings.public_url,
             hosts=hosts(settings),
             cors_origins=config.server.cors_origins,
@@ -521,6 +524,13 @@ def _grpc(settings: Settings, port: int, not_ready: Callable[[], str | None]) ->
     except CannotListen as error:
         hint = "choose another with --grpc-port, or stop what listens there"
         raise StartError(Problem(f"{settings.host}:{port}", "cannot listen for gRPC", hint)) from error
+
+
+def _admin_url(settings: Settings) -> str | None:
+    """What the paths of the admin API stand behind. A socket in the file system has no URL."""
+    if settings.admin is None:
+        return settings.public_url.rstrip("/")
+    return settings.admin_url if settings.admin.path is None else None
 
 
 def _signer(settings: Settings, now: Callable[[], int]) -> Signer:

@@ -125,6 +125,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "ReplayTask": ("a task's past is shown", ONE, ""),
     "EraseSubject": ("a person is forgotten", BOTH, "`object` of the first is the pseudonym, of the second `gateway`"),
     "RotateAuditKey": ("new keys sign", BOTH, "`change` with the keys"),
+    "ShowAdminApi": ("the description of the admin API is read", ONE, ""),
     "RotateVaultKey": ("others' tokens are sealed with a new key", BOTH, ""),
     # The door, and the gateway's own authorization server.
     "Authenticate": (

@@ -22,6 +22,7 @@ from gateway.listening import listen
 from gateway.model.audit import AuditEntry
 from gateway.model.ports import Store
 from gateway.serving import Server
+from tests import openapi
 
 ROOT = Path(__file__).parent.parent
 BOUND = 10.0  # seconds that any wait in a test may take
@@ -163,7 +164,8 @@ async def running(
         await asyncio.wait_for(started, BOUND)
         token = (data / "token").read_text().strip()
         local = f"http://127.0.0.1:{settings.port}"  # whatever the gateway is called outside
-        async with httpx2.AsyncClient(base_url=local, timeout=BOUND, trust_env=False) as client:
+        hooks = {"response": [openapi.conforms]}
+        async with httpx2.AsyncClient(base_url=local, timeout=BOUND, trust_env=False, event_hooks=hooks) as client:
             port = app.grpc.port if app.grpc else settings.port
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 yield Gateway(app, settings.public_url, token, client, channel)

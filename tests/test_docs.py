@@ -255,7 +255,7 @@ def _rest() -> Starlette:
     unused = object()
     cards = Cards(unused, unused, unused, default_agent=None)  # type: ignore[arg-type]
     catalogs = Catalogs(unused, cards, "http://x")  # type: ignore[arg-type]
-    admin = Admin(unused, unused, cards)  # type: ignore[arg-type]
+    admin = Admin(unused, unused, cards, unused)  # type: ignore[arg-type]
     resources = ProtectedResources("http://x", (), (), unused)  # type: ignore[arg-type]
     logins = SimpleNamespace(logins=True)
     oauth = Endpoints(logins, unused, unused, unused)  # type: ignore[arg-type]

@@ -270,6 +270,7 @@ class Gateway:
             verbs.RotateAuditKey: auditing.rotate,
             verbs.RotateVaultKey: administration.rotate_vault,
             verbs.ReplayTask: Replays(self._store).replay,
+            verbs.ShowAdminApi: _admin_api,
         }
 
     async def _cancel(self, call: verbs.CancelTask, ticket: Ticket, entry: Registered | None) -> Task:
@@ -329,3 +330,7 @@ def changes(
 
 async def _extended_card(call: GetExtendedCard, ticket: Ticket, entry: Registered) -> Registered:
     return entry  # admitted, so it has one; its bytes are the server's to make
+
+
+async def _admin_api(call: verbs.ShowAdminApi, ticket: Ticket, entry: None) -> None:
+    """Admitted: what it takes is the server's to say."""

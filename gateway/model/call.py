@@ -469,6 +469,14 @@ class SetPassword:
         return f"SetPassword({self.name!r})"
 
 
+@value
+class ShowAdminApi:
+    """What the admin API takes and answers."""
+
+    verb: ClassVar[str] = "ShowAdminApi"
+    agent: None = None
+
+
 Call: TypeAlias = (
     SendMessage
     | GetTask
@@ -521,6 +529,7 @@ Call: TypeAlias = (
     | ListUsers
     | RemoveUser
     | SetPassword
+    | ShowAdminApi
     | ListGrants
     | RemoveGrant
     | ListConnections

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import TypedDict
 
 from gateway.core.gateway import Gateway
 from gateway.model.approval import (
     Approval,
     ApprovalCall,
     ApprovalPage,
+    ApprovalState,
     ApproveCall,
     EditCall,
     ListApprovals,
@@ -19,59 +17,125 @@ from gateway.model.approval import (
     ShowApproval,
 )
 from gateway.model.base import timestamp
-from gateway.model.errors import invalid
 from gateway.model.principal import Principal
-from gateway.server.admin_json import json_answer, json_object, text
+from gateway.server.admin_fields import Field, number, text, tree, truth
+from gateway.server.admin_operation import Asked, Moment, Operation, Tree
 
 MAX_PAGE = 1000  # approvals of one answer
+
+
+class Word(TypedDict):
+    by: str
+    said: str
+    at: Moment
+    reason: str
+
+
+class Shown(TypedDict):
+    """`arguments` are those that the call may be made with, `asked` those that were asked for, where they differ.
+    `needed` people have to agree, and `missing` of them have not yet. `page` is where people who log in answer it."""
+
+    id: str
+    state: ApprovalState
+    caller: str
+    chain: list[str]
+    action: str
+    target: str
+    arguments: Tree
+    asked: Tree | None
+    task: str | None
+    rule: str
+    reason: str
+    approvers: list[str]
+    byCaller: bool
+    needed: int
+    missing: int
+    words: list[Word]
+    created: Moment
+    until: Moment
+    policy: str
+    digest: str
+    released: str
+    why: str
+    page: str | None
+
+
+class Approvals(TypedDict):
+    """`before`, given back as that parameter, is where the next page begins."""
+
+    approvals: list[Shown]
+    before: str | None
 
 
 class AdminApprovals:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def page(self, request: Request, who: Principal) -> Response:
-        query = request.query_params
-        limit = query.get("limit", "100")
-        if not (limit.isascii() and limit.isdecimal() and len(limit) < 5 and 1 <= int(limit) <= MAX_PAGE):
-            raise invalid("limit", f"must be a whole number of 1 to {MAX_PAGE}")
-        every = query.get("all", "false")
-        if every not in ("true", "false"):
-            raise invalid("all", "must be true or false")
-        call = ListApprovals(every == "true", int(limit), query.get("before", ""))
+    def operations(self) -> tuple[Operation, ...]:
+        one = "/admin/approvals/{id}"
+        reason = text("reason", "Why, for the record.", required=False, default="")
+        query = (
+            truth("all", "Whether the decided ones are shown, too."),
+            Field("before", "The `before` of the answer before.", {"type": "string"}, str, default=""),
+            number("limit", "Approvals of one answer.", 100, least=1, most=MAX_PAGE),
+        )
+        arguments = tree("arguments", "What the call may be made with.")
+        return (
+            Operation(
+                "GET",
+                "/admin/approvals",
+                ListApprovals.verb,
+                "List the calls that wait for a person",
+                self.page,
+                Approvals,
+                query=query,
+            ),
+            Operation(
+                "POST",
+                one + ":approve",
+                ApproveCall.verb,
+                "Let a call be made, once",
+                self.approve,
+                Shown,
+                body=(reason,),
+            ),
+            Operation(
+                "POST",
+                one + ":edit",
+                EditCall.verb,
+                "Let a call be made with other arguments, once",
+                self.edit,
+                Shown,
+                body=(arguments, reason),
+            ),
+            Operation("POST", one + ":reject", RejectCall.verb, "Refuse a call", self.reject, Shown, body=(reason,)),
+            Operation("GET", one, ShowApproval.verb, "Show a call that waits", self.show, Shown),
+        )
+
+    async def page(self, asked: Asked, who: Principal) -> Approvals:
+        query = asked.query
+        call = ListApprovals(query["all"], query["limit"], query["before"])
         found: ApprovalPage = await self._gateway.handle(call, who)
-        return json_answer({"approvals": [shown(each) for each in found.approvals], "before": found.before})
+        return {"approvals": [shown(each) for each in found.approvals], "before": found.before}
 
-    async def show(self, request: Request, who: Principal) -> Response:
-        return await self._answer(ShowApproval(request.path_params["id"]), who)
+    async def show(self, asked: Asked, who: Principal) -> Shown:
+        return await self._answer(ShowApproval(asked.path["id"]), who)
 
-    async def approve(self, request: Request, who: Principal) -> Response:
-        return await self._answer(ApproveCall(request.path_params["id"], await _reason(request)), who)
+    async def approve(self, asked: Asked, who: Principal) -> Shown:
+        return await self._answer(ApproveCall(asked.path["id"], asked.body["reason"]), who)
 
-    async def edit(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request, "arguments", "reason")
-        arguments = body.get("arguments")
-        if not isinstance(arguments, dict):
-            raise invalid("arguments", "must be an object")
-        return await self._answer(EditCall(request.path_params["id"], arguments, _said(body)), who)
+    async def edit(self, asked: Asked, who: Principal) -> Shown:
+        body = asked.body
+        return await self._answer(EditCall(asked.path["id"], body["arguments"], body["reason"]), who)
 
-    async def reject(self, request: Request, who: Principal) -> Response:
-        return await self._answer(RejectCall(request.path_params["id"], await _reason(request)), who)
+    async def reject(self, asked: Asked, who: Principal) -> Shown:
+        return await self._answer(RejectCall(asked.path["id"], asked.body["reason"]), who)
 
-    async def _answer(self, call: ApprovalCall, who: Principal) -> Response:
-        return json_answer(shown(await self._gateway.handle(call, who)))
+    async def _answer(self, call: ApprovalCall, who: Principal) -> Shown:
+        return shown(await self._gateway.handle(call, who))
 
 
-async def _reason(request: Request) -> str:
-    return _said(await json_object(request, "reason")) if await request.body() else ""
-
-
-def _said(body: dict[str, Any]) -> str:
-    return text(body, "reason", required=False) or ""
-
-
-def shown(approval: Approval) -> dict[str, Any]:
-    """`arguments` are those that the call may be made with, `asked` those that were asked for, where they differ."""
+def shown(approval: Approval) -> Shown:
     asked, who = approval.asked, approval.asked.principal
     chain, behalf = [who.id], who.on_behalf_of
     while behalf is not None:
@@ -79,7 +143,7 @@ def shown(approval: Approval) -> dict[str, Any]:
         behalf = behalf.on_behalf_of
     return {
         "id": approval.id,
-        "state": approval.state.value,
+        "state": approval.state,
         "caller": chain[0],
         "chain": chain[1:],
         "action": asked.verb,

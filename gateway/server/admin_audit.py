@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import orjson
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.core.gateway import Gateway
 from gateway.core.replay import Replayed
 from gateway.dialects.sse import COMMENT, frame
-from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
-from gateway.model.base import milliseconds, timestamp
+from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Verdict
+from gateway.model.base import timestamp
 from gateway.model.call import EraseSubject, ReadAudit, ReplayTask, RotateAuditKey, RotateVaultKey
-from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Principal
-from gateway.server.admin_json import json_answer, json_bytes, json_object, text
+from gateway.server.admin_fields import Field, moment, number, text, word
+from gateway.server.admin_operation import Asked, Events, Moment, Operation, Tree, json_bytes
 from gateway.server.request import STREAM_HEADERS
 
 MAX_PAGE = 1_000  # entries of one answer: 600 KB
@@ -37,53 +37,176 @@ _WORDS = {
     "correlation": "correlation",
 }
 
-# What a page of it may be asked by.
-FILTERS = ("before", "limit", "since", "until", *_WORDS)
+
+class Entry(TypedDict):
+    """`index` counts from zero, like leaves of a tree. What is not there is left out."""
+
+    index: int
+    time: Moment
+    action: str
+    actor: str
+    chain: NotRequired[list[str]]
+    tenant: NotRequired[str]
+    object: str
+    phase: str
+    outcome: str
+    effect: Verdict
+    rule: str
+    policy: NotRequired[str]
+    reason: NotRequired[str]
+    task: NotRequired[str]
+    request: str
+    correlation: NotRequired[str]
+    cause: NotRequired[str]
+    trace: NotRequired[str]
+    digest: NotRequired[str]
+    length: NotRequired[int]
+    upstreamHash: NotRequired[str]
+    change: NotRequired[Tree]
+    marks: NotRequired[dict[str, str]]
+
+
+class Page(TypedDict):
+    """The newest first. `before`, given back as that parameter, is where the next page begins."""
+
+    entries: list[Entry]
+    before: int | None
+
+
+class Event(TypedDict):
+    event: int
+    time: Moment | None
+    body: Tree
+
+
+class Past(TypedDict):
+    """A task as it was after the last of `events`; `later` more have come since."""
+
+    agent: str
+    task: Tree
+    events: list[Event]
+    later: int
+
+
+class Pseudonym(TypedDict):
+    pseudonym: str
+
+
+class VerifierKeys(TypedDict):
+    keys: list[str]
+
+
+class Sealed(TypedDict):
+    """How many files were sealed anew."""
+
+    sealed: int
 
 
 class AdminAudit:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def page(self, request: Request, who: Principal) -> Response:
-        page = await self._gateway.handle(ReadAudit(_query(request)), who)
-        before = None if page.before is None else page.before - 1
-        return json_answer({"entries": [shown(number, entry) for number, entry in page.entries], "before": before})
+    def operations(self) -> tuple[Operation, ...]:
+        audit = "/admin/audit"
+        index = number("index", "The entry's number, from zero.")
+        past = (
+            number("event", "The number of the last event that counts."),
+            moment("at", "The time up to which events count."),
+        )
+        erased = text("principal", "Who: a key's name as `key:ann`, or another principal's id.")
+        return (
+            Operation("GET", audit, ReadAudit.verb, "Read the audit log", self.page, Page, query=_filters()),
+            Operation(
+                "GET",
+                audit + ":watch",
+                ReadAudit.verb,
+                "Follow the audit log: its newest entries, then each as it is written",
+                self.watch,
+                Events(Entry),
+                query=_filters(),
+                id="WatchAudit",
+            ),
+            Operation(
+                "POST",
+                audit + ":rotate-key",
+                RotateAuditKey.verb,
+                "Let new keys sign the log",
+                self.rotate,
+                VerifierKeys,
+            ),
+            Operation(
+                "POST",
+                "/admin/vault:rotate-key",
+                RotateVaultKey.verb,
+                "Seal what is kept of others' authorizations with a new key",
+                self.rotate_vault,
+                Sealed,
+            ),
+            Operation(
+                "POST",
+                audit + ":erase",
+                EraseSubject.verb,
+                "Forget who somebody in the log was",
+                self.erase,
+                Pseudonym,
+                body=(erased,),
+            ),
+            Operation(
+                "GET",
+                audit + "/{index}",
+                ReadAudit.verb,
+                "Show an entry of the audit log",
+                self.entry,
+                Entry,
+                words=(index,),
+                id="ReadAuditEntry",
+            ),
+            Operation(
+                "GET",
+                "/admin/tasks/{id}:replay",
+                ReplayTask.verb,
+                "Show any task as it was, with the events that led there",
+                self.replay,
+                Past,
+                query=past,
+            ),
+        )
 
-    async def entry(self, request: Request, who: Principal) -> Response:
-        index = _number(request.path_params["index"], "index")
+    async def page(self, asked: Asked, who: Principal) -> Page:
+        page: AuditPage = await self._gateway.handle(ReadAudit(_query(asked)), who)
+        before = None if page.before is None else page.before - 1
+        return {"entries": [shown(place, entry) for place, entry in page.entries], "before": before}
+
+    async def entry(self, asked: Asked, who: Principal) -> Entry:
+        index = asked.path["index"]
         page: AuditPage = await self._gateway.handle(ReadAudit(AuditQuery(1, before=index + 2)), who)
-        for number, entry in page.entries:
-            if number == index + 1:
-                return json_answer(shown(number, entry))
+        for place, entry in page.entries:
+            if place == index + 1:
+                return shown(place, entry)
         raise GatewayError(Reason.NOT_FOUND, f"There is no entry {index}")
 
-    async def replay(self, request: Request, who: Principal) -> Response:
-        """A task as it was, and the events that led there."""
-        asked = dict(request.query_params)
-        seq = _number(asked["event"], "event") if "event" in asked else None
-        at = _time(asked["at"], "at") if "at" in asked else None
-        past: Replayed = await self._gateway.handle(ReplayTask(request.path_params["id"], seq, at), who)
-        events = [
+    async def replay(self, asked: Asked, who: Principal) -> Past:
+        call = ReplayTask(asked.path["id"], asked.query["event"], asked.query["at"])
+        past: Replayed = await self._gateway.handle(call, who)
+        events: list[Event] = [
             {"event": each.seq, "time": timestamp(each.at) if each.at else None, "body": orjson.Fragment(each.body)}
             for each in past.events
         ]
         task = orjson.Fragment(past.task.wire())
-        return json_answer({"agent": past.agent, "task": task, "events": events, "later": past.later})
+        return {"agent": past.agent, "task": task, "events": events, "later": past.later}
 
-    async def erase(self, request: Request, who: Principal) -> Response:
-        principal = text(await json_object(request, "principal"), "principal")
-        return json_answer({"pseudonym": await self._gateway.handle(EraseSubject(principal), who)})
+    async def erase(self, asked: Asked, who: Principal) -> Pseudonym:
+        return {"pseudonym": await self._gateway.handle(EraseSubject(asked.body["principal"]), who)}
 
-    async def rotate(self, request: Request, who: Principal) -> Response:
-        return json_answer({"keys": await self._gateway.handle(RotateAuditKey(), who)})
+    async def rotate(self, asked: Asked, who: Principal) -> VerifierKeys:
+        return {"keys": await self._gateway.handle(RotateAuditKey(), who)}
 
-    async def rotate_vault(self, request: Request, who: Principal) -> Response:
-        return json_answer({"sealed": await self._gateway.handle(RotateVaultKey(), who)})
+    async def rotate_vault(self, asked: Asked, who: Principal) -> Sealed:
+        return {"sealed": await self._gateway.handle(RotateVaultKey(), who)}
 
-    async def watch(self, request: Request, who: Principal) -> Response:
+    async def watch(self, asked: Asked, who: Principal) -> Response:
         """The newest entries, then each as it is written. Reading is recorded once, when it begins."""
-        query = _query(request)
+        query = _query(asked)
         page: AuditPage = await self._gateway.handle(ReadAudit(query), who)
         last = await self._gateway.auditing.end()
         headers = {name.decode(): value.decode() for name, value in STREAM_HEADERS}
@@ -91,16 +214,16 @@ class AdminAudit:
 
     async def _frames(self, query: AuditQuery, page: AuditPage, last: int) -> AsyncIterator[bytes]:
         quiet = 0
-        for number, entry in reversed(page.entries):
-            yield frame(json_bytes(shown(number, entry)))
-            last = max(last, number)
+        for place, entry in reversed(page.entries):
+            yield frame(json_bytes(shown(place, entry)))
+            last = max(last, place)
         while not await self._drained():
             fresh = await self._gateway.auditing.after(last, MAX_PAGE)
             last = fresh[-1][0] if fresh else last
             quiet = 0 if fresh else quiet + 1
-            for number, entry in fresh:
+            for place, entry in fresh:
                 if query.matches(entry):
-                    yield frame(json_bytes(shown(number, entry)))
+                    yield frame(json_bytes(shown(place, entry)))
             if quiet == COMMENTS:
                 yield COMMENT
                 quiet = 0
@@ -114,10 +237,9 @@ class AdminAudit:
         return True
 
 
-def shown(number: int, entry: AuditEntry) -> dict[str, Any]:
-    """An entry as the API shows it; what is not there is left out. `index` counts from zero, like leaves of a tree."""
-    tree = {
-        "index": number - 1,
+def shown(place: int, entry: AuditEntry) -> Entry:
+    tree: dict[str, Any] = {
+        "index": place - 1,
         "time": timestamp(entry.at),
         "action": entry.verb,
         "actor": entry.principal,
@@ -141,30 +263,22 @@ def shown(number: int, entry: AuditEntry) -> dict[str, Any]:
         "change": entry.change,
         "marks": entry.marks,
     }
-    return {name: value for name, value in tree.items() if value is not None}
+    return cast(Entry, {name: value for name, value in tree.items() if value is not None})
 
 
-def _query(request: Request) -> AuditQuery:
-    asked = dict(request.query_params)
-    limit = _number(asked.pop("limit", "50"), "limit")
-    if not 1 <= limit <= MAX_PAGE:
-        raise invalid("limit", f"must be 1 to {MAX_PAGE}")
-    before = asked.pop("before", None)
-    times: dict[str, Any] = {name: _time(asked.pop(name), name) for name in ("since", "until") if name in asked}
-    words: dict[str, Any] = {_WORDS[name]: value for name, value in asked.items()}
-    return AuditQuery(limit, None if before is None else _number(before, "before") + 1, **words, **times)
+def _filters() -> tuple[Field, ...]:
+    """What a page of it may be asked by."""
+    return (
+        number("before", "The index before which the page ends."),
+        number("limit", "Entries of one answer.", 50, least=1, most=MAX_PAGE),
+        moment("since", "The time from which on."),
+        moment("until", "The time up to which."),
+        *(word(name, f"Only entries whose `{name}` is this.") for name in _WORDS),
+    )
 
 
-def _number(word: str, name: str) -> int:
-    if not word.isascii() or not word.isdecimal() or len(word) > 15:
-        raise invalid(name, "must be a number")
-    return int(word)
-
-
-def _time(word: str, name: str) -> int:
-    if word.isascii() and word.isdecimal() and len(word) <= 15:
-        return int(word)
-    moment = milliseconds(word)
-    if moment is None:
-        raise invalid(name, "must be a time, for example 2026-11-21T08:00:00Z, or milliseconds")
-    return moment
+def _query(asked: Asked) -> AuditQuery:
+    query = asked.query
+    words = {field: query[name] for name, field in _WORDS.items()}
+    before = None if query["before"] is None else query["before"] + 1
+    return AuditQuery(query["limit"], before, since=query["since"], until=query["until"], **words)

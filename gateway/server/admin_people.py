@@ -3,10 +3,8 @@ the gateway for elsewhere."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from starlette.requests import Request
-from starlette.responses import Response
+from collections.abc import Iterator
+from typing import NotRequired, TypedDict
 
 from gateway.core.gateway import Gateway
 from gateway.core.standing import grant
@@ -28,90 +26,244 @@ from gateway.model.call import (
 )
 from gateway.model.clients import ClientRecord
 from gateway.model.errors import invalid
-from gateway.model.login import Connection, Ending
+from gateway.model.login import Connection as Login
+from gateway.model.login import Ending
 from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.principal import Principal
-from gateway.server.admin_json import json_answer, json_object, text
+from gateway.server.admin_fields import flag, text, texts, whole, word
+from gateway.server.admin_operation import Asked, Moment, Operation
 
 HOUR = 3600
+
+
+class Client(TypedDict):
+    id: str
+    name: str
+    origin: str
+    public: bool
+    scopes: list[str]
+    grants: list[str]
+    redirects: list[str]
+    created: Moment
+    revoked: Moment | None
+
+
+class MadeClient(Client):
+    """`secret` is shown this once; null for a public client."""
+
+    secret: str | None
+
+
+class Clients(TypedDict):
+    clients: list[Client]
+
+
+class Invitation(TypedDict):
+    token: str
+
+
+class User(TypedDict):
+    name: str
+    principal: str
+    roles: list[str]
+    created: Moment
+    removed: Moment | None
+
+
+class Users(TypedDict):
+    users: list[User]
+
+
+class Grant(TypedDict):
+    id: str
+    client: str
+    principal: str
+    scopes: list[str]
+    person: str
+    name: str
+    audience: str
+    began: Moment
+    until: Moment
+
+
+class Grants(TypedDict):
+    grants: list[Grant]
+
+
+class Connected(TypedDict):
+    """`owner` and `issuer` are null for what cannot be read."""
+
+    id: str
+    owner: str | None
+    tenant: NotRequired[str]
+    at: str
+    issuer: str | None
+    scopes: list[str]
+    since: Moment | None
+    expires: Moment | None
+    refreshable: bool
+
+
+class Connections(TypedDict):
+    connections: list[Connected]
+
+
+class Ended(TypedDict):
+    """What the issuer knows of the end."""
+
+    issuer: Ending
 
 
 class AdminPeople:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def clients(self, request: Request, who: Principal) -> Response:
-        return json_answer({"clients": [_client(record) for record in await self._gateway.handle(ListClients(), who)]})
+    def operations(self) -> tuple[Operation, ...]:
+        return (*self._of_clients(), *self._of_users(), *self._of_grants())
 
-    async def add_client(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request, "id", "scopes", "grants", "redirects", "name", "public")
-        redirects = _texts(body, "redirects")
-        for uri in redirects:
+    def _of_clients(self) -> Iterator[Operation]:
+        clients, id = "/admin/clients", text("id", "What it is called: its client_id.")
+        fields = (
+            id,
+            texts("scopes", "The scopes that it may ask for."),
+            texts("grants", "The grants that it may use; client_credentials without it.", ("client_credentials",)),
+            texts("redirects", "Its redirect URIs."),
+            text("name", "What people are shown.", required=False, default=""),
+            flag("public", "Whether it has no secret."),
+        )
+        seconds = whole("seconds", "How long the invitation is good.", HOUR)
+        yield Operation("GET", clients, ListClients.verb, "List clients", self.clients, Clients)
+        yield Operation("POST", clients, AddClient.verb, "Make a client", self.add_client, MadeClient, 201, body=fields)
+        yield Operation(
+            "POST",
+            clients + ":invite",
+            InviteClient.verb,
+            "Make a token to register a client with",
+            self.invite_client,
+            Invitation,
+            201,
+            body=(seconds,),
+        )
+        yield Operation(
+            "POST",
+            clients + ":revoke",
+            RevokeClient.verb,
+            "Revoke a client whose id is a URL, with all its tokens",
+            self.revoke_any_client,
+            body=(id,),
+            id="RevokeAnyClient",
+        )
+        yield Operation(
+            "DELETE",
+            clients + "/{id}",
+            RevokeClient.verb,
+            "Revoke a client, with all its tokens",
+            self.revoke_client,
+        )
+
+    def _of_users(self) -> Iterator[Operation]:
+        users, one = "/admin/users", "/admin/users/{name}"
+        password = text("password", "What they log in with.")
+        fields = (text("name", "What they log in as."), password, texts("roles", "The roles that they have."))
+        yield Operation("GET", users, ListUsers.verb, "List users", self.users, Users)
+        yield Operation("POST", users, AddUser.verb, "Make a user", self.add_user, User, 201, body=fields)
+        yield Operation(
+            "DELETE", one, RemoveUser.verb, "Remove a user, and refuse tokens with their name", self.remove_user
+        )
+        yield Operation(
+            "POST",
+            one + ":password",
+            SetPassword.verb,
+            "Give a user a new password; what the old one opened is closed",
+            self.set_password,
+            body=(password,),
+        )
+
+    def _of_grants(self) -> Iterator[Operation]:
+        by = (word("client", "Only those of this client."), word("person", "Only those of this person."))
+        where = (word("of", "Only those of this principal."), word("at", "Only those at this place."))
+        grants, connections = "/admin/grants", "/admin/connections"
+        yield Operation(
+            "GET", grants, ListGrants.verb, "List what people have allowed clients", self.grants, Grants, query=by
+        )
+        yield Operation(
+            "DELETE", grants + "/{id}", RemoveGrant.verb, "End a grant, with every token of it", self.remove_grant
+        )
+        yield Operation(
+            "GET",
+            connections,
+            ListConnections.verb,
+            "List what callers let the gateway use in their own name",
+            self.connections,
+            Connections,
+            query=where,
+        )
+        yield Operation(
+            "DELETE",
+            connections + "/{id}",
+            RemoveConnection.verb,
+            "Forget a connection, and give its tokens back",
+            self.remove_connection,
+            Ended,
+        )
+
+    async def clients(self, asked: Asked, who: Principal) -> Clients:
+        return {"clients": [_client(record) for record in await self._gateway.handle(ListClients(), who)]}
+
+    async def add_client(self, asked: Asked, who: Principal) -> MadeClient:
+        body = asked.body
+        for uri in body["redirects"]:
             if (why := refusal(uri)) is not None:
                 raise invalid("redirects", f"a redirect URI {why}")
-        call = AddClient(
-            text(body, "id"),
-            _texts(body, "scopes"),
-            _texts(body, "grants") or ("client_credentials",),
-            redirects,
-            text(body, "name", required=False) or "",
-            body.get("public") is True,
-        )
+        call = AddClient(body["id"], body["scopes"], body["grants"], body["redirects"], body["name"], body["public"])
         made = await self._gateway.handle(call, who)
-        return json_answer({**_client(made.record), "secret": made.secret or None}, 201)
+        return {**_client(made.record), "secret": made.secret or None}
 
-    async def invite_client(self, request: Request, who: Principal) -> Response:
-        seconds = (await json_object(request, "seconds")).get("seconds", HOUR)
-        if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:
-            raise invalid("seconds", "must be a whole number")
-        return json_answer({"token": await self._gateway.handle(InviteClient(seconds), who)}, 201)
+    async def invite_client(self, asked: Asked, who: Principal) -> Invitation:
+        return {"token": await self._gateway.handle(InviteClient(asked.body["seconds"]), who)}
 
-    async def revoke_client(self, request: Request, who: Principal) -> Response:
-        await self._gateway.handle(RevokeClient(request.path_params["id"]), who)
-        return Response(status_code=204)
+    async def revoke_client(self, asked: Asked, who: Principal) -> None:
+        await self._gateway.handle(RevokeClient(asked.path["id"]), who)
 
-    async def revoke_any_client(self, request: Request, who: Principal) -> Response:
+    async def revoke_any_client(self, asked: Asked, who: Principal) -> None:
         """The same for ids that are URLs, which no path can hold."""
-        await self._gateway.handle(RevokeClient(text(await json_object(request, "id"), "id")), who)
-        return Response(status_code=204)
+        await self._gateway.handle(RevokeClient(asked.body["id"]), who)
 
-    async def users(self, request: Request, who: Principal) -> Response:
-        return json_answer({"users": [_user(record) for record in await self._gateway.handle(ListUsers(), who)]})
+    async def users(self, asked: Asked, who: Principal) -> Users:
+        return {"users": [_user(record) for record in await self._gateway.handle(ListUsers(), who)]}
 
-    async def add_user(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request, "name", "password", "roles")
-        call = AddUser(text(body, "name"), text(body, "password"), _texts(body, "roles"))
-        return json_answer(_user(await self._gateway.handle(call, who)), 201)
+    async def add_user(self, asked: Asked, who: Principal) -> User:
+        call = AddUser(asked.body["name"], asked.body["password"], asked.body["roles"])
+        return _user(await self._gateway.handle(call, who))
 
-    async def remove_user(self, request: Request, who: Principal) -> Response:
-        await self._gateway.handle(RemoveUser(request.path_params["name"]), who)
-        return Response(status_code=204)
+    async def remove_user(self, asked: Asked, who: Principal) -> None:
+        await self._gateway.handle(RemoveUser(asked.path["name"]), who)
 
-    async def grants(self, request: Request, who: Principal) -> Response:
-        call = ListGrants(request.query_params.get("client"), request.query_params.get("person"))
-        return json_answer({"grants": [_grant(record) for record in await self._gateway.handle(call, who)]})
+    async def set_password(self, asked: Asked, who: Principal) -> None:
+        await self._gateway.handle(SetPassword(asked.path["name"], asked.body["password"]), who)
 
-    async def remove_grant(self, request: Request, who: Principal) -> Response:
-        await self._gateway.handle(RemoveGrant(request.path_params["id"]), who)
-        return Response(status_code=204)
+    async def grants(self, asked: Asked, who: Principal) -> Grants:
+        call = ListGrants(asked.query["client"], asked.query["person"])
+        return {"grants": [_grant(record) for record in await self._gateway.handle(call, who)]}
 
-    async def connections(self, request: Request, who: Principal) -> Response:
-        call = ListConnections(request.query_params.get("of"), request.query_params.get("at"))
-        return json_answer({"connections": [_connection(each) for each in await self._gateway.handle(call, who)]})
+    async def remove_grant(self, asked: Asked, who: Principal) -> None:
+        await self._gateway.handle(RemoveGrant(asked.path["id"]), who)
 
-    async def remove_connection(self, request: Request, who: Principal) -> Response:
-        ending: Ending = await self._gateway.handle(RemoveConnection(request.path_params["id"]), who)
-        return json_answer({"issuer": ending})
+    async def connections(self, asked: Asked, who: Principal) -> Connections:
+        call = ListConnections(asked.query["of"], asked.query["at"])
+        return {"connections": [_connection(each) for each in await self._gateway.handle(call, who)]}
 
-    async def set_password(self, request: Request, who: Principal) -> Response:
-        password = text(await json_object(request, "password"), "password")
-        await self._gateway.handle(SetPassword(request.path_params["name"], password), who)
-        return Response(status_code=204)
+    async def remove_connection(self, asked: Asked, who: Principal) -> Ended:
+        return {"issuer": await self._gateway.handle(RemoveConnection(asked.path["id"]), who)}
 
 
-def _grant(record: GrantRecord) -> dict[str, Any]:
+def _grant(record: GrantRecord) -> Grant:
+    shown = grant(record)[1]
     return {
-        **grant(record)[1],
+        "id": shown["id"],
+        "client": shown["client"],
+        "principal": shown["principal"],
+        "scopes": shown["scopes"],
         "person": record.person.subject,
         "name": record.person.name,
         "audience": record.audience,
@@ -120,12 +272,11 @@ def _grant(record: GrantRecord) -> dict[str, Any]:
     }
 
 
-def _connection(found: Connection) -> dict[str, Any]:
+def _connection(found: Login) -> Connected:
     tenant, _, owner = (None, "", None) if found.owner is None else found.owner.partition("/")
-    return {
+    shown: Connected = {
         "id": found.id,
         "owner": owner,
-        **({"tenant": tenant} if tenant else {}),
         "at": found.place,
         "issuer": found.issuer,
         "scopes": list(found.scopes),
@@ -133,16 +284,10 @@ def _connection(found: Connection) -> dict[str, Any]:
         "expires": None if found.expires is None else timestamp(found.expires),
         "refreshable": found.refreshable,
     }
+    return {**shown, "tenant": tenant} if tenant else shown
 
 
-def _texts(body: dict[str, Any], name: str) -> tuple[str, ...]:
-    found = body.get(name, [])
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise invalid(name, "must be a list of texts")
-    return tuple(found)
-
-
-def _client(record: ClientRecord) -> dict[str, Any]:
+def _client(record: ClientRecord) -> Client:
     return {
         "id": record.id,
         "name": record.name,
@@ -156,7 +301,7 @@ def _client(record: ClientRecord) -> dict[str, Any]:
     }
 
 
-def _user(record: UserRecord) -> dict[str, Any]:
+def _user(record: UserRecord) -> User:
     return {
         "name": record.name,
         "principal": f"oauth:gateway#{record.subject}",

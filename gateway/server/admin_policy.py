@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
-
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import Any, TypeAlias, TypedDict
 
 from gateway.core.gateway import Gateway
 from gateway.core.governance import Screened, Shaded, Shown
 from gateway.core.policy import Explanation, Weighed
 from gateway.core.policy.replay import Replayed
 from gateway.core.policy.shadow import Flip
+from gateway.model.audit import Verdict
 from gateway.model.base import timestamp
-from gateway.model.errors import invalid
 from gateway.model.governance import (
     Cold,
     ExplainPolicy,
@@ -30,87 +28,224 @@ from gateway.model.governance import (
     Thaw,
 )
 from gateway.model.principal import Principal
-from gateway.server.admin_json import json_answer, json_object, text
+from gateway.server.admin_fields import Field, Wrong, choice, text, texts, tree, whole
+from gateway.server.admin_operation import Asked, Moment, Operation, Tree
 
-_EXPLAINED = ("principal", "action", "target", "arguments", "roles", "for", "at", "scopes")
+LAST = 100_000
+"""Entries that another policy decides again, where the caller does not say how many."""
+
+Rules: TypeAlias = list[Tree]
+
+
+class Policy(TypedDict):
+    """As a file would have it. `problem` says why a changed file was not taken over."""
+
+    hash: str
+    file: str | None
+    problem: str | None
+    rules: Rules
+    limits: list[Tree]
+    labels: Tree
+    approvals: Tree
+
+
+class Profile(TypedDict):
+    """The compliance profile. `problem` says why a changed file was not taken over."""
+
+    file: str | None
+    problem: str | None
+    rules: Rules
+
+
+class Otherwise(TypedDict):
+    """One kind of decision that would be another, and how often."""
+
+    principal: str
+    action: str
+    target: str
+    verdict: Verdict
+    rule: str
+    wouldBe: Verdict
+    byRule: str
+    count: int
+
+
+class Shadow(TypedDict):
+    """`leftOut` kinds were too many to be counted."""
+
+    file: str | None
+    problem: str | None
+    flips: list[Otherwise]
+    leftOut: int
+
+
+class Replay(TypedDict):
+    """`same` calls would be decided alike, `unsure` ones cannot be told."""
+
+    calls: int
+    same: int
+    unsure: int
+    flips: list[Otherwise]
+
+
+class LookedAt(TypedDict):
+    """Nothing `missing` means that the rule holds."""
+
+    rule: str
+    where: str
+    verdict: Verdict
+    missing: list[str]
+
+
+class Why(TypedDict):
+    """`inputs` are what the rules saw. `change` says what would have to be otherwise, `newRule` is a rule that would do
+    it."""
+
+    verdict: Verdict
+    rule: str
+    reason: str
+    scopes: list[str]
+    policy: str
+    inputs: Tree
+    lookedAt: list[LookedAt]
+    change: str | None
+    newRule: Tree | None
+    approval: Tree | None
+
+
+class Stopped(TypedDict):
+    kind: Cold
+    name: str
+    by: str
+    at: Moment
+    reason: str
+
+
+class AllStopped(TypedDict):
+    frozen: list[Stopped]
 
 
 class AdminPolicy:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def show(self, request: Request, who: Principal) -> Response:
-        return json_answer(_shown(await self._gateway.handle(ShowPolicy(), who)))
+    def operations(self) -> tuple[Operation, ...]:
+        return (*self._of_policy(), *self._of_compliance(), *self._of_frozen())
 
-    async def reload(self, request: Request, who: Principal) -> Response:
-        return json_answer(_shown(await self._gateway.handle(ReloadPolicy(), who)))
-
-    async def shadow(self, request: Request, who: Principal) -> Response:
-        """What the policy that is tried out would have decided otherwise, and how often."""
-        return json_answer(_shaded(await self._gateway.handle(ShadePolicy(), who)))
-
-    async def explain(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request, *_EXPLAINED)
-        arguments = body.get("arguments", {})
-        if not isinstance(arguments, dict):
-            raise invalid("arguments", "must be an object")
-        call = ExplainPolicy(
-            text(body, "principal"),
-            text(body, "action"),
-            text(body, "target"),
-            arguments,
-            _texts(body, "roles"),
-            text(body, "for", required=False),
-            _moment(text(body, "at", required=False)),
-            _texts(body, "scopes"),
+    def _of_policy(self) -> Iterator[Operation]:
+        policy = "/admin/policy"
+        question = (
+            text("principal", "Who asks: a key's name, agent:NAME, client:NAME, oauth:ISSUER#SUBJECT, local."),
+            text("action", "What they do: `call`, or an action."),
+            text("target", "What with: an agent, `server/tool`."),
+            tree("arguments", "The arguments of the call.", required=False),
+            texts("roles", "The roles that they have."),
+            text("for", "On whose behalf an agent asks.", required=False),
+            Field("at", "When; now without it.", {"type": ["string", "null"], "format": "date-time"}, _moment),
+            texts("scopes", "The scopes of their access token."),
         )
-        return json_answer(_explained(await self._gateway.handle(call, who)))
+        other = (
+            text("text", "The other policy, as its file would be."),
+            text("name", "What it is called.", required=False, default="policy"),
+            whole("last", "How many of the newest entries.", LAST),
+        )
+        yield Operation("GET", policy, ShowPolicy.verb, "Show the rules that hold", self.show, Policy)
+        yield Operation(
+            "GET",
+            policy + "/shadow",
+            ShadePolicy.verb,
+            "Show what the policy that is tried out would have decided otherwise",
+            self.shadow,
+            Shadow,
+        )
+        yield Operation(
+            "POST", policy + ":explain", ExplainPolicy.verb, "Explain a decision", self.explain, Why, body=question
+        )
+        yield Operation(
+            "POST",
+            policy + ":replay",
+            ReplayPolicy.verb,
+            "Decide recorded calls by another policy",
+            self.replay,
+            Replay,
+            body=other,
+        )
+        yield Operation("POST", policy + ":reload", ReloadPolicy.verb, "Read the policy file now", self.reload, Policy)
 
-    async def replay(self, request: Request, who: Principal) -> Response:
-        """The newest recorded calls under another policy: those that it would have decided otherwise."""
-        body = await json_object(request, "text", "name", "last")
-        last = body.get("last", 100_000)
-        if not isinstance(last, int) or isinstance(last, bool) or last < 1:
-            raise invalid("last", "must be a number of entries, at least 1")
-        call = ReplayPolicy(text(body, "text"), text(body, "name", required=False) or "policy", last)
-        return json_answer(_replayed(await self._gateway.handle(call, who)))
+    def _of_compliance(self) -> Iterator[Operation]:
+        compliance = "/admin/compliance"
+        yield Operation(
+            "GET", compliance, ShowCompliance.verb, "Show the compliance profile that holds", self.compliance, Profile
+        )
+        yield Operation(
+            "POST",
+            compliance + ":reload",
+            ReloadCompliance.verb,
+            "Read the compliance profile now",
+            self.reload_compliance,
+            Profile,
+        )
 
-    async def compliance(self, request: Request, who: Principal) -> Response:
-        return json_answer(_screened(await self._gateway.handle(ShowCompliance(), who)))
+    def _of_frozen(self) -> Iterator[Operation]:
+        frozen, kind = "/admin/frozen", choice("kind", "What is frozen.", Cold)
+        fields = (
+            kind,
+            text("name", "The agent's id, or the principal's."),
+            text("reason", "Why, for the record.", required=False, default=""),
+        )
+        yield Operation("GET", frozen, ListFrozen.verb, "List what is frozen", self.frozen, AllStopped)
+        yield Operation(
+            "POST", frozen, Freeze.verb, "Freeze an agent or a principal", self.freeze, Stopped, 201, body=fields
+        )
+        yield Operation(
+            "DELETE", frozen + "/{kind}/{name}", Thaw.verb, "Thaw an agent or a principal", self.thaw, words=(kind,)
+        )
 
-    async def reload_compliance(self, request: Request, who: Principal) -> Response:
-        return json_answer(_screened(await self._gateway.handle(ReloadCompliance(), who)))
+    async def show(self, asked: Asked, who: Principal) -> Policy:
+        return _shown(await self._gateway.handle(ShowPolicy(), who))
 
-    async def frozen(self, request: Request, who: Principal) -> Response:
-        return json_answer({"frozen": [_frozen(each) for each in await self._gateway.handle(ListFrozen(), who)]})
+    async def reload(self, asked: Asked, who: Principal) -> Policy:
+        return _shown(await self._gateway.handle(ReloadPolicy(), who))
 
-    async def freeze(self, request: Request, who: Principal) -> Response:
-        body = await json_object(request, "kind", "name", "reason")
-        reason = text(body, "reason", required=False) or ""
-        call = Freeze(_kind(text(body, "kind")), text(body, "name"), reason)
-        return json_answer(_frozen(await self._gateway.handle(call, who)), 201)
+    async def shadow(self, asked: Asked, who: Principal) -> Shadow:
+        return _shaded(await self._gateway.handle(ShadePolicy(), who))
 
-    async def thaw(self, request: Request, who: Principal) -> Response:
-        call = Thaw(_kind(request.path_params["kind"]), request.path_params["name"])
-        await self._gateway.handle(call, who)
-        return Response(status_code=204)
+    async def explain(self, asked: Asked, who: Principal) -> Why:
+        body = asked.body
+        call = ExplainPolicy(
+            body["principal"],
+            body["action"],
+            body["target"],
+            body["arguments"],
+            body["roles"],
+            body["for"],
+            body["at"],
+            body["scopes"],
+        )
+        return _explained(await self._gateway.handle(call, who))
+
+    async def replay(self, asked: Asked, who: Principal) -> Replay:
+        call = ReplayPolicy(asked.body["text"], asked.body["name"], asked.body["last"])
+        return _replayed(await self._gateway.handle(call, who))
+
+    async def compliance(self, asked: Asked, who: Principal) -> Profile:
+        return _screened(await self._gateway.handle(ShowCompliance(), who))
+
+    async def reload_compliance(self, asked: Asked, who: Principal) -> Profile:
+        return _screened(await self._gateway.handle(ReloadCompliance(), who))
+
+    async def frozen(self, asked: Asked, who: Principal) -> AllStopped:
+        return {"frozen": [_frozen(each) for each in await self._gateway.handle(ListFrozen(), who)]}
+
+    async def freeze(self, asked: Asked, who: Principal) -> Stopped:
+        call = Freeze(asked.body["kind"], asked.body["name"], asked.body["reason"])
+        return _frozen(await self._gateway.handle(call, who))
+
+    async def thaw(self, asked: Asked, who: Principal) -> None:
+        await self._gateway.handle(Thaw(asked.path["kind"], asked.path["name"]), who)
 
 
-def _texts(body: dict[str, Any], name: str) -> tuple[str, ...]:
-    found = body.get(name, [])
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise invalid(name, "must be a list of texts")
-    return tuple(found)
-
-
-def _kind(word: str) -> Cold:
-    try:
-        return Cold(word)
-    except ValueError:
-        raise invalid("kind", f"must be one of {', '.join(Cold)}") from None
-
-
-def _frozen(frozen: Frozen) -> dict[str, Any]:
+def _frozen(frozen: Frozen) -> Stopped:
     return {
         "kind": frozen.kind,
         "name": frozen.name,
@@ -120,19 +255,19 @@ def _frozen(frozen: Frozen) -> dict[str, Any]:
     }
 
 
-def _moment(said: str | None) -> int | None:
-    if said is None:
+def _moment(sent: Any) -> int | None:
+    if sent is None:
         return None
     try:
-        found = datetime.fromisoformat(said)
-    except ValueError:
-        raise invalid("at", "must be a time like 2026-11-26T09:30:00Z") from None
+        found = datetime.fromisoformat(sent)
+    except (TypeError, ValueError):
+        raise Wrong("must be a time like 2026-11-26T09:30:00Z") from None
     if found.tzinfo is None:
-        raise invalid("at", "must say its time zone, like 2026-11-26T09:30:00Z")
+        raise Wrong("must say its time zone, like 2026-11-26T09:30:00Z")
     return int(found.timestamp() * 1000)
 
 
-def _shown(shown: Shown) -> dict[str, Any]:
+def _shown(shown: Shown) -> Policy:
     return {
         "hash": shown.hash,
         "file": shown.file,
@@ -144,21 +279,21 @@ def _shown(shown: Shown) -> dict[str, Any]:
     }
 
 
-def _screened(screened: Screened) -> dict[str, Any]:
+def _screened(screened: Screened) -> Profile:
     return {"file": screened.file, "problem": screened.problem, "rules": [*screened.rules]}
 
 
-def _shaded(shaded: Shaded) -> dict[str, Any]:
+def _shaded(shaded: Shaded) -> Shadow:
     flips = [_flip(flip, count) for flip, count in shaded.flips.seen.items()]
     return {"file": shaded.file, "problem": shaded.problem, "flips": flips, "leftOut": shaded.flips.left_out}
 
 
-def _replayed(replayed: Replayed) -> dict[str, Any]:
+def _replayed(replayed: Replayed) -> Replay:
     flips = [_flip(flip, count) for flip, count in replayed.flips.items()]
     return {"calls": replayed.calls, "same": replayed.same, "unsure": replayed.unsure, "flips": flips}
 
 
-def _flip(flip: Flip, count: int) -> dict[str, Any]:
+def _flip(flip: Flip, count: int) -> Otherwise:
     return {
         "principal": flip.principal,
         "action": flip.verb,
@@ -171,7 +306,7 @@ def _flip(flip: Flip, count: int) -> dict[str, Any]:
     }
 
 
-def _explained(explanation: Explanation) -> dict[str, Any]:
+def _explained(explanation: Explanation) -> Why:
     decision = explanation.decision
     return {
         "verdict": decision.verdict,
@@ -187,7 +322,7 @@ def _explained(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _weighed(weighed: Weighed) -> dict[str, Any]:
+def _weighed(weighed: Weighed) -> LookedAt:
     return {
         "rule": weighed.rule,
         "where": weighed.where,

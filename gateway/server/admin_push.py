@@ -2,55 +2,116 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import TypedDict
 
 from gateway.core.gateway import Gateway
 from gateway.core.push.hosts import HostState
 from gateway.core.push.letters import PushState
 from gateway.model.base import timestamp
 from gateway.model.call import ListDeadPushes, ReplayPushes, ShowPushes
-from gateway.model.errors import invalid
 from gateway.model.ports import DeadDelivery, PushQueue
 from gateway.model.principal import Principal
-from gateway.server.admin_json import json_answer
+from gateway.server.admin_fields import number
+from gateway.server.admin_operation import Asked, Moment, Operation
 
 MAX_PAGE = 1000  # rows of one answer
 _LARGEST = 2**63 - 1
+
+
+class Queue(TypedDict):
+    """What waits for one webhook of one task; all but `waiting` is about the first of it."""
+
+    taskId: str
+    configId: str
+    host: str
+    waiting: int
+    since: Moment
+    attempts: int
+    next: Moment
+    problem: str | None
+
+
+class Host(TypedDict):
+    host: str
+    inHand: int
+    failures: int
+    restsUntil: Moment | None
+
+
+class Pushes(TypedDict):
+    queues: list[Queue]
+    hosts: list[Host]
+
+
+class Letter(TypedDict):
+    """`event` is the number of what was to be told, `happened` when it was, `problem` what the last attempt met."""
+
+    id: int
+    taskId: str
+    configId: str
+    event: int
+    host: str
+    attempts: int
+    problem: str
+    happened: Moment
+    givenUp: Moment
+
+
+class Letters(TypedDict):
+    dead: list[Letter]
+
+
+class Again(TypedDict):
+    replayed: int
 
 
 class AdminPush:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def show(self, request: Request, who: Principal) -> Response:
-        state: PushState = await self._gateway.handle(ShowPushes(_number(request, "limit", 100, MAX_PAGE)), who)
-        return json_answer(
-            {"queues": [_queue(each) for each in state.queues], "hosts": [_host(each) for each in state.hosts]}
+    def operations(self) -> tuple[Operation, ...]:
+        limit = number("limit", "Rows of one answer.", 100, least=1, most=MAX_PAGE)
+        after = number("after", "The number behind which the page begins.", 0, most=_LARGEST)
+        again, dead = ReplayPushes.verb, "/admin/push/dead"
+        return (
+            Operation(
+                "GET", "/admin/push", ShowPushes.verb, "Show what webhooks wait for", self.show, Pushes, query=(limit,)
+            ),
+            Operation(
+                "GET",
+                dead,
+                ListDeadPushes.verb,
+                "List pushes that were given up",
+                self.dead,
+                Letters,
+                query=(after, limit),
+            ),
+            Operation("POST", dead + ":replay", again, "Try all that was given up again", self.replay, Again),
+            Operation(
+                "POST",
+                dead + "/{id:int}:replay",
+                again,
+                "Try a push that was given up again",
+                self.replay,
+                Again,
+                id="ReplayPush",
+            ),
         )
 
-    async def dead(self, request: Request, who: Principal) -> Response:
-        call = ListDeadPushes(_number(request, "after", 0, _LARGEST), _number(request, "limit", 100, MAX_PAGE))
+    async def show(self, asked: Asked, who: Principal) -> Pushes:
+        state: PushState = await self._gateway.handle(ShowPushes(asked.query["limit"]), who)
+        return {"queues": [_queue(each) for each in state.queues], "hosts": [_host(each) for each in state.hosts]}
+
+    async def dead(self, asked: Asked, who: Principal) -> Letters:
+        call = ListDeadPushes(asked.query["after"], asked.query["limit"])
         letters: list[DeadDelivery] = await self._gateway.handle(call, who)
-        return json_answer({"dead": [_letter(each) for each in letters]})
+        return {"dead": [_letter(each) for each in letters]}
 
-    async def replay(self, request: Request, who: Principal) -> Response:
-        id = request.path_params.get("id")
-        return json_answer({"replayed": await self._gateway.handle(ReplayPushes(id), who)})
-
-
-def _number(request: Request, name: str, default: int, largest: int) -> int:
-    said = request.query_params.get(name)
-    if said is None:
-        return default
-    if not (said.isascii() and said.isdecimal() and len(said) < 20 and int(said) <= largest):
-        raise invalid(name, f"must be a whole number of at most {largest}")
-    return int(said)
+    async def replay(self, asked: Asked, who: Principal) -> Again:
+        return {"replayed": await self._gateway.handle(ReplayPushes(asked.path.get("id")), who)}
 
 
-def _queue(queue: PushQueue) -> dict[str, Any]:
+def _queue(queue: PushQueue) -> Queue:
     return {
         "taskId": queue.task_id,
         "configId": queue.config_id,
@@ -63,7 +124,7 @@ def _queue(queue: PushQueue) -> dict[str, Any]:
     }
 
 
-def _host(state: HostState) -> dict[str, Any]:
+def _host(state: HostState) -> Host:
     rests = state.rests_until
     return {
         "host": state.host,
@@ -73,7 +134,7 @@ def _host(state: HostState) -> dict[str, Any]:
     }
 
 
-def _letter(letter: DeadDelivery) -> dict[str, Any]:
+def _letter(letter: DeadDelivery) -> Letter:
     return {
         "id": letter.id,
         "taskId": letter.task_id,

@@ -31,6 +31,7 @@ from gateway.server.entrances import Advertised
 from gateway.server.front import Doors, Front
 from gateway.server.incident import known
 from gateway.server.mcp.door import McpDoor
+from gateway.server.openapi import About
 from gateway.server.own_connections import OwnConnections
 from gateway.server.protected_resources import ProtectedResources
 from gateway.server.request import retry_after
@@ -69,7 +70,7 @@ def application(
     webhooks: Sequence[Route] = (),
     identity: Identity | None = None,
     proxies: Iterable[str] = (),
-    admin: bool = True,
+    admin: About | None = None,
 ) -> ASGIApp:
     """Everything under one roof; without `admin`, all but the admin API."""
     connect = Connect(gateway.connections, auth, public_url.rstrip("/"), new_id)
@@ -79,7 +80,7 @@ def application(
         auth,
         *cards.routes(),
         *catalogs.routes(),
-        *(Admin(gateway, auth, cards).routes() if admin else ()),
+        *(() if admin is None else Admin(gateway, auth, cards, admin).routes()),
         *ops.routes(not_ready),
         *connect.routes(),
         *own.routes(),
@@ -122,9 +123,10 @@ def admin_application(
     hosts: Iterable[str],
     proxies: Iterable[str],
     not_ready: Callable[[], str | None],
+    about: About,
 ) -> ASGIApp:
     """The admin API for a listener of its own, and whether the gateway is up. No web page may call it."""
-    inside = _router(auth, *Admin(gateway, auth, cards).routes(), *ops.routes(not_ready))
+    inside = _router(auth, *Admin(gateway, auth, cards, about).routes(), *ops.routes(not_ready))
     return Front(inside, hosts=hosts, origins=(), proxies=proxies)
 
 

@@ -22,7 +22,7 @@ OWN = "server: {admin: '127.0.0.1:0'}\n"
 def routes() -> list[tuple[str, str]]:
     """Every verb and path of the admin API."""
     unused = object()
-    made = Admin(unused, unused, unused).routes()  # type: ignore[arg-type]
+    made = Admin(unused, unused, unused, unused).routes()  # type: ignore[arg-type]
     assert all(isinstance(route, Route) for route in made)
     return [(verb, re.sub(r"\{\w+:int\}", "7", route.path)) for route in made for verb in sorted(route.methods or ())]
 

@@ -114,8 +114,14 @@ class _List(Model):
     include_artifacts: Truth | None = None
 
 
-LIST_TASKS = tuple(str(field.alias) for field in _List.model_fields.values())
-"""The parameters of ListTasks as they are written in JSON and in a query."""
+def list_tasks() -> dict[str, dict[str, Any]]:
+    """The parameters of ListTasks as they are written in JSON and in a query, each with its schema."""
+    bounds = {"ge": "minimum", "le": "maximum"}
+    found = {}
+    for name, said in _List.model_json_schema()["properties"].items():
+        schema = next(each for each in said["anyOf"] if each != {"type": "null"})
+        found[name] = {bounds.get(word, word): value for word, value in schema.items()}
+    return found | {"status": {"type": "string", "enum": [state.value for state in TaskState]}}
 
 
 class _PushId(Model):
