@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import grpc
 import httpx
@@ -49,6 +49,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.listening import listen
 from tests.serving import BOUND, ROOT, Gateway
+from tests.stopwatch import Stopwatch
 from tests.upstream import loopback
 
 PROGRAM = ROOT / ".venv" / "bin" / "gateway"
@@ -430,15 +431,6 @@ class Process:
         return self.popen.returncode, said
 
 
-def in_line(pid: int | Literal["self"] = "self") -> float:
-    """Seconds in which a process (its first thread) could have run and others did instead: how busy the machine
-    was. Linux counts them; elsewhere 0."""
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    except OSError:
-        return 0.0
-
-
 def environment(data: Path, **more: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
     return {**kept, "HOME": str(data), "GATEWAY_DATA": str(data), **more}
@@ -466,7 +458,7 @@ def process(
     if config is not None:
         (data / "gateway.yaml").write_text(config)
         words += ["--config", str(data / "gateway.yaml")]
-    began, ours = time.monotonic(), in_line()
+    watch = Stopwatch()
     popen = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd or data, env=environment(data)
     )
@@ -474,8 +466,7 @@ def process(
         assert popen.stdout is not None
         line = popen.stdout.readline()  # ends with the process at the latest
         assert line.startswith("The gateway listens on "), line + (popen.communicate(timeout=BOUND)[1])
-        seconds = time.monotonic() - began - in_line(popen.pid) - (in_line() - ours)
-        yield Process(popen, line.split()[-1], data, seconds)
+        yield Process(popen, line.split()[-1], data, watch.seconds(popen.pid))
     finally:
         if popen.poll() is None:
             popen.kill()

@@ -15,6 +15,7 @@ from gateway.upstream.mcp import pool
 from tests.mcp import Door, configured, says, scripted, soon, tool
 from tests.remote import PROGRAM, environment
 from tests.serving import BOUND, ROOT, Gateway, running
+from tests.stopwatch import Stopwatch
 from tests.upstream import loopback
 from tests.upstream.mcp_raw import OK, Call, legacy, raw
 
@@ -50,13 +51,15 @@ async def test_servers_that_are_dead_hang_or_talk_nonsense_cost_the_others_nothi
             good=good, hangs=hangs, lies=lies, closes=f"{closes.url}/mcp", dead="http://127.0.0.1:9/mcp"
         )
         gateway = await stack.enter_async_context(running(tmp_path, config))
-        async with asyncio.timeout(servers.FIRST_SECONDS + 2):
-            assert await Door(gateway).names() == ["good__search"]
-        async with asyncio.timeout(1):
-            assert await Door(gateway).names() == ["good__search"]
-            assert await Door(gateway).call("good__search") == says("search")
-            offer = await (await Door(gateway).session()).result("tools/list")
-            assert [each["name"] for each in offer["tools"]] == ["good__search"]
+        watch = Stopwatch()
+        assert await Door(gateway).names() == ["good__search"]
+        assert watch.seconds() < servers.FIRST_SECONDS + 2
+        watch = Stopwatch()
+        assert await Door(gateway).names() == ["good__search"]
+        assert await Door(gateway).call("good__search") == says("search")
+        offer = await (await Door(gateway).session()).result("tools/list")
+        assert [each["name"] for each in offer["tools"]] == ["good__search"]
+        assert watch.seconds() < 1
         for id in ("lies", "closes", "dead"):
             assert (await in_state(gateway, id, "down"))["reason"]
         assert (await admin(gateway, "good"))["state"] == "up"
