@@ -397,9 +397,9 @@ async def test_a_name_that_nobody_has_looks_like_a_wrong_password_and_guessing_e
         told, took = {}, {}
         for name in ("nobody", "ada", "nobody", "ada"):
             await guest.get(here.app.link())
-            begun = time.perf_counter()
+            begun = time.process_time()
             answer = await guest.log_in(name, "wrong wrong wrong")
-            took[name] = time.perf_counter() - begun
+            took[name] = time.process_time() - begun  # the gateway runs in this process
             assert answer.status_code == 403
             told[name] = [line for line in guest.page.text.splitlines() if line.strip()]
         assert told["ada"] == told["nobody"]

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
@@ -24,10 +24,11 @@ import uvicorn
 
 from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits, Refused, judge_target
+from tests.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.security
 
-BOUND = 5.0  # seconds that a test waits for what must happen much sooner
+BOUND = 30.0  # seconds that a test waits for what must happen much sooner
 LARGE = 16 * 1024 * 1024  # more than any kernel takes off our hands
 LOOPS: list[Literal["uvloop", "asyncio"]] = ["uvloop", "asyncio"]
 
@@ -499,6 +500,15 @@ def quick(request: pytest.FixtureRequest) -> Iterator[Running]:
         yield started
 
 
+PATIENT = replace(QUICK, write_stall=1.0)  # much longer than a slow reader of ours pauses
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def patient(request: pytest.FixtureRequest) -> Iterator[Running]:
+    with running(PATIENT, request.param) as started:
+        yield started
+
+
 def drip_until_answered(connection: socket.socket, piece: bytes) -> bytes:
     """Send a piece every 20 ms until the server says or does something; then all that it says."""
     until = time.monotonic() + BOUND
@@ -509,10 +519,11 @@ def drip_until_answered(connection: socket.socket, piece: bytes) -> bytes:
 
 
 def test_a_silent_connection_is_closed_without_a_word(quick: Running) -> None:
-    began = time.monotonic()
+    began, watch = time.monotonic(), Stopwatch()
     with quick.connect() as connection:
         assert read_to_end(connection) == b""
-    assert 0.2 <= time.monotonic() - began < 1
+    assert time.monotonic() - began >= 0.2
+    assert watch.seconds() < 1
 
 
 def test_empty_lines_are_no_sign_of_life(quick: Running) -> None:
@@ -563,11 +574,9 @@ def test_a_half_sent_second_request_has_its_deadline_too(quick: Running) -> None
 
 
 def test_a_head_without_end_is_refused_when_it_is_too_large_not_when_it_is_too_late(server: Running) -> None:
-    began = time.monotonic()
     with server.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n" + HOST + b"X: ")
-        check_refusal(drip_until_answered(connection, b"y" * 1500), 431)
-    assert time.monotonic() - began < EdgeLimits().head_deadline / 2
+        check_refusal(drip_until_answered(connection, b"y" * 1500), 431)  # 408 is what comes too late
 
 
 def test_after_a_refusal_a_client_that_stays_is_cut_off(quick: Running) -> None:
@@ -594,15 +603,15 @@ def test_a_reader_that_stops_reading_a_stream_is_cut_off(quick: Running) -> None
 
 
 @pytest.mark.parametrize("piece", [8192, 262144])
-def test_a_reader_that_keeps_reading_is_not_cut_off_however_slow(quick: Running, piece: int) -> None:
-    quick.app.left_stream.clear()
-    with quick.connect(receive_buffer=32768) as connection:
+def test_a_reader_that_keeps_reading_is_not_cut_off_however_slow(patient: Running, piece: int) -> None:
+    patient.app.left_stream.clear()
+    with patient.connect(receive_buffer=32768) as connection:
         connection.sendall(get(b"/stream"))
-        until = time.monotonic() + 3 * QUICK.write_stall
+        until = time.monotonic() + 1.5 * PATIENT.write_stall
         while time.monotonic() < until:
             assert connection.recv(piece)
-            assert not quick.app.left_stream.wait(0.02)
-    assert quick.app.left_stream.wait(BOUND)  # and the handler learns that the client has gone
+            assert not patient.app.left_stream.wait(0.02)
+    assert patient.app.left_stream.wait(BOUND)  # and the handler learns that the client has gone
 
 
 def test_a_stream_begins_before_it_has_anything_to_say(server: Running) -> None:
@@ -662,9 +671,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
     "target", [b"/" * 8000, b"/a" * 4000 + b"#", b"/" + b"%2" * 4000, b"/%" + b"25" * 4000, b"/." * 4000]
 )
 def test_judging_a_hostile_target_takes_no_longer_than_reading_it(target: bytes) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(Refused):
         judge_target(target + b";")
     with suppress(Refused):  # what counts here is the time
         judge_target(target)
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.05

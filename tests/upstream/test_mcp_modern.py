@@ -397,7 +397,7 @@ async def test_a_server_that_does_not_end_its_answer_is_given_up(how: str) -> No
             call.notice("notifications/progress", progressToken=call.id, progress=1)
         await call.reader.read()
 
-    limits = Limits(call_seconds=0.5, idle_seconds=0.1 if how.startswith("says") else 5.0)
+    limits = Limits(call_seconds=1.0, idle_seconds=0.5 if how.startswith("says") else 5.0)
     async with raw(tools_list=tools(), tools_call=called, prompts_get=ok) as it, at(it.url, limits=limits) as server:
         for progress in (True, False):
             with pytest.raises(GatewayError) as caught:
