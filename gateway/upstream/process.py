@@ -42,8 +42,10 @@ UNREAD_LIMIT = 8 * 1024 * 1024
 ASK_SECONDS = 1.0
 # And between SIGTERM and SIGKILL.
 GRACE_SECONDS = 2.0
-# Between the end of stdout and the end of the command that has ended.
+# Between the end of a command and the end of its words, which are still in the pipes.
 EXIT_SECONDS = 0.1
+# Between the end of stdout and the end of the command, which most often has ended: its watchdog has to come to it.
+MUTE_SECONDS = 1.0
 # Lines of stderr: those kept for whoever asks what went wrong, and those that reach the log in a second.
 STDERR_LINES = 100
 STDERR_PER_SECOND = 20
@@ -272,7 +274,7 @@ class Process:
 
     def write(self, line: bytes) -> None:
         """Send one line (without its end). Raises GatewayError(UPSTREAM_FAILED) when nobody reads there any more."""
-        if self._stdin is None or self._told:
+        if self._stdin is None or self._told or self._mute:
             raise GatewayError(Reason.UPSTREAM_FAILED, f"{self.name} is not running", metadata={"delivered": "no"})
         if self._stdin.get_write_buffer_size() > UNREAD_LIMIT:
             self.kill()
@@ -347,7 +349,7 @@ class Process:
             self._mute = True
             self._cut()  # a server that can no longer answer is of no use, alive or not
             # Mostly it has ended, and in a moment its code and its last words will be known.
-            asyncio.get_running_loop().call_later(EXIT_SECONDS, self._mute_for_good)
+            asyncio.get_running_loop().call_later(MUTE_SECONDS, self._mute_for_good)
 
     def exited(self) -> None:
         self._cut()

@@ -25,6 +25,12 @@ SERVER = str(Path(__file__).with_name("stdio_raw.py"))
 ERAS = ["modern", "legacy"]
 
 
+@pytest.fixture(autouse=True)
+def _no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes its time to say how a command ended."""
+    monkeypatch.setattr("gateway.upstream.process.MUTE_SECONDS", PATIENCE)
+
+
 @asynccontextmanager
 async def started(*words: str, limits: Limits | None = None, shared: bool = False) -> AsyncIterator[StdioServer]:
     async with run("-I", "-S", SERVER, *words, limits=limits, shared=shared) as server:

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,12 @@ pytestmark = pytest.mark.security
 
 PATIENCE = 20.0  # seconds; the machine may be busy, and nothing here waits so long when it works
 BWRAP = Path("/usr/bin/bwrap")
+
+
+@pytest.fixture(autouse=True)
+def _no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes its time to say how a command ended."""
+    monkeypatch.setattr(subject, "MUTE_SECONDS", PATIENCE)
 
 
 class Ear:
@@ -295,6 +301,25 @@ async def test_a_command_that_closes_its_output_and_lives_on_is_ended(monkeypatc
         pid = int(await ear.hear())
         assert await ear.last() == "closed its output"
         await until(lambda: gone(pid))
+
+
+async def test_a_command_that_has_ended_is_not_called_silent_because_its_end_is_known_late() -> None:
+    code = "import sys; print('up'); sys.stdin.readline(); sys.exit('no licence')"
+    async with running(python(code)) as (process, ear):
+        await ear.hear()
+        os.kill(process.pid, signal.SIGSTOP)  # the watchdog: on a busy machine it has not had its turn
+        process.write(b"go")
+        await until(lambda: refuses(process))
+        assert not ear.end.done()
+        os.kill(process.pid, signal.SIGCONT)
+        assert await ear.last() == "ended with code 1: no licence"
+
+
+def refuses(process: Process) -> bool:
+    with suppress(GatewayError):
+        process.write(b"more")
+        return False
+    return True
 
 
 async def test_a_well_behaved_command_ends_when_its_input_does_and_is_not_killed() -> None:
