@@ -234,6 +234,26 @@ async def test_four_eyes_are_two_people(gateway: Gateway) -> None:
     assert reached(task)["message"]["parts"] == [{"text": "less"}]
 
 
+async def test_two_who_agree_at_one_moment_are_both_heard(gateway: Gateway) -> None:
+    task = await waiting(gateway, agent="bank")
+    both = await asyncio.gather(*(said(gateway, who, approval_of(task), "approve") for who in ("lea", "lou")))
+    assert [each.status_code for each in both] == [200, 200], [each.text for each in both]
+    assert (await ended(gateway, task, agent="bank"))["status"]["state"] == "TASK_STATE_COMPLETED"
+
+
+async def test_of_two_who_answer_at_one_moment_where_one_is_enough_the_other_hears_what_was_said(
+    gateway: Gateway,
+) -> None:
+    task = await waiting(gateway)
+    yes, no = await asyncio.gather(
+        said(gateway, "lea", approval_of(task), "approve"), said(gateway, "lou", approval_of(task), "reject")
+    )
+    assert sorted((yes.status_code, no.status_code)) == [200, 400]
+    late = yes if yes.status_code == 400 else no
+    assert "waiting already" not in late.text
+    await ended(gateway, task)
+
+
 @pytest.mark.requirement("a2a.task.input-required-continues")
 async def test_a_caller_that_may_answer_for_itself_does_so_in_its_task(gateway: Gateway) -> None:
     ann = await gateway.key("ann")
@@ -252,8 +272,9 @@ async def test_a_caller_that_may_answer_for_itself_does_so_in_its_task(gateway: 
     assert again["id"] == done["id"]
     other = await waiting(gateway, agent="own")
     no = {"message": {**message("", taskId=other["id"]), "parts": [{"data": {"decision": "reject"}}]}}
-    done = (await gateway.result("SendMessage", no, agent="own", who=ann))["task"]
-    assert done["status"]["state"] == "TASK_STATE_REJECTED"
+    for _ in ("said", "said again, since the answer was lost"):
+        done = (await gateway.result("SendMessage", no, agent="own", who=ann))["task"]
+        assert (done["id"], done["status"]["state"]) == (other["id"], "TASK_STATE_REJECTED")
 
 
 @pytest.mark.requirement("a2a.cancel.interrupted")

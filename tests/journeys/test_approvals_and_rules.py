@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.core.approvals import retention
+from gateway.core.tools import consents
 from tests.issuer import Clock
 from tests.journeys.test_approvals import approval_of, ended, listed, reached, said, waiting
 from tests.mcp import Door, configured, scripted, soon, tool
@@ -166,6 +167,32 @@ async def test_an_edit_is_not_a_way_around_the_people_of_another_rule(tmp_path: 
         await ended(gateway, task)
 
 
+async def test_an_edit_does_not_lead_to_another_skill_or_task(tmp_path: Path) -> None:
+    skilled = POLICY.replace(
+        "rules:\n", "rules:\n  - {rule: off, who: ann, do: call, on: agents/desk/burn, verdict: BLOCK}\n"
+    )
+    async with ruled(tmp_path, skilled) as gateway:
+        task = await waiting(gateway)
+        for wrong in ({"metadata": {"skillId": "burn"}}, {"parts": [{"data": {"tool": "burn"}}]}):
+            edited = {"parts": [{"text": "x"}], **wrong}
+            refused = await said(gateway, "lea", approval_of(task), "edit", arguments=edited)
+            assert refused.status_code == 400
+            assert "another skill or tool" in refused.json()["error"]["message"]
+        edited = {"parts": [{"text": "x"}], "taskId": "another", "contextId": "another"}
+        assert (await said(gateway, "lea", approval_of(task), "edit", arguments=edited)).status_code == 200
+        got = reached(await ended(gateway, task))["message"]
+        assert (got["taskId"], got["contextId"]) == (task["id"], task["contextId"])
+
+
+async def test_an_edit_does_not_put_what_an_agent_asks_into_another_task(tmp_path: Path) -> None:
+    async with ruled(tmp_path) as gateway:
+        task = await waiting(gateway, "desk", agent="asking")
+        edited = {"parts": [{"text": "x"}], "taskId": "another"}
+        answer = await said(gateway, "lea", approval_of(task), "edit", arguments=edited)
+        assert answer.status_code == 200
+        assert "taskId" not in answer.json()["arguments"]["message"]
+
+
 async def test_what_it_was_edited_to_is_judged_by_the_rules_of_the_day(tmp_path: Path) -> None:
     less = "  - {rule: never, who: ann, do: call, on: agents/bank, when: {arguments: {text: less}}, verdict: BLOCK}\n"
     async with ruled(tmp_path) as gateway:
@@ -250,6 +277,38 @@ async def test_a_yes_does_not_stand_against_a_rule_that_refuses(tmp_path: Path) 
         await rule(gateway, tmp_path, POLICY)
         assert (await shown(gateway, id))["state"] == "void", "and it does not come back with the old rules"
         assert "waits for an approval" in (await ann.call("docs__wipe", which="one"))["content"][0]["text"]
+
+
+async def test_a_yes_is_none_after_its_time_though_no_timer_has_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that has slept has not counted the time."""
+    monkeypatch.setattr(consents, "HOLD_SECONDS", 0.01)
+    clock = Clock()
+    async with ruled(tmp_path, POLICY, now=clock.now) as gateway:
+        ann, id = await released(gateway, "one")
+        clock.ahead += 2 * 3600
+        told = await ann.call("docs__wipe", which="one")
+        assert told["_meta"]["gateway/approval"]["approval"] != id
+        assert (await shown(gateway, id))["state"] == "expired"
+
+
+async def test_a_message_that_was_approved_does_not_go_out_after_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    async with ruled(tmp_path, POLICY, now=clock.now) as gateway:
+        task = await waiting(gateway)
+        go_on = gateway.app.gateway.held.go_on
+
+        async def late(approval: Any) -> None:
+            clock.ahead += 2 * 3600
+            await go_on(approval)
+
+        monkeypatch.setattr(gateway.app.gateway.held, "go_on", late)
+        await said(gateway, "lea", approval_of(task), "approve")
+        assert (await ended(gateway, task))["status"]["state"] == "TASK_STATE_FAILED"
+        assert (await shown(gateway, approval_of(task)))["state"] == "expired"
 
 
 # After a restart.

@@ -33,6 +33,7 @@ MAX_WAITING = 200  # of one caller: who asks for more is asked to wait for those
 MAX_RECENT = 1_000  # ended ones that are remembered, so that who waited hears how it went
 RETRY_SECONDS = 2.0  # between tries while the store or an agent cannot be had
 LATEST_SECONDS = 60.0  # a limit that is used up until tonight may be another one in a minute
+TOO_LATE = "nobody answered in time"
 LONGEST_SLEEP = 3_600.0  # seconds; timers of months are not exact
 
 Then: TypeAlias = Callable[[Approval, Approval], Coroutine[Any, Any, None]]
@@ -275,6 +276,9 @@ class Approvals:
         who = asked.principal
         if found is None or (found.tenant, found.asked.principal.id) != (who.tenant, who.id):
             raise GatewayError(Reason.NOT_FOUND, f"There is no approval {id[:80]!r} of yours")
+        if found.state.open and found.until <= self._now():
+            await self._end(found, ApprovalState.EXPIRED, TOO_LATE)
+            found = await self.find(id) or found
         lost = self.lost(found) if found.state.open else ""
         if asked.digest in (found.digest, found.released) and not lost:
             return found
@@ -304,6 +308,10 @@ class Approvals:
                 self.keep(self._renew(held, renewed), f"{held.id} is asked of others")
 
     def _stands(self, held: Approval) -> bool:
+        """Whether it holds now. Its time may be over before the timer says so: a machine that slept has not counted."""
+        if held.until <= self._now():
+            self.keep(self._end(held, ApprovalState.EXPIRED, TOO_LATE), f"{held.id} expires")
+            return False
         why = self.lost(held)
         if why:
             self.keep(self._end(held, ApprovalState.VOID, why), f"{held.id} ends")
@@ -318,7 +326,7 @@ class Approvals:
         now = self._now()
         for held in tuple(self._open.values()):
             if held.until <= now:
-                self.keep(self._end(held, ApprovalState.EXPIRED, "nobody answered in time"), f"{held.id} expires")
+                self.keep(self._end(held, ApprovalState.EXPIRED, TOO_LATE), f"{held.id} expires")
         self._alarm = None
         left = [held.until for held in self._open.values() if held.until > now]
         if left:

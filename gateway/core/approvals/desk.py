@@ -23,6 +23,7 @@ from gateway.core.policy import DENIED, Target
 from gateway.core.policy.approvers import approves
 from gateway.core.policy.engine import Policy
 from gateway.core.policy.refusals import refused
+from gateway.core.policy.spoken import skill
 from gateway.core.registry import Registry
 from gateway.model.approval import (
     Answering,
@@ -52,6 +53,7 @@ from gateway.model.tool import Tree
 _OWN = Decision(Verdict.PASS, "approver-caller", "the rule lets whoever began it answer")
 _FILTERED = Decision(Verdict.PASS, "filtered", "a list shows only what its reader may answer or has asked for")
 _GATEWAY = "gateway"
+_STAYS = frozenset({"messageId", "role", "taskId", "contextId"})
 EDITABLE = frozenset({SendMessage.verb, "tools/call", "prompts/get"})
 
 
@@ -125,25 +127,38 @@ class Desk:
                 raise refused(decision, who, call.verb, found.asked.target)
             raise GatewayError(Reason.PERMISSION_DENIED, decision.reason)
         try:
-            after = self._after(found, call, who)
-            if call.said is Said.EDIT:
-                await self._foresee(after)
-            record = ticket.outcome(
-                self._now(), after.state.value, found.asked.task or None, change=changed(found, after)
-            )
-            if after.state is ApprovalState.REJECTED:
-                await self._messages.end(found, after, record)
-            else:
-                await self._approvals.put(found, after, *changes, records=(record,))
-        except (GatewayError, Outdated) as error:
-            fault = error if isinstance(error, GatewayError) else _decided(found)
-            self._recorder.note(ticket, fault.reason)
-            raise fault from error
+            after = await self._said(call, who, found, ticket, changes)
+        except GatewayError as error:
+            self._recorder.note(ticket, error.reason)
+            raise
         if after.state is ApprovalState.APPROVED and after.tasks and not self._approvals.waited_for(after):
             await self._messages.go_on(after)
         return await self._approvals.find(after.id) or after
 
     # What is said.
+
+    async def _said(
+        self, call: Answering, who: Principal, found: Approval, ticket: Ticket, changes: tuple[Change, ...]
+    ) -> Approval:
+        """The approval after it. Of two who answer at one moment the second says it to what the first has left."""
+        while True:
+            after = self._after(found, call, who)
+            if call.said is Said.EDIT:
+                await self._foresee(after)
+            task = found.asked.task or None
+            record = ticket.outcome(self._now(), after.state.value, task, change=changed(found, after))
+            try:
+                if after.state is ApprovalState.REJECTED:
+                    await self._messages.end(found, after, record, changes=changes)
+                else:
+                    await self._approvals.put(found, after, *changes, records=(record,))
+            except Outdated as error:
+                now = await self._store.approvals.find(found.id)
+                if now is None or now.revision == found.revision:
+                    raise _decided(found) from error
+                found = now
+            else:
+                return after
 
     def _after(self, found: Approval, call: Answering, who: Principal) -> Approval:
         """The approval after it. Raises GatewayError for what cannot be said to it, Outdated when it is decided."""
@@ -251,17 +266,20 @@ def _decided(found: Approval) -> GatewayError:
 
 
 def _message(found: Approval, wanted: Tree) -> Tree:
-    """Only what is said can be edited: who is asked, and in which task, stays."""
+    """Only what is said can be edited: who is asked, for which of its skills, and in which task, stays."""
     said = wanted.get("message", wanted)
     before = found.asked.arguments["message"]
     try:
         if not isinstance(said, dict) or not said.get("parts"):
             raise ValueError("it has no parts")
-        kept = {name: before[name] for name in ("messageId", "role", "taskId", "contextId") if name in before}
-        message = Message.model_validate({**before, **said, "messageId": "new", **kept})
+        said = {name: each for name, each in said.items() if name not in _STAYS}
+        message = Message.model_validate({"messageId": "new", **before, **said})
         tree = message.model_dump(mode="json", by_alias=True, exclude_unset=True)
         if "messageId" not in before:
             del tree["messageId"]
     except ValueError as error:
         raise invalid("arguments", "must be a message with parts, as the approval shows it") from error
-    return {**found.asked.arguments, "message": tree}
+    edited = {**found.asked.arguments, "message": tree}
+    if skill(message_call(replace(found, edited=edited))) != skill(message_call(replace(found, edited=None))):
+        raise invalid("arguments", "would be for another skill or tool of the agent, which its caller has to ask for")
+    return edited

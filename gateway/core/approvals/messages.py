@@ -259,19 +259,22 @@ class HeldMessages:
             cause=Cause(approval.request, approval.request),
         )
 
-    async def end(self, before: Approval, after: Approval, *records: AuditEntry) -> None:
-        """It is rejected, has run out or is void: its tasks end with it, unless somebody here goes on by itself."""
+    async def end(
+        self, before: Approval, after: Approval, *records: AuditEntry, changes: tuple[Change, ...] = ()
+    ) -> None:
+        """It is rejected, has run out or is void: its tasks end with it, unless somebody here goes on by itself.
+        `changes` go with it."""
         if not before.tasks or self._approvals.waited_for(before):
-            await self._approvals.put(before, after, records=records)
+            await self._approvals.put(before, after, *changes, records=records)
             return
-        changes = self._approvals.follows(before, after)
+        beside, changes = changes, (*changes, *self._approvals.follows(before, after))
         for task_id in before.tasks:
             row = await self._services.store.task(before.tenant, task_id)
             if row is not None and waits(row.task) == before.id:
                 await self._end_task(row, before, after, changes, records)
                 changes, records = (), ()
         if changes:
-            await self._approvals.put(before, after, records=records)
+            await self._approvals.put(before, after, *beside, records=records)
         else:
             self._approvals.took(after)
 
