@@ -16,13 +16,15 @@ from gateway.core.keys import KeyRing, NewKey
 from gateway.core.people import People, session
 from gateway.core.registry import Registered, Registry
 from gateway.core.standing import Named, agent, client, grant, key, standing, user
-from gateway.model.call import (
+from gateway.model.call import Call
+from gateway.model.clients import ClientRecord
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.operation import (
     AcceptCard,
     AddAgent,
     AddClient,
     AddKey,
     AddUser,
-    Call,
     ChangeAgent,
     InviteClient,
     ListAgents,
@@ -39,8 +41,6 @@ from gateway.model.call import (
     ShowCard,
     VerifyCard,
 )
-from gateway.model.clients import ClientRecord
-from gateway.model.errors import GatewayError, Reason
 from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.ports import Change, KeyRecord
 from gateway.model.principal import Kind

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from gateway.core.audit import Ticket
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
-from gateway.model.call import EraseSubject, ReadAudit, RotateAuditKey
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.operation import EraseSubject, ReadAudit, RotateAuditKey
 from gateway.model.ports import Store
 
 # Takes what writes into the log that some keys are followed by others; gives those.

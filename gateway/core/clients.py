@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from gateway.core.keys import fingerprint, make_secret
-from gateway.model.call import AddClient
 from gateway.model.clients import (
     AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
@@ -21,6 +20,7 @@ from gateway.model.clients import (
     RevokedToken,
 )
 from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.operation import AddClient
 from gateway.model.ports import Change, PutClient, RevokeToken, Write
 from gateway.model.value import value
 

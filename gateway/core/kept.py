@@ -13,9 +13,9 @@ from gateway.core.audit import Recorder, Ticket
 from gateway.core.connections import OWN, VISIT_MS, Find, owner_of
 from gateway.core.standing import connection, standing
 from gateway.core.tools.state import Sealer
-from gateway.model.call import ListConnections, RemoveConnection, RotateVaultKey
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.login import Connection, Ending, Kept
+from gateway.model.operation import ListConnections, RemoveConnection, RotateVaultKey
 from gateway.model.ports import Store
 from gateway.model.principal import Principal
 

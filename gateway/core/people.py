@@ -9,8 +9,8 @@ from dataclasses import replace
 from gateway.core.attempts import Attempts
 from gateway.core.clients import Clients
 from gateway.core.keys import fingerprint, random_word
-from gateway.model.call import AddUser
 from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.model.operation import AddUser
 from gateway.model.people import USER, GrantRecord, Passwords, PeopleStore, Person, UserRecord
 from gateway.model.ports import Change, EndGrant, PutUser, Write
 from gateway.model.value import value

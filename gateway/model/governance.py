@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from gateway.model.value import value
 
@@ -109,6 +109,20 @@ class Thaw:
 class ListFrozen:
     verb: ClassVar[str] = "ListFrozen"
     agent: None = None
+
+
+GovernanceCall: TypeAlias = (
+    ShowPolicy
+    | ExplainPolicy
+    | ReloadPolicy
+    | ShadePolicy
+    | ReplayPolicy
+    | ShowCompliance
+    | ReloadCompliance
+    | Freeze
+    | Thaw
+    | ListFrozen
+)
 
 
 @value

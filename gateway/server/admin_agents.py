@@ -9,8 +9,8 @@ import orjson
 from gateway.core.administration import Catalogue, named
 from gateway.core.gateway import Gateway
 from gateway.core.registry import Registered, Source
-from gateway.model.call import AddAgent, ChangeAgent, ListAgents, RemoveAgent
 from gateway.model.errors import invalid
+from gateway.model.operation import AddAgent, ChangeAgent, ListAgents, RemoveAgent
 from gateway.model.ports import Balance, RemoteSettings
 from gateway.model.principal import Principal
 from gateway.model.provenance import CardKeys, Standing

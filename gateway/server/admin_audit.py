@@ -14,8 +14,9 @@ from gateway.core.replay import Replayed
 from gateway.dialects.sse import COMMENT, frame
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Verdict
 from gateway.model.base import timestamp
-from gateway.model.call import EraseSubject, ReadAudit, ReplayTask, RotateAuditKey, RotateVaultKey
+from gateway.model.call import ReplayTask
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.operation import EraseSubject, ReadAudit, RotateAuditKey, RotateVaultKey
 from gateway.model.principal import Principal
 from gateway.server.admin_fields import Field, moment, number, text, word
 from gateway.server.admin_operation import Asked, Events, Moment, Operation, Tree, json_bytes

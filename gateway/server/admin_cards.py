@@ -11,7 +11,7 @@ from gateway.core.registry import Registered, Source
 from gateway.dialects.a2a_v1.cards import differences
 from gateway.dialects.strict_json import read
 from gateway.model.base import timestamp
-from gateway.model.call import AcceptCard, ShowCard, VerifyCard
+from gateway.model.operation import AcceptCard, ShowCard, VerifyCard
 from gateway.model.principal import Principal
 from gateway.model.provenance import CardRecord, Finding, Standing
 from gateway.server.admin_fields import Field, Wrong, text

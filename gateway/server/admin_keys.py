@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from gateway.core.gateway import Gateway
 from gateway.model.base import timestamp
-from gateway.model.call import AddKey, ListKeys, RevokeKey
+from gateway.model.operation import AddKey, ListKeys, RevokeKey
 from gateway.model.ports import KeyRecord
 from gateway.model.principal import Principal
 from gateway.server.admin_fields import text

@@ -10,7 +10,11 @@ from gateway.core.gateway import Gateway
 from gateway.core.standing import grant
 from gateway.dialects.oauth2.redirects import refusal
 from gateway.model.base import timestamp
-from gateway.model.call import (
+from gateway.model.clients import ClientRecord
+from gateway.model.errors import invalid
+from gateway.model.login import Connection as Login
+from gateway.model.login import Ending
+from gateway.model.operation import (
     AddClient,
     AddUser,
     InviteClient,
@@ -24,10 +28,6 @@ from gateway.model.call import (
     RevokeClient,
     SetPassword,
 )
-from gateway.model.clients import ClientRecord
-from gateway.model.errors import invalid
-from gateway.model.login import Connection as Login
-from gateway.model.login import Ending
 from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.principal import Principal
 from gateway.server.admin_fields import flag, text, texts, whole, word

@@ -8,7 +8,7 @@ from gateway.core.gateway import Gateway
 from gateway.core.push.hosts import HostState
 from gateway.core.push.letters import PushState
 from gateway.model.base import timestamp
-from gateway.model.call import ListDeadPushes, ReplayPushes, ShowPushes
+from gateway.model.operation import ListDeadPushes, ReplayPushes, ShowPushes
 from gateway.model.ports import DeadDelivery, PushQueue
 from gateway.model.principal import Principal
 from gateway.server.admin_fields import number

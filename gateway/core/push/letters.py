@@ -11,8 +11,8 @@ from typing import TypedDict
 from gateway.core.act import Act
 from gateway.core.audit import Ticket
 from gateway.core.push.hosts import Hosts, HostState
-from gateway.model.call import ListDeadPushes, ReplayPushes, ShowPushes
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.operation import ListDeadPushes, ReplayPushes, ShowPushes
 from gateway.model.ports import DeadDelivery, PushQueue, ReplayDelivery, Store
 from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
