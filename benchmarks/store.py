@@ -23,19 +23,10 @@ from typing import Any, TypeAlias
 import uvloop
 
 from gateway.model.audit import AuditEntry, Verdict
+from gateway.model.changes import AdvanceTask, Change, CreateTask, Reserve, SaveReply
 from gateway.model.message import Artifact, Message, Part, Role
-from gateway.model.ports import (
-    AdvanceTask,
-    Change,
-    CreateTask,
-    Key,
-    Record,
-    Reservation,
-    Reserve,
-    SaveReply,
-    Store,
-    TaskRow,
-)
+from gateway.model.ports import Store
+from gateway.model.rows import Key, Record, Reservation, TaskRow
 from gateway.model.task import ArtifactUpdate, StatusUpdate, Task, TaskState, TaskStatus, envelope
 from gateway.stores.sqlite import SqliteStore, open_sqlite
 

@@ -14,9 +14,9 @@ from gateway.core.registry import Registered, Source
 from gateway.dialects.strict_json import read
 from gateway.model.card import AgentCapabilities, AgentCard, AgentSkill
 from gateway.model.errors import GatewayError
-from gateway.model.ports import Balance
 from gateway.model.principal import Kind
 from gateway.model.provenance import CardKeys
+from gateway.model.rows import Balance
 from gateway.upstream.egress import Egress
 from gateway.upstream.local import LoadError, load
 from gateway.upstream.tasks import TasksAgent as TasksUpstream

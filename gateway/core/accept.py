@@ -8,17 +8,9 @@ from collections.abc import Awaitable
 from functools import partial
 
 from gateway.model.audit import AuditEntry
-from gateway.model.ports import (
-    Change,
-    CreateTask,
-    PutApproval,
-    PutPushConfig,
-    Release,
-    Reservation,
-    Reserve,
-    SaveReply,
-    Store,
-)
+from gateway.model.changes import Change, CreateTask, PutApproval, PutPushConfig, Release, Reserve, SaveReply
+from gateway.model.ports import Store
+from gateway.model.rows import Reservation
 
 
 class Held(Exception):

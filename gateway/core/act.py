@@ -7,8 +7,9 @@ from typing import TypeVar
 
 from gateway.core.audit import Ticket
 from gateway.core.standing import Tree, after
+from gateway.model.changes import Change
 from gateway.model.errors import GatewayError
-from gateway.model.ports import Change, Store
+from gateway.model.ports import Store
 
 T = TypeVar("T")
 

@@ -17,6 +17,7 @@ from gateway.core.people import People, session
 from gateway.core.registry import Registered, Registry
 from gateway.core.standing import Named, agent, client, grant, key, standing, user
 from gateway.model.call import Call
+from gateway.model.changes import Change
 from gateway.model.clients import ClientRecord
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.operation import (
@@ -42,9 +43,9 @@ from gateway.model.operation import (
     VerifyCard,
 )
 from gateway.model.people import GrantRecord, UserRecord
-from gateway.model.ports import Change, KeyRecord
 from gateway.model.principal import Kind
 from gateway.model.provenance import CardKeys, CardRecord
+from gateway.model.rows import KeyRecord
 
 
 @dataclass(frozen=True, slots=True)

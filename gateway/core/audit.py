@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from gateway.core.policy.limits import Charge
 from gateway.core.policy.rules import FILE_CHANGED
 from gateway.model.audit import AuditEntry, Decision, Verdict
+from gateway.model.changes import PutApproval
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import PutApproval, Store
+from gateway.model.ports import Store
 from gateway.model.principal import ANONYMOUS, MACHINE, Principal
 from gateway.model.value import value
 

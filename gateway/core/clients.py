@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from gateway.core.keys import fingerprint, make_secret
+from gateway.model.changes import Change, PutClient, RevokeToken
 from gateway.model.clients import (
     AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
@@ -21,7 +22,7 @@ from gateway.model.clients import (
 )
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.operation import AddClient
-from gateway.model.ports import Change, PutClient, RevokeToken, Write
+from gateway.model.ports import Write
 from gateway.model.value import value
 
 MAX_SCOPES = 32

@@ -25,11 +25,12 @@ from gateway.core.turn import Answer, Services, Turn
 from gateway.model.agent import Context
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
+from gateway.model.changes import Change, PutPushConfig, Reserve
 from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message
-from gateway.model.ports import Change, Key, PutPushConfig, Reservation, Reserve, TaskRow
 from gateway.model.principal import Principal
+from gateway.model.rows import Key, Reservation, TaskRow
 from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
 from gateway.model.tool import ToolRequest, ToolResult
 from gateway.model.trail import Trail

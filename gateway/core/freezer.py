@@ -14,9 +14,10 @@ from gateway.core.policy.actions import AGENT_VERBS, CALLS
 from gateway.core.policy.checks import chain
 from gateway.core.policy.rules import FROZEN
 from gateway.model.audit import Decision, Verdict
+from gateway.model.changes import DropFrozen, PutFrozen
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.governance import Cold, Frozen, GovernanceStore
-from gateway.model.ports import DropFrozen, PutFrozen, Write
+from gateway.model.ports import Write
 from gateway.model.principal import LOCAL, Kind, Principal
 from gateway.model.trail import Trail
 

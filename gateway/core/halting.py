@@ -22,10 +22,12 @@ from gateway.core.standing import frozen, standing
 from gateway.core.turn import Services, Turn
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import SendMessage
+from gateway.model.changes import DropHalted, PutHalted
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.governance import Cold, Freeze, Frozen, Halted
-from gateway.model.ports import DropHalted, PutHalted, TaskRow, Write
+from gateway.model.ports import Write
 from gateway.model.principal import Kind, Principal
+from gateway.model.rows import TaskRow
 from gateway.model.trail import Trail
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,11 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.model.changes import PutKey
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import KeyRecord, PutKey, Store, Write
+from gateway.model.ports import Store, Write
 from gateway.model.principal import LOCAL, Kind, Principal
+from gateway.model.rows import KeyRecord
 
 PREFIX = "gw_"
 VISIBLE = 10  # of the 46 characters: enough to tell keys apart in a list, 41 bits of 256

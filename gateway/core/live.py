@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Record
+from gateway.model.rows import Record
 
 Topic: TypeAlias = tuple[str, str]  # tenant, task id
 

@@ -15,7 +15,7 @@ from gateway.core.turn import Services
 from gateway.core.watch import Replay
 from gateway.model.call import FollowLog, ReadContext, ReadLog
 from gateway.model.errors import GatewayError, task_not_found
-from gateway.model.ports import Record, TaskQuery, TaskRow
+from gateway.model.rows import Record, TaskQuery, TaskRow
 from gateway.model.value import value
 
 

@@ -21,7 +21,7 @@ from gateway.model.audit import Verdict
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
-from gateway.model.ports import Record
+from gateway.model.rows import Record
 from gateway.model.task import Task, TaskState, envelope
 
 _NAME = re.compile(r"(https?://|urn:)[^\s?#@]{1,200}").fullmatch  # no user, query or fragment: where secrets stand

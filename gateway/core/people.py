@@ -9,10 +9,11 @@ from dataclasses import replace
 from gateway.core.attempts import Attempts
 from gateway.core.clients import Clients
 from gateway.core.keys import fingerprint, random_word
+from gateway.model.changes import Change, EndGrant, PutUser
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.operation import AddUser
 from gateway.model.people import USER, GrantRecord, Passwords, PeopleStore, Person, UserRecord
-from gateway.model.ports import Change, EndGrant, PutUser, Write
+from gateway.model.ports import Write
 from gateway.model.value import value
 
 SHORTEST_PASSWORD = 12

@@ -22,10 +22,11 @@ from gateway.model.agent import Context
 from gateway.model.audit import Decision, Verdict
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
+from gateway.model.changes import Change, CreateTask, DropPushConfig, Release
 from gateway.model.message import Message, Part, Role
-from gateway.model.ports import Change, CreateTask, DropPushConfig, Record, Release, Reservation, TaskRow
 from gateway.model.principal import Principal
 from gateway.model.push import PushConfig
+from gateway.model.rows import Record, Reservation, TaskRow
 from gateway.model.task import Event, Task, TaskState, TaskStatus, envelope
 
 log = logging.getLogger(__name__)

@@ -22,21 +22,11 @@ from gateway.core.provenance import changes, refusal
 from gateway.model.agent import Agent
 from gateway.model.audit import AuditEntry
 from gateway.model.card import AgentCard
+from gateway.model.changes import DropAgent, DropCards, PutAgent, PutCard
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import (
-    AgentRecord,
-    Balance,
-    Directory,
-    DropAgent,
-    DropCards,
-    Fetched,
-    PutAgent,
-    PutCard,
-    RemoteSettings,
-    Store,
-    Write,
-)
+from gateway.model.ports import Directory, Fetched, Store, Write
 from gateway.model.provenance import CardKeys, CardRecord, Standing, best
+from gateway.model.rows import AgentRecord, Balance, RemoteSettings
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gateway.core.turn import Answer
 from gateway.model.errors import GatewayError, Reason, invalid
-from gateway.model.ports import Reservation, Store
+from gateway.model.ports import Store
+from gateway.model.rows import Reservation
 
 
 async def known(store: Store, held: Reservation, digest: bytes) -> Answer:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from gateway.core.audit import Ticket
 from gateway.model.call import ReplayTask
 from gateway.model.errors import GatewayError, Reason, task_not_found
-from gateway.model.ports import Record, Store
+from gateway.model.ports import Store
 from gateway.model.principal import Kind
+from gateway.model.rows import Record
 from gateway.model.task import Task
 
 

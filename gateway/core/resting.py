@@ -22,8 +22,8 @@ from gateway.core.turn import Services, Turn
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError
 from gateway.model.login import LoginNeeded
-from gateway.model.ports import TaskQuery, TaskRow
 from gateway.model.principal import Principal
+from gateway.model.rows import TaskQuery, TaskRow
 from gateway.model.task import TaskState
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from gateway.core.turn import Services
 from gateway.model.call import FetchResult, PullTasks, SubmitResult
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message
-from gateway.model.ports import Reservation
 from gateway.model.principal import Principal
+from gateway.model.rows import Reservation
 from gateway.model.task import Task, TaskState
 
 

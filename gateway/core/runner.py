@@ -23,11 +23,13 @@ from gateway.core.timers import Timers
 from gateway.core.turn import FLAGGED, Services, Turn
 from gateway.model.agent import Context
 from gateway.model.base import timestamp
+from gateway.model.changes import Release, SaveReply
 from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.login import LoginNeeded
 from gateway.model.message import Message, Role
-from gateway.model.ports import Fenced, Key, Release, SaveReply, TaskRow
+from gateway.model.ports import Fenced
+from gateway.model.rows import Key, TaskRow
 from gateway.model.task import Event, StatusUpdate, TaskState, TaskStatus
 
 log = logging.getLogger(__name__)

@@ -6,19 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gateway.core.people import session
-from gateway.model.clients import ClientRecord
-from gateway.model.governance import Cold, Frozen
-from gateway.model.login import Connection
-from gateway.model.people import GrantRecord, UserRecord
-from gateway.model.ports import (
+from gateway.model.changes import (
     Change,
     DropAgent,
     DropFrozen,
     DropPin,
     DropPushConfig,
     EndGrant,
-    KeyRecord,
-    PinRecord,
     PutClient,
     PutFrozen,
     PutKey,
@@ -26,8 +20,13 @@ from gateway.model.ports import (
     PutPushConfig,
     PutUser,
 )
+from gateway.model.clients import ClientRecord
+from gateway.model.governance import Cold, Frozen
+from gateway.model.login import Connection
+from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.principal import Kind
 from gateway.model.push import PushConfig
+from gateway.model.rows import KeyRecord, PinRecord
 
 Tree = dict[str, Any]
 Named = tuple[str, Tree]

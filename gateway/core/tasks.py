@@ -12,8 +12,8 @@ from gateway.core.turn import Services
 from gateway.core.watch import Watch
 from gateway.model.call import CancelTask, GetTask, ListTasks, SubscribeToTask, TaskPage
 from gateway.model.errors import GatewayError, Reason, task_not_found
-from gateway.model.ports import Record, TaskQuery, TaskRow
 from gateway.model.principal import Principal
+from gateway.model.rows import Record, TaskQuery, TaskRow
 from gateway.model.task import Task, envelope
 
 

@@ -27,22 +27,12 @@ from gateway.model.agent import Context, Upstream
 from gateway.model.approval import APPROVAL
 from gateway.model.audit import AuditEntry, Verdict
 from gateway.model.base import milliseconds, timestamp
+from gateway.model.changes import AdvanceTask, Change, CreateTask, DropPushConfig, PutUpstreamContext
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
-from gateway.model.ports import (
-    AdvanceTask,
-    Change,
-    CreateTask,
-    DropPushConfig,
-    Fenced,
-    Key,
-    PutUpstreamContext,
-    Record,
-    Reservation,
-    Store,
-    TaskRow,
-)
+from gateway.model.ports import Fenced, Store
 from gateway.model.push import PushConfig
+from gateway.model.rows import Key, Record, Reservation, TaskRow
 from gateway.model.task import (
     TERMINAL,
     ArtifactUpdate,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.core.live import Subscription
 from gateway.model.message import Message
-from gateway.model.ports import Record
+from gateway.model.rows import Record
 from gateway.model.task import StatusUpdate, Task, TaskState, envelope
 
 

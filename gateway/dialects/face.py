@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from gateway.dialects.paths import Operation
 from gateway.model.call import Call
 from gateway.model.errors import GatewayError
-from gateway.model.ports import Record
+from gateway.model.rows import Record
 
 Decode: TypeAlias = Callable[[str, dict[str, Any], str, tuple[str, ...]], Call]
 Encode: TypeAlias = Callable[[Call, Any], bytes]

@@ -16,7 +16,7 @@ from gateway.dialects.face import Decode
 from gateway.dialects.protobuf import Schema, Tree
 from gateway.model.call import Call
 from gateway.model.errors import GatewayError
-from gateway.model.ports import Record
+from gateway.model.rows import Record
 
 DETAILS = "grpc-status-details-bin"
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"

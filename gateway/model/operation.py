@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from gateway.model.audit import AuditQuery
 from gateway.model.governance import GovernanceCall
-from gateway.model.ports import RemoteSettings
+from gateway.model.rows import RemoteSettings
 from gateway.model.value import value
 
 

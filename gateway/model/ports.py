@@ -1,9 +1,9 @@
 """The ports: what the core needs from the outside, said once, errors included.
 
-**Store.** Writes are values (`Reserve`, `CreateTask`, …). `commit(*changes, records=…)` applies all of them and
-the audit records in one transaction and returns when they are durable; `later(…)` lets them ride with the next
-commit, at the latest after 5 ms. The caller chooses durability and nothing else. Every key starts with the
-tenant. Reads see everything that a returned `commit` wrote.
+**Store.** Writes are values (`model/changes.py`), and so is what is read (`model/rows.py`). `commit(*changes,
+records=…)` applies all of them and the audit records in one transaction and returns when they are durable;
+`later(…)` lets them ride with the next commit, at the latest after 5 ms. The caller chooses durability and nothing
+else. Every key starts with the tenant. Reads see everything that a returned `commit` wrote.
 
 Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABLE) when the store cannot write
 (disk full, closed). A change that contradicts what is stored is a fault of ours and raises what the store calls it
@@ -13,469 +13,39 @@ Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABL
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import field
-from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from gateway.model.agent import Agent, Upstream
-from gateway.model.approval import Approval, ApprovalStore
+from gateway.model.approval import ApprovalStore
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.card import AgentCard
-from gateway.model.clients import ClientRecord, ClientStore, RevokedToken
-from gateway.model.governance import Cold, Frozen, GovernanceStore, Halted
-from gateway.model.message import Message
-from gateway.model.people import PeopleStore, UserRecord
-from gateway.model.principal import Principal
+from gateway.model.changes import Change
+from gateway.model.clients import ClientStore
+from gateway.model.governance import GovernanceStore
+from gateway.model.people import PeopleStore
 from gateway.model.provenance import CardKeys, CardRecord, Finding
 from gateway.model.push import PushConfig
-from gateway.model.task import Event, Task, TaskState
-from gateway.model.trail import Trail
+from gateway.model.rows import (
+    AgentRecord,
+    Balance,
+    DeadDelivery,
+    Delivery,
+    KeyRecord,
+    PinRecord,
+    PushQueue,
+    Record,
+    Reservation,
+    TaskQuery,
+    TaskRow,
+    TaskRows,
+)
 from gateway.model.value import value
 
 
 class Fenced(Exception):
     """The write carried an old fence: somebody else has taken the task over, and nothing was written."""
 
-
-class Key(NamedTuple):
-    """The idempotency key of a message: one message, one task (or one reply)."""
-
-    tenant: str
-    principal: str
-    agent: str
-    message_id: str
-
-
-@value
-class Reservation:
-    """What is known about a key. Neither `reply` nor `settled`: the work has begun and left nothing yet."""
-
-    key: Key
-    digest: bytes
-    task_id: str
-    at: int
-    settled: bool = False
-    reply: Message | None = None
-
-
-@value
-class Record:
-    """One event in a task's log. `body` is its StreamResponse (`task.envelope`), made once for the log, the
-    streams and the pushes. `at` is when it was written, milliseconds since the epoch; 0 where that is not known."""
-
-    seq: int
-    event: Event
-    body: bytes
-    at: int = field(default=0, compare=False)
-
-
-@value
-class TaskRow:
-    """A task and what the gateway knows about it. Times are milliseconds since the epoch.
-
-    `seq` is the last event's number; `fence` goes up with each change of the executing `node`;
-    `message_id` is the id of the message that began the task, `deadline` when the current turn must end. `trail` is
-    where its newest message came from, if an agent sent that.
-    """
-
-    tenant: str
-    id: str
-    owner: str
-    agent: str
-    task: Task
-    seq: int
-    fence: int
-    created: int
-    updated: int
-    deadline: int
-    message_id: str
-    upstream: Upstream | None = None
-    trail: Trail | None = None
-
-    @property
-    def asker(self) -> Principal:
-        """Whoever it was asked by last, as far as the row knows: roles and scopes are not kept."""
-        owner = Principal.of(self.owner, self.tenant)
-        return owner if self.trail is None else self.trail.asker(owner)
-
-
-@value
-class TaskQuery:
-    """ListTasks, newest status first. `after` is the (updated, id) of the last row of the page before."""
-
-    tenant: str
-    owner: str
-    agent: str | None
-    limit: int
-    context_id: str | None = None
-    state: TaskState | None = None
-    updated_since: int | None = None
-    after: tuple[int, str] | None = None
-
-
-@value
-class TaskRows:
-    """A page: its rows, how many tasks match in all, and whether it was cut short because its rows weigh much."""
-
-    rows: list[TaskRow]
-    total: int
-    cut: bool
-
-
-class Balance(StrEnum):
-    """Which of several endpoints gets a new message."""
-
-    ROUND_ROBIN = "round_robin"
-    LEAST_LOADED = "least_loaded"
-
-
-@value
-class RemoteSettings:
-    """What the operator says about a remote agent beside its address: the cards of further servers that are the same
-    agent, which of them gets a message, and who has to have signed its card."""
-
-    replicas: tuple[str, ...] = ()
-    balance: Balance = Balance.ROUND_ROBIN
-    card_keys: CardKeys | None = None
-    require_signature: bool = False
-
-
-@value
-class AgentRecord:
-    """A registered remote agent. `card` is the last card that was fetched (JSON), None before the first;
-    `trusted` means that the operator named the URL on this machine (SURFACES: egress)."""
-
-    id: str
-    card_url: str
-    trusted: bool
-    added: int
-    card: bytes | None = None
-    etag: str | None = None
-    fetched: int = 0
-    settings: RemoteSettings = RemoteSettings()
-
-
-@value
-class KeyRecord:
-    """An API key: `prefix` is its visible beginning, `hash` the SHA-256 of the whole."""
-
-    id: str
-    tenant: str
-    name: str
-    prefix: str
-    hash: bytes
-    created: int
-    revoked: int | None = None
-
-
-@value
-class PinRecord:
-    """A definition of an MCP server that was approved: `kind` and `key` as in `model.tool`, the tree as it was."""
-
-    server: str
-    kind: str
-    key: str
-    hash: str
-    tree: dict[str, Any]
-    approved: int
-
-
-@value
-class Delivery:
-    """One push that is due: event `seq` of a task for one configuration. `body` is a StreamResponse, `attempts` counts
-    this one, `queued` is when the event happened (milliseconds since the epoch)."""
-
-    tenant: str
-    task_id: str
-    config: PushConfig
-    seq: int
-    body: bytes
-    attempts: int
-    queued: int
-
-
-@value
-class DeadDelivery:
-    """A push that was given up, under the number that the store gave it. Its body is event `seq` of the task."""
-
-    id: int
-    tenant: str
-    task_id: str
-    config_id: str
-    seq: int
-    host: str
-    attempts: int
-    problem: str  # what the last attempt met, as a sentence
-    queued: int
-    died: int
-
-
-@value
-class PushQueue:
-    """What waits for one webhook of one task. All but `waiting` is about the first of it: it is tried (again) at `due`,
-    after `attempts` that failed, the last one because of `problem`."""
-
-    tenant: str
-    task_id: str
-    config_id: str
-    host: str
-    waiting: int
-    attempts: int
-    queued: int
-    due: int
-    problem: str | None
-
-
-@value
-class Told:
-    """What a webhook answered: a status, and the seconds that it asked to be left alone."""
-
-    status: int
-    retry_after: float | None = None
-
-
-# Changes: what a commit can do.
-
-
-@value
-class Reserve:
-    """Take a key. If it is taken, *nothing else of the commit is applied* and `commit` returns its holder."""
-
-    reservation: Reservation
-
-
-@value
-class Release:
-    """Give a key back: the message was refused before anything came of it."""
-
-    key: Key
-
-
-@value
-class SaveReply:
-    """The agent answered with a Message: keep it under the key."""
-
-    key: Key
-    reply: Message
-
-
-@value
-class CreateTask:
-    """A new task with its first events (`row.task` is the state after them) and its push configurations.
-    Settles `key`; writes one outbox row per event and configuration."""
-
-    row: TaskRow
-    node: str
-    records: tuple[Record, ...]
-    key: Key | None = None
-    push: tuple[PushConfig, ...] = ()
-
-
-@value
-class AdvanceTask:
-    """More events of a task; `row` is the state after them. Writes outbox rows when `push`.
-    Settles `key` (a continued task's message). Raises Fenced if `row.fence` is old."""
-
-    row: TaskRow
-    records: tuple[Record, ...]
-    push: bool = False
-    key: Key | None = None
-
-
-@value
-class PutPushConfig:
-    tenant: str
-    config: PushConfig  # with id and task_id
-
-
-@value
-class DropPushConfig:
-    """Deletes one configuration, what is still queued for it and what was given up. Deleting a missing one is no error
-    (§3.1.10)."""
-
-    tenant: str
-    task_id: str
-    id: str
-
-
-@value
-class PutUpstreamContext:
-    """The remote agent's own id for one of our contexts, and the interface that gave it."""
-
-    tenant: str
-    owner: str
-    agent: str
-    context_id: str
-    upstream_context_id: str
-    url: str = ""
-
-
-@value
-class SettleDelivery:
-    """A push attempt ended: done (`retry_at` None), or to be tried again then because of `problem`."""
-
-    tenant: str
-    task_id: str
-    config_id: str
-    seq: int
-    retry_at: int | None = None
-    problem: str | None = None
-
-
-@value
-class BuryDelivery:
-    """The last push attempt ended and the event is given up: kept as a DeadDelivery, so that the next has its turn."""
-
-    tenant: str
-    task_id: str
-    config_id: str
-    seq: int
-    problem: str
-    at: int
-
-
-@value
-class ReplayDelivery:
-    """What was given up is queued again as if it had just happened. Nothing, if there is none of this number."""
-
-    id: int
-
-
-@value
-class PutAgent:
-    record: AgentRecord
-
-
-@value
-class DropAgent:
-    id: str
-
-
-@value
-class PutCard:
-    """The card of a remote agent that was taken last, by its id and the URL of the card."""
-
-    record: CardRecord
-
-
-@value
-class DropCards:
-    """All cards of an agent."""
-
-    agent: str
-
-
-@value
-class PutKey:
-    record: KeyRecord
-
-
-@value
-class PutPin:
-    record: PinRecord
-
-
-@value
-class DropPin:
-    server: str
-    kind: str
-    key: str
-
-
-@value
-class PutApproval:
-    """An approval as it stands now. `before` is the revision that this one follows, 0 for a new one. Raises
-    approval.Outdated when another one stands there."""
-
-    approval: Approval
-    before: int = 0
-
-
-@value
-class PutClient:
-    """A new client of the authorization server, or its new state."""
-
-    record: ClientRecord
-
-
-@value
-class PutUser:
-    """A new user of the authorization server, or their new state."""
-
-    record: UserRecord
-
-
-@value
-class EndGrant:
-    """What a person has allowed a client is over."""
-
-    id: str
-
-
-@value
-class RevokeToken:
-    """Remember a revoked token; forget those that have ended by `now`."""
-
-    token: RevokedToken
-    now: int
-
-
-@value
-class PutFrozen:
-    record: Frozen
-
-
-@value
-class DropFrozen:
-    kind: Cold
-    name: str
-
-
-@value
-class PutHalted:
-    """From now on nothing of a tree of tasks goes on. What of it is at work or waits is ended by whoever halts it."""
-
-    record: Halted
-
-
-@value
-class DropHalted:
-    """Nothing is left of it that could."""
-
-    tenant: str
-    root: str
-
-
-Change: TypeAlias = (
-    Reserve
-    | Release
-    | SaveReply
-    | CreateTask
-    | AdvanceTask
-    | PutPushConfig
-    | DropPushConfig
-    | PutUpstreamContext
-    | SettleDelivery
-    | BuryDelivery
-    | ReplayDelivery
-    | PutAgent
-    | DropAgent
-    | PutCard
-    | DropCards
-    | PutKey
-    | PutPin
-    | DropPin
-    | PutApproval
-    | PutClient
-    | PutUser
-    | EndGrant
-    | RevokeToken
-    | PutFrozen
-    | DropFrozen
-    | PutHalted
-    | DropHalted
-)
 
 Write: TypeAlias = Callable[..., Awaitable[object]]
 """Takes changes and returns when they are durable: `commit`, or what adds the record of them."""
@@ -648,6 +218,14 @@ class Directory(Protocol):
     def balance(self, agents: Sequence[Agent], how: Balance) -> Agent:
         """Several agents of `connect` that do the same work, as one."""
         ...
+
+
+@value
+class Told:
+    """What a webhook answered: a status, and the seconds that it asked to be left alone."""
+
+    status: int
+    retry_after: float | None = None
 
 
 class Notifier(Protocol):

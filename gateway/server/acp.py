@@ -31,8 +31,8 @@ from gateway.dialects.strict_json import read
 from gateway.model.call import CancelTask, FollowLog, ReadContext, ReadLog, SendMessage
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message
-from gateway.model.ports import Record, TaskRow
 from gateway.model.principal import Principal
+from gateway.model.rows import Record, TaskRow
 from gateway.model.task import Task
 from gateway.server.auth import Authenticator
 from gateway.server.incident import known

@@ -11,9 +11,9 @@ from gateway.core.gateway import Gateway
 from gateway.core.registry import Registered, Source
 from gateway.model.errors import invalid
 from gateway.model.operation import AddAgent, ChangeAgent, ListAgents, RemoveAgent
-from gateway.model.ports import Balance, RemoteSettings
 from gateway.model.principal import Principal
 from gateway.model.provenance import CardKeys, Standing
+from gateway.model.rows import Balance, RemoteSettings
 from gateway.server.admin_fields import ABSENT, Field, Wrong, choice, flag, text
 from gateway.server.admin_operation import Asked, Operation, Tree
 from gateway.server.cards import Cards

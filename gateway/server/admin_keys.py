@@ -7,8 +7,8 @@ from typing import TypedDict
 from gateway.core.gateway import Gateway
 from gateway.model.base import timestamp
 from gateway.model.operation import AddKey, ListKeys, RevokeKey
-from gateway.model.ports import KeyRecord
 from gateway.model.principal import Principal
+from gateway.model.rows import KeyRecord
 from gateway.server.admin_fields import text
 from gateway.server.admin_operation import Asked, Moment, Operation
 

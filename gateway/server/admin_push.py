@@ -9,8 +9,8 @@ from gateway.core.push.hosts import HostState
 from gateway.core.push.letters import PushState
 from gateway.model.base import timestamp
 from gateway.model.operation import ListDeadPushes, ReplayPushes, ShowPushes
-from gateway.model.ports import DeadDelivery, PushQueue
 from gateway.model.principal import Principal
+from gateway.model.rows import DeadDelivery, PushQueue
 from gateway.server.admin_fields import number
 from gateway.server.admin_operation import Asked, Moment, Operation
 

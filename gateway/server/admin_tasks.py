@@ -14,8 +14,8 @@ from gateway.dialects.a2a_v1.errors import http_error
 from gateway.dialects.sse import frame
 from gateway.model.call import CancelTask, GetTask, ListTasks, SubscribeToTask, TaskPage
 from gateway.model.errors import GatewayError
-from gateway.model.ports import Record, TaskRow
 from gateway.model.principal import Principal
+from gateway.model.rows import Record, TaskRow
 from gateway.model.task import Task
 from gateway.server.admin_fields import ABSENT, Field, word
 from gateway.server.admin_operation import Asked, Events, Operation, Tree

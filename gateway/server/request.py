@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.core.watch import Replay, Watch
 from gateway.dialects.sse import COMMENT
 from gateway.model.errors import GatewayError, invalid
-from gateway.model.ports import Record
+from gateway.model.rows import Record
 from gateway.model.value import value
 from gateway.server.cycle import fields
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import orjson
 
-from gateway.model.ports import Balance, RemoteSettings
 from gateway.model.provenance import CardKeys
+from gateway.model.rows import Balance, RemoteSettings
 
 
 def written(settings: RemoteSettings) -> bytes:

@@ -22,7 +22,7 @@ from gateway.model.approval import (
     Word,
     paged,
 )
-from gateway.model.ports import PutApproval
+from gateway.model.changes import PutApproval
 from gateway.model.principal import Kind, Principal
 from gateway.stores.named_sql import SQL
 

@@ -6,7 +6,7 @@ import sqlite3
 
 import orjson
 
-from gateway.model.ports import DropCards, PutCard
+from gateway.model.changes import DropCards, PutCard
 from gateway.model.provenance import CardRecord, Finding, Standing
 
 

@@ -14,8 +14,7 @@ import orjson
 
 from gateway.model.agent import Upstream
 from gateway.model.audit import AuditEntry
-from gateway.model.message import Message
-from gateway.model.ports import (
+from gateway.model.changes import (
     AdvanceTask,
     BuryDelivery,
     Change,
@@ -27,8 +26,6 @@ from gateway.model.ports import (
     DropPin,
     DropPushConfig,
     EndGrant,
-    Fenced,
-    Key,
     PutAgent,
     PutApproval,
     PutCard,
@@ -40,16 +37,17 @@ from gateway.model.ports import (
     PutPushConfig,
     PutUpstreamContext,
     PutUser,
-    Record,
     Release,
     ReplayDelivery,
     Reserve,
     RevokeToken,
     SaveReply,
     SettleDelivery,
-    TaskRow,
 )
+from gateway.model.message import Message
+from gateway.model.ports import Fenced
 from gateway.model.push import PushConfig
+from gateway.model.rows import Key, Record, TaskRow
 from gateway.model.task import StatusUpdate, Task
 from gateway.stores import agents, trails
 from gateway.stores.approvals import put_approval

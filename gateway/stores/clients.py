@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
+from gateway.model.changes import PutClient, RevokeToken
 from gateway.model.clients import ClientRecord, Origin, RevokedToken
-from gateway.model.ports import PutClient, RevokeToken
 from gateway.stores.named_sql import SQL
 
 

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+from gateway.model.changes import DropFrozen, DropHalted, PutFrozen, PutHalted
 from gateway.model.governance import Cold, Frozen, Halted, Labelled, Usage
-from gateway.model.ports import DropFrozen, DropHalted, PutFrozen, PutHalted
 from gateway.stores.named_sql import SQL
 
 

@@ -13,11 +13,13 @@ from dataclasses import replace
 
 from gateway.model.agent import Upstream
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
+from gateway.model.changes import Change
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import (
-    NOBODY,
+from gateway.model.ports import NOBODY, Store
+from gateway.model.provenance import CardRecord
+from gateway.model.push import PushConfig
+from gateway.model.rows import (
     AgentRecord,
-    Change,
     DeadDelivery,
     Delivery,
     KeyRecord,
@@ -25,13 +27,10 @@ from gateway.model.ports import (
     PushQueue,
     Record,
     Reservation,
-    Store,
     TaskQuery,
     TaskRow,
     TaskRows,
 )
-from gateway.model.provenance import CardRecord
-from gateway.model.push import PushConfig
 from gateway.model.task import ACTIVE
 from gateway.stores.approvals import MemoryApprovals
 from gateway.stores.clients import MemoryClients

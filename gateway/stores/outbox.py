@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from gateway.model.ports import DeadDelivery, Delivery, PushQueue
 from gateway.model.push import PushConfig
+from gateway.model.rows import DeadDelivery, Delivery, PushQueue
 from gateway.stores.named_sql import SQL
 from gateway.stores.rows import Row, split_bodies
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
+from gateway.model.changes import EndGrant, PutUser
 from gateway.model.people import GrantRecord, Person, UserRecord
-from gateway.model.ports import EndGrant, PutUser
 from gateway.stores.named_sql import SQL
 
 

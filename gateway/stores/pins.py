@@ -6,7 +6,8 @@ import sqlite3
 
 import orjson
 
-from gateway.model.ports import DropPin, PinRecord, PutPin
+from gateway.model.changes import DropPin, PutPin
+from gateway.model.rows import PinRecord
 
 
 def put_pin(cursor: sqlite3.Cursor, change: PutPin) -> None:

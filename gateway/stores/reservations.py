@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from gateway.model.ports import Key, Reservation
+from gateway.model.rows import Key, Reservation
 from gateway.stores.batch import Withdraw
 from gateway.stores.named_sql import SQL
 from gateway.stores.rows import blob, reservation

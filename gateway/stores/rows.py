@@ -12,16 +12,7 @@ import orjson
 
 from gateway.model.agent import Upstream
 from gateway.model.message import Message
-from gateway.model.ports import (
-    AgentRecord,
-    Key,
-    KeyRecord,
-    Record,
-    Reservation,
-    TaskQuery,
-    TaskRow,
-    TaskRows,
-)
+from gateway.model.rows import AgentRecord, Key, KeyRecord, Record, Reservation, TaskQuery, TaskRow, TaskRows
 from gateway.model.task import IllegalMove, Task, TaskState, open_envelope
 from gateway.stores import trails
 from gateway.stores.agents import read as read_settings

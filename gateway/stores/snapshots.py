@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.model.ports import Record, TaskRow
+from gateway.model.rows import Record, TaskRow
 from gateway.model.task import Task
 
 # A reader folds so few without noticing (two: 18 µs, a document: 10), and most tasks never have more: a document would

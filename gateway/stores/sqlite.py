@@ -15,10 +15,12 @@ from typing import Any
 
 from gateway.model.agent import Upstream
 from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
-from gateway.model.ports import (
-    NOBODY,
+from gateway.model.changes import Change
+from gateway.model.ports import NOBODY, Store
+from gateway.model.provenance import CardRecord
+from gateway.model.push import PushConfig
+from gateway.model.rows import (
     AgentRecord,
-    Change,
     DeadDelivery,
     Delivery,
     KeyRecord,
@@ -26,13 +28,10 @@ from gateway.model.ports import (
     PushQueue,
     Record,
     Reservation,
-    Store,
     TaskQuery,
     TaskRow,
     TaskRows,
 )
-from gateway.model.provenance import CardRecord
-from gateway.model.push import PushConfig
 from gateway.stores import auditlog, outbox, rows, schema
 from gateway.stores.approvals import SqliteApprovals
 from gateway.stores.cards import cards

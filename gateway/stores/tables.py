@@ -12,16 +12,10 @@ from typing import Any, TypeVar
 from gateway.model.agent import Upstream
 from gateway.model.approval import Approval, Outdated
 from gateway.model.audit import AuditEntry
-from gateway.model.clients import ClientRecord
-from gateway.model.governance import Cold, Frozen, Halted
-from gateway.model.message import Message
-from gateway.model.people import GrantRecord, UserRecord
-from gateway.model.ports import (
+from gateway.model.changes import (
     AdvanceTask,
-    AgentRecord,
     BuryDelivery,
     CreateTask,
-    DeadDelivery,
     DropAgent,
     DropCards,
     DropFrozen,
@@ -29,10 +23,6 @@ from gateway.model.ports import (
     DropPin,
     DropPushConfig,
     EndGrant,
-    Fenced,
-    Key,
-    KeyRecord,
-    PinRecord,
     PutAgent,
     PutApproval,
     PutCard,
@@ -44,18 +34,21 @@ from gateway.model.ports import (
     PutPushConfig,
     PutUpstreamContext,
     PutUser,
-    Record,
     Release,
     ReplayDelivery,
-    Reservation,
     Reserve,
     RevokeToken,
     SaveReply,
     SettleDelivery,
-    TaskRow,
 )
+from gateway.model.clients import ClientRecord
+from gateway.model.governance import Cold, Frozen, Halted
+from gateway.model.message import Message
+from gateway.model.people import GrantRecord, UserRecord
+from gateway.model.ports import Fenced
 from gateway.model.provenance import CardRecord
 from gateway.model.push import PushConfig
+from gateway.model.rows import AgentRecord, DeadDelivery, Key, KeyRecord, PinRecord, Record, Reservation, TaskRow
 from gateway.stores.problems import BadChange
 
 K = TypeVar("K")

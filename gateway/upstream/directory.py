@@ -17,8 +17,9 @@ from gateway.dialects.acp import manifests as acp
 from gateway.model.agent import Agent
 from gateway.model.card import GRPC, HTTP_JSON, JSONRPC, VERSIONS, AgentCard, AgentInterface
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Balance, Bells, Fetched
+from gateway.model.ports import Bells, Fetched
 from gateway.model.provenance import CardKeys
+from gateway.model.rows import Balance
 from gateway.upstream.a2a import RemoteAgent
 from gateway.upstream.acp import AcpAgent
 from gateway.upstream.address import BadUrl, Origin, on_this_machine, origin_of

@@ -12,8 +12,9 @@ from gateway.model.card import AgentCard
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.login import Ending
 from gateway.model.message import Message
-from gateway.model.ports import Balance, Directory, Fetched
+from gateway.model.ports import Directory, Fetched
 from gateway.model.provenance import CardKeys
+from gateway.model.rows import Balance
 from gateway.model.task import Event
 from gateway.model.value import value
 from gateway.upstream.address import BadUrl, origin_of

@@ -17,7 +17,7 @@ from typing import Protocol
 from gateway.model.agent import Agent, Context
 from gateway.model.errors import GatewayError
 from gateway.model.message import Message
-from gateway.model.ports import Balance
+from gateway.model.rows import Balance
 from gateway.model.task import Event
 
 log = logging.getLogger(__name__)

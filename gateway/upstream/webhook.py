@@ -11,8 +11,9 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 from gateway.dialects import standard_webhooks as signatures
 from gateway.dialects.a2a_v03 import responses as v03
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Delivery, TaskRow, Told
+from gateway.model.ports import Told
 from gateway.model.push import OPERATOR, PushConfig
+from gateway.model.rows import Delivery, TaskRow
 from gateway.model.task import Task
 from gateway.upstream.egress import Egress
 

@@ -10,9 +10,10 @@ import pytest
 
 from gateway.core.turn import Turn
 from gateway.model.agent import Context
+from gateway.model.changes import Reserve, SaveReply
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
-from gateway.model.ports import Key, Reservation, Reserve, SaveReply
+from gateway.model.rows import Key, Reservation
 from gateway.model.task import Event, Task, TaskState
 from gateway.stores.memory import MemoryStore
 from tests.core.engine import Bench, Work, bench, idle

@@ -13,9 +13,9 @@ from gateway.core.gate import Gate
 from gateway.core.policy import DENIED
 from gateway.core.turn import Turn
 from gateway.model.agent import Context
+from gateway.model.changes import AdvanceTask, CreateTask
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
-from gateway.model.ports import AdvanceTask, CreateTask
 from gateway.model.principal import LOCAL, Kind, Principal
 from gateway.model.task import Event, Task, TaskState
 from gateway.stores.memory import MemoryStore

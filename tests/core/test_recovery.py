@@ -12,8 +12,9 @@ from gateway.core.recovery import Recovery
 from gateway.core.registry import Registry
 from gateway.core.turn import Turn
 from gateway.model.agent import Context
+from gateway.model.changes import Reserve
 from gateway.model.message import Message
-from gateway.model.ports import Key, Reservation, Reserve
+from gateway.model.rows import Key, Reservation
 from gateway.model.task import Event, Task, TaskState
 from gateway.stores.memory import MemoryStore
 from tests.core.engine import Bench, Work, bench

@@ -16,8 +16,8 @@ from gateway.core.live import MAX_BACKLOG, Live
 from gateway.core.policy import USE, WORK, Policy, Target
 from gateway.core.watch import Watch
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Record
 from gateway.model.principal import ANONYMOUS, LOCAL, Kind, Principal
+from gateway.model.rows import Record
 from gateway.model.task import StatusUpdate, Task, TaskState, TaskStatus, envelope
 from gateway.stores.memory import MemoryStore
 

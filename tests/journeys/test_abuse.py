@@ -15,8 +15,9 @@ from gateway.dialects.a2a_v1.cards import published
 from gateway.dialects.a2a_v1.upstream import MAX_PARTS
 from gateway.model.card import AgentCard
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Balance, Fetched, RemoteSettings
+from gateway.model.ports import Fetched
 from gateway.model.provenance import CardKeys
+from gateway.model.rows import Balance, RemoteSettings
 from gateway.stores.memory import MemoryStore
 from tests.serving import A2A, BOUND, message, running
 

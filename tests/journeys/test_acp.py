@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway.model.ports import TaskQuery
+from gateway.model.rows import TaskQuery
 from tests.acp import UUID, Acp, said, words
 from tests.actors import Cue
 from tests.bindings import Caller

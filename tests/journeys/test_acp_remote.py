@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.model.ports import TaskQuery
+from gateway.model.rows import TaskQuery
 from tests.acp import RUN, SESSION, Acp, Asked, Server, run, scripted, told, words
 from tests.older import Older
 from tests.remote import admin_agent, agents, ended, process, ready, reason, until

@@ -18,8 +18,8 @@ from conformance.peers import Peer, tried
 from gateway.core.approvals import approvals
 from gateway.core.tools import consents
 from gateway.model.approval import ApprovalState, Said, Word
+from gateway.model.changes import AdvanceTask, PutApproval
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import AdvanceTask, PutApproval
 from gateway.stores.sqlite import open_sqlite
 from tests.acp import Acp
 from tests.mcp import Door, configured, scripted, soon, tool

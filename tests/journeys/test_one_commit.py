@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.model.audit import AuditEntry
-from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import (
+from gateway.model.changes import (
     Change,
     DropAgent,
     DropFrozen,
@@ -24,6 +23,7 @@ from gateway.model.ports import (
     PutUser,
     ReplayDelivery,
 )
+from gateway.model.errors import GatewayError, Reason
 from gateway.stores.memory import MemoryStore
 from tests.mcp import scripted, tool
 from tests.serving import ECHO, Gateway, message, running

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.model.ports import TaskQuery
+from gateway.model.rows import TaskQuery
 from gateway.stores import rows
 from gateway.stores.named_sql import SQL
 from tests.journeys.people import app, town

@@ -16,45 +16,46 @@ import pytest
 from gateway.model.agent import Upstream
 from gateway.model.approval import chain
 from gateway.model.audit import AuditEntry, AuditQuery, Verdict
-from gateway.model.errors import GatewayError, Reason
-from gateway.model.message import Artifact, Message, Part, Role
-from gateway.model.ports import (
+from gateway.model.changes import (
     AdvanceTask,
-    AgentRecord,
-    Balance,
     BuryDelivery,
     CreateTask,
-    DeadDelivery,
-    Delivery,
     DropAgent,
     DropCards,
     DropPin,
     DropPushConfig,
-    Fenced,
-    Key,
-    KeyRecord,
-    PinRecord,
-    PushQueue,
     PutAgent,
     PutCard,
     PutKey,
     PutPin,
     PutPushConfig,
     PutUpstreamContext,
-    Record,
     Release,
-    RemoteSettings,
     ReplayDelivery,
-    Reservation,
     Reserve,
     SaveReply,
     SettleDelivery,
-    Store,
+)
+from gateway.model.errors import GatewayError, Reason
+from gateway.model.message import Artifact, Message, Part, Role
+from gateway.model.ports import Fenced, Store
+from gateway.model.provenance import CardKeys, CardRecord, Finding, Standing
+from gateway.model.push import PushAuthentication, PushConfig
+from gateway.model.rows import (
+    AgentRecord,
+    Balance,
+    DeadDelivery,
+    Delivery,
+    Key,
+    KeyRecord,
+    PinRecord,
+    PushQueue,
+    Record,
+    RemoteSettings,
+    Reservation,
     TaskQuery,
     TaskRow,
 )
-from gateway.model.provenance import CardKeys, CardRecord, Finding, Standing
-from gateway.model.push import PushAuthentication, PushConfig
 from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, Task, TaskState, TaskStatus, envelope
 from gateway.model.trail import Asked, Trail
 from gateway.stores.problems import BadChange

@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.model.approval import Approval, ApprovalQuery, ApprovalState, Asked, Outdated, Said, Terms, Word
-from gateway.model.ports import PutApproval, Store
+from gateway.model.changes import PutApproval
+from gateway.model.ports import Store
 from gateway.model.principal import Kind, Principal
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import open_sqlite

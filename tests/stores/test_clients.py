@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from gateway.model.changes import PutClient, RevokeToken
 from gateway.model.clients import ClientRecord, Origin, RevokedToken
-from gateway.model.ports import PutClient, RevokeToken, Store
+from gateway.model.ports import Store
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import open_sqlite
 from tests.stores.contract import NODE, NOW

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from gateway.model.changes import DropFrozen, DropHalted, PutFrozen, PutHalted
 from gateway.model.governance import Cold, Frozen, Halted, Labelled, Usage
-from gateway.model.ports import DropFrozen, DropHalted, PutFrozen, PutHalted, Store
+from gateway.model.ports import Store
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import open_sqlite
 from tests.stores.contract import NODE, NOW

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from gateway.model.changes import EndGrant, PutUser
 from gateway.model.people import GrantRecord, Person, UserRecord
-from gateway.model.ports import EndGrant, PutUser, Store
+from gateway.model.ports import Store
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import open_sqlite
 from tests.stores.contract import NODE, NOW

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from gateway.model.changes import AdvanceTask
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import AdvanceTask
 from gateway.model.task import TaskState
 from gateway.stores import rows, writer
 from gateway.stores.named_sql import SQL

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model.ports import Fenced, Release
+from gateway.model.changes import Release
+from gateway.model.ports import Fenced
 from gateway.model.task import TaskState
 from gateway.stores.problems import BadChange
 from gateway.stores.sqlite import SqliteStore, open_sqlite

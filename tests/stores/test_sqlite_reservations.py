@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model.ports import Change, CreateTask, Key, Release, Reservation, Reserve, SaveReply
+from gateway.model.changes import Change, CreateTask, Release, Reserve, SaveReply
+from gateway.model.rows import Key, Reservation
 from gateway.stores import reservations
 from gateway.stores.problems import BadChange
 from gateway.stores.sqlite import SqliteStore, open_sqlite

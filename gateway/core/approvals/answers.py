@@ -13,10 +13,11 @@ from gateway.core.watch import Watch
 from gateway.model.approval import Answering, Approval, ApproveCall, RejectCall
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
+from gateway.model.changes import Reserve
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.message import Message
-from gateway.model.ports import Key, Reservation, Reserve
 from gateway.model.principal import Principal
+from gateway.model.rows import Key, Reservation
 from gateway.model.task import Task
 
 _YES = frozenset({"approve", "approved", "yes"})

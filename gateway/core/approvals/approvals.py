@@ -24,8 +24,9 @@ from gateway.core.policy.approvers import approvers
 from gateway.core.policy.engine import Policy
 from gateway.model.approval import Approval, ApprovalState, Asked, Outdated, Terms
 from gateway.model.audit import AuditEntry, Decision
+from gateway.model.changes import Change, PutApproval
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Change, PutApproval, Store
+from gateway.model.ports import Store
 
 log = logging.getLogger(__name__)
 

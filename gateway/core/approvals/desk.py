@@ -44,9 +44,10 @@ from gateway.model.approval import (
 )
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import SendMessage
+from gateway.model.changes import Change
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.message import Message
-from gateway.model.ports import Change, Store
+from gateway.model.ports import Store
 from gateway.model.principal import Kind, Principal
 from gateway.model.tool import Tree
 

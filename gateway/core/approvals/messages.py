@@ -29,9 +29,10 @@ from gateway.model.approval import Approval, ApprovalState, Asked, Outdated
 from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
+from gateway.model.changes import Change, CreateTask, Reserve
 from gateway.model.errors import GatewayError
 from gateway.model.message import Message
-from gateway.model.ports import Change, CreateTask, Key, Record, Reservation, Reserve, TaskRow
+from gateway.model.rows import Key, Record, Reservation, TaskRow
 from gateway.model.task import StatusUpdate, Task, TaskState, TaskStatus, envelope
 
 log = logging.getLogger(__name__)

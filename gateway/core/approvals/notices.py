@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from gateway.model.approval import Approval, ApprovalState, chain
 from gateway.model.base import timestamp
+from gateway.model.changes import AdvanceTask, Change, CreateTask
 from gateway.model.message import Message, Part, Role
-from gateway.model.ports import AdvanceTask, Change, CreateTask, Record, TaskRow
 from gateway.model.push import OPERATOR, PushConfig
+from gateway.model.rows import Record, TaskRow
 from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus, envelope
 
 OWNER = "approvals:gateway"  # nobody: a kind of principal that there is not

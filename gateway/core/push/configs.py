@@ -14,8 +14,8 @@ from gateway.core.standing import standing, webhook
 from gateway.core.tasks import Tasks
 from gateway.core.turn import Services
 from gateway.model.call import CreatePushConfig, DeletePushConfig, GetPushConfig, ListPushConfigs, PushConfigPage
+from gateway.model.changes import DropPushConfig, PutPushConfig
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
-from gateway.model.ports import DropPushConfig, PutPushConfig
 from gateway.model.principal import Kind
 from gateway.model.push import PushConfig
 

@@ -11,10 +11,12 @@ from typing import TypedDict
 from gateway.core.act import Act
 from gateway.core.audit import Ticket
 from gateway.core.push.hosts import Hosts, HostState
+from gateway.model.changes import ReplayDelivery
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.operation import ListDeadPushes, ReplayPushes, ShowPushes
-from gateway.model.ports import DeadDelivery, PushQueue, ReplayDelivery, Store
+from gateway.model.ports import Store
 from gateway.model.principal import Kind, Principal
+from gateway.model.rows import DeadDelivery, PushQueue
 from gateway.model.value import value
 
 PAGE_ROOM = 500  # dead letters that one commit queues again

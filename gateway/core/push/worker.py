@@ -18,9 +18,11 @@ from gateway.core.audit import Ticket
 from gateway.core.push.hosts import PER_HOST, Hosts
 from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.call import DeletePushConfig
+from gateway.model.changes import BuryDelivery, DropPushConfig, SettleDelivery
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import BuryDelivery, Delivery, DropPushConfig, Notifier, SettleDelivery, Store, Told
+from gateway.model.ports import Notifier, Store, Told
 from gateway.model.principal import MACHINE, Principal
+from gateway.model.rows import Delivery
 from gateway.model.value import value
 
 log = logging.getLogger(__name__)

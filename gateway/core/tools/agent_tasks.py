@@ -10,7 +10,7 @@ from gateway.core.tools.agent_results import of_task
 from gateway.model.approval import APPROVAL
 from gateway.model.base import timestamp
 from gateway.model.message import Part
-from gateway.model.ports import TaskRow
+from gateway.model.rows import TaskRow
 from gateway.model.task import Task, TaskState, TaskStatus
 from gateway.model.tool import Tree
 

@@ -20,8 +20,8 @@ from gateway.core.watch import Watch
 from gateway.model.call import CancelTask, SendMessage
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.message import Message, Part, Role
-from gateway.model.ports import TaskRow
 from gateway.model.principal import Principal
+from gateway.model.rows import TaskRow
 from gateway.model.task import StatusUpdate, Task, TaskState
 from gateway.model.tool import ACKNOWLEDGED, Caller, CannotAsk, Change, Era, Face, Kind, Listing, Tree, takes_tasks
 from gateway.model.trail import Trail

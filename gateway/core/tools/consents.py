@@ -20,8 +20,8 @@ from gateway.core.policy.refusals import Refused
 from gateway.core.tools.state import States, asked
 from gateway.model.approval import Answering, Approval, ApprovalState, ApproveCall, Asked, RejectCall
 from gateway.model.asking import ELICIT, lacking
+from gateway.model.changes import Change
 from gateway.model.errors import GatewayError, Reason
-from gateway.model.ports import Change
 from gateway.model.principal import Principal
 from gateway.model.tool import Caller, PeerError, Tree, takes_tasks
 from gateway.model.toolcall import UseServer

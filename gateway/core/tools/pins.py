@@ -13,8 +13,10 @@ from functools import partial
 
 from gateway.core.audit import Ticket
 from gateway.model.audit import AuditEntry, Decision, Verdict
-from gateway.model.ports import DropPin, PinRecord, PutPin, Store, Write
+from gateway.model.changes import DropPin, PutPin
+from gateway.model.ports import Store, Write
 from gateway.model.principal import MACHINE
+from gateway.model.rows import PinRecord
 from gateway.model.tool import Definition, Kind, digest
 from gateway.model.toolcall import Waiting
 

@@ -19,7 +19,7 @@ from gateway.dialects.protobuf import Schema
 from gateway.model.call import Call
 from gateway.model.card import AgentCard
 from gateway.model.errors import invalid
-from gateway.model.ports import Record
+from gateway.model.rows import Record
 
 SCHEMA = Schema(schema.FILE, schema.PACKAGE, schema.MESSAGES, schema.ENUMS, schema.METHODS, schema.SERVICE)
 RPCS = rpcs(schema.METHODS, schema.OPERATIONS)

@@ -12,8 +12,8 @@ from gateway.model.base import Model
 from gateway.model.call import PushConfigPage, SendMessage, TaskPage
 from gateway.model.card import AgentCard
 from gateway.model.message import Message
-from gateway.model.ports import Record
 from gateway.model.push import PushConfig
+from gateway.model.rows import Record
 from gateway.model.task import StatusUpdate, Task
 
 

@@ -11,7 +11,7 @@ from gateway.dialects.grpc import Grpc, Rpc, rpcs
 from gateway.dialects.protobuf import Schema
 from gateway.model.call import Call
 from gateway.model.card import VERSION
-from gateway.model.ports import Record
+from gateway.model.rows import Record
 
 SCHEMA = Schema(schema.FILE, schema.PACKAGE, schema.MESSAGES, schema.ENUMS, schema.METHODS, schema.SERVICE)
 

@@ -16,7 +16,7 @@ from gateway.dialects.acp.ids import uuid
 from gateway.dialects.acp.messages import CLOSING, tree_of, write_input, write_message
 from gateway.dialects.acp.parts import A2A, ACP, Tree
 from gateway.model.message import Message, Role
-from gateway.model.ports import Record
+from gateway.model.rows import Record
 from gateway.model.task import ArtifactUpdate, StatusUpdate, Task, TaskState, TaskStatus
 
 CREATED, IN_PROGRESS, AWAITING, CANCELLING = "created", "in-progress", "awaiting", "cancelling"

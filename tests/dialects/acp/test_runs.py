@@ -18,7 +18,7 @@ from gateway.dialects.strict_json import read
 from gateway.model.agent import Context, Upstream
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message, Part, Role
-from gateway.model.ports import Record
+from gateway.model.rows import Record
 from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, Step, Task, TaskState, TaskStatus, envelope
 
 AT = "2026-11-26T08:00:00.000Z"
