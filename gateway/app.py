@@ -50,11 +50,11 @@ from gateway.core.push.letters import Letters
 from gateway.core.push.worker import PushWorker
 from gateway.core.recovery import Recovery
 from gateway.core.registry import Registered, Registry
+from gateway.core.services import Services
 from gateway.core.tools.agents import AgentTools
 from gateway.core.tools.grants import Grants as ToolGrants
 from gateway.core.tools.means import Books, Rules
 from gateway.core.tools.toolset import Toolset
-from gateway.core.turn import Services
 from gateway.credential import credential
 from gateway.dialects.mcp import headers
 from gateway.enrolling import enrolled

@@ -25,7 +25,7 @@ from gateway.core.policy.refusals import Refused, refused
 from gateway.core.policy.rules import FROZEN, HOPEFUL
 from gateway.core.policy.spoken import spoken
 from gateway.core.registry import Registered, Registry
-from gateway.core.turn import Services
+from gateway.core.services import Services
 from gateway.model.approval import Asked, Outdated
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import (

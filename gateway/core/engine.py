@@ -15,13 +15,15 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from gateway.core.accept import Accept, Held, problem
+from gateway.core.answers import Answer, at_work, not_cancelable, shutting_down, unwritten, used_otherwise
 from gateway.core.audit import Ticket
 from gateway.core.connections import ConnectNeeded
 from gateway.core.registry import Registered
-from gateway.core.repeat import known, used_otherwise
+from gateway.core.repeat import known
 from gateway.core.resting import Resting
-from gateway.core.runner import Runner, Work, last_asked, shutting_down, unwritten
-from gateway.core.turn import Answer, Services, Turn
+from gateway.core.runner import Runner, Work, last_asked
+from gateway.core.services import Services
+from gateway.core.turn import Turn
 from gateway.model.agent import Context
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
@@ -106,7 +108,7 @@ class Engine:
             if not row.task.status.state.interrupted:
                 return False
             turn.take(row)
-            turn.push = bool(await self._services.store.push_configs(row.tenant, row.id, limit=1))
+            await turn.look_for_webhooks()
             turn.context = self.context(turn)
             await self._runner.lay_down(turn, why)
         finally:
@@ -161,10 +163,12 @@ class Engine:
             deadline=now + int(entry.deadline * 1000),
             digest=call.digest,
             key=key,
-            push=call.push,
+            webhook=call.push,
+            push=call.push is not None,
+            start=now,
+            placed=True,
             came=call.trail,
         )
-        turn.placed = True
         self._runner.hold(turn)
         reserve = None if key is None else Reserve(Reservation(key, call.digest, turn.task_id, now))
         push = None
@@ -254,7 +258,7 @@ class Engine:
         if running is not None and not (
             running.task is not None and running.task.at_rest and await self._runner.stop(running)
         ):
-            raise _at_work(row)
+            raise at_work(row)
         mine = call.message.model_copy(update={"context_id": row.task.context_id})
         turn = Turn.of(services, entry, ticket, row, mine)
         turn.came = call.trail
@@ -263,11 +267,11 @@ class Engine:
 
     async def _held(self, turn: Turn) -> Turn:
         if (other := self.turn(turn.tenant, turn.task_id)) is not None:
-            raise _at_work(other.row or turn.row)
+            raise at_work(other.row or turn.row)
         self._runner.hold(turn, task=True)
         try:
             turn.asked = (await self._still_waiting(turn)).task
-            turn.push = bool(await self._services.store.push_configs(turn.tenant, turn.task_id, limit=1))
+            await turn.look_for_webhooks()
         except BaseException as error:
             self._abandon(turn, error)
             raise
@@ -314,7 +318,7 @@ class Engine:
         gets the newest message once more, or with `follow` what it does already is followed. Raises GatewayError."""
         agent = entry.ready()
         if self._refusing or self.turn(row.tenant, row.id) is not None:
-            raise _at_work(row)
+            raise at_work(row)
         entry.gate.enter(force=True)
         now = self._services.now()
         turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
@@ -323,7 +327,7 @@ class Engine:
         self._runner.hold(turn, task=True)
         try:
             row = await self._still_waiting(turn)
-            turn.push = bool(await self._services.store.push_configs(row.tenant, row.id, limit=1))
+            await turn.look_for_webhooks()
             delivered = await self._delivered(turn.message, turn)
             await self._work_on(turn, changes=())
         except BaseException as error:
@@ -348,7 +352,7 @@ class Engine:
                 metadata={"taskId": turn.task_id, "state": state},
             )
         if not state.interrupted:
-            raise _at_work(row)
+            raise at_work(row)
         turn.take(row)
         return row
 
@@ -400,7 +404,7 @@ class Engine:
             return await self._cancel_idle(row, entry, ticket)
         row = turn.row or row
         if row.task.status.state.terminal:
-            raise _not_cancelable(row)
+            raise not_cancelable(row)
         turn.canceled = True
         try:
             seen = await turn.entry.ready().cancel(turn.context) if turn.context is not None else None
@@ -424,9 +428,9 @@ class Engine:
             # Held, so that nobody else begins on it; what stands now is what counts.
             row = await self._services.store.task(row.tenant, row.id, owner=row.owner) or row
             if row.task.status.state.terminal:
-                raise _not_cancelable(row)
+                raise not_cancelable(row)
             turn.take(row)
-            turn.push = bool(await self._services.store.push_configs(row.tenant, row.id, limit=1))
+            await turn.look_for_webhooks()
             turn.context = self.context(turn)
             seen = await entry.agent.cancel(turn.context) if entry.agent is not None else None
             seen = await self._examined(seen, ticket)
@@ -519,7 +523,7 @@ class Engine:
     def _abandon(self, turn: Turn, error: BaseException) -> None:
         """A turn that never began, for whatever reason: its place is free again, and whoever joined it is told."""
         self._runner.drop(turn)
-        turn.answer(error if isinstance(error, GatewayError) else unwritten())
+        turn.answer(unwritten(error))
 
 
 def _pay(turn: Turn, accept: Accept) -> None:
@@ -533,25 +537,8 @@ def _pay(turn: Turn, accept: Accept) -> None:
         accept.write().add_done_callback(paid)
 
 
-def _at_work(row: TaskRow | None) -> GatewayError:
-    return GatewayError(
-        Reason.UNSUPPORTED_OPERATION,
-        "The task is at work; it takes a message when it asks for input",
-        metadata={} if row is None else {"taskId": row.id, "state": row.task.status.state},
-    )
-
-
 async def _reached(entry: Registered, context: Context, message: Message) -> AsyncIterator[Event]:
     """The run of an agent whose card is on its way yet, after a restart; the task's deadline bounds the wait."""
     await entry.reachable.wait()
     async for event in entry.ready().run(context, message):
         yield event
-
-
-def _not_cancelable(row: TaskRow) -> GatewayError:
-    state = row.task.status.state
-    return GatewayError(
-        Reason.TASK_NOT_CANCELABLE,
-        f"The task has ended already ({state.name})",
-        metadata={"taskId": row.id, "state": state},
-    )

@@ -37,11 +37,11 @@ from gateway.core.registry import Registered, Registry
 from gateway.core.replay import Replays
 from gateway.core.results import Results
 from gateway.core.scopes import ScopesInUse
+from gateway.core.services import Services
 from gateway.core.tasks import Tasks
 from gateway.core.tools.listening import Listening
 from gateway.core.tools.silent import Silent
 from gateway.core.tools.tools import Tools
-from gateway.core.turn import Services
 from gateway.core.watch import Replay, Watch
 from gateway.model import call as verbs
 from gateway.model import governance as governing

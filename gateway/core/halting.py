@@ -18,8 +18,9 @@ from gateway.core.policy.checks import chain
 from gateway.core.policy.refusals import Refused
 from gateway.core.policy.rules import FREEZE, FROZEN
 from gateway.core.registry import Registry
+from gateway.core.services import Services
 from gateway.core.standing import frozen, standing
-from gateway.core.turn import Services, Turn
+from gateway.core.turn import Turn
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import SendMessage
 from gateway.model.changes import DropHalted, PutHalted

@@ -11,7 +11,7 @@ from dataclasses import replace
 from gateway.core.audit import Ticket
 from gateway.core.owned import Owned
 from gateway.core.registry import Registered
-from gateway.core.turn import Services
+from gateway.core.services import Services
 from gateway.core.watch import Replay
 from gateway.model.call import FollowLog, ReadContext, ReadLog
 from gateway.model.errors import GatewayError, task_not_found

@@ -7,6 +7,7 @@ import contextlib
 import re
 from dataclasses import replace
 
+from gateway.core.answers import Answer
 from gateway.core.approvals.messages import HeldMessages
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.engine import Engine
@@ -14,9 +15,11 @@ from gateway.core.latch import Latch
 from gateway.core.media import check_input_modes
 from gateway.core.push.configs import Pushes
 from gateway.core.registry import Registered
+from gateway.core.services import Services
 from gateway.core.tasks import Tasks, whole
-from gateway.core.turn import Answer, Services, Turn, waits
+from gateway.core.turn import Turn
 from gateway.core.watch import Watch
+from gateway.model.approval import waits
 from gateway.model.audit import Verdict
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError, Reason

@@ -17,7 +17,8 @@ from gateway.core.audit import Ticket
 from gateway.core.engine import Engine
 from gateway.core.registry import Registered, Registry
 from gateway.core.runner import last_asked
-from gateway.core.turn import Services, Turn
+from gateway.core.services import Services
+from gateway.core.turn import Turn
 from gateway.model.agent import Context
 from gateway.model.audit import Decision, Verdict
 from gateway.model.base import timestamp

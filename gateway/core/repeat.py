@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.core.turn import Answer
-from gateway.model.errors import GatewayError, Reason, invalid
+from gateway.core.answers import Answer, used_otherwise
+from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import Store
 from gateway.model.rows import Reservation
 
@@ -18,7 +18,3 @@ async def known(store: Store, held: Reservation, digest: bytes) -> Answer:
     if row is not None:
         return row.task
     return GatewayError(Reason.UNAVAILABLE, "This message is being worked on; ask again in a moment", retry_after=1)
-
-
-def used_otherwise(message_id: str) -> GatewayError:
-    return invalid("message.messageId", f"{message_id!r} was used for a different message; every message needs its own")

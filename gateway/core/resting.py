@@ -18,7 +18,8 @@ from gateway.core.audit import Ticket
 from gateway.core.connections import OWN, Connections, ConnectNeeded, owner_of, remote_agent
 from gateway.core.registry import Registered
 from gateway.core.runner import Runner, last_asked
-from gateway.core.turn import Services, Turn
+from gateway.core.services import Services
+from gateway.core.turn import Turn
 from gateway.model.call import SendMessage
 from gateway.model.errors import GatewayError
 from gateway.model.login import LoginNeeded

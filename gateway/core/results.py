@@ -13,8 +13,8 @@ from gateway.core.engine import Engine
 from gateway.core.owned import Owned
 from gateway.core.policy import Policy
 from gateway.core.registry import Registered
+from gateway.core.services import Services
 from gateway.core.tasks import Tasks
-from gateway.core.turn import Services
 from gateway.model.call import FetchResult, PullTasks, SubmitResult
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message

@@ -15,12 +15,14 @@ from types import AsyncGeneratorType
 from typing import Any, TypeAlias
 
 from gateway.core.accept import Held
+from gateway.core.answers import shutting_down, unwritten
 from gateway.core.latch import Latch
 from gateway.core.live import Topic
 from gateway.core.registry import Registered
 from gateway.core.repeat import known
+from gateway.core.services import Services
 from gateway.core.timers import Timers
-from gateway.core.turn import FLAGGED, Services, Turn
+from gateway.core.turn import FLAGGED, Turn
 from gateway.model.agent import Context
 from gateway.model.base import timestamp
 from gateway.model.changes import Release, SaveReply
@@ -113,7 +115,7 @@ class Runner:
         if turns:
             await asyncio.wait(turns.values())
         for turn in turns:
-            turn.answer(shutting_down(turn))
+            turn.answer(shutting_down(turn.row))
         for telling in self._telling:
             telling.cancel()
         if self._telling:
@@ -125,7 +127,7 @@ class Runner:
         """Run a turn that has entered its agent's gate. `work` begins the agent's run."""
         if self._closing:
             self._over(turn)
-            turn.answer(shutting_down(turn))
+            turn.answer(shutting_down(turn.row))
             return
         self._turns[turn.topic] = turn
         if (why := self.barred(turn)) is not None:
@@ -185,7 +187,7 @@ class Runner:
             self._services.store.later(records=(turn.ticket.outcome(self._services.now(), "repeated"),))
         except Exception as error:
             log.exception("task %s of agent %s could not be written", turn.task_id, turn.entry.id)
-            turn.answer(error if isinstance(error, GatewayError) else unwritten())
+            turn.answer(unwritten(error))
             if turn.row is not None and not isinstance(error, Fenced):
                 await self._give_up(turn, turn.row)
         finally:
@@ -398,21 +400,6 @@ def _leave(turn: Turn) -> None:
         turn.entry.gate.leave()
         if turn.ticket is not None:
             turn.ticket.close()
-
-
-def shutting_down(turn: Turn | None) -> GatewayError:
-    if turn is None or turn.row is None:
-        return GatewayError(Reason.UNAVAILABLE, "The gateway is shutting down; send this again shortly", retry_after=2)
-    return GatewayError(
-        Reason.UNAVAILABLE,
-        "The gateway is shutting down; the task goes on after the restart, ask for it then",
-        metadata={"taskId": turn.task_id},
-        retry_after=2,
-    )
-
-
-def unwritten() -> GatewayError:
-    return GatewayError(Reason.UNAVAILABLE, "The task could not be written; ask for it again", retry_after=1)
 
 
 def _completed(turn: Turn, message: Message, now: int) -> StatusUpdate:

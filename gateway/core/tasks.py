@@ -8,7 +8,7 @@ from gateway.core.audit import Ticket
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.registry import Registered, Registry
-from gateway.core.turn import Services
+from gateway.core.services import Services
 from gateway.core.watch import Watch
 from gateway.model.call import CancelTask, GetTask, ListTasks, SubscribeToTask, TaskPage
 from gateway.model.errors import GatewayError, Reason, task_not_found

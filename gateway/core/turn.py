@@ -12,30 +12,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from gateway.core.accept import Accept, Held, problem
+from gateway.core.answers import Answer, taken_over, unwritten
 from gateway.core.audit import Ticket
-from gateway.core.compliance.compliance import Compliance
 from gateway.core.latch import Latch
-from gateway.core.live import Live, Topic
+from gateway.core.live import Topic
 from gateway.core.registry import Registered
+from gateway.core.services import Services
 from gateway.core.timers import Timer
 from gateway.model.agent import Context, Upstream
-from gateway.model.approval import APPROVAL
+from gateway.model.approval import waits
 from gateway.model.audit import AuditEntry, Verdict
 from gateway.model.base import milliseconds, timestamp
 from gateway.model.changes import AdvanceTask, Change, CreateTask, DropPushConfig, PutUpstreamContext
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
-from gateway.model.ports import Fenced, Store
+from gateway.model.ports import Fenced
 from gateway.model.push import PushConfig
 from gateway.model.rows import Key, Record, Reservation, TaskRow
 from gateway.model.task import (
     TERMINAL,
-    ArtifactUpdate,
     Event,
     IllegalMove,
     StatusUpdate,
@@ -45,6 +45,7 @@ from gateway.model.task import (
     TaskStatus,
     envelope,
     moved,
+    parts_of,
 )
 from gateway.model.trail import Trail, asked
 
@@ -59,21 +60,6 @@ PART_BYTES = 1024  # what a part weighs in memory, however little it says
 FLAGGED = "flaggedBy"  # in the metadata of a task or reply: the rule that wants it marked
 STORE_RETRY_SECONDS = 1.0  # a full disk is emptied by people, not in milliseconds
 
-Answer: TypeAlias = Task | Message | GatewayError
-
-
-@dataclass(slots=True)
-class Services:
-    """What every turn needs and none owns."""
-
-    store: Store
-    live: Live
-    now: Callable[[], int]
-    new_id: Callable[[], str]
-    node: str
-    pushed: Callable[[], None]  # wakes the push worker
-    compliance: Compliance
-
 
 @dataclass(slots=True)
 class _Write:
@@ -84,125 +70,63 @@ class _Write:
     then: Callable[[], None]
 
 
+@dataclass(slots=True, eq=False)
 class Turn:
     """The work that one message set going. `created` resolves when the task (or reply) exists durably, `done`
     when the task is terminal or interrupted; both with an Answer, never with an exception."""
 
-    __slots__ = (
-        "_again",
-        "_began",
-        "_loop",
-        "_pending",
-        "_push",
-        "_recorded",
-        "_seq",
-        "_services",
-        "_size",
-        "_state",
-        "_task",
-        "_unfolded",
-        "_waiting",
-        "_wake_up",
-        "_write",
-        "accept",
-        "alarm",
-        "asked",
-        "began",
-        "broken",
-        "came",
-        "canceled",
-        "context",
-        "context_id",
-        "created",
-        "deadline",
-        "digest",
-        "done",
-        "ended",
-        "entry",
-        "heard",
-        "key",
-        "known_context",
-        "message",
-        "owner",
-        "pauses",
-        "placed",
-        "push",
-        "row",
-        "run",
-        "settled",
-        "task_id",
-        "tenant",
-        "ticket",
-        "topic",
-        "went_out",
-        "working",
-    )
+    services: Services
+    entry: Registered
+    ticket: Ticket | None
+    message: Message
+    _: KW_ONLY
+    owner: str
+    tenant: str
+    task_id: str
+    context_id: str
+    deadline: int
+    start: int = 0  # when its task begins, where that is new
+    digest: bytes = b""
+    key: Key | None = None
+    webhook: PushConfig | None = None  # that came with the message
+    came: Trail | None = None  # from where, if an agent asked
+    push: bool = False  # somebody is to be told of its events
 
-    def __init__(
-        self,
-        services: Services,
-        entry: Registered,
-        ticket: Ticket | None,
-        message: Message,
-        *,
-        owner: str,
-        tenant: str,
-        task_id: str,
-        context_id: str,
-        deadline: int,
-        digest: bytes = b"",
-        key: Key | None = None,
-        push: PushConfig | None = None,
-        came: Trail | None = None,
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        self._services = services
-        self._loop = loop
-        self.entry = entry
-        self.ticket = ticket
-        self.message = message
-        self.digest = digest
-        self.key = key
-        self.owner = owner
-        self.tenant = tenant
-        self.came = came  # from where, if an agent asked
-        self.task_id = task_id
-        self.context_id = context_id
-        self.deadline = deadline
-        self.topic: Topic = (tenant, task_id)
-        self.created: Latch[Answer] = Latch()
-        self.done: Latch[Answer] = Latch()
-        self.began: Latch[bool] = Latch()  # its run has been started, or it never will
-        self.row: TaskRow | None = None  # as last written
-        self._task: Task | None = None
-        self._state = TaskState.SUBMITTED  # after what is not folded yet
-        self._unfolded: list[Step] = []
-        self.push = push is not None
-        self.canceled = False
-        self.placed = False  # it has a place in its agent's gate
-        self.ended = False  # its run is over
-        self.working = False  # the agent has the turn
-        self.heard = False  # the agent has said all it had to say
-        self.asked: Task | None = None  # the task as it was when this turn took it up
-        self.pauses = 0  # calls of the agent's that wait for somebody
-        self.went_out = False  # it has asked an agent or used a tool: to run it again would do that again
-        self.alarm: asyncio.TimerHandle | Timer | None = None
-        self.run: asyncio.Task[None] | None = None
-        self.broken: Exception | None = None  # what kept an event from being written
-        self.accept: Accept | None = None  # still owed, or on its way
-        self.settled = False  # answered without a task; none may be opened any more
-        self.known_context: tuple[str, str] | None = None  # interface and context id upstream, where they are stored
-        self._push = push
-        self._seq = 0
-        self._size = 0
-        self._began = services.now()
-        self._recorded = False  # how the call ended is in the audit
-        self._pending: list[Record] = []
-        self._write: _Write | None = None
-        self._again: asyncio.TimerHandle | None = None  # the next try of a write that the store could not take
-        self._waiting: list[asyncio.Future[None]] = []  # for everything to be written
-        self._wake_up: asyncio.Handle | None = None
-        self.context: Context | None = None
+    created: Latch[Answer] = field(default_factory=Latch)
+    done: Latch[Answer] = field(default_factory=Latch)
+    began: Latch[bool] = field(default_factory=Latch)  # its run has been started, or it never will
+    row: TaskRow | None = None  # as last written
+    asked: Task | None = None  # the task as it was when this turn took it up
+    context: Context | None = None
+    known_context: tuple[str, str] | None = None  # interface and context id upstream, where they are stored
+    accept: Accept | None = None  # still owed, or on its way
+    placed: bool = False  # it has a place in its agent's gate
+    run: asyncio.Task[None] | None = None
+    alarm: asyncio.TimerHandle | Timer | None = None
+    working: bool = False  # the agent has the turn
+    heard: bool = False  # the agent has said all it had to say
+    went_out: bool = False  # it has asked an agent or used a tool: to run it again would do that again
+    pauses: int = 0  # calls of the agent's that wait for somebody
+    canceled: bool = False
+    broken: Exception | None = None  # what kept an event from being written
+    settled: bool = False  # answered without a task; none may be opened any more
+    ended: bool = False  # its run is over
+
+    topic: Topic = field(init=False)
+    _task: Task | None = None
+    _state: TaskState = TaskState.SUBMITTED  # after what is not folded yet
+    _unfolded: list[Step] = field(default_factory=list)
+    _seq: int = 0
+    _size: int = 0
+    _pending: list[Record] = field(default_factory=list)
+    _wake_up: asyncio.Handle | None = None
+    _write: _Write | None = None
+    _again: asyncio.TimerHandle | None = None  # the next try of a write that the store could not take
+    _waiting: list[asyncio.Future[None]] = field(default_factory=list)  # for everything to be written
+    _recorded: bool = False  # how the call ended is in the audit
+
+    def __post_init__(self) -> None:
+        self.topic = (self.tenant, self.task_id)
 
     @classmethod
     def of(cls, services: Services, entry: Registered, ticket: Ticket | None, row: TaskRow, message: Message) -> Turn:
@@ -218,15 +142,19 @@ class Turn:
             context_id=row.task.context_id,
             deadline=row.deadline,
             came=row.trail,
+            known_context=_context_of(row.upstream),
         )
         turn.take(row)
-        turn.known_context = _context_of(row.upstream)
         return turn
 
     def take(self, row: TaskRow) -> None:
         """The task as it stands now that nobody else can begin on it."""
         self.row, self._task, self._seq = row, row.task, row.seq
         self._state = row.task.status.state
+
+    async def look_for_webhooks(self) -> None:
+        """Whether somebody is to be told, as the store has it now."""
+        self.push = bool(await self.services.store.push_configs(self.tenant, self.task_id, limit=1))
 
     @property
     def task(self) -> Task | None:
@@ -308,7 +236,7 @@ class Turn:
 
     def _stamped(self, update: StatusUpdate) -> StatusUpdate:
         """The task is the gateway's, and so is its clock: another machine's would disorder listings (§3.1.4)."""
-        status = update.status.model_copy(update={"timestamp": timestamp(self._services.now())})
+        status = update.status.model_copy(update={"timestamp": timestamp(self.services.now())})
         return update.model_copy(update={"status": status})
 
     def open(self) -> None:
@@ -319,14 +247,14 @@ class Turn:
     def status(self, state: TaskState, text: str | None = None, **metadata: Any) -> None:
         """A status of the gateway's own, with its reason in the message's metadata."""
         context = self.context or Context(
-            self.entry.id, self.task_id, self.context_id, self._services.now, self._services.new_id
+            self.entry.id, self.task_id, self.context_id, self.services.now, self.services.new_id
         )
         self.open()
         self.emit(context.status(state, text, **metadata))
 
     def _open(self, event: Event | None) -> None:
         mine = self.message.model_copy(update={"task_id": self.task_id, "context_id": self.context_id})
-        status = TaskStatus.of(state=TaskState.SUBMITTED, timestamp=timestamp(self._services.now()))
+        status = TaskStatus.of(state=TaskState.SUBMITTED, timestamp=timestamp(self.services.now()))
         marks = {} if self.flag is None else {"metadata": {FLAGGED: self.flag}}
         task = Task.of(id=self.task_id, context_id=self.context_id, status=status, history=(mine,), **marks)
         self._task, self._state = task, TaskState.SUBMITTED
@@ -340,7 +268,7 @@ class Turn:
         self._size += len(body) + PART_BYTES * parts_of(event)
         self._pending.append(Record(self._seq, event, body))
         if self._wake_up is None and self._write is None:
-            self._wake_up = self._loop.call_soon(self.begin_write)
+            self._wake_up = asyncio.get_running_loop().call_soon(self.begin_write)
 
     # Writing.
 
@@ -353,8 +281,8 @@ class Turn:
         before, row = self.row, self._project()
         change: Change
         if before is None:
-            push = () if self._push is None else (self._push,)
-            change = CreateTask(row, self._services.node, records, self.key, push)
+            push = () if self.webhook is None else (self.webhook,)
+            change = CreateTask(row, self.services.node, records, self.key, push)
         else:
             change = AdvanceTask(row, records, self.push)
         audit: tuple[AuditEntry, ...] = ()
@@ -367,9 +295,9 @@ class Turn:
         """End without a task, with `answer`; `change` says what becomes of the key."""
         self.settled = self._recorded = True
         changes: tuple[Change, ...] = () if change is None else (change,)
-        if self._push is not None and self._push.id is not None:  # it came with the accept, and there is no task
-            changes += (DropPushConfig(self.tenant, self.task_id, self._push.id),)
-        records = () if self.ticket is None else (self.ticket.outcome(self._services.now(), outcome),)
+        if self.webhook is not None and self.webhook.id is not None:  # it came with the accept, and there is no task
+            changes += (DropPushConfig(self.tenant, self.task_id, self.webhook.id),)
+        records = () if self.ticket is None else (self.ticket.outcome(self.services.now(), outcome),)
         self._submit(_Write((*changes, *self._learned()), records, partial(self.answer, answer)))
 
     async def flush(self) -> None:
@@ -383,7 +311,7 @@ class Turn:
         """Returns when nothing waits to be written any more, for whatever reason."""
         self.begin_write()
         while self._write is not None:
-            waiter = self._loop.create_future()
+            waiter = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             await waiter
 
@@ -393,7 +321,7 @@ class Turn:
 
     def _try(self, write: _Write) -> None:
         self._again = None
-        commit = self._services.store.commit if self.accept is None else self.accept.commit
+        commit = self.services.store.commit if self.accept is None else self.accept.commit
         # A future stays itself; only the stores of tests are coroutines.
         asyncio.ensure_future(commit(*write.changes, records=write.records)).add_done_callback(self._tried)
 
@@ -410,7 +338,7 @@ class Turn:
             log.error("task %s: the store is unavailable, trying again: %s", self.task_id, error.message)
             if self.row is None:
                 self._put(error)
-            self._again = self._loop.call_later(STORE_RETRY_SECONDS, self._try, write)
+            self._again = asyncio.get_running_loop().call_later(STORE_RETRY_SECONDS, self._try, write)
         else:
             self._write = None
             self._wake()
@@ -441,7 +369,7 @@ class Turn:
         self.broken = error
         self._pending.clear()
         if not isinstance(error, Held):  # then the answer is what came of the message the first time
-            self.answer(error if isinstance(error, GatewayError) else _unwritten(error))
+            self.answer(unwritten(error))
         self.stop()
 
     def stop(self) -> None:
@@ -466,11 +394,11 @@ class Turn:
         row = self._project()
         advance = AdvanceTask(row, tuple(records), self.push)
         try:
-            held = await self._services.store.commit(*changes, advance, records=audit)
+            held = await self.services.store.commit(*changes, advance, records=audit)
         except Fenced as error:
-            raise _taken_over() from error
+            raise taken_over() from error
         if held is not None:
-            raise _taken_over()
+            raise taken_over()
         self.row = row
         self._publish(row, tuple(records))
 
@@ -492,8 +420,8 @@ class Turn:
             task=task,
             seq=self._seq,
             fence=1 if row is None else row.fence,
-            created=self._began if row is None else row.created,
-            updated=(milliseconds(told) if told else None) or self._services.now(),
+            created=self.start if row is None else row.created,
+            updated=(milliseconds(told) if told else None) or self.services.now(),
             deadline=self.deadline,
             message_id=self.message.message_id if row is None else row.message_id,
             upstream=upstream,
@@ -509,9 +437,9 @@ class Turn:
         return (PutUpstreamContext(self.tenant, self.owner, self.entry.id, self.context_id, theirs, url),)
 
     def _publish(self, row: TaskRow, records: tuple[Record, ...]) -> None:
-        self._services.live.publish(self.topic, records)
+        self.services.live.publish(self.topic, records)
         if self.push:
-            self._services.pushed()
+            self.services.pushed()
         self.created.put(row.task)
         if row.task.at_rest and not (self.came is not None and waits(row.task)):  # who asks waits with it
             self.done.put(row.task)
@@ -532,39 +460,6 @@ class Turn:
     def _put(self, answer: Answer) -> None:
         self.created.put(answer)
         self.done.put(answer)
-
-
-def _unwritten(error: Exception) -> GatewayError:
-    if isinstance(error, Fenced):
-        return _taken_over()
-    return GatewayError(Reason.UNAVAILABLE, "The task could not be written; ask for it again", retry_after=1)
-
-
-def _taken_over() -> GatewayError:
-    return GatewayError(
-        Reason.UNAVAILABLE, "Another gateway has taken this task over; ask for the task again", retry_after=1
-    )
-
-
-def parts_of(event: Event) -> int:
-    """How many parts an event brings."""
-    if isinstance(event, Message):
-        return len(event.parts)
-    if isinstance(event, ArtifactUpdate):
-        return len(event.artifact.parts)
-    said = 0 if event.status.message is None else len(event.status.message.parts)
-    if isinstance(event, Task):
-        said += sum(len(artifact.parts) for artifact in event.artifacts or ())
-    return said
-
-
-def waits(task: Task) -> str | None:
-    """The approval that a task waits for."""
-    status = task.status
-    if not status.state.interrupted or status.message is None or status.message.metadata is None:
-        return None
-    found = status.message.metadata.get(APPROVAL)
-    return found if isinstance(found, str) else None
 
 
 def _says_nothing(state: TaskState, event: Step) -> bool:

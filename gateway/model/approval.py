@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from gateway.model.principal import Principal
+from gateway.model.task import Task
 from gateway.model.tool import Tree, digest
 from gateway.model.value import value
 
@@ -182,6 +183,15 @@ class Approval:
             "state": self.state.value,
             "words": [{"by": word.by, "said": word.said.value} for word in self.words],
         }
+
+
+def waits(task: Task) -> str | None:
+    """The approval that a task waits for."""
+    status = task.status
+    if not status.state.interrupted or status.message is None or status.message.metadata is None:
+        return None
+    found = status.message.metadata.get(APPROVAL)
+    return found if isinstance(found, str) else None
 
 
 @value

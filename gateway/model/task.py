@@ -195,6 +195,18 @@ def envelope(event: Event) -> bytes:
     return b'{"%s":%s}' % (event.KEY.encode(), event.wire())
 
 
+def parts_of(event: Event) -> int:
+    """How many parts an event brings."""
+    if isinstance(event, Message):
+        return len(event.parts)
+    if isinstance(event, ArtifactUpdate):
+        return len(event.artifact.parts)
+    said = 0 if event.status.message is None else len(event.status.message.parts)
+    if isinstance(event, Task):
+        said += sum(len(artifact.parts) for artifact in event.artifacts or ())
+    return said
+
+
 def open_envelope(tree: dict[str, Any]) -> Event:
     """The event in a parsed `StreamResponse`. Raises ValueError when it holds no event or a malformed one."""
     for key, kind in EVENTS.items():

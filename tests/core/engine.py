@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.core.answers import Answer
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.compliance.profile import Profile
@@ -16,7 +17,8 @@ from gateway.core.gate import Gate
 from gateway.core.live import Live
 from gateway.core.policy import Policy, Target
 from gateway.core.registry import Registered
-from gateway.core.turn import Answer, Services, Turn
+from gateway.core.services import Services
+from gateway.core.turn import Turn
 from gateway.model.agent import Ask, Context
 from gateway.model.call import SendMessage
 from gateway.model.message import Message, Part, Role

@@ -11,6 +11,7 @@ import logging
 from dataclasses import replace
 from typing import Any, Protocol
 
+from gateway.core.answers import Answer
 from gateway.core.approvals import words
 from gateway.core.approvals.approvals import Approvals, changed, created
 from gateway.core.approvals.grounds import ground
@@ -23,9 +24,10 @@ from gateway.core.policy.spoken import skill
 from gateway.core.registry import Registered, Registry
 from gateway.core.repeat import known
 from gateway.core.runner import last_asked
-from gateway.core.turn import Answer, Services, Turn, waits
+from gateway.core.services import Services
+from gateway.core.turn import Turn
 from gateway.model.agent import Context
-from gateway.model.approval import Approval, ApprovalState, Asked, Outdated
+from gateway.model.approval import Approval, ApprovalState, Asked, Outdated, waits
 from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage

@@ -10,9 +10,9 @@ from gateway.core.audit import Ticket
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.registry import Registered
+from gateway.core.services import Services
 from gateway.core.standing import standing, webhook
 from gateway.core.tasks import Tasks
-from gateway.core.turn import Services
 from gateway.model.call import CreatePushConfig, DeletePushConfig, GetPushConfig, ListPushConfigs, PushConfigPage
 from gateway.model.changes import DropPushConfig, PutPushConfig
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found

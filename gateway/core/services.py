@@ -1,0 +1,21 @@
+"""What every turn needs and none owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.core.compliance.compliance import Compliance
+from gateway.core.live import Live
+from gateway.model.ports import Store
+
+
+@dataclass(slots=True)
+class Services:
+    store: Store
+    live: Live
+    now: Callable[[], int]
+    new_id: Callable[[], str]
+    node: str
+    pushed: Callable[[], None]  # wakes the push worker
+    compliance: Compliance
