@@ -1,4 +1,4 @@
-"""The task engine: accept a message once, continue a task, cancel it. What is accepted runs in `core/runner.py`.
+"""The task engine: accept a message once, continue a task. What is accepted runs in `core/runner.py`.
 
 A message is accepted by one commit (its idempotency key and the audit intent) before the agent starts. What the
 agent does first decides what it was: a Message leaves no task, anything else makes one. If the agent keeps still
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from gateway.core.accept import Accept, Held, problem
-from gateway.core.answers import Answer, at_work, not_cancelable, shutting_down, unwritten, used_otherwise
+from gateway.core.answers import Answer, at_work, shutting_down, unwritten, used_otherwise
 from gateway.core.audit import Ticket
-from gateway.core.connections import ConnectNeeded
+from gateway.core.canceling import Canceling
+from gateway.core.contexts import Contexts
 from gateway.core.registry import Registered
 from gateway.core.repeat import known
 from gateway.core.resting import Resting
@@ -28,38 +29,16 @@ from gateway.model.agent import Context
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
 from gateway.model.changes import Change, PutPushConfig, Reserve
-from gateway.model.compliance import Place
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message
 from gateway.model.principal import Principal
 from gateway.model.rows import Key, Reservation, TaskRow
-from gateway.model.task import Event, StatusUpdate, Task, TaskState, TaskStatus
-from gateway.model.tool import ToolRequest, ToolResult
-from gateway.model.trail import Trail
-
-T = TypeVar("T")
-W = TypeVar("W")
+from gateway.model.task import Event, StatusUpdate, TaskState, TaskStatus
 
 log = logging.getLogger(__name__)
 
 # References of one message that are looked up; each costs a read.
 MAX_REFERENCES = 32
-
-
-class Front(Protocol):
-    """The front door of the gateway, as agents use it that work here."""
-
-    async def ask(self, who: Principal, agent: str, message: Message, trail: Trail) -> Task | Message: ...
-
-    async def use_tool(self, who: Principal, name: str, request: ToolRequest, trail: Trail) -> ToolResult: ...
-
-
-class _Shut:
-    async def ask(self, who: Principal, agent: str, message: Message, trail: Trail) -> Task | Message:
-        raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents cannot ask each other here")
-
-    async def use_tool(self, who: Principal, name: str, request: ToolRequest, trail: Trail) -> ToolResult:
-        raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Agents have no tools here")
 
 
 class Engine:
@@ -68,9 +47,9 @@ class Engine:
         self._runner = Runner(services)
         self._loop = asyncio.get_running_loop()
         self._paying: set[asyncio.Task[Any]] = set()  # accepts on their way; the loop alone would not keep them
-        self._refusing = False
-        self.front: Front = _Shut()  # the gateway's own, once it is there
         self.resting = Resting(services, self._runner, self)
+        self.contexts = Contexts(services, self.resting.connect)
+        self.canceling = Canceling(services, self._runner, self.contexts)
 
     def turn(self, tenant: str, task_id: str) -> Turn | None:
         """The turn that is at work on this task here, if one is."""
@@ -96,39 +75,20 @@ class Engine:
         """Messages of agents that are on their way to a turn."""
         return set(self._paying)
 
-    async def lay_down(self, row: TaskRow, entry: Registered, ticket: Ticket, why: str) -> bool:
-        """End a task that waits for somebody. False when somebody is at it; then it is not left waiting either way."""
-        if self.turn(row.tenant, row.id) is not None:
-            return False
-        turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
-        self._runner.hold(turn, task=True)
-        try:
-            # Held, so that nobody else begins on it; what stands now is what counts.
-            row = await self._services.store.task(row.tenant, row.id, owner=row.owner) or row
-            if not row.task.status.state.interrupted:
-                return False
-            turn.take(row)
-            await turn.look_for_webhooks()
-            turn.context = self.context(turn)
-            await self._runner.lay_down(turn, why)
-        finally:
-            self._runner.drop(turn)
-        return True
-
     def refuse(self) -> None:
         """Take no more messages: the gateway is shutting down."""
-        self._refusing = True
+        self.contexts.stopping = True
 
     async def aclose(self) -> None:
         """Stops all turns where they are; their tasks stay as written and the next start takes them up."""
-        self._refusing = True
+        self.contexts.stopping = True
         await self._runner.aclose()
 
     # Accepting.
 
     def check_open(self) -> None:
         """Raises UNAVAILABLE once no more messages are taken."""
-        if self._refusing:
+        if self.contexts.stopping:
             raise shutting_down(None)
 
     async def send(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Turn | Answer:
@@ -176,7 +136,7 @@ class Engine:
             push = PutPushConfig(who.tenant, call.push.model_copy(update={"task_id": turn.task_id}))
         turn.accept = Accept(services.store, reserve, ticket.intent(now, turn.task_id), push, ticket.spends)
         try:
-            turn.context = self._context(turn, call)
+            turn.context = self.contexts.of_call(turn, call)
             if call.message.context_id and entry.kind == "remote":
                 await self._recall_context(turn)
             delivered = call.message
@@ -232,7 +192,7 @@ class Engine:
         except BaseException as error:
             self._abandon(turn, error)
             raise
-        turn.context = self._context(turn, call)
+        turn.context = self.contexts.of_call(turn, call)
         turn.context.task = turn.asked
         self._runner.start(turn, partial(agent.run, turn.context, delivered))
         return turn
@@ -308,7 +268,7 @@ class Engine:
         except BaseException as error:
             self._abandon(turn, error)
             raise
-        turn.context = self._context(turn, call)
+        turn.context = self.contexts.of_call(turn, call)
         turn.context.task = asked
         late = partial(_reached, turn.entry, turn.context, delivered)
         self._runner.start(turn, late if agent is None else partial(agent.run, turn.context, delivered))
@@ -317,7 +277,7 @@ class Engine:
         """Go on with a task that rests in AUTH_REQUIRED and has no run any more, as nobody says anything new: the agent
         gets the newest message once more, or with `follow` what it does already is followed. Raises GatewayError."""
         agent = entry.ready()
-        if self._refusing or self.turn(row.tenant, row.id) is not None:
+        if self.contexts.stopping or self.turn(row.tenant, row.id) is not None:
             raise at_work(row)
         entry.gate.enter(force=True)
         now = self._services.now()
@@ -333,7 +293,7 @@ class Engine:
         except BaseException as error:
             self._abandon(turn, error)
             raise
-        turn.context = self.context(turn)
+        turn.context = self.contexts.of(turn)
         turn.context.task = row.task  # as it was when it came to rest
         turn.context.stream = entry.streaming
         work = partial(agent.follow, turn.context) if follow else partial(agent.run, turn.context, delivered)
@@ -393,127 +353,6 @@ class Engine:
         turn.entry.gate.enter(force=True)
         turn.placed = True
         self._runner.start(turn, work)
-
-    # Canceling.
-
-    async def cancel(self, row: TaskRow, entry: Registered, ticket: Ticket) -> Task:
-        """Stop a task. Terminal afterwards, or refused with TASK_NOT_CANCELABLE; never ignored."""
-        while (turn := self.turn(row.tenant, row.id)) is not None and turn.run is None:
-            await turn.began  # it is being accepted, or canceled by somebody else, in this moment
-        if turn is None:
-            return await self._cancel_idle(row, entry, ticket)
-        row = turn.row or row
-        if row.task.status.state.terminal:
-            raise not_cancelable(row)
-        turn.canceled = True
-        try:
-            seen = await turn.entry.ready().cancel(turn.context) if turn.context is not None else None
-            seen = await self._examined(seen, ticket)
-        except BaseException:
-            turn.canceled = False
-            raise
-        self._conclude(turn, seen)
-        await turn.flush()
-        if not turn.over:
-            turn.canceled = False  # the agent has taken note and goes on; so do we
-        elif turn.run is not None:
-            turn.run.cancel()
-        assert turn.task is not None
-        return turn.task
-
-    async def _cancel_idle(self, row: TaskRow, entry: Registered, ticket: Ticket) -> Task:
-        turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
-        self._runner.hold(turn, task=True)
-        try:
-            # Held, so that nobody else begins on it; what stands now is what counts.
-            row = await self._services.store.task(row.tenant, row.id, owner=row.owner) or row
-            if row.task.status.state.terminal:
-                raise not_cancelable(row)
-            turn.take(row)
-            await turn.look_for_webhooks()
-            turn.context = self.context(turn)
-            seen = await entry.agent.cancel(turn.context) if entry.agent is not None else None
-            seen = await self._examined(seen, ticket)
-            self._conclude(turn, seen)
-            await turn.flush()
-        finally:
-            self._runner.drop(turn)
-        assert turn.task is not None
-        return turn.task
-
-    async def _examined(self, seen: Event | None, ticket: Ticket) -> Event | None:
-        compliance = self._services.compliance
-        if seen is None or not compliance.covers(Place.ANSWER, ticket.target):
-            return seen
-        return await compliance.answer(seen, ticket)
-
-    def _conclude(self, turn: Turn, seen: Event | None) -> None:
-        turn.open()
-        if seen is not None:
-            turn.emit(seen)
-        elif not turn.over:
-            turn.status(TaskState.CANCELED, "Canceled by the caller")
-
-    # Small things.
-
-    def context(self, turn: Turn, **asked: Any) -> Context:
-        """`asked` is what the call brings, by the names of the context."""
-        services = self._services
-        return Context(
-            agent=turn.entry.id,
-            task_id=turn.task_id,
-            context_id=turn.context_id,
-            now=services.now,
-            new_id=services.new_id,
-            deadline_ms=turn.deadline,
-            task=turn.task,
-            upstream=turn.row.upstream if turn.row is not None else None,
-            caller=turn.owner,
-            tenant=turn.tenant,
-            ask_agent=partial(self._ask, turn),
-            use_tool=partial(self._use_tool, turn),
-            hops=0 if turn.ticket is None else turn.ticket.principal.hops,
-            **asked,
-        )
-
-    def _context(self, turn: Turn, call: SendMessage) -> Context:
-        return self.context(
-            turn,
-            stream=call.stream,
-            accepted_output_modes=call.accepted_output_modes,
-            extensions=call.extensions,
-            metadata=call.metadata,
-        )
-
-    async def _ask(self, turn: Turn, agent: str, message: Message) -> Task | Message:
-        turn.went_out = True
-        return await self._go(turn, self.front.ask, agent, message)
-
-    async def _use_tool(self, turn: Turn, name: str, request: ToolRequest) -> ToolResult:
-        while True:
-            try:
-                result = await self._go(turn, self.front.use_tool, name, request)
-            except ConnectNeeded as needed:
-                await self.resting.connect(turn, needed)
-            else:
-                turn.went_out = True
-                return result
-
-    async def _go(self, turn: Turn, way: Callable[[Principal, str, W, Trail], Awaitable[T]], name: str, what: W) -> T:
-        """One of a local agent's ways out, one hop deeper and on its caller's behalf. Nothing leaves a run before its
-        message is accepted."""
-        assert turn.ticket is not None
-        if turn.accept is not None:
-            await turn.accept.made()
-        try:
-            with turn.ticket.causing():
-                return await way(turn.ticket.principal.delegate(turn.entry.id), name, what, turn.trail)
-        except GatewayError:
-            if self._refusing:
-                # Turned away because the gateway stops: that is not how this agent's work ends. It stops here too,
-                # and the next start takes it up.
-                await self._loop.create_future()
-            raise
 
     def _key(self, call: SendMessage, who: Principal, entry: Registered) -> Key | None:
         if not (entry.deduplicate or call.always_deduplicate):

@@ -130,7 +130,7 @@ class Gateway:
         self._changes = changes(pushes, webhooks.letters, administration, governance)
         self.halting.laid_down = self.held.canceled
         tools.consents.desk = self._desk
-        engine.front = self
+        engine.contexts.front = self
 
     async def handle(self, call: Call | ToolCall, who: Principal) -> Any:
         """The result of one call; its type follows from the call's (see the use cases).

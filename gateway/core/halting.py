@@ -150,7 +150,7 @@ class Halting:
     async def _lay_one_down(self, row: TaskRow, why: str, decision: Decision) -> None:
         entry = self._registry.get(row.agent) or self._registry.unknown(row.agent)
         ticket = Ticket(row.asker, SendMessage.verb, row.agent, decision, self._services.new_id())
-        if await self._engine.lay_down(row, entry, ticket, why):
+        if await self._engine.canceling.lay_down(row, entry, ticket, why):
             await self.laid_down(row.tenant, row.id)
 
     async def _forget(self, halted: Halted) -> None:

@@ -126,7 +126,7 @@ class Recovery:
             turn.deadline = self._services.now() + int(entry.deadline * 1000)
             turn.status(TaskState.WORKING)
         turn.push = True  # whether there are configurations is for the store to see
-        turn.context = self._engine.context(turn)
+        turn.context = self._engine.contexts.of(turn)
         if row.upstream is not None and row.upstream.task_id is not None:
             self._engine.adopt(turn, partial(_followed, entry, turn.context))
         elif entry.agent is not None and entry.agent.resumable:

@@ -73,7 +73,7 @@ class Tasks:
         row = await self.row(ticket.principal, call.task_id, call.agent)
         agent = self._registry.get(row.agent) or self._registry.unknown(row.agent)
         await self._services.store.commit(records=(ticket.intent(self._services.now(), row.id),))
-        return await self._engine.cancel(row, agent, ticket)
+        return await self._engine.canceling.cancel(row, agent, ticket)
 
     async def subscribe(self, call: SubscribeToTask, ticket: Ticket, entry: Registered | None) -> Watch:
         row = await self.row(ticket.principal, call.task_id, call.agent)

@@ -60,7 +60,7 @@ class Bench:
         call = SendMessage("agent", message(text, **more), digest)
         decision = Policy().decide(who, call.verb, Target("agent", public=True))
         ticket = Ticket(who, call.verb, "agent", decision, "request")
-        self.engine.front = Elsewhere(ask)
+        self.engine.contexts.front = Elsewhere(ask)
         return await self.engine.send(call, ticket, self.entry)
 
     async def ended(self, text: str = "hi", **more: Any) -> Answer:

@@ -196,7 +196,7 @@ async def test_canceling_stops_the_agent_and_is_recorded_first() -> None:
     assert isinstance(turn, Turn)
     await turn.created
     assert turn.row is not None
-    task = await on.engine.cancel(turn.row, on.entry, Ticket(LOCAL, "CancelTask", "agent", DENIED, "r"))
+    task = await on.engine.canceling.cancel(turn.row, on.entry, Ticket(LOCAL, "CancelTask", "agent", DENIED, "r"))
     assert state(task) is TaskState.CANCELED
     await asyncio.wait_for(stopped.wait(), BOUND)
     assert await on.stored(task.id) == task
@@ -218,7 +218,7 @@ async def test_an_agent_that_ignores_its_cancellation_changes_nothing_any_more()
     assert isinstance(turn, Turn)
     await turn.created
     assert turn.row is not None
-    task = await on.engine.cancel(turn.row, on.entry, Ticket(LOCAL, "CancelTask", "agent", DENIED, "r"))
+    task = await on.engine.canceling.cancel(turn.row, on.entry, Ticket(LOCAL, "CancelTask", "agent", DENIED, "r"))
     await asyncio.wait_for(let_go.wait(), BOUND)
     stored = await on.stored(task.id)
     assert stored is not None

@@ -59,7 +59,7 @@ async def later(lag: int, on: Bench, **more: Any) -> Any:
 
 
 def cancel(on: Bench, turn_or_row: Any) -> Any:
-    return on.engine.cancel(turn_or_row, on.entry, Ticket(LOCAL, "CancelTask", "agent", DENIED, "r"))
+    return on.engine.canceling.cancel(turn_or_row, on.entry, Ticket(LOCAL, "CancelTask", "agent", DENIED, "r"))
 
 
 @pytest.mark.parametrize("lag", LAGS)
