@@ -16,7 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents import librarian
-from agents.librarian import Librarian, passages, read, searchable, understand, walk
+from agents.librarian import Librarian, folder, index
+from agents.librarian.folder import read, walk
+from agents.librarian.passages import PASSAGE_CHARS_MAX, passages
+from agents.librarian.words import searchable, understand
 from gateway.model.agent import Context
 from gateway.model.message import Artifact, Message, Part, Role
 from gateway.model.task import ArtifactUpdate, Event, StatusUpdate, Task, TaskState, TaskStatus
@@ -63,7 +66,7 @@ class Desk:
             assert isinstance(event, StatusUpdate | ArtifactUpdate)
             assert json.loads(event.wire())
             self.task = self.task.apply(event)
-        self.now_ms += librarian.REFRESH_MS
+        self.now_ms += index.REFRESH_MS
         return self.task.status.state
 
     @property
@@ -332,7 +335,7 @@ async def test_a_file_removed_between_the_look_and_the_reading_is_left_out(
             (root / path).unlink()
         return read(root, path)
 
-    monkeypatch.setattr(librarian, "read", late)
+    monkeypatch.setattr(index, "read", late)
     assert await desk.ask("apple") is COMPLETED
     assert desk.names == ["a.md:1"]
     assert "1 file (skipped: 1 unreadable)" in desk.progress[-1]
@@ -440,7 +443,7 @@ async def test_files_beyond_a_limit_are_left_out_in_a_fixed_order(
     for name in ("d.md", "b.md", "a.md", "c.md")[: 4 if limit != "ENTRIES_MAX" else 2]:
         desk.put(name, "apple\n")
     desk.put("e/e.md", "apple\n")
-    monkeypatch.setattr(librarian, limit, value)
+    monkeypatch.setattr(folder if limit == "ENTRIES_MAX" else index, limit, value)
     await desk.ask("apple pie")
     assert len(desk.names) == 2
     assert "2 files (skipped: 1 or more beyond the limits)" in desk.progress[-1]
@@ -485,12 +488,12 @@ async def test_nothing_in_a_question_is_an_operator(desk: Desk, question: str) -
 @given(question=st.text(alphabet=st.characters(), max_size=60))
 def test_any_question_has_an_end(tmp_path: Path, question: str) -> None:
     (tmp_path / "a.md").write_text("apple\n")
-    index = librarian.Index(tmp_path)
-    assert list(index.refresh(NOW_MS)) == [0]
+    shelf = index.Index(tmp_path)
+    assert list(shelf.refresh(NOW_MS)) == [0]
     words = searchable(question.encode("utf-8", "replace").decode())
     if words:
-        index.search(words)
-    index.close()
+        shelf.search(words)
+    shelf.close()
 
 
 @pytest.mark.security
@@ -499,7 +502,7 @@ async def test_markup_that_is_made_to_be_slow_is_not(desk: Desk) -> None:
     async with asyncio.timeout(10):
         await desk.ask("apple")
     assert [quote.metadata["line"] for quote in desk.quotes if quote.metadata] == [5]
-    assert all(len(part.text or "") <= librarian.PASSAGE_CHARS_MAX for quote in desk.quotes for part in quote.parts)
+    assert all(len(part.text or "") <= PASSAGE_CHARS_MAX for quote in desk.quotes for part in quote.parts)
 
 
 # --- Threads and cancelling. -------------------------------------------------------------------------------
@@ -515,7 +518,7 @@ async def test_the_loop_runs_on_and_progress_is_reported_while_files_are_read(
         threads.add(threading.current_thread())
         return read(root, path)
 
-    monkeypatch.setattr(librarian, "read", seen)
+    monkeypatch.setattr(index, "read", seen)
     for number in range(3):
         desk.put(f"{number}.md", "apple pie")
     await desk.ask("apple pie")
@@ -541,7 +544,7 @@ async def test_a_cancelled_run_stops_between_two_files_and_the_next_goes_on_from
         assert go_on.wait(5)
         return read(root, path)
 
-    monkeypatch.setattr(librarian, "read", slow)
+    monkeypatch.setattr(index, "read", slow)
     monkeypatch.setattr(librarian, "SLICE_S", 0.0)
     async with asyncio.timeout(10):
         run = asyncio.create_task(desk.ask("apple pie"))
@@ -596,7 +599,7 @@ def test_lines_are_counted_as_editors_count_them(end: str) -> None:
 def test_no_passage_is_longer_than_a_quote_and_nothing_is_lost() -> None:
     text = "\n".join(["x" * 5001, *(f"line {number}" for number in range(100))])
     found = list(passages(text, markdown=True))
-    assert all(len(passage) <= librarian.PASSAGE_CHARS_MAX for _, _, passage in found)
+    assert all(len(passage) <= PASSAGE_CHARS_MAX for _, _, passage in found)
     assert "".join(passage for _, _, passage in found).replace("\n", "") == text.replace("\n", "")
     assert [line for line, _, _ in found][:3] == [1, 1, 1]
 
