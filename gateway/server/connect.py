@@ -98,7 +98,7 @@ def _asking(name: str, ticket: str, problem: str = "") -> Response:
     return page(
         f"Connect {name}",
         f"<p>A call of yours needs <strong>{escape(name)}</strong>, which wants to know you. Show who you are here "
-        f'first: with the key or token that your client uses.</p>{alert}<form method="post" action="{CONNECT}">'
+        f'first: with the key or token that your client uses.</p>{alert}<form method="post" action="connect">'
         f'<input type="hidden" name="ticket" value="{escape(ticket)}"><label for="credential">Your credential of this '
         'gateway</label><input id="credential" name="credential" type="password" autocomplete="off" required autofocus>'
         '<button class="first">Go on</button></form>'

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
+from urllib.parse import urlsplit
 
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -50,6 +51,15 @@ class Front:
         if origin is not None and origin.lower() not in self._origins:
             return _refusal(403, "PERMISSION_DENIED", "This Origin may not call the gateway; see server.cors_origins")
         return None
+
+
+def origin_of(url: str) -> str:
+    """As browsers say it (RFC 6454 §6.2): without a path, and without the port that the scheme has anyway."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.removesuffix(_PORTS.get(parts.scheme, ' '))}"
+
+
+_PORTS = {"http": ":80", "https": ":443"}
 
 
 def peers(proxies: Iterable[str]) -> Callable[[str], bool] | None:

@@ -28,7 +28,7 @@ from gateway.server.cards import Cards
 from gateway.server.catalogs import Catalogs
 from gateway.server.connect import Connect
 from gateway.server.entrances import Advertised
-from gateway.server.front import Doors, Front
+from gateway.server.front import Doors, Front, origin_of
 from gateway.server.incident import known
 from gateway.server.mcp.door import McpDoor
 from gateway.server.openapi import About
@@ -112,7 +112,7 @@ def application(
                 *("Retry-After", "WWW-Authenticate"),
             ],
         )
-    return Front(inside, hosts=hosts, origins=(*origins, public_url.rstrip("/")), proxies=proxies)
+    return Front(inside, hosts=hosts, origins=(*origins, origin_of(public_url)), proxies=proxies)
 
 
 def admin_application(

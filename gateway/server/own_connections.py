@@ -74,7 +74,7 @@ def _asking(problem: str = "") -> Response:
     return page(
         TITLE,
         f'<p>Show who you are, with the key or token that your client uses.</p>{alert}<form method="post" '
-        f'action="{PATH}"><label for="credential">Your credential of this gateway</label><input id="credential" '
+        'action="connections"><label for="credential">Your credential of this gateway</label><input id="credential" '
         'name="credential" type="password" autocomplete="off" required autofocus><button class="first">Go on</button>'
         "</form>",
         403 if problem else 200,
@@ -96,6 +96,6 @@ def _one(connection: Connection, word: str) -> str:
     }
     rows = "".join(f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts.items() if fact)
     return (
-        f'<section><h2>{escape(name)}</h2><dl>{rows}</dl><form method="post" action="{PATH}"><input type="hidden" '
+        f'<section><h2>{escape(name)}</h2><dl>{rows}</dl><form method="post" action="connections"><input type="hidden" '
         f'name="ticket" value="{escape(word)}"><button>Remove {escape(name)}</button></form></section>'
     )

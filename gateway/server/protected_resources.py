@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,6 +31,7 @@ class ProtectedResources:
         bound: bool = False,
     ) -> None:
         self._url = public_url
+        self._prefix = urlsplit(public_url).path
         self._issuers = issuers
         self._scopes = scopes
         self._used = used
@@ -45,6 +47,8 @@ class ProtectedResources:
     async def metadata(self, request: Request) -> Response:
         """Open to everybody, and the same for agents that are there, hidden or missing."""
         path = "/" + request.path_params.get("resource", "")
+        if f"{path}/".startswith(f"{self._prefix}/"):  # the whole path of the resource (RFC 9728 §3.1)
+            path = path.removeprefix(self._prefix)
         resource = resource_path(path)
         if path.rstrip("/") != resource:
             raise GatewayError(Reason.NOT_FOUND, "There is no protected resource at this path")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from authlib.oauth2 import OAuth2Error
@@ -54,8 +55,10 @@ class Endpoints:
         self._registration = registration
 
     def routes(self) -> list[Route]:
+        # RFC 8414 §3.1: the path of an issuer stands behind the well-known one.
+        places = {AUTHORIZATION_SERVER, AUTHORIZATION_SERVER + urlsplit(self._server.url).path}
         routes = [
-            Route(AUTHORIZATION_SERVER, self.metadata, methods=["GET"]),
+            *(Route(place, self.metadata, methods=["GET"]) for place in sorted(places)),
             Route(KEYS, self.keys, methods=["GET"]),
             Route("/oauth/token", self.token, methods=["POST"]),
             Route("/oauth/revoke", self.revoke, methods=["POST"]),

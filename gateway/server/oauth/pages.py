@@ -1,4 +1,7 @@
-"""The pages of the login: a login, a question, a short code. Every word from outside is escaped here."""
+"""The pages of the login: a login, a question, a short code. Every word from outside is escaped here.
+
+Where a form goes is said from where its page is, all of them being under `/oauth/`: the gateway's own URL may have a
+path that a proxy takes off."""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def login(
         parts.append(f'<p role="alert">{escape(problem)}</p>')
     if users:
         parts.append(
-            f'<form method="post" action="/oauth/login">{_hidden(form)}'
+            f'<form method="post" action="login">{_hidden(form)}'
             '<label for="name">Name</label>'
             f'<input id="name" name="name" value="{escape(name)}" autocomplete="username" autocapitalize="none" '
             f'spellcheck="false" required maxlength="63"{"" if name else " autofocus"}>'
@@ -49,7 +52,7 @@ def login(
             '<button class="first">Log in</button></form>'
         )
     if provider:
-        link = f"/oauth/provider?visit={escape(form)}"
+        link = f"provider?visit={escape(form)}"
         parts.append(f'<p><a class="button" href="{link}">Log in with {escape(provider)}</a></p>')
     return page("Log in", "".join(parts), status, retry_after=retry_after)
 
@@ -68,7 +71,7 @@ def consent(form: str, visit: Visit, client: ClientRecord, person: Person, resou
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in about)
     body = (
         f"<dl>{rows}</dl>{_warnings(client, visit)}"
-        f'<form method="post" action="/oauth/consent">{_hidden(form)}'
+        f'<form method="post" action="consent">{_hidden(form)}'
         '<button class="first" name="answer" value="allow">Allow</button>'
         '<button name="answer" value="deny">Do not allow</button>'
         '<button class="plain" name="answer" value="other">Log in as somebody else</button></form>'
@@ -81,7 +84,7 @@ def device(form: str, *, typed: str = "", problem: str = "", status: int = 200, 
     alert = f'<p role="alert">{escape(problem)}</p>' if problem else ""
     body = (
         "<p>Type the code that your device shows. Do it only if you have just begun this there yourself.</p>"
-        f'{alert}<form method="post" action="/oauth/device">{_hidden(form)}<label for="code">Code</label>'
+        f'{alert}<form method="post" action="device">{_hidden(form)}<label for="code">Code</label>'
         f'<input id="code" name="user_code" value="{escape(typed)}" autocomplete="off" autocapitalize="characters" '
         'spellcheck="false" required maxlength="16" autofocus><button class="first">Go on</button></form>'
     )
@@ -123,7 +126,7 @@ def approval(
 
 def _choices(form: str, asked: Approval, own: bool, whole: str) -> str:
     other = '<button class="plain" name="answer" value="other">Log in as somebody else</button></form>'
-    begin = f'<form method="post" action="/oauth/approval">{_hidden(form)}'
+    begin = f'<form method="post" action="approval">{_hidden(form)}'
     if asked.state is not ApprovalState.WAITING:
         return f"<p>It is {asked.state.value}. {escape(asked.why)}</p>"
     if own:
