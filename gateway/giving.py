@@ -32,6 +32,7 @@ from gateway.server.oauth.proofs import Proofs
 from gateway.server.oauth.provider import Provider
 from gateway.server.oauth.registration import Invitations, Registration
 from gateway.server.oauth.signing import SigningKeys
+from gateway.server.oauth.visitors import Visitors
 from gateway.stores.keyfolder import KeyFolder
 
 FOLDER = "oauth-keys"
@@ -48,6 +49,7 @@ class Giving:
     server: TokenServer
     provider: Provider | None
     approvals: ApprovalPages | None  # where people can log in
+    visitors: Visitors | None  # likewise
     metadata: dict[str, Any]  # as it is published (RFC 8414)
 
 
@@ -116,14 +118,16 @@ def giving(
     routes = Endpoints(server, recorder, new_id, registration if server.abilities.registration else None).routes()
     provider = None if entry.login is None else _provider(entry.login, url, documents, read_secret, now)
     approvals = ApprovalPages(LABEL) if logins else None
+    visitors = None
     if approvals is not None:
         browsers, users = Browsers(secret, now, secure=url.startswith("https:")), entry.users
+        visitors = Visitors(browsers, people, LABEL)
         routes += Consent(
             server, browsers, recorder, attempts, users=users, provider=provider, approvals=approvals
         ).routes()
     metadata = read_metadata(authorization_server(url, server.abilities), url)
     operator = TokenServer(clients, people, invitations.make, server.state)
-    return Giving(issuer, routes, operator, provider, approvals, metadata)
+    return Giving(issuer, routes, operator, provider, approvals, visitors, metadata)
 
 
 def _keys(settings: Settings, entry: Entry, now: Callable[[], int]) -> SigningKeys:

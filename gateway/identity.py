@@ -71,7 +71,7 @@ def trust(
         for index, entry in enumerate(entries)
     ]
     scopes = frozenset(scope for entry in entries for scope in entry.required_scopes)
-    server, provider, approvals, routes, own = None, None, None, list[Route](), None
+    server, provider, approvals, visitors, routes, own = None, None, None, None, list[Route](), None
     if (entry := config.auth.authorization_server) is not None:
         # Imported at first use: authlib only where tokens are given out.
         from gateway.giving import giving
@@ -91,13 +91,14 @@ def trust(
             new_id,
         )
         server, provider, approvals, routes = made.server, made.provider, made.approvals, made.routes
+        visitors = made.visitors
         own = Offer("oauth", url, made.metadata, bound=made.issuer.rules.bound)
         found.append(made.issuer)
     tokens = Tokens(found, now, proofs)
     names = tuple(issuer.rules.issuer for issuer in found)
     bound = all(issuer.rules.bound for issuer in found)
     advertised = [_offered(index, entry, documents) for index, entry in enumerate(entries)]
-    identity = Identity(tokens, names, tuple(sorted(scopes)), routes, ACCEPTED, bound, own, advertised)
+    identity = Identity(tokens, names, tuple(sorted(scopes)), routes, ACCEPTED, bound, own, advertised, visitors)
     return Trust(tokens, identity, server, provider, approvals)
 
 

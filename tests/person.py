@@ -74,6 +74,11 @@ class Person:
     async def get(self, url: str) -> httpx2.Response:
         return await self._arrived(await self.http.get(urljoin(self.url, url)), None)
 
+    async def follow(self, link: str) -> httpx2.Response:
+        """A link of the page."""
+        assert self.at is not None
+        return await self.get(urljoin(str(self.at.url), link))
+
     async def submit(self, button: str = "", **fields: str) -> httpx2.Response:
         """The page's one form, with these fields filled in and a button pressed."""
         assert self.at is not None

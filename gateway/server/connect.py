@@ -1,15 +1,17 @@
 """`/oauth/connect`: where a person lets the gateway use a tool server or an agent in their own name
 (core/connections.py).
 
-Two pages and a way back. The first asks for the caller's own credential of the gateway, in a form and never in a URL;
-the second leads to the authorization server; the browser that comes back must be the one that left.
+Two pages and a way back. The first asks who the caller is: by a login, where people can log in here, or by their own
+credential of the gateway, in a form and never in a URL. The second leads to the authorization server; the browser that
+comes back must be the one that left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
-from urllib.parse import urlsplit
+from typing import Protocol
+from urllib.parse import quote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +20,7 @@ from starlette.routing import Route
 from gateway.core.connections import CONNECT, CONNECTED, VISIT_MS, Connections
 from gateway.dialects.oauth2 import forms
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.principal import Principal
 from gateway.server.auth import Authenticator
 from gateway.server.incident import known
 from gateway.server.pages import page, sentence
@@ -30,10 +33,26 @@ _STATUS = {
 }
 
 
+class Logins(Protocol):
+    """Where people log in to this gateway itself."""
+
+    def who(self, request: Request) -> tuple[Principal, str] | None:
+        """Who sits at this browser, and the name to show; None for nobody."""
+        ...
+
+
 class Connect:
+    """`logins` is None where nobody can log in."""
+
     def __init__(
-        self, connections: Connections, auth: Authenticator, public_url: str, new_id: Callable[[], str]
+        self,
+        connections: Connections,
+        auth: Authenticator,
+        public_url: str,
+        new_id: Callable[[], str],
+        logins: Logins | None = None,
     ) -> None:
+        self._logins = logins
         self._new_id = new_id
         self._connections = connections
         self._auth = auth
@@ -52,9 +71,23 @@ class Connect:
     async def ask(self, request: Request) -> Response:
         ticket = request.query_params.get("ticket", "")
         try:
-            return _asking(self._connections.name(ticket), ticket)
+            return self._asking(request, self._connections.name(ticket), ticket)
         except GatewayError as error:
             return failed(error)
+
+    def _asking(self, request: Request, name: str, ticket: str, problem: str = "") -> Response:
+        if self._logins is None:
+            return _asking(name, ticket, problem)
+        found = self._logins.who(request)
+        login = f"visit?to=connect&ticket={quote(ticket)}"
+        return _asking(name, ticket, problem, login) if found is None else _greeting(name, ticket, found[1], login)
+
+    async def _who(self, request: Request, credential: str) -> Principal:
+        """Raises UNAUTHENTICATED, and what the credential is refused with."""
+        found = None if credential or self._logins is None else self._logins.who(request)
+        if found is not None:
+            return found[0]
+        return await self._auth.principal({b"authorization": b"Bearer " + credential.encode()}, "/mcp")
 
     async def begin(self, request: Request) -> Response:
         try:
@@ -67,11 +100,11 @@ class Connect:
             return failed(error)
         browser = self._new_id()
         try:
-            who = await self._auth.principal({b"authorization": b"Bearer " + credential.encode()}, "/mcp")
+            who = await self._who(request, credential)
             url = await self._connections.begin(ticket, who, browser)
         except GatewayError as error:
             if error.reason is Reason.UNAUTHENTICATED:
-                return _asking(name, ticket, "This credential is not known here.")
+                return self._asking(request, name, ticket, "This credential is not known here.")
             return failed(error)
         except Exception as error:
             return failed(known(error))
@@ -93,7 +126,23 @@ class Connect:
         return answer
 
 
-def _asking(name: str, ticket: str, problem: str = "") -> Response:
+def _greeting(name: str, ticket: str, person: str, login: str) -> Response:
+    """For somebody who has logged in."""
+    return page(
+        f"Connect {name}",
+        f"<p>A call of yours needs <strong>{escape(name)}</strong>, which wants to know you. You are logged in here as "
+        f'<strong>{escape(person)}</strong>.</p><form method="post" action="connect">'
+        f'<input type="hidden" name="ticket" value="{escape(ticket)}"><button class="first">Go on</button></form>'
+        f'<p><a href="{escape(login)}&amp;other=yes">Log in as somebody else</a></p>{_WARNING}',
+    )
+
+
+_WARNING = "<p>If you have called nothing, close this page: somebody else made the link.</p>"
+
+
+def _asking(name: str, ticket: str, problem: str = "", login: str = "") -> Response:
+    """`login` is where people log in instead, if they can."""
+    instead = f'<p><a class="button" href="{escape(login)}">Log in</a></p>' if login else ""
     alert = f'<p role="alert">{escape(problem)}</p>' if problem else ""
     return page(
         f"Connect {name}",
@@ -101,8 +150,7 @@ def _asking(name: str, ticket: str, problem: str = "") -> Response:
         f'first: with the key or token that your client uses.</p>{alert}<form method="post" action="connect">'
         f'<input type="hidden" name="ticket" value="{escape(ticket)}"><label for="credential">Your credential of this '
         'gateway</label><input id="credential" name="credential" type="password" autocomplete="off" required autofocus>'
-        '<button class="first">Go on</button></form>'
-        "<p>If you have called nothing, close this page: somebody else made the link.</p>",
+        f'<button class="first">Go on</button></form>{instead}{_WARNING}',
         403 if problem else 200,
     )
 

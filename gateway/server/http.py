@@ -26,7 +26,7 @@ from gateway.server.admin import Admin
 from gateway.server.auth import Authenticator, TokenVerifier
 from gateway.server.cards import Cards
 from gateway.server.catalogs import Catalogs
-from gateway.server.connect import Connect
+from gateway.server.connect import Connect, Logins
 from gateway.server.entrances import Advertised
 from gateway.server.front import Doors, Front, origin_of
 from gateway.server.incident import known
@@ -51,6 +51,7 @@ class Identity:
     bound: bool = False  # whether every token must be bound to a key
     own: Offer | None = None  # of the gateway's own authorization server
     advertised: Sequence[Advertised] = ()
+    logins: Logins | None = None  # where people can log in
 
 
 def application(
@@ -73,8 +74,9 @@ def application(
     admin: About | None = None,
 ) -> ASGIApp:
     """Everything under one roof; without `admin`, all but the admin API."""
-    connect = Connect(gateway.connections, auth, public_url.rstrip("/"), new_id)
-    own = OwnConnections(gateway.kept, auth)
+    logins = None if identity is None else identity.logins
+    connect = Connect(gateway.connections, auth, public_url.rstrip("/"), new_id, logins)
+    own = OwnConnections(gateway.kept, auth, logins)
     catalogs = Catalogs(gateway, cards, public_url)
     rest = _router(
         auth,

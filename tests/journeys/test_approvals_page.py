@@ -223,7 +223,7 @@ async def test_people_of_an_identity_provider_answer_too(tmp_path: Path) -> None
             async with somebody(there.gateway.url, provider.url) as person:
                 await person.get(link(task))
                 (way,) = person.page.links
-                await person.get(way)
+                await person.follow(way)
                 await person.submit("approve")
                 assert "The call may be made, once" in text(person)
             await ended(there.gateway, task)

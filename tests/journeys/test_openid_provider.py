@@ -119,7 +119,7 @@ async def test_people_log_in_there_and_say_yes_here(here: Town) -> None:
     async with somebody(here.gateway.url, here.url) as ada:
         await ada.get(here.app.link())
         (link,) = ada.page.links
-        await ada.get(link)
+        await ada.follow(link)
         await ada.submit(login="ada", password="whatever")
         await ada.submit()  # its own question
         assert "Allow app?" in ada.page.text

@@ -50,7 +50,7 @@ async def ada(here: Town) -> AsyncIterator[Person]:
 async def by_provider(here: Town, ada: Person) -> None:
     await ada.get(here.app.link())
     (link,) = ada.page.links
-    await ada.get(link)
+    await ada.follow(link)
 
 
 @pytest.mark.requirement("oauth.server.login-provider")

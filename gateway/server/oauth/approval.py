@@ -15,9 +15,10 @@ from starlette.responses import Response
 from gateway.model.approval import Approval, ApprovalCall, ApprovalState, ApproveCall, RejectCall, ShowApproval
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.people import Person
-from gateway.model.principal import Kind, Principal
+from gateway.model.principal import Principal
 from gateway.server.oauth import pages
 from gateway.server.oauth.browser import Browser, Visit
+from gateway.server.oauth.visitors import principal_of
 from gateway.server.pages import sentence
 
 APPROVAL = "/oauth/approval"
@@ -76,8 +77,7 @@ class ApprovalPages:
         return found
 
     def _who(self, person: Person) -> Principal:
-        """As an access token of theirs would have it."""
-        return Principal(Kind.OAUTH, f"{self._known_as}#{person.subject}", roles=frozenset(person.roles))
+        return principal_of(person, self._known_as)
 
 
 def _refused(error: GatewayError) -> Response:

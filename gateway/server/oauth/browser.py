@@ -32,7 +32,8 @@ LOGIN_SECONDS = 3600
 @value
 class Visit:
     """Why the person is here: what a client asks for, and where the answer goes: back to a redirect URI, or to the
-    device with this `user_code`. Or a call that waits for an `approval`, of which they have `seen` this digest."""
+    device with this `user_code`. Or a call that waits for an `approval`, of which they have `seen` this digest. Or a
+    page beside this one that wants to know who they are (`errand`, relative to it)."""
 
     asked: Asked
     redirect_uri: str = ""
@@ -42,6 +43,7 @@ class Visit:
     user_code: str = ""
     approval: str = ""
     seen: str = ""
+    errand: str = ""
 
 
 class Browsers:

@@ -4,7 +4,7 @@ RFC 8628 §3.3). Every answer to a client names the issuer (RFC 9207)."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749.errors import AccessDeniedError
@@ -29,6 +29,9 @@ from gateway.server.oauth.browser import Browser, Browsers, Visit
 from gateway.server.oauth.codes import Asked
 from gateway.server.oauth.provider import LoginFailed, Provider
 from gateway.server.pages import sentence
+
+VISIT = "/oauth/visit"
+ERRANDS = frozenset({"connect", "connections"})
 
 LONGEST_STATE = 2048
 """Characters of a client's `state`; it travels through the pages and back."""
@@ -67,6 +70,7 @@ class Consent:
             ("/oauth/consent", self._answer, ["POST"]),
             ("/oauth/device", self._device, ["GET", "POST"]),
             (APPROVAL, self._approval, ["GET", "POST"]),
+            (VISIT, self._visit, ["GET"]),
         ]
         if self._provider is not None:
             there += [("/oauth/provider", self._to_provider, ["GET"]), ("/oauth/callback", self._callback, ["GET"])]
@@ -190,6 +194,20 @@ class Consent:
             return browser.send(self._ask_login(browser, here, None))
         return browser.send(await self._approvals.answer(browser, here, person, form))
 
+    # Pages that want to know who somebody is.
+
+    async def _visit(self, request: Request) -> Response:
+        """The login, and from there to one of `ERRANDS`; with `other`, whoever has logged in before."""
+        form, browser = await _fields(request), self._browsers.of(request)
+        to, ticket = form.get("to", ""), form.get("ticket", "")
+        if to not in ERRANDS:
+            return sentence("Nothing is here", "Open the link again.", 404)
+        visit = Visit(Asked("", (), ""), errand=f"{to}?ticket={quote(ticket)}" if ticket else to)
+        if "other" not in form:
+            return browser.send(await self._next(browser, visit, None))
+        browser.log_out()
+        return browser.send(self._ask_login(browser, visit, None))
+
     # People of an identity provider.
 
     async def _to_provider(self, request: Request) -> Response:
@@ -223,7 +241,7 @@ class Consent:
 
     async def _client(self, visit: Visit) -> ClientRecord | None:
         """Who has sent the person, if it was a client. Raises BadClient, GatewayError."""
-        return None if visit.approval else await self._server.known(visit.asked.client)
+        return None if visit.approval or visit.errand else await self._server.known(visit.asked.client)
 
     # The pages.
 
@@ -234,6 +252,8 @@ class Consent:
         return self._ask_login(browser, visit, client)
 
     async def _ask(self, browser: Browser, visit: Visit, client: ClientRecord | None, person: Person) -> Response:
+        if visit.errand:
+            return _see(visit.errand)
         if client is None:
             return await self._approvals.ask(browser, visit, person)
         return self._ask_consent(browser, visit, client, person)
@@ -241,7 +261,8 @@ class Consent:
     def _ask_login(self, browser: Browser, visit: Visit, client: ClientRecord | None, **more: object) -> Response:
         provider = "" if self._provider is None else self._provider.name
         form = browser.form("login", visit)
-        return pages.login(form, client, users=self._users, provider=provider, **more)  # type: ignore[arg-type]
+        why = "A page of this gateway wants to know who you are." if visit.errand else pages.APPROVAL_WAITS
+        return pages.login(form, client, why=why, users=self._users, provider=provider, **more)  # type: ignore[arg-type]
 
     def _ask_consent(self, browser: Browser, visit: Visit, client: ClientRecord, person: Person) -> Response:
         part = visit.asked.audience.removeprefix(self._server.url).strip("/")

@@ -20,11 +20,14 @@ from gateway.server.oauth.browser import Visit
 from gateway.server.oauth.codes import shown
 from gateway.server.pages import page
 
+APPROVAL_WAITS = "A call waits for an approval. Log in to see it."
+
 
 def login(
     form: str,
     client: ClientRecord | None,
     *,
+    why: str,
     users: bool,
     provider: str = "",
     problem: str = "",
@@ -32,12 +35,12 @@ def login(
     status: int = 200,
     retry_after: float | None = None,
 ) -> Response:
-    """`provider` is the name of the identity provider where people may log in too, if there is one. Without a `client`
-    the person has come to answer a call that waits."""
-    why = "<p>A call waits for an approval. Log in to see it.</p>"
+    """`provider` is the name of the identity provider where people may log in too, if there is one. `why` they should
+    is said where no `client` has sent them."""
+    said = escape(why)
     if client is not None:
-        why = f"<p><strong>{escape(_called(client))}</strong> wants to use this gateway in your name.</p>"
-    parts = [why]
+        said = f"<strong>{escape(_called(client))}</strong> wants to use this gateway in your name."
+    parts = [f"<p>{said}</p>"]
     if problem:
         parts.append(f'<p role="alert">{escape(problem)}</p>')
     if users:
