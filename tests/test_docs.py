@@ -257,7 +257,7 @@ def _rest() -> Starlette:
     catalogs = Catalogs(unused, cards, "http://x")  # type: ignore[arg-type]
     admin = Admin(unused, unused, cards, unused)  # type: ignore[arg-type]
     resources = ProtectedResources("http://x", (), (), unused)  # type: ignore[arg-type]
-    logins = SimpleNamespace(logins=True)
+    logins = SimpleNamespace(logins=True, url="https://gw.example")
     oauth = Endpoints(logins, unused, unused, unused)  # type: ignore[arg-type]
     pages = Consent(unused, unused, unused, unused, users=True, provider=unused, approvals=unused)  # type: ignore[arg-type]
     outside = (*webhooks(unused, unused), *ops.routes(lambda: None))  # type: ignore[arg-type]
