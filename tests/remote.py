@@ -427,7 +427,7 @@ class Process:
     def stop(self) -> tuple[int, str]:
         """SIGTERM and its end: the exit code and what was said on standard error."""
         self.popen.send_signal(signal.SIGTERM)
-        _, said = self.popen.communicate(timeout=30)
+        _, said = self.popen.communicate(timeout=2 * BOUND)
         return self.popen.returncode, said
 
 
@@ -444,7 +444,7 @@ def command(
     return subprocess.run(
         [PROGRAM, *words],
         input=stdin,
-        capture_output=True, text=True, timeout=30, cwd=cwd or data, env=environment(data, **place, **more),
+        capture_output=True, text=True, timeout=2 * BOUND, cwd=cwd or data, env=environment(data, **place, **more),
     )  # fmt: skip
 
 

@@ -388,7 +388,7 @@ class Terminal:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if errors else subprocess.DEVNULL,
-            timeout=30,
+            timeout=60,
             check=False,
         )
         return done.stdout.decode()
@@ -442,10 +442,10 @@ class Terminal:
         for process, *_ in self.running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+            process.wait(30)
 
 
-def until(true: object, seconds: float = 15) -> None:
+def until(true: object, seconds: float = 60) -> None:
     """Wait for what other programs do; the comparison afterwards says what is missing."""
     assert callable(true)
     end = time.monotonic() + seconds

@@ -243,7 +243,7 @@ def start(tree: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def make(tree: Path, *arguments: str) -> tuple[int, str, str]:
     process = start(tree, *arguments)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     return process.returncode, out.strip(), err.strip()
 
 
@@ -377,6 +377,6 @@ def test_two_installs_at_once_build_once(tree: Path) -> None:
     interpreter(tree, "python3.13")
     both = [start(tree, "install"), start(tree, "install")]
     for process in both:
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert [process.returncode for process in both] == [0, 0]
     assert diary(tree) == EVERYTHING

@@ -123,7 +123,7 @@ def test_ctrl_c_ends_watching_and_not_the_task(start: Start, fake: FakeGateway) 
     assert process.stderr is not None
     assert process.stderr.readline() == "working: on it\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the task goes on" in err
 

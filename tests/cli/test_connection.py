@@ -209,7 +209,7 @@ def loaded_after(*words: str, environ: dict[str, str] | None = None) -> set[str]
     process = subprocess.run(
         [sys.executable, "-c", program, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
-        capture_output=True, text=True, timeout=30, check=True,
+        capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     return {name.split(".")[0] for name in process.stderr.splitlines()[-1].split()}
 

@@ -113,7 +113,7 @@ def test_files_json_and_ids_travel(gateway: Run, fake: FakeGateway, tmp_path: Pa
 def test_text_comes_from_standard_input(start: Start, fake: FakeGateway) -> None:
     fake.answers[STREAM] = Stream(({"message": message("ok")},))
     process = start("send", "echo", "-")
-    out, err = process.communicate("many\nlines\n", timeout=20)
+    out, err = process.communicate("many\nlines\n", timeout=60)
     assert (process.returncode, out, err) == (0, "ok\n", "")
     assert fake.calls("SendStreamingMessage")[0]["message"]["parts"] == [{"text": "many\nlines\n"}]
 
@@ -220,7 +220,7 @@ def test_ctrl_c_leaves_the_task_alone_and_shows_how_to_watch_or_cancel_it(start:
     assert process.stderr is not None
     assert process.stderr.readline() == "working: on it\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "gateway tasks watch t-1" in err
     assert "gateway tasks cancel t-1" in err

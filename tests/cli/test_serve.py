@@ -74,7 +74,7 @@ def test_it_says_where_it_listens_and_prints_commands_that_work_as_they_stand(
 
     curl, send = lines[-2:]
     fake.answers["SendMessage echo"] = Reply({"message": message("hi")})
-    answer = subprocess.run(["sh", "-c", curl], capture_output=True, text=True, timeout=20, check=True)
+    answer = subprocess.run(["sh", "-c", curl], capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(answer.stdout)["result"]["message"]["parts"] == [{"text": "hi"}]
     assert fake.seen[-1].headers["A2A-Version"] == "1.0"
     assert shlex.split(send)[-3:] == ["send", "echo", "hi"]

@@ -29,7 +29,7 @@ from gateway.model.trail import Trail
 from gateway.stores.memory import MemoryStore
 from gateway.upstream.local import LocalAgent
 
-BOUND = 5.0
+BOUND = 30.0
 Work = Callable[[Context, Message], Any]
 
 

@@ -21,7 +21,7 @@ from gateway.model.task import Event, Task, TaskState
 from gateway.stores.memory import MemoryStore
 from tests.core.engine import bench
 
-BOUND = 5.0
+BOUND = 30.0
 
 
 async def complete(context: Context, message: Message) -> AsyncIterator[Event]:

@@ -19,7 +19,7 @@ from gateway.model.task import Event, Task, TaskState
 from gateway.stores.memory import MemoryStore
 from tests.core.engine import Bench, Work, bench
 
-BOUND = 5.0
+BOUND = 30.0
 
 
 class _NoDirectory:

@@ -7,7 +7,7 @@ import asyncio
 from gateway.core.timers import Timers
 
 SOON = 0.01
-BOUND = 5.0
+BOUND = 30.0
 
 
 async def test_timers_go_off_in_the_order_in_which_they_were_started() -> None:
@@ -37,7 +37,7 @@ async def test_a_timer_may_start_another_one() -> None:
 
 
 async def test_canceled_timers_do_not_pile_up() -> None:
-    timers = Timers(BOUND)
+    timers = Timers(3600)
     for _ in range(1000):
         timers.start(lambda: None).cancel()
     assert len(timers._running) == 1

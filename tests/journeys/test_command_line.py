@@ -55,7 +55,7 @@ def test_what_serve_prints_can_be_copied_as_it_stands(tmp_path: Path) -> None:
         assert gateway.token not in "\n".join(lines)
         for line in (curl, send):
             ended = subprocess.run(
-                ["bash", "-c", line], capture_output=True, text=True, timeout=30, cwd=ROOT, env=environment(tmp_path)
+                ["bash", "-c", line], capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment(tmp_path)
             )
             assert ended.returncode == 0, (line, ended)
             assert "hi" in ended.stdout
@@ -252,7 +252,7 @@ def test_a_watched_task_is_followed_through_a_restart(tmp_path: Path, port: int)
             assert sending.poll() is None
         gateway.kill()
     with process(tmp_path, ECHO, port=port):
-        out, _ = sending.communicate(timeout=20)
+        out, _ = sending.communicate(timeout=60)
         assert (out, sending.returncode) == ("Waited 2 s.\n", 0)
 
 

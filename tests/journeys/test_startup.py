@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from tests.remote import PROGRAM, command, environment, process
-from tests.serving import ECHO, ROOT
+from tests.serving import BOUND, ECHO, ROOT
 
 CARD = f"{ROOT}/agent_cards/echo.json"
 
@@ -140,7 +140,7 @@ def _unprivileged(words: list[str], cwd: Path) -> str:
         if probe.returncode or reach.returncode:
             drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]  # root's id without root's powers
         words = [*drop, *words]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=30, cwd="/", env=environment(cwd))
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=2 * BOUND, cwd="/", env=environment(cwd))
     assert ended.returncode == 2, ended
     assert "Traceback" not in ended.stderr
     return ended.stderr
@@ -183,7 +183,7 @@ def test_a_full_disk_is_said(tmp_path: Path, kib: int) -> None:
     """On a disk of its own that is too small, first for the credential, then for the database."""
     line = f'mount -t tmpfs -o size={kib}k tmpfs "{tmp_path}" && exec "{PROGRAM}" serve --port 0 --data "{tmp_path}"'
     ended = subprocess.run(
-        [*MOUNT, line], capture_output=True, text=True, timeout=30, cwd="/", env=environment(tmp_path)
+        [*MOUNT, line], capture_output=True, text=True, timeout=2 * BOUND, cwd="/", env=environment(tmp_path)
     )
     assert ended.returncode == 2, ended
     assert "Traceback" not in ended.stderr
