@@ -53,12 +53,14 @@ from gateway.core.policy.checks import (
 from gateway.core.policy.interceptors import Pauses
 from gateway.core.policy.limits import Limit, Rate, Window
 from gateway.core.policy.people import People, Roles
+from gateway.core.policy.persons import Persons
 from gateway.core.policy.rules import FREEZE
 from gateway.core.policy.shadow import Shadow
 from gateway.core.tools.grants import Grants
 from gateway.model.approval import HOUR_MS, Terms
 from gateway.model.audit import Verdict
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.whom import whole
 from gateway.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -73,14 +75,15 @@ def book(grants: Grants, text: str | None = None, name: str = "policy", first: t
         return Book((*first, *defaults), mark.hexdigest()[:32])
     file, origin = parse_policy(text, name)
     problems = [*_unknown_actions("rules", file.rules, origin), *_unknown_actions("limits", file.limits, origin)]
-    problems += _unknown_limits(file, origin)
+    problems += [*_unknown_limits(file, origin), *_two_at_once(file, origin)]
     if problems:
         raise ConfigError(problems)
     mark.update(text.encode())
     rules = (*first, *_rules(file, origin), *(defaults if file.defaults else (grants,)))
     limits = tuple(_limit(entry, file.roles) for entry in file.limits)
     costs = tuple((On(entry.on), entry.cost) for entry in file.costs)
-    return Book(rules, mark.hexdigest()[:32], name, limits, costs, tuple(_labels(file)), _pauses(file.approvals))
+    labels, pauses, persons = tuple(_labels(file)), _pauses(file.approvals), Persons(file.people)
+    return Book(rules, mark.hexdigest()[:32], name, limits, costs, labels, pauses, persons)
 
 
 def _rules(file: PolicyFile, origin: Origin) -> Iterator[Rule]:
@@ -179,6 +182,15 @@ def _unknown_limits(file: PolicyFile, origin: Origin) -> Iterator[Problem]:
             hint = did_you_mean(budget.limit, known) if known else "there are no limits in this file"
             loc = ("rules", index, "when", "budget", "limit")
             yield document_problem(origin, loc, f"there is no limit '{budget.limit}'", hint)
+
+
+def _two_at_once(file: PolicyFile, origin: Origin) -> Iterator[Problem]:
+    """Persons who are meant to be the same principal."""
+    whose: dict[str, str] = {}
+    for person, words in file.people.items():
+        for place, word in enumerate(words):
+            if (other := whose.setdefault(whole(word), person)) != person:
+                yield document_problem(origin, ("people", person, place), f"{word} is {other} already", "one person")
 
 
 def _limit(entry: LimitEntry, roles: Roles) -> Limit:
@@ -292,6 +304,7 @@ class Keeper:
             self._admission.limits.use(book.limits, book.costs)
             self._admission.labels.use(book.labels)
             self._admission.interceptors.pauses = book.pauses
+            self._admission.persons = book.persons
         self._policy.use(book.rules, book.hash)
 
     def _again(self) -> None:

@@ -37,6 +37,7 @@ from gateway.core.tools.tools import Tools
 from gateway.model.call import SendMessage
 from gateway.model.principal import Kind
 from gateway.model.tool import ToolServer
+from gateway.model.whom import whole
 from gateway.upstream.credentialed import CredentialedEgress
 from gateway.upstream.egress import Egress, Outbound
 from gateway.upstream.mcp.limits import MIB, Limits
@@ -163,7 +164,7 @@ def grants(config: Config) -> list[Grant]:
 
 def _grant(entry: GrantEntry) -> Grant:
     return Grant(
-        entry.principal,
+        whole(entry.to),
         tuple(entry.tools),
         tuple(entry.prompts),
         tuple(entry.resources),

@@ -81,6 +81,7 @@ BODIES: dict[str, Any] = {
     "/admin/cards:verify": {"cardUrl": "http://127.0.0.1:9/card"},
     "/admin/approvals/{id}:edit": {"arguments": {}},
     "/admin/frozen": {"kind": "agent", "name": "nosuch"},
+    "/admin/frozen:thaw": {"kind": "agent", "name": "nosuch"},
 }
 # The same for what takes forms. Nobody shows a client's secret: a credential that opens the gateway is none there.
 FORMS: dict[str, dict[str, str]] = {

@@ -25,7 +25,7 @@ def freeze(options: argparse.Namespace) -> Exit:
 
 def thaw(options: argparse.Namespace) -> Exit:
     with Gateway(Place.of(options.data)) as gateway:
-        gateway.delete("admin", "frozen", options.kind, options.name)
+        gateway.post("admin", "frozen", verb="thaw", body={"kind": options.kind, "name": options.name})
     note(f"The {options.kind} {line(options.name)} may work again.")
     return Exit.DONE
 

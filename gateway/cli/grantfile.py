@@ -20,6 +20,7 @@ from gateway.cli.text import line, note, say
 from gateway.cli.toolfile import file_of, told_not, written
 from gateway.config import ConfigError, GrantEntry, parse
 from gateway.config.source import Span, spans
+from gateway.model.whom import whole
 
 Grants = Sequence[GrantEntry]
 _ITEM = re.compile(r" *- +")
@@ -81,8 +82,7 @@ def _entry(to: str, tools: Iterable[str] = ()) -> GrantEntry:
 
 def _of(grants: Grants, to: str) -> list[GrantEntry]:
     """Whoever is written `ada` in one place and `key:ada` in another is the same."""
-    principal = _entry(to).principal
-    return [each for each in grants if each.principal == principal]
+    return [each for each in grants if whole(each.to) == whole(to)]
 
 
 def _said(entry: GrantEntry) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _tell(options: argparse.Namespace, file: Path, item: GrantEntry, *, gone: bo
     has = {
         pattern
         for each in rules
-        if each.get("grant") == item.principal and not (each.get("arguments") and not gone)
+        if each.get("grant") == whole(item.to) and not (each.get("arguments") and not gone)
         for pattern in each.get("tools") or ()
     }
     if (has.isdisjoint if gone else has.issuperset)(item.tools):

@@ -20,14 +20,9 @@ from pydantic import (
 )
 
 from gateway.config.document import Inside, parse_document
+from gateway.config.principals import ONE, RULED, WORDS
 from gateway.config.values import Items, Origin, Scope, Words, refuse
 
-# Everybody with a credential, everybody at all, the machine's own credential, a worker, and whoever a grant can name;
-# a star stands for any letters.
-_PERSON = re.compile(
-    r"\*|anybody|local|worker|anonymous|(key:|agent:|client:)?[A-Za-z0-9._*-]{1,63}|role:[!-~]{1,128}"
-    r"|oauth:https?://[!-\"$-~]{1,255}#[!-~]{1,256}|oauth:gateway#[!-~]{1,256}"
-)
 _TARGET = re.compile(r"public|[a-z0-9*?-]{1,63}(/[^\s/][^\s]{0,255})?")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SHARE = re.compile(r"([0-9]{1,3})%")
@@ -42,12 +37,17 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
 def _person(text: str) -> str:
-    if not _PERSON.fullmatch(text):
+    if not RULED.fullmatch(text):
         raise refuse(
             f"{text[:80]!r} names nobody",
-            "a key's name, agent:NAME, client:NAME, oauth:ISSUER#SUBJECT, role:NAME, local, worker, anonymous, * for "
-            "everybody with a credential, or anybody",
+            f"{WORDS}, role:NAME, local, worker, anonymous, * for everybody with a credential, or anybody",
         )
+    return text
+
+
+def _one(text: str) -> str:
+    if text == "anonymous" or not ONE.fullmatch(text):
+        raise refuse(f"{text[:80]!r} is not one principal", f"{WORDS}, or local")
     return text
 
 
@@ -133,6 +133,13 @@ def _listed(given: object) -> object:
 _WORDS = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
 Person = Annotated[str, AfterValidator(_person)]
 People = Annotated[tuple[Person, ...], Field(strict=False), BeforeValidator(_listed), AfterValidator(_some), _WORDS]
+Ids = Annotated[
+    tuple[Annotated[str, AfterValidator(_one)], ...],
+    Field(strict=False),
+    BeforeValidator(_listed),
+    AfterValidator(_some),
+    _WORDS,
+]
 Targets = Annotated[
     tuple[Annotated[str, AfterValidator(_target)], ...],
     Field(strict=False),
@@ -341,6 +348,11 @@ class PolicyFile(_Section):
     defaults: bool = Field(True, description="Whether the rules that hold without a file come after those of it.")
     roles: dict[str, People] = Field(
         default_factory=dict, description="Roles by name, and who has them beside those whose tokens say so."
+    )
+    people: dict[RuleName, Ids] = Field(
+        default_factory=dict,
+        description="Principals that are one person, by a name for it: what one of them has asked none of them "
+        "approves, and where several people have to approve they count once.",
     )
     rules: Items[RuleEntry] = Field((), description="The rules; the first one that holds decides.")
 

@@ -18,14 +18,11 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from gateway.config.principals import GRANTED, WORDS
 from gateway.config.problems import Loc, did_you_mean
 from gateway.config.values import File, Items, Name, Url, refuse
 
 _PATTERN = re.compile(r"[a-z0-9*?-]{1,63}(/[^\s/][^\s]{0,255})?")
-# Everybody, nobody, a key, an agent, a client or user of our own authorization server, a role, a subject at an issuer.
-_PRINCIPAL = re.compile(
-    r"\*|anonymous|(key:|agent:|client:)?[A-Za-z0-9._-]{1,63}|user:[a-z0-9][a-z0-9._@-]{0,62}|role:[!-~]{1,128}|oauth:https?://[!-\"$-~]{1,255}#[!-~]{1,256}"
-)
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
@@ -274,7 +271,7 @@ class GrantEntry(Section):
 
     to: str = Field(
         description="Key name, agent:NAME, client:NAME (gateway clients), user:NAME (gateway users), "
-        "oauth:ISSUER#SUBJECT, role:NAME of an access "
+        "oauth:ISSUER#SUBJECT, spiffe://DOMAIN/PATH (a workload by its certificate), role:NAME of an access "
         "token, anonymous, or * for everybody with a credential."
     )
     tools: Items[str] = Field((), description="Servers, or SERVER/PATTERN.")
@@ -287,26 +284,12 @@ class GrantEntry(Section):
 
     @model_validator(mode="after")
     def _checked(self) -> GrantEntry:
-        if not _PRINCIPAL.fullmatch(self.to):
-            raise refuse(
-                "to must be the name of a key, agent:NAME, client:NAME, user:NAME, oauth:ISSUER#SUBJECT, "
-                "role:NAME, anonymous or *"
-            )
+        if not GRANTED.fullmatch(self.to):
+            raise refuse(f"to must be {WORDS}, role:NAME, anonymous or *")
         for patterns in (self.tools, self.prompts, self.resources):
             _check(patterns, _PATTERN, "must be a server or SERVER/PATTERN")
         _check(self.permissions, _PERMISSION, "must be visible ASCII characters, no spaces")
         return self
-
-    @property
-    def principal(self) -> str:
-        """The whole id of the principal, or role:NAME: a bare name is the name of a key."""
-        if self.to == "*" or self.to.startswith(("key:", "agent:", "oauth:", "role:")):
-            return self.to
-        if self.to.startswith("client:"):
-            return f"oauth:gateway#{self.to.removeprefix('client:')}"
-        if self.to.startswith("user:"):
-            return f"oauth:gateway#{self.to}"
-        return "anonymous:anonymous" if self.to == "anonymous" else f"key:{self.to}"
 
 
 Tools = dict[Name, ToolServerEntry]

@@ -16,7 +16,6 @@ from gateway.core.policy.approvers import approvers
 from gateway.core.policy.book import Book
 from gateway.core.policy.labels import shown as labels_shown
 from gateway.core.policy.patterns import AGENTS
-from gateway.core.policy.people import whole
 from gateway.core.policy.replay import Replayed, replay
 from gateway.core.policy.shadow import Flips
 from gateway.core.registry import Registry
@@ -42,6 +41,7 @@ from gateway.model.governance import (
 from gateway.model.ports import Store
 from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
+from gateway.model.whom import named
 
 PAGE = 1_000  # entries of the record that are read at once
 MAX_REPLAYED = 1_000_000  # entries; at 20 µs each the gateway is busy with it for 20 s, others in between
@@ -279,8 +279,10 @@ def _holding(scopes: tuple[str, ...], who: Principal) -> Principal:
 
 
 def _named(field: str, word: str) -> Principal:
-    try:
-        return Principal.of(whole(word), "")
-    except ValueError:
-        hint = "must be a key's name, agent:NAME, client:NAME, oauth:ISSUER#SUBJECT, local or anonymous"
-        raise invalid(field, f"{word[:80]!r} {hint}") from None
+    if (who := named(word)) is None:
+        hint = (
+            "must be a key's name, agent:NAME, client:NAME, user:NAME, oauth:ISSUER#SUBJECT, spiffe://DOMAIN/PATH, "
+            "local or anonymous"
+        )
+        raise invalid(field, f"{word[:80]!r} {hint}")
+    return who

@@ -135,7 +135,7 @@ class AdminPolicy:
     def _of_policy(self) -> Iterator[Operation]:
         policy = "/admin/policy"
         question = (
-            text("principal", "Who asks: a key's name, agent:NAME, client:NAME, oauth:ISSUER#SUBJECT, local."),
+            text("principal", "Who asks: a key's name, agent:NAME, user:NAME, oauth:ISSUER#SUBJECT, local, and so on."),
             text("action", "What they do: `call`, or an action."),
             text("target", "What with: an agent, `server/tool`."),
             tree("arguments", "The arguments of the call.", required=False),
@@ -187,19 +187,15 @@ class AdminPolicy:
         )
 
     def _of_frozen(self) -> Iterator[Operation]:
-        frozen, kind = "/admin/frozen", choice("kind", "What is frozen.", Cold)
-        fields = (
-            kind,
-            text("name", "The agent's id, or the principal's."),
-            text("reason", "Why, for the record.", required=False, default=""),
-        )
+        frozen = "/admin/frozen"
+        named = (choice("kind", "What is frozen.", Cold), text("name", "The agent's id, or the principal as in rules."))
+        fields = (*named, text("reason", "Why, for the record.", required=False, default=""))
         yield Operation("GET", frozen, ListFrozen.verb, "List what is frozen", self.frozen, AllStopped)
         yield Operation(
             "POST", frozen, Freeze.verb, "Freeze an agent or a principal", self.freeze, Stopped, 201, body=fields
         )
-        yield Operation(
-            "DELETE", frozen + "/{kind}/{name}", Thaw.verb, "Thaw an agent or a principal", self.thaw, words=(kind,)
-        )
+        # By a body and not by a path: a name may be a URL.
+        yield Operation("POST", frozen + ":thaw", Thaw.verb, "Thaw an agent or a principal", self.thaw, body=named)
 
     async def show(self, asked: Asked, who: Principal) -> Policy:
         return _shown(await self._gateway.handle(ShowPolicy(), who))
@@ -242,7 +238,7 @@ class AdminPolicy:
         return _frozen(await self._gateway.handle(call, who))
 
     async def thaw(self, asked: Asked, who: Principal) -> None:
-        await self._gateway.handle(Thaw(asked.path["kind"], asked.path["name"]), who)
+        await self._gateway.handle(Thaw(asked.body["kind"], asked.body["name"]), who)
 
 
 def _frozen(frozen: Frozen) -> Stopped:

@@ -150,7 +150,7 @@ def test_freeze_thaw_and_what_is_frozen(gateway: Run, fake: FakeGateway) -> None
     cold = {"kind": "principal", "name": "key:ann", "by": "local:local", "at": "2026-11-26T08:00:00.000Z", "reason": ""}
     fake.answers["POST /admin/frozen"] = Reply(cold, 201)
     fake.answers["GET /admin/frozen"] = [Reply({"frozen": [cold]}), Reply({"frozen": []})]
-    fake.answers["DELETE /admin/frozen/principal/ann"] = Reply(None, 204)
+    fake.answers["POST /admin/frozen:thaw"] = Reply(None, 204)
     result = gateway("freeze", "principal", "ann")
     assert "Frozen: principal key:ann. What it had in hand is stopped." in result.err
     assert "thaw principal ann" in result.err

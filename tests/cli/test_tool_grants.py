@@ -112,7 +112,7 @@ def test_who_keeps_a_tool_by_being_anybody_is_said(gateway: Run, file: Path) -> 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("grant", "a:b", "docs"), "to must be the name of a key"),
+        (("grant", "a:b", "docs"), "to must be a key's name"),
         (("grant", "ada", "nosuch/x"), "nosuch"),
         (("grant", "agent:nobody", "docs"), "no agent"),
         (("revoke", "ada", "docs/read"), "ada has notes/*, docs"),

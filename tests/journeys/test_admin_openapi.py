@@ -311,7 +311,7 @@ async def test_answers_are_as_described(tmp_path: Path) -> None:
         await does("replayPushes")
         await does("freeze", {"kind": "agent", "name": "echo"})
         await does("listFrozen")
-        await does("thaw", kind="agent", name="echo")
+        await does("thaw", {"kind": "agent", "name": "echo"})
         await does("readAuditEntry", index="0")
         await does("rotateAuditKey")
         await does("eraseSubject", {"principal": "key:ann"})

@@ -58,6 +58,34 @@ async def test_the_header_of_anybody_else_is_nobodys(tmp_path: Path, proxies: st
         assert await get(gateway, f"URI={ID}", Authorization=f"Bearer {gateway.token}") == 200
 
 
+POLICY = """
+defaults: false
+rules:
+  - {rule: planners, who: "spiffe://example.org/ns/prod/sa/*", do: use, on: agents/echo, verdict: PASS}
+  - {rule: runners, who: spiffe://example.org/ns/test/sa/runner, do: use, on: agents/echo, verdict: PASS}
+  - {rule: operator, who: local, verdict: PASS}
+"""
+
+
+async def test_rules_freezes_and_explanations_name_a_workload_by_its_id(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    async with running(tmp_path, f"policy: {{file: {tmp_path}/policy.yaml}}{config('127.0.0.0/8')}") as gateway:
+        runner = "spiffe://example.org/ns/test/sa/runner"
+        assert [await get(gateway, f"URI={id}") for id in (ID, runner, f"{runner}2")] == [200, 200, 404]
+        local = gateway.bearer(None)
+        asked = {"principal": ID, "action": "GetTask", "target": "agents/echo"}
+        told = (await gateway.client.post("/admin/policy:explain", json=asked, headers=local)).json()
+        assert (told["rule"], told["inputs"]["principal"]) == ("planners", ID), told
+        frozen = await gateway.client.post(
+            "/admin/frozen", json={"kind": "principal", "name": ID, "reason": "lost its key"}, headers=local
+        )
+        assert frozen.json()["name"] == ID
+        assert [await get(gateway, f"URI={id}") for id in (ID, runner)] == [403, 200]
+        thawed = await gateway.client.post("/admin/frozen:thaw", json={"kind": "principal", "name": ID}, headers=local)
+        assert thawed.status_code == 204, thawed.text
+        assert await get(gateway, f"URI={ID}") == 200
+
+
 @pytest.mark.parametrize(
     ("uri", "good"),
     [

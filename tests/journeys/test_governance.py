@@ -127,7 +127,7 @@ async def test_a_frozen_agent_stops_at_once_and_takes_nothing(gateway: Gateway) 
         asked = {"principal": "ann", "action": "call", "target": "actor"}
         assert (await admin(gateway, "POST", "policy:explain", **asked))["change"] == "say gateway thaw agent actor"
     finally:
-        await admin(gateway, "DELETE", "frozen/agent/actor")
+        await admin(gateway, "POST", "frozen:thaw", kind="agent", name="actor")
     cue, id = await begun(gateway)
     cue.done()
 
@@ -155,7 +155,7 @@ async def test_a_frozen_principal_can_do_nothing_and_nobody_for_it(gateway: Gate
         assert await Door(gateway, who=key).names() == []
         assert not other.stopped.is_set()
     finally:
-        await admin(gateway, "DELETE", "frozen/principal/mallory")
+        await admin(gateway, "POST", "frozen:thaw", kind="principal", name="mallory")
         other.done()
 
 
@@ -195,7 +195,7 @@ async def test_what_waits_for_an_answer_ends_with_whom_it_would_go_on_for(
         await stopped(caller, id, admin(gateway, "POST", "frozen", kind=kind, name=name))
         expected = {"agent": "CANCELED", "principal": "INPUT_REQUIRED"}[kind]
         assert state(await replace(caller, who=ann).get(other)) == expected
-        await admin(gateway, "DELETE", f"frozen/{kind}/{name}")
+        await admin(gateway, "POST", "frozen:thaw", kind=kind, name=name)
         assert state(await caller.get(id)) == "CANCELED"
         entries = [entry for entry in await gateway.record() if entry.task_id == id]
         assert [(entry.outcome, entry.rule) for entry in entries][-1] == ("CANCELED", "frozen")
@@ -215,7 +215,7 @@ async def test_what_is_frozen_and_thawed_is_in_the_record_with_what_it_was_befor
     async with running(tmp_path, AGENTS) as gateway:
         await admin(gateway, "POST", "frozen", kind="agent", name="actor", reason="it shouts")
         await admin(gateway, "POST", "frozen", kind="agent", name="actor", reason="it screams")
-        await admin(gateway, "DELETE", "frozen/agent/actor")
+        await admin(gateway, "POST", "frozen:thaw", kind="agent", name="actor")
         entries = [entry for entry in await gateway.record() if entry.verb in ("Freeze", "Thaw")]
         told = [(entry.verb, entry.phase, entry.outcome) for entry in entries]
         assert told == [("Freeze", "outcome", "ok")] * 2 + [("Thaw", "outcome", "ok")]
@@ -259,7 +259,7 @@ async def test_what_is_frozen_stays_so_over_a_restart(tmp_path: Path) -> None:
     async with running(tmp_path, AGENTS) as second:
         error = await second.error("SendMessage", {"message": message("hi")})
         assert error["message"] == "SendMessage is refused: the agent echo is frozen"
-        await admin(second, "DELETE", "frozen/agent/echo")
+        await admin(second, "POST", "frozen:thaw", kind="agent", name="echo")
         assert await second.send("hi")
 
 
@@ -272,8 +272,26 @@ async def test_a_slip_freezes_nothing(gateway: Gateway) -> None:
     ):
         answer = await gateway.client.post("/admin/frozen", json=body, headers=gateway.bearer(None))
         assert answer.status_code == status, body
-    answer = await gateway.client.delete("/admin/frozen/agent/actor", headers=gateway.bearer(None))
+    answer = await gateway.client.post(
+        "/admin/frozen:thaw", json={"kind": "agent", "name": "actor"}, headers=gateway.bearer(None)
+    )
     assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("word", "id"),
+    [
+        ("oauth:https://idp.example/realm#bob/1", "oauth:https://idp.example/realm#bob/1"),
+        ("user:ada", "oauth:gateway#user:ada"),
+        ("spiffe://example.org/a/b", "spiffe://example.org/a/b"),
+    ],
+)
+async def test_whoever_can_be_frozen_can_be_thawed(gateway: Gateway, word: str, id: str) -> None:
+    assert (await admin(gateway, "POST", "frozen", kind="principal", name=word))["name"] == id
+    thawed = await gateway.client.post(
+        "/admin/frozen:thaw", json={"kind": "principal", "name": word}, headers=gateway.bearer(None)
+    )
+    assert (thawed.status_code, (await admin(gateway, "GET", "frozen"))["frozen"]) == (204, [])
 
 
 # HALT and loops.
@@ -332,7 +350,7 @@ async def test_halt_may_freeze_whoever_asked(gateway: Gateway) -> None:
     (entry,) = await soon(recorded)
     assert (entry.target, entry.rule, entry.outcome) == ("fan", "enough-for-good", "ok")
     assert [each["name"] for each in entry.change["after"]] == ["fan"]
-    await admin(gateway, "DELETE", "frozen/agent/fan")
+    await admin(gateway, "POST", "frozen:thaw", kind="agent", name="fan")
 
 
 async def test_agents_that_ask_each_other_in_a_ring_are_stopped_at_the_second_time_round(gateway: Gateway) -> None:

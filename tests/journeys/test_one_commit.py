@@ -49,7 +49,7 @@ CHANGES: list[tuple[str, str, Any, str, type[Any]]] = [
     ("DELETE", "/agents/echo/tasks/{task}/pushNotificationConfigs/c", None,
      "DeleteTaskPushNotificationConfig", DropPushConfig),
     ("POST", "/admin/frozen", {"kind": "agent", "name": "echo"}, "Freeze", PutFrozen),
-    ("DELETE", "/admin/frozen/agent/echo", None, "Thaw", DropFrozen),
+    ("POST", "/admin/frozen:thaw", {"kind": "agent", "name": "echo"}, "Thaw", DropFrozen),
 ]  # fmt: skip
 
 

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwk
 
 from gateway.core.policy import RULES
-from gateway.core.policy.people import EVERYBODY
 from gateway.core.policy.rules import simple
 from gateway.dialects.oauth2 import access_token
 from gateway.dialects.oauth2.access_token import Unverified, Verified, check_claims
 from gateway.dialects.oauth2.signature import VerifyKey
 from gateway.model.principal import Principal
+from gateway.model.whom import EVERYBODY
 from gateway.server import head
 from gateway.server.auth import Authenticator
 from gateway.server.certificates import Certificates

@@ -20,12 +20,12 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.core.policy import RULES
-from gateway.core.policy.people import EVERYBODY
 from gateway.core.policy.rules import simple
 from gateway.dialects.mcp import headers
 from gateway.dialects.sse import Reader
 from gateway.model.principal import Principal
 from gateway.model.rows import TaskQuery
+from gateway.model.whom import EVERYBODY
 from gateway.server.front import Front
 from gateway.server.mcp.exchange import Exchange
 from gateway.server.mcp.sessions import Session, Sessions

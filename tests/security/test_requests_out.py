@@ -22,9 +22,9 @@ import pytest
 
 from gateway.core.gateway import Gateway as Core
 from gateway.core.policy import RULES
-from gateway.core.policy.people import EVERYBODY
 from gateway.core.policy.rules import simple
 from gateway.dialects.mcp import headers
+from gateway.model.whom import EVERYBODY
 from gateway.upstream import head
 from gateway.upstream.address import EgressRules, Origin
 from gateway.upstream.answer import Answer

@@ -175,11 +175,11 @@ class Desk:
         if call.said is Said.REJECT:
             why = f"by {who.id}" + (f": {word.reason}" if word.reason else "")
             return found.moved(ApprovalState.REJECTED, words=(*found.words, word), why=why)
-        said = tuple(word for word in found.words if self._grounds.may(found, word))
+        said = self._grounds.counting(found)
         if isinstance(call, EditCall):
             said = ()  # what was agreed to before was another call
             found = replace(found, edited=self._edited(found, call.arguments))
-        if any(each.by == who.id for each in said):
+        if any(self._grounds.persons.alike(each.by, who.id) for each in said):
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "You have approved it; somebody else has to, too")
         said = (*said, word)
         enough = len(said) >= found.terms.persons
@@ -243,9 +243,10 @@ class Desk:
 
     def _decide(self, call: Answering, who: Principal, found: Approval, *, as_caller: bool) -> Decision:
         policy = self._policy.hash
-        if found.terms.caller and who.id == found.owner and not who.hops:
+        persons = self._grounds.persons
+        if found.terms.caller and persons.alike(who.id, found.owner) and not who.hops:
             return replace(_OWN, policy=policy)
-        involved = who.hops > 0 or who.kind is Kind.AGENT or who.id in self._involved(found)
+        involved = who.hops > 0 or who.kind is Kind.AGENT or self._involved(who.id, found)
         if involved or as_caller:
             return Decision(Verdict.BLOCK, "own-call", "Nobody answers for a call of their own", policy=policy)
         decision = self._policy.decide(who, call.verb, Target(found.asked.target))
@@ -253,13 +254,16 @@ class Desk:
             return decision
         return replace(decision, reason=f"You may not use {call.verb} on {found.asked.target}")
 
-    def _involved(self, found: Approval) -> set[str]:
-        """Whose call it is: the caller, those it is made for, and the workers of the agents among them."""
-        who = found.asked.principal
-        ids = {who.id, *chain(who)}
-        agents = {found.agent, *(id.partition(":")[2] for id in ids if id.startswith(f"{Kind.AGENT}:"))}
+    def _involved(self, id: str, found: Approval) -> bool:
+        """Whether it is a call of theirs: of the caller, those it is made for, or the workers of the agents among
+        them."""
+        asked = found.asked.principal
+        ids = (asked.id, *chain(asked))
+        agents = {found.agent, *(each.partition(":")[2] for each in ids if each.startswith(f"{Kind.AGENT}:"))}
         entries = (self._registry.get(agent) for agent in agents)
-        return ids | {entry.worker for entry in entries if entry is not None and entry.worker is not None}
+        workers = [entry.worker for entry in entries if entry is not None and entry.worker is not None]
+        alike = partial(self._grounds.persons.alike, id)
+        return self._grounds.own(found, id) or any(map(alike, workers))
 
 
 def _decided(found: Approval) -> GatewayError:

@@ -18,8 +18,9 @@ from gateway.core.policy.admission import MCP, Admission
 from gateway.core.policy.approvers import approvers
 from gateway.core.policy.interceptors import PAUSED
 from gateway.core.policy.labels import RULE as RULE_OF_TWO
+from gateway.core.policy.persons import Persons
 from gateway.core.policy.spoken import spoken
-from gateway.model.approval import Approval, ApprovalState, ApproveCall, EditCall, Said, Terms, Word
+from gateway.model.approval import Approval, ApprovalState, ApproveCall, EditCall, Said, Terms, Word, chain
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import SendMessage
 from gateway.model.principal import Principal
@@ -53,23 +54,42 @@ class Grounds:
             return OTHER_RULES
         if approval.edited is not None and not self.fits(approval, approval.edited):
             return OTHER_EDIT
-        if approval.state is ApprovalState.APPROVED and not all(self.may(approval, word) for word in approval.words):
+        if approval.state is ApprovalState.APPROVED and self.counting(approval) != approval.words:
             return OTHER_PEOPLE
         return ""
 
     def renewed(self, approval: Approval) -> Approval | None:
         """Of one that waits: the next revision, where others are asked now, or the word of somebody does not count any
         more."""
-        words = tuple(word for word in approval.words if self.may(approval, word))
+        words = self.counting(approval)
         whom = approvers(self._admission.policy.rules, approval.asked.target)
         if approval.state is not ApprovalState.WAITING or (words, whom) == (approval.words, approval.approvers):
             return None
         return approval.moved(ApprovalState.WAITING, words=words, approvers=whom)
 
-    def may(self, approval: Approval, word: Word) -> bool:
+    def counting(self, approval: Approval) -> tuple[Word, ...]:
+        """Of what was said what still counts: the first word of each person who may answer."""
+        first: dict[str, Word] = {}
+        for word in approval.words:
+            if self._may(approval, word):
+                first.setdefault(self.persons.of(word.by), word)
+        return tuple(first.values())
+
+    @property
+    def persons(self) -> Persons:
+        return self._admission.persons
+
+    def own(self, approval: Approval, id: str) -> bool:
+        """Whether it is a call of this principal, or of the same person's, or made on their behalf."""
+        asked = approval.asked.principal
+        return any(self.persons.alike(id, each) for each in (asked.id, *chain(asked)))
+
+    def _may(self, approval: Approval, word: Word) -> bool:
         """Whether somebody who has agreed could still do so."""
-        if approval.terms.caller and word.by == approval.owner:
+        if approval.terms.caller and self.persons.alike(word.by, approval.owner):
             return True
+        if self.own(approval, word.by):
+            return False
         who = Principal.of(word.by, approval.tenant)._replace(roles=word.roles, scopes=word.scopes)
         return self._admission.policy.again(who, _VERBS[word.said], Target(approval.asked.target)).allowed
 

@@ -12,6 +12,7 @@ from gateway.core.policy.engine import NOTHING, Arguments, Policy
 from gateway.core.policy.interceptors import Interceptors
 from gateway.core.policy.labels import MCP, Labels, conversation
 from gateway.core.policy.limits import Charge, Limits
+from gateway.core.policy.persons import Persons
 from gateway.core.policy.question import Situation, Target
 from gateway.core.policy.spoken import skill
 from gateway.model.audit import Decision
@@ -27,6 +28,7 @@ class Admission:
         self.limits = Limits(store, now)
         self.labels = Labels(store, now)
         self.interceptors = Interceptors()
+        self.persons = Persons()
         self._now = now
 
     async def start(self) -> None:

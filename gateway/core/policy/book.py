@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import field
+
 from gateway.core.policy.checks import On
 from gateway.core.policy.interceptors import Pauses
 from gateway.core.policy.limits import Limit
+from gateway.core.policy.persons import Persons
 from gateway.core.policy.rules import Ruling
 from gateway.model.value import value
 
@@ -12,7 +15,7 @@ from gateway.model.value import value
 @value
 class Book:
     """`hash` names what it says; `name` is the file, "" where there is none. `labels` are what targets bring into a
-    conversation, `costs` what calls of targets cost, `pauses` what a person sees first."""
+    conversation, `costs` what calls of targets cost, `pauses` what a person sees first, `persons` who is who."""
 
     rules: tuple[Ruling, ...]
     hash: str
@@ -21,3 +24,4 @@ class Book:
     costs: tuple[tuple[On, float], ...] = ()
     labels: tuple[tuple[str, On], ...] = ()
     pauses: Pauses | None = None
+    persons: Persons = field(default_factory=Persons)

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 from gateway.core.policy.actions import DELEGATE, GROUPS
 from gateway.core.policy.patterns import AGENTS, compiled, covered, is_plain
-from gateway.core.policy.people import People, short
+from gateway.core.policy.people import People
 from gateway.core.policy.question import Question, place
 from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
+from gateway.model.whom import short
 
 PUBLIC = "public"
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from gateway.core.policy.checks import Scopes, chain, granted
-from gateway.core.policy.people import short
 from gateway.core.policy.question import Question
 from gateway.core.policy.rules import Rule, Ruling, Weighed
 from gateway.model.audit import Decision, Verdict
 from gateway.model.value import value
+from gateway.model.whom import short
 
 _ALLOWING = frozenset({Verdict.PASS, Verdict.FLAG})
 _BY_THE_CALLER = ("send ", "ask ")  # how a change begins that needs no other rules

@@ -7,9 +7,9 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from gateway.core.policy.actions import VERBS
-from gateway.core.policy.people import ROLE
 from gateway.core.policy.rules import Ruling
 from gateway.model.principal import Principal
+from gateway.model.whom import ROLE
 
 MAX_KNOWN = 4_096  # principals, each with a verb
 

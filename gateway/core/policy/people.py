@@ -6,30 +6,10 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from gateway.model.principal import Kind, Principal
-
-EVERYBODY = "*"
-ANYBODY = "anybody"
-ROLE = "role:"
-WORKER = "worker"
+from gateway.model.whom import ANYBODY, EVERYBODY, ROLE, WORKER, whole
 
 Roles = Mapping[str, tuple[str, ...]]
 """Role -> the words for those who have it, beside those whose access tokens say so."""
-
-
-def whole(word: str) -> str:
-    """`ann` is the key of that name, `client:robot` a client of the gateway's own authorization server."""
-    if word in (EVERYBODY, ANYBODY, WORKER) or word.startswith(("key:", "agent:", "oauth:", ROLE)):
-        return word
-    if word.startswith("client:"):
-        return f"{Kind.OAUTH}:gateway#{word.removeprefix('client:')}"
-    return f"{word}:{word}" if word in (Kind.LOCAL, Kind.ANONYMOUS) else f"{Kind.KEY}:{word}"
-
-
-def short(who: Principal) -> str:
-    """The shortest word for a principal."""
-    if who.id.startswith("oauth:gateway#"):
-        return "client:" + who.name.removeprefix("gateway#")
-    return who.name if who.kind in (Kind.KEY, Kind.LOCAL, Kind.ANONYMOUS) else who.id
 
 
 class People:

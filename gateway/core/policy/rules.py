@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from gateway.core.policy.actions import WORK
 from gateway.core.policy.checks import Arguments, Check, Do, On, Scopes, Who
-from gateway.core.policy.people import ANYBODY, EVERYBODY, WORKER, People
+from gateway.core.policy.people import People
 from gateway.core.policy.question import Question
 from gateway.model.approval import Terms
 from gateway.model.audit import Decision, Verdict
 from gateway.model.principal import Kind
 from gateway.model.value import value
+from gateway.model.whom import ANYBODY, EVERYBODY, WORKER
 
 DENIED = Decision(Verdict.BLOCK, "default-deny", "no rule allows this")
 DEFAULT = "default"

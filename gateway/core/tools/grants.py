@@ -16,6 +16,7 @@ from gateway.core.policy import Question, Target, Weighed, matches
 from gateway.model.audit import Decision, Verdict
 from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
+from gateway.model.whom import short
 
 RULE = "grant"
 EVERYBODY = "*"
@@ -133,13 +134,13 @@ def _weighed(index: int, grant: Grant, question: Question, lacking: frozenset[st
     kind, address = COVERED_BY[question.verb], question.target.id
     missing: list[tuple[str, str]] = []
     if not grant.names(question.who):
-        missing.append((f"to: {grant.to}", f"add {{to: {_to(question.who)}, {kind}: [{address}]}} to grants"))
+        missing.append((f"to: {grant.to}", f"add {{to: {short(question.who)}, {kind}: [{address}]}} to grants"))
     if not grant.covers(question.verb, address):
         covered = ", ".join(getattr(grant, kind)) or "none"
         missing.append((f"{kind}: {covered}", f"add {address} to its {kind}"))
     if lacking:
         names = ", ".join(sorted(lacking))
-        missing.append((f"permissions: {names}", f"give {_to(question.who)} a grant with the permissions {names}"))
+        missing.append((f"permissions: {names}", f"give {short(question.who)} a grant with the permissions {names}"))
     if not grant.admits(question.arguments):
         missing.append((f"arguments: {_limits(grant)}", f"send {_limits(grant)}"))
     return Weighed(
@@ -149,12 +150,8 @@ def _weighed(index: int, grant: Grant, question: Question, lacking: frozenset[st
 
 def _none_yet(question: Question) -> Weighed:
     kind = COVERED_BY[question.verb]
-    mend = f"add {{to: {_to(question.who)}, {kind}: [{question.target.id}]}} to grants in the configuration"
-    return Weighed(RULE, "grants", Verdict.PASS, (f"to: {_to(question.who)}",), (mend,))
-
-
-def _to(who: Principal) -> str:
-    return who.name if who.kind in (Kind.KEY, Kind.ANONYMOUS) else who.id
+    mend = f"add {{to: {short(question.who)}, {kind}: [{question.target.id}]}} to grants in the configuration"
+    return Weighed(RULE, "grants", Verdict.PASS, (f"to: {short(question.who)}",), (mend,))
 
 
 def _limits(grant: Grant) -> str:

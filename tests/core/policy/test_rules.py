@@ -283,8 +283,8 @@ WRONG = {
     "rules: [{rule: r, verdict: PASS}]": "policy.yaml:1: rules[0].who: is required; who: Whom it is about.",
     "rules: [{rule: r, who: [], verdict: PASS}]": "policy.yaml:1: rules[0].who: must have at least one entry",
     "rules: [{rule: r, who: 'a b', verdict: PASS}]": "policy.yaml:1: rules[0].who: 'a b' names nobody; a key's name, "
-    "agent:NAME, client:NAME, oauth:ISSUER#SUBJECT, role:NAME, local, worker, anonymous, * for everybody with a "
-    "credential, or anybody",
+    "agent:NAME, client:NAME, user:NAME, oauth:ISSUER#SUBJECT, spiffe://DOMAIN/PATH, role:NAME, local, worker, "
+    "anonymous, * for everybody with a credential, or anybody",
     "rules: [{rule: r, who: *, verdict: PASS}]": "policy.yaml:1: not YAML that the gateway reads: while scanning an "
     "alias, expected alphabetic or numeric character, but found ','",
     "rules: [{rule: r, who: ann, on: Docs, verdict: PASS}]": "policy.yaml:1: rules[0].on: 'Docs' is no target; "
