@@ -141,5 +141,5 @@ function verifyProof(text) {
 }
 
 const text = readFileSync(file, "utf8");
-console.log(file.endsWith(".tlog-proof") ? verifyProof(text) : verifyLog(text));
+console.log(text.startsWith("c2sp.org/tlog-proof@") ? verifyProof(text) : verifyLog(text));
 if (keys.some((key) => !key.check)) console.log("(Ed25519 only: this OpenSSL does not know ML-DSA-44, and no module was named that does)");

@@ -87,8 +87,9 @@ class Store(Protocol):
         ...
 
     def later(self, *changes: Change, records: Sequence[AuditEntry] = ()) -> bool:
-        """Durable soon (≤ 5 ms, or with the next commit). Never raises; a failure is logged by the store. False: it is
-        known already that nothing will be written."""
+        """Durable soon (≤ 5 ms, or with the next commit). Never raises; a failure is logged by the store. False: nobody
+        should count on it, since nothing can be written any more, or what was tried last could not be; then it is
+        tried all the same, so that the next ones hear that there is space again."""
         ...
 
     async def task(

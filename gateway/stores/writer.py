@@ -68,6 +68,7 @@ class Writer:
         self._wanted = False  # somebody in the queue waits
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: str | None = None
+        self._failing = False  # the last transaction was not written; the next one may be
         self._idle: asyncio.Future[None] | None = None
         self._jobs: queue.SimpleQueue[tuple[str, Callable[[sqlite3.Error | None], None]] | None]
         self._jobs = queue.SimpleQueue()
@@ -92,14 +93,15 @@ class Writer:
         return future
 
     def later(self, work: Work) -> bool:
-        """`work` runs with the next transaction, soon. Failures go to the log; False: it is not even tried."""
+        """`work` runs with the next transaction, soon. Failures go to the log. False: it is not even tried, or what was
+        tried last could not be written, so nobody should count on it."""
         if self._refusal is not None or len(self._queue) >= QUEUE_LIMIT:
             log.error("not written: %s", self._refusal or "too much is waiting already")
             return False
         self._queue.append(Request(work, None))
         if self._timer is None and not self._wanted:
             self._timer = self._loop.call_later(LATER_SECONDS, self._time_is_up)
-        return True
+        return not self._failing
 
     async def aclose(self) -> None:
         """Write what waits, then end the thread. The connection stays open."""
@@ -174,6 +176,7 @@ class Writer:
 
     def _end(self, error: BaseException | None) -> None:
         batch = self._batch.end()
+        self._failing = error is not None
         if error is None:
             self._aside.durable()
         else:

@@ -42,7 +42,7 @@ async def test_it_verifies_what_we_export_and_prove(tmp_path: Path) -> None:
     code, said = says(log, log.export(tmp_path / "log.jsonl"))
     assert (code, said.splitlines()[0]) == (0, "700 entries, all as they were written")
     with closing(Database(log.db)) as db:
-        proof = tmp_path / "entry.tlog-proof"
+        proof = tmp_path / "for the auditor.txt"
         proof.write_text(str(db.proof(300)))
     assert says(log, proof)[0] == 0
     proof.write_text(proof.read_text().replace("index 300", "index 301"))

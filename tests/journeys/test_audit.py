@@ -177,7 +177,7 @@ async def test_the_log_is_verified_and_proved_beside_the_gateway(
     data = await signed(gateway)
     assert await run(gateway, "verify") == 0
     assert capsys.readouterr().out.startswith("ok: ")
-    proof = tmp_path / "entry.tlog-proof"
+    proof = tmp_path / "for the auditor.txt"
     assert await run(gateway, "prove", "1", "--out", proof) == 0
     assert await run(gateway, "verify", proof) == 0
     proof.write_text(proof.read_text().replace("index 1\n", "index 0\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import subprocess
@@ -120,6 +121,21 @@ async def test_a_full_disk_refuses_commits_and_recovers_when_there_is_space(smal
     assert [(idx, e.request_id) for idx, e in record] == list(enumerate([*acknowledged, "after"], 1))
     assert await again.task("t", "task-1") == change.row
     await again.aclose()
+
+
+async def test_on_a_full_disk_nobody_is_told_that_an_entry_will_be_written(small_disk: Path) -> None:
+    """What is not recorded does not happen: reads, too, fail until there is space."""
+    store = await open_store(small_disk / "gateway.db")
+    filler = fill(small_disk)
+    with contextlib.suppress(GatewayError):
+        while True:  # until what the file system has set aside is used up
+            await store.commit(records=[entry("x" * 2000)])
+    assert not store.later(records=[entry("unseen")])
+    filler.unlink()
+    store.later(records=[entry("tried")])
+    await store.commit(records=[entry("there is space again")])
+    assert store.later(records=[entry("seen")])
+    await store.aclose()
 
 
 async def test_a_disk_that_is_full_from_the_start_is_a_problem(small_disk: Path) -> None:
