@@ -254,6 +254,37 @@ async def test_of_two_who_answer_at_one_moment_where_one_is_enough_the_other_hea
     await ended(gateway, task)
 
 
+@pytest.mark.parametrize("agent", ["desk", "tooled"])
+async def test_a_cancel_and_a_yes_at_one_moment_end_the_task_and_nothing_else(gateway: Gateway, agent: str) -> None:
+    ann, approvals = await gateway.key("ann"), gateway.app.gateway.tools.calls.approvals
+    for n in range(6):
+        parts = [{"text": "docs/wipe"}, {"data": {"which": n}}]
+        task = await waiting(gateway, agent=agent, parts=parts)
+        yes, canceled = await asyncio.gather(
+            said(gateway, "lea", approval_of(task), "approve"),
+            gateway.rpc("CancelTask", {"id": task["id"]}, agent=agent, who=ann),
+        )
+        assert "Internal error" not in f"{yes.text} {canceled}"
+        await ended(gateway, task, agent=agent)
+
+        async def over(id: str = approval_of(task)) -> bool:
+            return (found := await approvals.find(id)) is not None and not found.state.open
+
+        await soon(over)
+
+
+async def test_what_is_to_come_to_nothing_does_though_somebody_says_a_word_meanwhile(gateway: Gateway) -> None:
+    approvals = gateway.app.gateway.tools.calls.approvals
+    id = approval_of(await waiting(gateway, agent="bank"))
+    before = await approvals.find(id)
+    assert before is not None
+    assert (await said(gateway, "lea", id, "approve")).json()["state"] == "waiting"
+    await approvals.void(before, "its task was canceled")
+    found = await approvals.find(id)
+    assert found is not None
+    assert (found.state, found.revision) == (ApprovalState.VOID, before.revision + 2)
+
+
 @pytest.mark.requirement("a2a.task.input-required-continues")
 async def test_a_caller_that_may_answer_for_itself_does_so_in_its_task(gateway: Gateway) -> None:
     ann = await gateway.key("ann")

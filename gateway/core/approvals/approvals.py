@@ -230,6 +230,19 @@ class Approvals:
         await self._store.commit(*changes, *self.follows(before, after), records=records)
         self.took(after)
 
+    async def void(self, approval: Approval, why: str) -> None:
+        """It comes to nothing, whatever is said in this moment; unless it has ended or is used already."""
+        while approval.state.open:
+            try:
+                await self.put(approval, approval.moved(ApprovalState.VOID, why=why))
+            except Outdated:
+                found = await self._store.approvals.find(approval.id)
+                if found is None or found.revision == approval.revision:
+                    raise
+                approval = found
+            else:
+                return
+
     def filed(self, approval: Approval) -> tuple[Change, ...]:
         """What a commit writes of a new one."""
         return (PutApproval(approval), *self._notices.of(None, approval))

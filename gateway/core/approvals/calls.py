@@ -64,8 +64,8 @@ class AgentCalls:
                 return await self._approvals.wait(approval.id) or approval
         finally:
             held = await self._approvals.find(approval.id)
-            if held is not None and held.state is ApprovalState.WAITING and any(turn.over for turn in turns):
-                await self._approvals.put(held, held.moved(ApprovalState.VOID, why="its task was canceled"))
+            if held is not None and any(turn.over for turn in turns):
+                await self._approvals.void(held, "its task was canceled")
 
     def _line(self, tenant: str, trail: Trail) -> list[Turn]:
         """The turns that wait, the outermost first."""

@@ -306,7 +306,7 @@ class HeldMessages:
         await self.end(approval, approval.moved(ApprovalState.VOID, why=why))
 
     async def _void(self, approval: Approval, why: str) -> None:
-        await self._approvals.put(approval, approval.moved(ApprovalState.VOID, why=why))
+        await self._approvals.void(approval, why)
 
     async def canceled(self, tenant: str, task_id: str) -> None:
         """The caller has canceled the task: whatever is said now comes too late."""

@@ -166,8 +166,8 @@ class HeldTasks:
         call = self._calls.get(approval.id)
         if call is not None and call.work is not None:
             call.work.cancel()
-        elif approval.state.open:
-            await self._approvals.put(approval, approval.moved(ApprovalState.VOID, why=_CANCELED))
+        else:
+            await self._approvals.void(approval, _CANCELED)
 
 
 def _progress(call: _Call, work: asyncio.Future[Tree]) -> Tree:
