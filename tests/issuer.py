@@ -9,9 +9,10 @@ import asyncio
 import base64
 import itertools
 import json
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -170,3 +171,27 @@ async def issuing(**about: Any) -> AsyncIterator[Issuer]:
     async with loopback.serve(issuer.play) as server:
         issuer.url = server.url
         yield issuer
+
+
+@contextmanager
+def issuing_aside() -> Iterator[Issuer]:
+    """The same on a loop of its own, for tests that wait for real processes."""
+    made, over = list[Issuer](), list[Callable[[], object]]()
+    begun = threading.Event()
+
+    async def issue() -> None:
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        async with issuing() as issuer:
+            made.append(issuer)
+            over.append(lambda: loop.call_soon_threadsafe(ended.set))
+            begun.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(issue()))
+    thread.start()
+    begun.wait()
+    try:
+        yield made[0]
+    finally:
+        over[0]()
+        thread.join()

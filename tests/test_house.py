@@ -205,6 +205,7 @@ JSON_IN: dict[str, str] = {
     "gateway.stores.rows": "rows that we wrote",
     "gateway.stores.trails": "rows that we wrote",
     "gateway.stores.approvals": "rows that we wrote",
+    "gateway.stores.principals": "rows that we wrote",
     "gateway.stores.outbox": "rows that we wrote",
     "gateway.stores.pins": "rows that we wrote",
     "gateway.stores.agents": "rows that we wrote",

@@ -97,6 +97,9 @@ class Engine:
         accept = self._continue if call.message.task_id else self._begin
         if not ticket.principal.hops:
             return await accept(call, ticket, entry)
+        if entry.agent is None and call.trail is not None:
+            # Who was taken up after a restart may ask before the cards have been looked for; a caller can come again.
+            await entry.looked.wait()
         # An agent that asks may be canceled while it does; what it has begun must not be torn.
         accepting = self._loop.create_task(accept(call, ticket, entry))
         self._paying.add(accepting)
@@ -128,6 +131,7 @@ class Engine:
             start=now,
             placed=True,
             came=call.trail,
+            caller=who.kept,
         )
         self._runner.hold(turn)
         reserve = None if key is None else Reserve(Reservation(key, call.digest, turn.task_id, now))
@@ -221,7 +225,7 @@ class Engine:
             raise at_work(row)
         mine = call.message.model_copy(update={"context_id": row.task.context_id})
         turn = Turn.of(services, entry, ticket, row, mine)
-        turn.came = call.trail
+        turn.came, turn.caller = call.trail, who.kept
         turn.deadline, turn.key, turn.digest = services.now() + int(entry.deadline * 1000), key, call.digest
         return await self._held(turn)
 

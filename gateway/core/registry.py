@@ -82,6 +82,7 @@ class Registered:
     target: Target = field(init=False)
     hashed: tuple[AgentCard | None, str | None] = (None, None)  # a card and its hash
     reachable: asyncio.Event = field(default_factory=asyncio.Event)  # set once there is an agent to run
+    looked: asyncio.Event = field(default_factory=asyncio.Event)  # set once its cards have been looked for
 
     def __post_init__(self) -> None:
         self.target = Target(self.id, self.public, self.worker)
@@ -140,6 +141,8 @@ class Registry:
         self._entries[entry.id] = entry
         if entry.agent is not None:
             entry.reachable.set()
+        if entry.agent is not None or not entry.sources:
+            entry.looked.set()
 
     @staticmethod
     def unknown(id: str) -> Registered:
@@ -276,6 +279,7 @@ class Registry:
         """Read a remote agent's cards again. Failure makes the entry unhealthy and keeps what was known."""
         read = [self._read(entry, source, whatever_was_before) for source in entry.sources]
         changed = await asyncio.gather(*read)
+        entry.looked.set()
         if self._entries.get(entry.id) is not entry:
             return  # removed meanwhile; what came must not bring it back
         agent = self._joined(entry) if any(changed) or entry.agent is None else None

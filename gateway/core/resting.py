@@ -109,12 +109,12 @@ class Resting:
             query = TaskQuery(who.tenant, who.owner, None, PAGE, state=TaskState.AUTH_REQUIRED, after=after)
             page = await self._services.store.tasks(query)
             for row in page.rows:
-                await self._resumed(row, place, owner, who)
+                await self._resumed(row, place, owner)
             if not page.rows or not (page.cut or len(page.rows) == PAGE):
                 return
             after = (page.rows[-1].updated, page.rows[-1].id)
 
-    async def _resumed(self, row: TaskRow, place: str, owner: str, who: Principal) -> None:
+    async def _resumed(self, row: TaskRow, place: str, owner: str) -> None:
         assert self._connections is not None
         said = row.task.status.message
         claims = self._connections.claims((said.metadata or {}).get("url") if said is not None else None)
@@ -122,7 +122,7 @@ class Resting:
         ours = (claims.get("s"), claims.get("o"), claims.get("t")) == (place, owner, row.id)
         if not ours or entry is None or self._runner.turn(row.tenant, row.id) is not None:
             return
-        ticket = self._ticket(who.root if row.trail is None else row.trail.asker(who.root), row.agent)
+        ticket = self._ticket(row.asker, row.agent)
         try:
             if claims["a"] or entry.kind == "remote" or _resumable(entry):
                 await self._engine.revive(row, entry, ticket, follow=not claims["a"] and entry.kind == "remote")

@@ -32,6 +32,7 @@ from gateway.model.changes import AdvanceTask, Change, CreateTask, DropPushConfi
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.ports import Fenced
+from gateway.model.principal import Principal
 from gateway.model.push import PushConfig
 from gateway.model.rows import Key, Record, Reservation, TaskRow
 from gateway.model.task import (
@@ -90,6 +91,7 @@ class Turn:
     key: Key | None = None
     webhook: PushConfig | None = None  # that came with the message
     came: Trail | None = None  # from where, if an agent asked
+    caller: Principal | None = None  # who was at the door, where the owner does not say all about it
     push: bool = False  # somebody is to be told of its events
 
     created: Latch[Answer] = field(default_factory=Latch)
@@ -142,6 +144,7 @@ class Turn:
             context_id=row.task.context_id,
             deadline=row.deadline,
             came=row.trail,
+            caller=row.caller,
             known_context=_context_of(row.upstream),
         )
         turn.take(row)
@@ -426,6 +429,7 @@ class Turn:
             message_id=self.message.message_id if row is None else row.message_id,
             upstream=upstream,
             trail=self.came,
+            caller=self.caller,
         )
 
     def _learned(self) -> tuple[Change, ...]:

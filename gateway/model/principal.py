@@ -54,6 +54,18 @@ class Principal(NamedTuple):
         """The caller at the outer end of the delegation chain."""
         return self if self.on_behalf_of is None else self.on_behalf_of.root
 
+    @property
+    def caller(self) -> Principal:
+        """Whoever came to the door: without the agents here that ask on its behalf."""
+        return self if self.kind is not Kind.AGENT or self.on_behalf_of is None else self.on_behalf_of.caller
+
+    @property
+    def kept(self) -> Principal | None:
+        """What a task keeps of its caller beside the owner: None where that says all. (Who acts for somebody has
+        hops.)"""
+        who = self.caller
+        return who if who.roles or who.scopes or who.hops else None
+
     def delegate(self, agent: str) -> Principal:
         """The identity of `agent` when it asks on behalf of this principal, one hop deeper."""
         return Principal(Kind.AGENT, agent, self.tenant, self, self.hops + 1)

@@ -54,7 +54,8 @@ class TaskRow:
 
     `seq` is the last event's number; `fence` goes up with each change of the executing `node`;
     `message_id` is the id of the message that began the task, `deadline` when the current turn must end. `trail` is
-    where its newest message came from, if an agent sent that.
+    where its newest message came from, if an agent sent that, and `caller` who was at the door with it (or with what
+    led to it): its roles and scopes then, and for whom it acted; None where `owner` says all about it.
     """
 
     tenant: str
@@ -70,12 +71,13 @@ class TaskRow:
     message_id: str
     upstream: Upstream | None = None
     trail: Trail | None = None
+    caller: Principal | None = None
 
     @property
     def asker(self) -> Principal:
-        """Whoever it was asked by last, as far as the row knows: roles and scopes are not kept."""
-        owner = Principal.of(self.owner, self.tenant)
-        return owner if self.trail is None else self.trail.asker(owner)
+        """Whoever it was asked by last, with what the caller at the outer end was let in with."""
+        caller = self.caller or Principal.of(self.owner, self.tenant)
+        return caller if self.trail is None else self.trail.asker(caller)
 
 
 @value

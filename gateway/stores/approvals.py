@@ -23,7 +23,7 @@ from gateway.model.approval import (
     paged,
 )
 from gateway.model.changes import PutApproval
-from gateway.model.principal import Kind, Principal
+from gateway.stores import principals
 from gateway.stores.named_sql import SQL
 
 
@@ -135,7 +135,7 @@ def _tree(it: Approval) -> dict[str, Any]:
         **{name: getattr(it, name) for name in _PLAIN},
         "state": it.state.value,
         "asked": {
-            "principal": _person(asked.principal),
+            "principal": principals.tree(asked.principal),
             "verb": asked.verb,
             "target": asked.target,
             "arguments": asked.arguments,
@@ -157,7 +157,7 @@ def _approval(doc: bytes) -> Approval:
     return Approval(
         **{name: tree[name] for name in _PLAIN},
         state=ApprovalState(tree["state"]),
-        asked=Asked(**{**asked, "principal": _principal(asked["principal"])}),
+        asked=Asked(**{**asked, "principal": principals.principal(asked["principal"])}),
         terms=Terms(*tree["terms"]),
         words=tuple(_word(*word) for word in tree["words"]),
         approvers=tuple(tree["approvers"]),
@@ -172,21 +172,3 @@ def _said(word: Word) -> list[Any]:
 
 def _word(by: str, said: str, at: int, reason: str, roles: Sequence[str] = (), scopes: Sequence[str] = ()) -> Word:
     return Word(by, Said(said), at, reason, frozenset(roles), frozenset(scopes))
-
-
-def _person(who: Principal) -> dict[str, Any]:
-    return {
-        "kind": who.kind.value,
-        "name": who.name,
-        "tenant": who.tenant,
-        "behalf": None if who.on_behalf_of is None else _person(who.on_behalf_of),
-        "roles": sorted(who.roles),
-        "scopes": sorted(who.scopes),
-    }
-
-
-def _principal(tree: dict[str, Any]) -> Principal:
-    behalf = None if tree["behalf"] is None else _principal(tree["behalf"])
-    hops = 0 if behalf is None else behalf.hops + 1
-    roles, scopes = frozenset(tree["roles"]), frozenset(tree["scopes"])
-    return Principal(Kind(tree["kind"]), tree["name"], tree["tenant"], behalf, hops, roles, scopes)

@@ -49,7 +49,7 @@ from gateway.model.ports import Fenced
 from gateway.model.push import PushConfig
 from gateway.model.rows import Key, Record, TaskRow
 from gateway.model.task import StatusUpdate, Task
-from gateway.stores import agents, trails
+from gateway.stores import agents, principals, trails
 from gateway.stores.approvals import put_approval
 from gateway.stores.auditlog import AuditLog, line
 from gateway.stores.cards import drop_cards, put_card
@@ -161,6 +161,7 @@ def _create_task(tx: Transaction, change: CreateTask) -> None:
         0 if doc is None else row.seq,
         None if doc is None else blob(doc),
         *trails.written(row.trail),
+        principals.written(row.caller),
     )
     _append(tx, row, change.records)
     for config in change.push:
@@ -193,7 +194,8 @@ def _grow(tx: Transaction, row: TaskRow, events: int, doc: bytes | None) -> int:
 
 def _move(tx: Transaction, row: TaskRow, events: int, doc: bytes | None) -> int:
     state = STATES[row.task.status.state]
-    values = (state, row.updated, row.deadline, row.seq, tx.node, _upstream(row.upstream), *trails.written(row.trail))
+    came = (*trails.written(row.trail), principals.written(row.caller))
+    values = (state, row.updated, row.deadline, row.seq, tx.node, _upstream(row.upstream), *came)
     where = (row.tenant, row.id, row.fence, row.seq - events)
     if doc is None:
         return tx.run("advance_task", *values, *where)

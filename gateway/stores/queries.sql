@@ -59,17 +59,17 @@ SELECT max(n) FROM reservation;
 -- name: create_task
 -- A new task with its snapshot.
 INSERT INTO task (tenant, id, owner, agent, context_id, state, created, updated, deadline, message_id,
-                  seq, fence, node, upstream, doc_seq, doc, root, trail)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                  seq, fence, node, upstream, doc_seq, doc, root, trail, caller)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: advance_task
 -- Move a task on, if it is still ours and stands where we think; its snapshot stays behind.
-UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?, root = ?, trail = ?
+UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?, root = ?, trail = ?, caller = ?
 WHERE tenant = ? AND id = ? AND fence = ? AND seq = ?;
 
 -- name: advance_task_with_snapshot
 -- The same, and the snapshot catches up.
-UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?, root = ?, trail = ?,
+UPDATE task SET state = ?, updated = ?, deadline = ?, seq = ?, node = ?, upstream = ?, root = ?, trail = ?, caller = ?,
                 doc_seq = ?, doc = ?
 WHERE tenant = ? AND id = ? AND fence = ? AND seq = ?;
 
@@ -103,18 +103,18 @@ SELECT first_seq, bodies FROM event WHERE tenant = ? AND task_id = ? AND last_se
 
 -- name: task
 -- One task. Another owner's is not even read: it must take no longer than one that is missing.
-SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail, caller
 FROM task WHERE tenant = ? AND id = ? AND owner = ifnull(?, owner) AND agent = ifnull(?, agent);
 
 -- name: tasks
 -- One page, newest status first. {index} and {filters} come from the table in rows.py.
-SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail, caller
 FROM task INDEXED BY {index} WHERE tenant = :tenant AND owner = :owner {filters}
 ORDER BY updated DESC, id DESC LIMIT :limit;
 
 -- name: waiting_tasks
 -- Tasks that wait for somebody, and would go on for an agent that works on them or has asked for them.
-SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail, caller
 FROM task INDEXED BY task_waiting WHERE state IN (6, 8) AND (tenant, id) > (:tenant, :id)
 AND owner = ifnull(:owner, owner)
 AND (:agent IS NULL OR agent = :agent OR (root IS NOT NULL AND instr(trail, :asker) > 0))
@@ -122,7 +122,7 @@ ORDER BY tenant, id LIMIT :limit;
 
 -- name: tasks_in_tree
 -- What an outermost task has led to and is not at its end.
-SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail
+SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail, caller
 FROM task INDEXED BY task_in_tree WHERE root IS NOT NULL AND state IN (1, 2, 6, 8) AND tenant = ? AND root = ? AND id > ?
 ORDER BY id LIMIT ?;
 

@@ -14,7 +14,7 @@ from gateway.model.agent import Upstream
 from gateway.model.message import Message
 from gateway.model.rows import AgentRecord, Key, KeyRecord, Record, Reservation, TaskQuery, TaskRow, TaskRows
 from gateway.model.task import IllegalMove, Task, TaskState, open_envelope
-from gateway.stores import trails
+from gateway.stores import principals, trails
 from gateway.stores.agents import read as read_settings
 from gateway.stores.named_sql import SQL
 
@@ -111,7 +111,8 @@ def list_statements(query: TaskQuery) -> tuple[str, str, dict[str, Any]]:
 
 def _task_row(db: sqlite3.Connection, row: Row) -> tuple[TaskRow, int]:
     """The task and how many bytes were read for it."""
-    tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, *tree = row
+    tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, *rest = row
+    root, way, caller = rest
     current = None if doc is None else Task.model_validate(orjson.loads(doc))
     size = 0 if doc is None else len(doc)
     if doc_seq < seq:
@@ -132,7 +133,8 @@ def _task_row(db: sqlite3.Connection, row: Row) -> tuple[TaskRow, int]:
         deadline=deadline,
         message_id=message_id,
         upstream=None if upstream is None else Upstream(**orjson.loads(upstream)),
-        trail=trails.read(*tree),
+        trail=trails.read(root, way),
+        caller=principals.read(caller),
     )
     return found, size
 

@@ -39,6 +39,7 @@ from gateway.model.changes import (
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Artifact, Message, Part, Role
 from gateway.model.ports import Fenced, Store
+from gateway.model.principal import Kind, Principal
 from gateway.model.provenance import CardKeys, CardRecord, Finding, Standing
 from gateway.model.push import PushAuthentication, PushConfig
 from gateway.model.rows import (
@@ -122,9 +123,10 @@ def new_task(
     push: tuple[PushConfig, ...] = (),
     key: Key | None = None,
     trail: Trail | None = None,
+    caller: Principal | None = None,
 ) -> CreateTask:
     task = Task(id=id, context_id=context_id, status=TaskStatus(state=state))
-    row = TaskRow(tenant, id, owner, agent, task, 1, 1, NOW, updated, NOW + 60_000, "m1", trail=trail)
+    row = TaskRow(tenant, id, owner, agent, task, 1, 1, NOW, updated, NOW + 60_000, "m1", trail=trail, caller=caller)
     return CreateTask(row, node, records(1, [task]), key, push)
 
 
@@ -678,6 +680,30 @@ class StoreContract:
         row = await fetched(store)
         assert row.trail is None
         assert row.asker.id == "key:ann"
+
+    async def test_a_task_knows_what_its_caller_was_let_in_with_until_somebody_comes_with_other_rights(
+        self, store: Store
+    ) -> None:
+        ann = Principal(Kind.OAUTH, "idp#ann", "t", roles=frozenset({"clerk", "a b"}), scopes=frozenset({"x", "y"}))
+        robot = Principal(Kind.OAUTH, "idp#robot", "t", on_behalf_of=ann, hops=4, scopes=frozenset({"x"}))
+        await store.commit(new_task(owner=ann.id, caller=robot, trail=came("fan"), state=TaskState.INPUT_REQUIRED))
+        row = await fetched(store)
+        assert row.caller == robot
+        assert row.asker == robot.delegate("fan")
+        assert [each.caller for each in await store.waiting(10)] == [robot]
+        assert [each.caller for each in await store.in_tree("t", "outermost", 10)] == [robot]
+        assert [each.caller for each in (await store.tasks(TaskQuery("t", ann.id, None, 10))).rows] == [robot]
+        again = advance(row, status(TaskState.WORKING), trail=None, caller=ann)
+        await store.commit(again)
+        (row,) = await store.claim("next", NOW, NOW + 1, 10)
+        assert row.caller == row.asker == ann
+        grown = advance(row, chunk("more", append=False))
+        await store.commit(grown)
+        assert (await fetched(store)).caller == ann
+        await store.commit(advance(grown.row, status(TaskState.INPUT_REQUIRED), caller=None))
+        row = await fetched(store)
+        assert row.caller is None
+        assert row.asker == Principal(Kind.OAUTH, "idp#ann", "t")
 
     async def test_what_waits_is_found_by_its_owner_and_by_every_agent_that_it_would_go_on_for(
         self, store: Store

@@ -14,6 +14,7 @@ from gateway.model.approval import Approval, ApprovalQuery, ApprovalState, Asked
 from gateway.model.changes import PutApproval
 from gateway.model.ports import Store
 from gateway.model.principal import Kind, Principal
+from gateway.stores import principals
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import open_sqlite
 from tests.stores.contract import NODE, NOW, entry
@@ -52,6 +53,19 @@ async def test_an_approval_comes_back_as_it_was_written(store: Store) -> None:
     assert found == second
     assert (found.asked, found.edited, found.released) == (ASKED, {"amount": 1}, second.released)
     assert found.released != found.digest == ASKED.digest
+
+
+async def test_a_caller_from_another_gateway_is_as_deep_in_the_chain_as_before(store: Store) -> None:
+    """As deep as it said it is; one that was written before that was kept is as deep as its chain."""
+    there = replace(ASKED, principal=ANN._replace(hops=3).delegate("desk"))
+    await store.commit(PutApproval(replace(approval("a1"), asked=there)))
+    found = await store.approvals.find("a1")
+    assert found is not None
+    assert found.asked == there
+    assert found.asked.principal.hops == 4
+    tree = principals.tree(ASKED.principal)
+    del tree["hops"], tree["behalf"]["hops"]
+    assert principals.principal(tree) == ASKED.principal
 
 
 async def test_an_old_revision_writes_nothing_of_its_commit(store: Store) -> None:

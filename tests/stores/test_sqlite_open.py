@@ -56,7 +56,7 @@ SCHEMA = {
     "reservation_by_hash": "hash n",
     "reservation_merged": "id n",
     "task": "tenant id owner agent context_id state created updated deadline message_id seq fence node"
-    " upstream doc_seq doc root trail",
+    " upstream doc_seq doc root trail caller",
     "tool_pin": "server kind key hash tree approved",
     "upstream_context": "tenant owner agent context_id upstream_context_id url",
 }

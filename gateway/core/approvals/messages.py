@@ -115,6 +115,7 @@ class HeldMessages:
             updated=now,
             deadline=approval.until,
             message_id=call.message.message_id,
+            caller=who.kept,
         )
         push = () if call.push is None else (call.push,)
         reserve: tuple[Reserve, ...] = ()
@@ -253,7 +254,7 @@ class HeldMessages:
     def _ticket(self, approval: Approval) -> Ticket:
         """The call goes on, as the one that was asked for."""
         return Ticket(
-            approval.asked.principal if approval.held else approval.asked.principal.root,
+            approval.asked.principal if approval.held else approval.asked.principal.caller,
             SendMessage.verb,
             approval.agent,
             words.passed(approval, self._admission.policy.hash),
