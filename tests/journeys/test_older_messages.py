@@ -374,7 +374,7 @@ def test_a_delegated_task_outlives_the_gateway(tmp_path: Path, how: str, port: i
             gateway.until(lambda: status(gateway) == "in_progress")
             gateway.kill()
             with process(tmp_path, config, port=own) as again:
-                answer = again.rpc(RESULT, {"task_id": "1", "wait": 8}, agent="")["result"]
+                answer = again.rpc(RESULT, {"task_id": "1", "wait": 25}, agent="")["result"]
                 assert (answer["status"], answer["result"]) == ("completed", {"words": 3})
 
 

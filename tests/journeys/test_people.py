@@ -4,6 +4,7 @@ what was not given. Each attack of an advisory has a twin, which shows that it w
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -394,12 +395,13 @@ async def test_a_token_of_a_person_is_not_the_operator(here: Town) -> None:
 @pytest.mark.requirement("oauth.server.login-guesses")
 async def test_a_name_that_nobody_has_looks_like_a_wrong_password_and_guessing_ends(here: Town) -> None:
     async with somebody(here.gateway.url) as guest:
-        told, took = {}, {}
+        told, took = {}, dict[str, float]()
         for name in ("nobody", "ada", "nobody", "ada"):
             await guest.get(here.app.link())
             begun = time.process_time()
             answer = await guest.log_in(name, "wrong wrong wrong")
-            took[name] = time.process_time() - begun  # the gateway runs in this process
+            # The gateway runs in this process; the shorter of two is the one without a garbage collection.
+            took[name] = min(took.get(name, math.inf), time.process_time() - begun)
             assert answer.status_code == 403
             told[name] = [line for line in guest.page.text.splitlines() if line.strip()]
         assert told["ada"] == told["nobody"]
