@@ -69,6 +69,7 @@ from gateway.server.certificates import Certificates
 from gateway.server.entrances import Entrances
 from gateway.server.http import admin_application, application
 from gateway.server.mcp.seal import Seal
+from gateway.server.open_streams import OpenStreams
 from gateway.server.openapi import About
 from gateway.server.published import PublishedCards, Signer
 from gateway.server.webhooks import RING
@@ -240,6 +241,10 @@ class App:
     def _doors(self, cursors: Cursors, webhooks: list[Route]) -> ASGIApp:
         """Everything that callers reach, over the one gateway."""
         settings, config, auth, now = self.settings, self.settings.config, self._authenticator(), self.services.now
+        self.streams = OpenStreams(auth)
+        self.keys.on_revoked = self.streams.look
+        if self.trust is not None:
+            self.trust.tokens.on_forgotten = self.streams.look
         admin = About(_admin_url(settings), tooling.version(), self.entrances)
         made = PublishedCards(
             settings.public_url,
@@ -356,6 +361,7 @@ class App:
             await self.grpc.stop()
 
     async def aclose(self) -> None:
+        await self.streams.aclose()
         for keeper in self._kept:
             await keeper.aclose()
         if self.grpc is not None:

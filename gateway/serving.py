@@ -93,6 +93,7 @@ async def _admin(app: App, listener: socket.socket | None) -> AsyncIterator[None
         tls=None if settings.admin.local else certificate(settings.config),
     )
     server = _Quiet(config)
+    app.streams.among(server.server_state.connections)
     serving = asyncio.create_task(server.serve([listener]), name="admin-listener")
     try:
         yield
@@ -131,6 +132,7 @@ class Server(_Quiet):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._app.streams.among(self.server_state.connections)
         settings = self._app.settings
         cards = [
             (entry.id, f"{settings.public_url}/agents/{entry.id}/.well-known/agent-card.json")

@@ -50,6 +50,7 @@ class KeyRing:
         self._local = None if local is None else fingerprint(local.encode())
         self._records: dict[str, KeyRecord] = {}
         self._principals: dict[bytes, Principal] = {}
+        self.on_revoked: Callable[[], None] = lambda: None
         self._rebuild()
 
     async def start(self) -> None:
@@ -90,6 +91,7 @@ class KeyRing:
             raise GatewayError(Reason.NOT_FOUND, f"There is no key {id!r}; `gateway keys list` shows them")
         if record.revoked is None:
             await self._put(replace(record, revoked=self._now()), write)
+            self.on_revoked()
 
     async def _put(self, record: KeyRecord, write: Write) -> None:
         await write(PutKey(record))

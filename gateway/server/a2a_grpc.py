@@ -97,7 +97,12 @@ class GrpcDoor:
             assert isinstance(call, SendMessage | SubscribeToTask)
             watch = await _to_its_end(self._gateway.open(call, who))
             await self._activate(asked, call)
+            seen = -1
             async for group in watch:
+                if seen != self._auth.revocations:
+                    seen = self._auth.revocations
+                    if not await self._auth.still_good(asked.fields):
+                        raise GatewayError(Reason.UNAUTHENTICATED, "The credential of this stream was taken back")
                 for record in group:
                     await asked.context.write(asked.face.event(record))
                     if asked.face.ends is not None and asked.face.ends(record):

@@ -94,6 +94,7 @@ class Authenticator:
         self._url = public_url
         self._tokens = tokens
         self._certificates = certificates
+        self.revocations = 0  # counts; who keeps a stream open looks whether it has changed
 
     async def principal(
         self, headers: dict[bytes, bytes], path: str = "/", method: str = "GET", peer: str = ""
@@ -105,6 +106,26 @@ class Authenticator:
         who = self._by_key(headers) or await self._principal(headers, path, method, peer)
         hops = headers.get(_HOPS)
         return who if hops is None else who._replace(hops=max(who.hops, _counted(hops)))
+
+    async def still_good(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether the credential of a request that goes on would be taken now. Where nobody can say at this moment, it
+        was good before and stays so."""
+        authorization = headers.get(b"authorization")
+        if authorization is None:
+            return True  # nobody, or a certificate: the proxy's connection is the proof of it
+        secret = authorization.partition(b" ")[2]
+        mark = fingerprint(secret)
+        if self._keys.known(mark) is not None:
+            return True
+        if self._tokens is None or secret.startswith(_OURS):
+            return False
+        try:
+            _ = self._tokens.known(mark) or await self._tokens.verify(mark, secret)
+        except BadToken:
+            return False
+        except GatewayError:
+            return True
+        return True
 
     def challenge(self, error: GatewayError, path: str) -> Headers:
         """The `WWW-Authenticate` that goes with a refusal of `path`; nothing for any other error."""

@@ -163,6 +163,16 @@ class EdgeProtocol(HttpToolsProtocol):
         """Bytes of answers that the client has not taken yet."""
         return self.transport.get_write_buffer_size()
 
+    @property
+    def stream(self) -> Cycle | None:
+        """The answer that has begun and goes on, if there is one."""
+        cycle = self.cycle
+        return cycle if cycle is not None and cycle.started and not cycle.response_complete else None
+
+    def cut(self) -> None:
+        """Nothing more is sent, not even what waits for the client to read."""
+        self.transport.abort()
+
     def resume_writing(self) -> None:
         # Drained, if only for a moment: the next full buffer is another one, even if no sweep saw the gap.
         self._drain_mark = None

@@ -48,6 +48,7 @@ class Tokens:
         self._kept: dict[bytes, _Kept] = {}
         self._flights: dict[bytes, asyncio.Task[Verified]] = {}
         self._forgotten = 0
+        self.on_forgotten: Callable[[], None] = lambda: None
 
     def known(self, mark: bytes) -> Verified | None:
         """What was found out about the token with this fingerprint, while it holds. Raises BadToken."""
@@ -88,6 +89,7 @@ class Tokens:
         """Look at every token again: something was revoked."""
         self._forgotten += 1
         self._kept.clear()
+        self.on_forgotten()
 
     async def aclose(self) -> None:
         for issuer in self._issuers.values():
