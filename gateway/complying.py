@@ -85,7 +85,7 @@ class Keeper:
             raise GatewayError(Reason.INVALID_REQUEST, str(error)) from error
         log.info("the compliance profile %s holds, rules: %d", self._file, len(self.rules))
 
-    def _again(self) -> None:
+    async def _again(self) -> None:
         with suppress(GatewayError):
             self.reload()
         self.unasked("", self.problem)

@@ -5,6 +5,7 @@ A part of app.py, in a room of its own.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -166,12 +167,13 @@ def _actions(words: Iterable[str]) -> Iterator[str]:
 
 
 def _unknown_actions(section: str, entries: Sequence[RuleEntry | LimitEntry], origin: Origin) -> Iterator[Problem]:
-    known: Mapping[str, Any] = {**GROUPS, **dict.fromkeys(VERBS)}
+    names = [*GROUPS, *sorted(VERBS)]
     for index, entry in enumerate(entries):
         for place, word in enumerate(entry.do):
+            known = VERBS if "*" in word else names  # a pattern stands for actions, and for no group of them
             if word != "*" and not any(fnmatchcase(name, word) for name in known):
                 loc = (section, index, "do", place)
-                yield document_problem(origin, loc, f"there is no action '{word[:80]}'", did_you_mean(word, known))
+                yield document_problem(origin, loc, f"there is no action '{word[:80]}'", did_you_mean(word, names))
 
 
 def _unknown_limits(file: PolicyFile, origin: Origin) -> Iterator[Problem]:
@@ -249,6 +251,8 @@ class Keeper:
         self._file = file
         self._changed = changed
         self._watch = Watch("policy-file", self._again)
+        self._reading = asyncio.Lock()
+        self._regranted = 0  # how often
         self._good: tuple[str, ...] = ()  # text and name of the file as it was when it was right
         self._use(self._read())
 
@@ -262,17 +266,27 @@ class Keeper:
     async def aclose(self) -> None:
         await self._watch.aclose()
 
-    def reload(self) -> None:
-        """Read it now. Raises INVALID_REQUEST with every problem of the file, and then the old rules hold on."""
-        try:
-            self._use(self._read())
-        except ConfigError as error:
-            self._complain(error)
-            raise GatewayError(Reason.INVALID_REQUEST, str(error)) from error
-        self._changed()
+    async def reload(self) -> None:
+        """Read it now, while calls go on: a thousand rules take a second. Raises INVALID_REQUEST with every problem of
+        the file, and then the old rules hold on."""
+        async with self._reading:
+            try:
+                self._use(await self._reread())
+            except ConfigError as error:
+                self._complain(error)
+                raise GatewayError(Reason.INVALID_REQUEST, str(error)) from error
+            self._changed()
+
+    async def _reread(self) -> Book:
+        grants = None
+        while grants != self._regranted:  # else they changed meanwhile, and the hash of the rules is of them, too
+            grants = self._regranted
+            book = await asyncio.to_thread(self._read)
+        return book
 
     def regrant(self) -> None:
         """The grants have changed; the file is as it was."""
+        self._regranted += 1
         problem = self.problem
         self._use(self._made(*self._good))
         self.problem = problem
@@ -307,9 +321,9 @@ class Keeper:
             self._admission.persons = book.persons
         self._policy.use(book.rules, book.hash)
 
-    def _again(self) -> None:
+    async def _again(self) -> None:
         with suppress(GatewayError):
-            self.reload()
+            await self.reload()
         self.unasked(self._policy.hash, self.problem)
 
     def _complain(self, error: ConfigError) -> None:

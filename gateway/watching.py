@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
-LOOK_SECONDS = 1.0  # how often it is looked whether a file has changed; a look is one system call
+LOOK_SECONDS = 0.4  # between looks whether a file has changed, each one system call; two that agree take a second
 
 _Stamp = tuple[int, int, int] | None
 
 
 class Watch:
-    """Calls `changed` when one of the files is another than when they were last `read`."""
+    """Calls `changed` when one of the files is another than when they were last `read`, and stays so for two looks: an
+    editor empties a file before it writes it, a copy arrives in pieces, and half a policy can be a valid one."""
 
-    def __init__(self, name: str, changed: Callable[[], None]) -> None:
+    def __init__(self, name: str, changed: Callable[[], Awaitable[None]]) -> None:
         self._name = name
         self._changed = changed
         self._files: tuple[Path, ...] = ()
@@ -36,21 +37,18 @@ class Watch:
             await asyncio.wait({self._watching})
 
     async def _watch(self) -> None:
-        gone = False
+        looked: tuple[_Stamp, ...] = ()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             before = self._seen
             stamps = await asyncio.to_thread(_stamps, self._files)
             if before is not self._seen:
                 continue  # somebody has read them meanwhile
-            if stamps == before:
-                gone = False
-            elif None in stamps and not gone:
-                gone = True  # an editor puts the new file in the old one's place: look once more
-            else:
-                gone = False
+            if stamps not in (before, looked):
+                looked = stamps
+            elif stamps != before:
                 self._seen = stamps
-                self._changed()
+                await self._changed()
 
 
 def _stamps(files: Iterable[Path]) -> tuple[_Stamp, ...]:

@@ -531,7 +531,7 @@ the grants of the configuration, come after those of the file; `gateway policy s
 
 ## Actions
 
-`do` takes the names of actions (the last column has them all), patterns such as `tasks/*`, and these groups:
+`do` takes the names of actions (the last column has them all), patterns such as `List*`, and these groups:
 
 | group | what | actions |
 |---|---|---|

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, tzinfo
 from typing import Annotated, Literal, get_args
@@ -148,6 +149,7 @@ Targets = Annotated[
     _WORDS,
 ]
 Scopes = Annotated[tuple[Scope, ...], Field(strict=False), BeforeValidator(_listed), AfterValidator(_few), _WORDS]
+Actions = Annotated[Words, AfterValidator(_some)]
 Approver = Literal["policy", "caller"]
 Span = Annotated[str, AfterValidator(_span)]
 RuleName = Annotated[str, AfterValidator(_rule_name)]
@@ -156,6 +158,11 @@ Clock = Annotated[str, AfterValidator(_minutes)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _ordered(least: float | None, most: float | None) -> None:
+    if least is not None and most is not None and least > most:
+        raise refuse("at_least is more than at_most: nothing is both", "swap them, or leave one out")
 
 
 class ArgumentEntry(_Section):
@@ -172,6 +179,9 @@ class ArgumentEntry(_Section):
     def _something(self) -> ArgumentEntry:
         if not self.model_fields_set:
             raise refuse("asks for nothing", "give values, or one of " + ", ".join(ArgumentEntry.model_fields))
+        if self.one_of == () or (not self.matches and "matches" in self.model_fields_set):
+            raise refuse("has an empty list", "give at least one entry")
+        _ordered(self.at_least, self.at_most)
         return self
 
 
@@ -187,10 +197,16 @@ AnyArgument = Annotated[ArgumentEntry, BeforeValidator(_argument)]
 class TimeEntry(_Section):
     """A span of the day; one that ends before it begins goes over midnight."""
 
-    days: Items[Day] = Field(get_args(Day), description="Days of the week.")
+    days: Annotated[Items[Day], AfterValidator(_some)] = Field(get_args(Day), description="Days of the week.")
     since: Clock = Field("00:00", alias="from", description="When it begins.")
     until: Clock = Field("24:00", description="When it is over.")
     zone: Annotated[str, AfterValidator(_zone)] = Field("UTC", description="Time zone.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> TimeEntry:
+        if self.since == self.until:
+            raise refuse("ends when it begins: it would never hold", "leave both out for the whole day")
+        return self
 
 
 class HopsEntry(_Section):
@@ -198,6 +214,11 @@ class HopsEntry(_Section):
 
     at_least: int | None = Field(None, ge=0, description="So many or more.")
     at_most: int | None = Field(None, ge=0, description="So many or fewer.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> HopsEntry:
+        _ordered(self.at_least, self.at_most)
+        return self
 
 
 Label = Literal["private-data", "untrusted-input", "can-send-out"]
@@ -218,7 +239,9 @@ class WhenEntry(_Section):
     """Further conditions; all of them have to hold."""
 
     arguments: dict[str, AnyArgument] = Field(
-        default_factory=dict, description="Arguments of a tool or prompt; of a message text, data and metadata."
+        default_factory=dict,
+        description="Arguments of a tool or prompt; of a message text, data and metadata. What is there twice (several "
+        "data parts, metadata of the message and of the request) is a list.",
     )
     time: TimeEntry | None = Field(None, description="When it is asked.")
     labels: Items[Label] = Field((), description="Labels that the conversation has gathered: all of these.")
@@ -239,7 +262,7 @@ class RuleEntry(_Section):
 
     rule: RuleName = Field(description="Its name: what records, refusals and explanations call it.")
     who: People = Field(description="Whom it is about.")
-    do: Words = Field(("*",), description="Actions, by name or by group.")
+    do: Actions = Field(("*",), description="Actions, by name or by group.")
     on: Targets = Field(("*",), description="Targets, by pattern.")
     when: WhenEntry | None = Field(None, description="Further conditions.")
     verdict: Literal["PASS", "FLAG", "BLOCK", "ESCALATE", "HALT"] = Field(description="What happens then.")
@@ -292,7 +315,7 @@ class LimitEntry(_Section):
 
     limit: RuleName = Field(description="Its name: what refusals and budgets call it.")
     who: People = Field(("anybody",), description="Whom it is about.")
-    do: Words = Field(("call",), description="Actions, by name or by group.")
+    do: Actions = Field(("call",), description="Actions, by name or by group.")
     on: Targets = Field(("*",), description="Targets, by pattern.")
     per: Literal["principal", "caller", "agent", "tool", "conversation"] | None = Field(
         None, description="What it is counted for; if not set, for all together. A caller is who began it all."
@@ -371,7 +394,7 @@ class PolicyFile(_Section):
 
 
 def _twice(names: list[str]) -> str | None:
-    return next((name for index, name in enumerate(names) if name in names[:index]), None)
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 _INSIDE: Inside = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -59,7 +60,7 @@ class Source(Protocol):
         """The rules that another file would make. Raises INVALID_REQUEST with what is wrong with it."""
         ...
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Raises INVALID_REQUEST with what is wrong with the file."""
         ...
 
@@ -180,14 +181,14 @@ class Governance:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "No policy file is configured; policy.file names one")
         await act.begin()
         for source in named:
-            source.reload()
+            await source.reload()
         return await self.show(ShowPolicy(), act.ticket, entry)
 
     async def replay(self, call: ReplayPolicy, ticket: Ticket, entry: None) -> Replayed:
         """The newest entries of the record, under other rules."""
         if not self._sources:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "This gateway reads no policy files")
-        book = self._sources[0].book(call.text, call.name)
+        book = await asyncio.to_thread(self._sources[0].book, call.text, call.name)
         return await replay(book.rules, self._recorded(min(call.last, MAX_REPLAYED)), self._was)
 
     async def _recorded(self, last: int) -> AsyncIterator[AuditEntry]:

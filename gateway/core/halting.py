@@ -27,7 +27,7 @@ from gateway.model.changes import DropHalted, PutHalted
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.governance import Cold, Freeze, Frozen, Halted
 from gateway.model.ports import Write
-from gateway.model.principal import Kind, Principal
+from gateway.model.principal import LOCAL, Kind, Principal
 from gateway.model.rows import TaskRow
 from gateway.model.trail import Trail
 
@@ -87,7 +87,7 @@ class Halting:
             self._halted[halted.tenant, halted.root] = halted
             # What is written about their ends comes behind the commit that follows.
             self._engine.put_out(partial(_belongs, halted), _stopped(halted))
-        if FREEZE in decision.obligations:
+        if FREEZE in decision.obligations and who.id != LOCAL.id:  # which cannot be frozen
             await self._freeze(decision, who, changes)
         elif changes:
             await self._services.store.commit(*changes)

@@ -360,7 +360,7 @@ async def test_a_policy_that_is_tried_out_counts_a_call_that_waits_once(tmp_path
     async with ruled(tmp_path, shadow=f", shadow: {tmp_path}/tried.yaml") as gateway:
         task = await waiting(gateway)
         (tmp_path / "policy.yaml").write_text(RETOLD)
-        gateway.app.policies[0].reload()
+        await gateway.app.policies[0].reload()
         assert (await said(gateway, "lea", approval_of(task), "approve")).json()["state"] == "used"
         await ended(gateway, task)
         answer = await gateway.client.get("/admin/policy/shadow", headers=gateway.bearer(None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,10 +34,10 @@ async def ruled(folder: Path, policy: str, more: str = "") -> AsyncIterator[Gate
         yield gateway
 
 
-def rule(gateway: Gateway, folder: Path, policy: str) -> None:
+async def rule(gateway: Gateway, folder: Path, policy: str) -> None:
     """Another policy from now on."""
     (folder / "policy.yaml").write_text(policy)
-    gateway.app.policies[0].reload()
+    await gateway.app.policies[0].reload()
 
 
 async def asked(gateway: Gateway, who: str, skill: str, **more: Any) -> Any:
@@ -128,9 +129,9 @@ async def test_an_old_result_is_no_way_around_a_rule(tmp_path: Path, at: str) ->
         await gateway.result("agents/tasks/create", params, agent=at, who=key)
         asked = {"task_id": "one"}
         assert (await gateway.result("agents/tasks/result", asked, agent=at, who=key))["result"] == "hi"
-        rule(gateway, tmp_path, "rules: [{rule: gone, who: ann, verdict: BLOCK}]")
+        await rule(gateway, tmp_path, "rules: [{rule: gone, who: ann, verdict: BLOCK}]")
         assert (await gateway.error("agents/tasks/result", asked, agent=at, who=key))["code"] in (-32001, -32042)
-        rule(gateway, tmp_path, "rules: [{rule: unread, who: ann, do: GetTask, verdict: BLOCK}]")
+        await rule(gateway, tmp_path, "rules: [{rule: unread, who: ann, do: GetTask, verdict: BLOCK}]")
         refused = await gateway.error("agents/tasks/result", asked, agent=at, who=key)
         assert refused["data"][0]["metadata"]["rule"] == "unread"
 
@@ -144,3 +145,56 @@ async def test_a_log_that_was_followed_takes_no_place_for_good(tmp_path: Path) -
             events = f"/acp/runs/{begun['run_id']}/events"
             answer = await gateway.client.get(events, headers={**key, "Accept": "text/event-stream"})
             assert answer.status_code == 200, answer.text
+
+
+# What is said twice.
+
+
+async def sent(gateway: Gateway, who: str, *data: Any, metadata: Any = None, request: Any = None) -> Any:
+    said = {**message("hi"), "parts": [{"data": each} for each in data]} | ({"metadata": metadata} if metadata else {})
+    params = {"message": said} | ({"metadata": request} if request else {})
+    return await gateway.rpc("SendMessage", params, who=await gateway.key(who))
+
+
+@pytest.mark.security
+async def test_a_second_value_is_no_way_around_a_rule_about_the_first(tmp_path: Path) -> None:
+    """An agent may read either of them."""
+    policy = """
+defaults: false
+rules:
+  - {rule: op, who: local, verdict: PASS}
+  - {rule: small, who: ann, do: use, on: agents/echo, when: {arguments: {data.amount: {at_most: 9}}}, verdict: PASS}
+  - {rule: low, who: bob, do: use, on: agents/echo, when: {arguments: {metadata.amount: {at_most: 9}}}, verdict: PASS}
+"""
+    async with ruled(tmp_path, policy) as gateway:
+        assert "result" in await sent(gateway, "ann", {"amount": 1})
+        assert "error" in await sent(gateway, "ann", {"amount": 1}, {"amount": 1_000})
+        assert "result" in await sent(gateway, "bob", 1, metadata={"amount": 1}, request={"amount": 1})
+        assert "error" in await sent(gateway, "bob", 1, metadata={"amount": 1}, request={"amount": 1_000})
+
+
+# What a rule cannot freeze.
+
+
+async def test_a_halt_that_would_freeze_the_machines_own_credential_is_a_halt(tmp_path: Path) -> None:
+    policy = "rules: [{rule: stop, who: local, do: call, on: agents/desk, verdict: HALT, freeze: true}]"
+    async with ruled(tmp_path, policy) as gateway:
+        error = await gateway.error("SendMessage", {"message": message("hi")}, agent="desk")
+        assert error["data"][0]["metadata"] == {"rule": "stop", "verdict": "HALT"}
+        assert await gateway.send("hi")
+
+
+# A policy of thousands of rules.
+
+
+async def test_calls_go_on_while_a_long_policy_is_read(tmp_path: Path) -> None:
+    rules = "".join(f"  - {{rule: r{n}, who: p{n}, do: call, on: agents/a{n}, verdict: PASS}}\n" for n in range(1_500))
+    async with ruled(tmp_path, "") as gateway:
+        (tmp_path / "policy.yaml").write_text(f"rules:\n{rules}  - {{rule: no, who: ann, verdict: BLOCK}}\n")
+        key, during = await gateway.key("ann"), 0
+        reading = asyncio.create_task(gateway.app.policies[0].reload())
+        while not reading.done():
+            during += "result" in await gateway.rpc("SendMessage", {"message": message("hi")}, who=key)
+        await reading
+        assert during > 1
+        assert "error" in await gateway.rpc("SendMessage", {"message": message("hi")}, who=key)

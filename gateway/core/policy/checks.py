@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from gateway.core.policy.actions import DELEGATE, GROUPS
-from gateway.core.policy.patterns import AGENTS, compiled, covered, is_plain
+from gateway.core.policy.patterns import AGENTS, compiled, covered, is_plain, starred
 from gateway.core.policy.people import People
 from gateway.core.policy.question import Question, place
 from gateway.model.principal import Kind, Principal
@@ -257,9 +257,9 @@ class Wanted:
     def admits(self, there: bool, sent: Any) -> bool:
         if self.present is not None and there is not self.present:
             return False
-        if self.one_of is not None and not any(type(sent) is type(each) and sent == each for each in self.one_of):
+        if self.one_of is not None and not any(same(sent, each) for each in self.one_of):
             return False
-        if self.matches and not (isinstance(sent, str) and any(fnmatchcase(sent, each) for each in self.matches)):
+        if self.matches and not (isinstance(sent, str) and any(starred(each)(sent) for each in self.matches)):
             return False
         if self.longest is not None and not (isinstance(sent, str | list) and len(sent) <= self.longest):
             return False
@@ -280,6 +280,17 @@ class Wanted:
         words += [f"at most {self.longest} long"] if self.longest is not None else []
         words += [] if self.present is None else ["there" if self.present else "left out"]
         return " and ".join(words)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are alike: true is not 1, nor is it anywhere inside."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(each, other[name]) for name, each in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
 
 
 class Arguments:

@@ -30,6 +30,8 @@ MAX_KEYS = 100_000  # of all limits together; beyond it those that were used lon
 MAX_REMEMBERED = 4_096  # which limits concern whom; as many as decisions are remembered
 FLUSH_SECONDS = 1.0  # between two writes of what windows hold
 
+_ROUNDING = 1 + 1e-9  # of costs such as 0.1, which no sum of doubles has exactly
+
 _KEY = tuple[str, str]
 
 
@@ -218,7 +220,8 @@ class Limits:
             if window.what == "cost" and cost > window.amount:
                 yield _never(limit, f"{words}, and one call costs {cost:g}")
             spent = self._window(limit, window, key, now)
-            full = spent.used + cost > window.amount if window.what == "cost" else spent.used >= window.amount
+            more = spent.used + cost > window.amount * _ROUNDING
+            full = more if window.what == "cost" else spent.used >= window.amount
             if full:
                 yield _later(limit, words, (spent.until - now) / 1000)
 

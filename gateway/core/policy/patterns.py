@@ -41,5 +41,11 @@ def is_plain(pattern: str) -> bool:
     return bool(name) and not any(sign in pattern for sign in "*?[")
 
 
+@lru_cache(maxsize=4096)
+def starred(pattern: str) -> Callable[[str], object]:
+    """For texts that may have anything in them: only the star stands for something else."""
+    return re.compile(translate(pattern.replace("[", "[[]").replace("?", "[?]"))).match
+
+
 def _glob(pattern: str) -> Callable[[str], object]:
     return re.compile(translate(pattern)).match if any(sign in pattern for sign in "*?[") else pattern.__eq__

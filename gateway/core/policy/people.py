@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 
+from gateway.core.policy.patterns import starred
 from gateway.model.principal import Kind, Principal
 from gateway.model.whom import ANYBODY, EVERYBODY, ROLE, WORKER, whole
 
@@ -23,7 +23,7 @@ class People:
         self.anybody = ANYBODY in meant
         self._everybody = EVERYBODY in meant
         self._ids = frozenset(meant)
-        self._patterns = tuple(_pattern(word) for word in meant if "*" in word and word != EVERYBODY)
+        self._patterns = tuple(starred(word) for word in meant if "*" in word and word != EVERYBODY)
         self.worker = WORKER in meant
 
     @property
@@ -37,13 +37,8 @@ class People:
             or who.id in self._ids
             or (self._everybody and who.kind is not Kind.ANONYMOUS)
             or not self.roles.isdisjoint(who.roles)
-            or any(fnmatchcase(who.id, pattern) for pattern in self._patterns)
+            or any(is_like(who.id) for is_like in self._patterns)
         )
 
     def __str__(self) -> str:
         return ", ".join(self.words)
-
-
-def _pattern(word: str) -> str:
-    """Only the star means something: brackets and question marks may stand in a subject."""
-    return word.replace("[", "[[]").replace("?", "[?]")

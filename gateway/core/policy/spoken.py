@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gateway.core.policy.checks import same
 from gateway.model.call import SendMessage
 
 SKILL = "skillId"
@@ -12,11 +13,21 @@ SKILL = "skillId"
 
 def spoken(call: SendMessage) -> Mapping[str, Any]:
     message = call.message
-    return {
-        "text": message.text,
-        "data": _data(call),
-        "metadata": {**(call.metadata or {}), **(message.metadata or {})},
-    }
+    return {"text": message.text, "data": _all_data(call), "metadata": _all_metadata(call)}
+
+
+# What is said twice is a list of both: a rule that lets one value through has not seen the other.
+
+
+def _all_data(call: SendMessage) -> Any:
+    found = [part.data for part in call.message.parts if part.data is not None]
+    return found if len(found) > 1 else next(iter(found), None)
+
+
+def _all_metadata(call: SendMessage) -> Mapping[str, Any]:
+    outer, inner = call.metadata or {}, call.message.metadata or {}
+    twice = {name: [outer[name], inner[name]] for name in outer.keys() & inner.keys()}
+    return {**outer, **inner, **{name: both for name, both in twice.items() if not same(*both)}}
 
 
 def skill(call: SendMessage) -> str:

@@ -13,6 +13,7 @@ from dataclasses import field
 from typing import Any
 
 from gateway.core.policy import Question, Target, Weighed, matches
+from gateway.core.policy.checks import same
 from gateway.model.audit import Decision, Verdict
 from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
@@ -54,7 +55,7 @@ class Grant:
     def admits(self, arguments: Mapping[str, Any]) -> bool:
         """JSON's values, compared as JSON does: true is not 1."""
         return all(
-            any(type(sent) is type(allowed) and sent == allowed for allowed in values)
+            any(same(sent, allowed) for allowed in values)
             for name, values in self.arguments.items()
             for sent in (arguments.get(name),)
         )

@@ -161,6 +161,13 @@ def test_cost_is_what_a_call_costs() -> None:
     desk.refused(target=WEB)
 
 
+def test_a_cost_that_no_double_has_exactly_adds_up_all_the_same() -> None:
+    desk = Desk("{limits: [{limit: l, cost: 0.3/day}], costs: [{on: docs, cost: 0.1}]}")
+    for _ in range(3):
+        desk.call()
+    desk.refused()
+
+
 def test_depth_and_fan_out_are_refused_for_good() -> None:
     desk = Desk("limits: [{limit: deep, depth: 1}, {limit: wide, fan_out: 2}]")
     one, two = ANN.delegate("a"), ANN.delegate("a").delegate("b")

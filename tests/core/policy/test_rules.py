@@ -148,9 +148,16 @@ def test_to_delegate_is_to_call_on_somebodys_behalf() -> None:
         ("[public, 1]", True, False),
         ("[public, 1]", 1.0, False),
         ("[null]", None, True),
+        ("[[1]]", [1], True),
+        ("[[1]]", [True], False),
+        ("{one_of: [{b: 1}]}", {"b": 1}, True),
+        ("{one_of: [{b: 1}]}", {"b": True}, False),
+        ("{one_of: [{b: 1}]}", {"b": 1, "c": 1}, False),
         ("{matches: '*@example.com'}", "a@example.com", True),
         ("{matches: '*@example.com'}", "a@example.com.evil", False),
         ("{matches: '*'}", 1, False),
+        ("{matches: '[urgent] *?'}", "[urgent] now?", True),
+        ("{matches: '[urgent] *?'}", "u now!", False),
         ("{at_least: 1, at_most: 10}", 10, True),
         ("{at_least: 1, at_most: 10}", 10.5, False),
         ("{at_most: 10}", "9", False),
@@ -296,6 +303,21 @@ WRONG = {
     "rules: [{rule: r, who: ann, verdict: PASS, when: {arguments: {a: {}}}}]": "policy.yaml:1: "
     "rules[0].when.arguments.a: asks for nothing; give values, or one of one_of, matches, at_least, at_most, longest, "
     "present",
+    "rules: [{rule: r, who: ann, verdict: BLOCK, do: []}]": "policy.yaml:1: rules[0].do: must have at least one entry",
+    "rules: [{rule: r, who: ann, verdict: BLOCK, do: 'cal*'}]": "policy.yaml:1: rules[0].do: there is no action "
+    "'cal*'; did you mean 'call'?",
+    "rules: [{rule: r, who: ann, verdict: BLOCK, when: {time: {days: []}}}]": "policy.yaml:1: rules[0].when.time.days: "
+    "must have at least one entry",
+    "rules: [{rule: r, who: ann, verdict: BLOCK, when: {time: {from: '09:00', until: '09:00'}}}]": "policy.yaml:1: "
+    "rules[0].when.time: ends when it begins: it would never hold; leave both out for the whole day",
+    "rules: [{rule: r, who: ann, verdict: PASS, when: {arguments: {a: {matches: []}}}}]": "policy.yaml:1: "
+    "rules[0].when.arguments.a: has an empty list; give at least one entry",
+    "rules: [{rule: r, who: ann, verdict: PASS, when: {arguments: {a: []}}}]": "policy.yaml:1: "
+    "rules[0].when.arguments.a: has an empty list; give at least one entry",
+    "rules: [{rule: r, who: ann, verdict: PASS, when: {arguments: {a: {at_least: 2, at_most: 1}}}}]": "policy.yaml:1: "
+    "rules[0].when.arguments.a: at_least is more than at_most: nothing is both; swap them, or leave one out",
+    "rules: [{rule: r, who: ann, verdict: PASS, when: {hops: {at_least: 2, at_most: 1}}}]": "policy.yaml:1: "
+    "rules[0].when.hops: at_least is more than at_most: nothing is both; swap them, or leave one out",
     "rules: [{rule: r, who: ann, verdict: PASS}, {rule: r, who: bob, verdict: PASS}]": "policy.yaml:1: two rules are "
     "called r; every rule has a name of its own",
     "rules: [": "policy.yaml:1: not YAML that the gateway reads: while parsing a flow node, expected the node content, "
