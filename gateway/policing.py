@@ -84,7 +84,7 @@ def book(grants: Grants, text: str | None = None, name: str = "policy", first: t
     limits = tuple(_limit(entry, file.roles) for entry in file.limits)
     costs = tuple((On(entry.on), entry.cost) for entry in file.costs)
     labels, pauses, persons = tuple(_labels(file)), _pauses(file.approvals), Persons(file.people)
-    return Book(rules, mark.hexdigest()[:32], name, limits, costs, labels, pauses, persons)
+    return Book(rules, mark.hexdigest()[:32], name, limits, costs, labels, pauses, persons, file.roles)
 
 
 def _rules(file: PolicyFile, origin: Origin) -> Iterator[Rule]:
@@ -133,7 +133,7 @@ def _general(entry: RuleEntry | LimitEntry, roles: Roles) -> Iterator[Check]:
     if "*" not in entry.do:
         yield Do(tuple(_actions(entry.do)))
     if "*" not in entry.on:
-        yield On(entry.on)
+        yield On(entry.on, lenient=isinstance(entry, RuleEntry) and entry.verdict in ("PASS", "FLAG"))
 
 
 def _checks(entry: RuleEntry, roles: Roles) -> Iterator[Check]:
@@ -243,6 +243,7 @@ class Keeper:
         admission: Admission | None = None,
     ) -> None:
         self.problem: str | None = None
+        self.roles: Mapping[str, Any] = {}
         self.unasked: Callable[[str, str | None], None] = lambda policy, problem: None
         self._admission = admission
         self._policy = policy
@@ -314,6 +315,7 @@ class Keeper:
         if self.problem is not None or book.hash != self._policy.hash:
             log.info("policy %s holds%s", book.hash, f", from {book.name}" if book.name else "")
         self.problem = None
+        self.roles = {role: list(words) for role, words in book.roles.items()}
         if self._admission is not None:  # first: who hears of other rules asks the admission
             self._admission.limits.use(book.limits, book.costs)
             self._admission.labels.use(book.labels)

@@ -526,7 +526,7 @@ the grants of the configuration, come after those of the file; `gateway policy s
 | `PASS` | The call goes on. |
 | `FLAG` | The call goes on and is marked: in the record, and in the metadata of the answer. |
 | `BLOCK` | This call is refused; the task that it belongs to may go on. |
-| `ESCALATE` | A message or tool call waits until [somebody approves it](../how-to/ask-a-person-first.md). |
+| `ESCALATE` | Messages and uses of tool servers wait for [an approval](../how-to/ask-a-person-first.md). |
 | `HALT` | The call is refused, and the whole tree of tasks that it belongs to is canceled. |
 
 ## Actions

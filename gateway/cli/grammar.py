@@ -293,6 +293,7 @@ def _policy(top: Parser) -> None:
     why.add_argument("--for", dest="behalf", metavar="NAME", help="On whose behalf an agent asks.")
     why.add_argument("--role", action="append", default=[], metavar="ROLE", help="A role of its access token.")
     why.add_argument("--scope", action="append", default=[], metavar="SCOPE", help="A scope of the caller's token.")
+    why.add_argument("--label", action="append", default=[], metavar="LABEL", help="What the conversation has met.")
     why.add_argument("--at", metavar="TIME", help="When, like 2026-11-26T09:30:00Z. Default: now.")
     policy.command("reload", "Have the gateway read its policy file now.", "policy:reload")
     tried = policy.command(

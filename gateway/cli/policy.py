@@ -91,6 +91,7 @@ def explain(options: argparse.Namespace) -> Exit:
         "arguments": json_object(options.arguments),
         "roles": options.role,
         "scopes": options.scope,
+        "labels": options.label,
         "for": options.behalf,
         "at": options.at,
     }
@@ -120,6 +121,10 @@ def _show(shown: Mapping[str, Any]) -> None:
     if shown.get("problem"):
         note(f"The policy file is wrong, and the rules below hold on:\n{shown['problem']}")
     say("defaults: false")
+    if roles := shown.get("roles"):
+        say("roles:")
+        for name, words in roles.items():
+            say(f"  {yaml_flow(name)}: {yaml_flow(words)}")
     say("rules:")
     for rule in shown.get("rules") or ():
         for text in yaml_item(rule):
@@ -132,11 +137,12 @@ def _show(shown: Mapping[str, Any]) -> None:
         say("approvals:")
         for name, value in approvals.items():
             say(f"  {name}: {yaml_flow(value)}")
-    if limits := shown.get("limits"):
-        say("limits:")
-        for limit in limits:
-            for text in yaml_item(limit):
-                say(f"  {text}")
+    for section in ("limits", "costs"):
+        if entries := shown.get(section):
+            say(f"{section}:")
+            for entry in entries:
+                for text in yaml_item(entry):
+                    say(f"  {text}")
 
 
 def _explain(found: Mapping[str, Any]) -> None:
@@ -153,6 +159,7 @@ def _explain(found: Mapping[str, Any]) -> None:
         "public",
         "permissions",
         "arguments",
+        "labels",
         "at",
     ):
         value = inputs.get(name)
@@ -168,6 +175,9 @@ def _explain(found: Mapping[str, Any]) -> None:
         own = ", or by the caller itself" if approval.get("byCaller") else ""
         within = span(approval.get("withinSeconds"))
         say(f"It waits up to {within} for an approval by {approval.get('needed')} of {whom}{own}.")
+    if limit := found.get("limit"):
+        say()
+        say(f"It is refused all the same: {line(limit.get('reason'), 1000)}.")
     if found.get("change"):
         say()
         say(f"To allow it: {line(found['change'], 1000)}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.core.ranking import NAME_WEIGHT, Index, words
 from gateway.core.registry import Registered
@@ -33,10 +33,10 @@ class Finder:
         self._index = Index(())
 
     def find(
-        self, entries: Sequence[Registered], may_see: Callable[[Registered], bool], query: str, limit: int
+        self, entries: Sequence[Registered], cards: Mapping[str, AgentCard], query: str, limit: int
     ) -> list[Found]:
-        """The agents that fit best, the best first; an agent is as good as the best of its skills. Raises
-        INVALID_PARAMS."""
+        """The agents that fit best, the best first; an agent is as good as the best of its skills. `cards` are what the
+        caller may see of those that it may see. Raises INVALID_PARAMS."""
         if not query.strip() or len(query) > MAX_QUERY:
             raise invalid("query", f"must be 1 to {MAX_QUERY} characters")
         if not 1 <= limit <= MAX_RESULTS:
@@ -46,7 +46,9 @@ class Finder:
         found: dict[str, list[str]] = {}
         for name in self._index.find(query, len(known) * 1000):
             agent, _, skill = name.partition(_SKILL)
-            if agent in found or may_see(known[agent]):
+            card = cards.get(agent)
+            # Of most cards everything is seen, and nothing needs to be looked for.
+            if card is not None and (not skill or card is known[agent].card or any(s.id == skill for s in card.skills)):
                 found.setdefault(agent, []).extend([skill] if skill else [])
         return [Found(known[id], tuple(_skills(known[id], skills))) for id, skills in [*found.items()][:limit]]
 

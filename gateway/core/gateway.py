@@ -42,12 +42,14 @@ from gateway.core.tasks import Tasks
 from gateway.core.tools.listening import Listening
 from gateway.core.tools.silent import Silent
 from gateway.core.tools.tools import Tools
+from gateway.core.tools.toolset import Toolset
 from gateway.core.watch import Replay, Watch
 from gateway.model import call as verbs
 from gateway.model import governance as governing
 from gateway.model import operation as operating
 from gateway.model.approval import ApprovalCall
 from gateway.model.call import Call, FollowLog, GetExtendedCard, SendMessage, SubscribeToTask
+from gateway.model.card import AgentCard
 from gateway.model.errors import Fault, GatewayError, agent_not_found
 from gateway.model.message import Message
 from gateway.model.principal import Principal
@@ -220,11 +222,28 @@ class Gateway:
         policy, target = self._policy, entry.target
         if policy.visible(who, "GetAgentCard", target):
             return True
-        return policy.silent(who, "GetAgentCard", target) and policy.known(who, SendMessage.verb, target)
+        if not policy.silent(who, "GetAgentCard", target):
+            return False
+        return policy.known(who, SendMessage.verb, target) or (policy.skilled and self._may_use_some(who, entry))
+
+    def _may_use_some(self, who: Principal, entry: Registered) -> bool:
+        return entry.card is not None and any(self.may_use_skill(who, entry, skill.id) for skill in entry.card.skills)
 
     def may_use_skill(self, who: Principal, entry: Registered, skill: str) -> bool:
-        """Whether some message for this skill of an agent would be let through, perhaps with more scopes."""
-        return self._policy.known(who, SendMessage.verb, entry.target._replace(skill=skill))
+        """Whether some message for this skill of an agent would be let through, perhaps with more scopes. Of a set of
+        tools: and the call of the tool that it is."""
+        if not self._policy.known(who, SendMessage.verb, entry.target._replace(skill=skill)):
+            return False
+        return not isinstance(entry.agent, Toolset) or self.tools.may_call(who.delegate(entry.id), skill)
+
+    def card(self, who: Principal, entry: Registered) -> AgentCard:
+        """The card of one that has one, with the skills that the caller may use."""
+        card = entry.card
+        assert card is not None
+        if not self._policy.skilled and not isinstance(entry.agent, Toolset):
+            return card
+        seen = tuple(skill for skill in card.skills if self.may_use_skill(who, entry, skill.id))
+        return card if len(seen) == len(card.skills) else card.model_copy(update={"skills": seen})
 
     def find(self, agent: str, who: Principal) -> Registered:
         """An agent that the caller may see. Missing and hidden ones are the same to it; one that it could see with more

@@ -10,11 +10,13 @@ from typing import Any, Protocol
 from gateway.core.act import Act
 from gateway.core.audit import Ticket
 from gateway.core.freezer import Freezer
-from gateway.core.policy import Explanation, Situation, Target, address
-from gateway.core.policy.actions import AGENT_VERBS, CALLS, SERVER_VERBS, VERBS
+from gateway.core.policy import Explanation, Target, address
+from gateway.core.policy.actions import AGENT_VERBS, SERVER_VERBS, VERBS, WAITING
 from gateway.core.policy.admission import Admission
 from gateway.core.policy.approvers import approvers
 from gateway.core.policy.book import Book
+from gateway.core.policy.interceptors import PAUSED
+from gateway.core.policy.labels import RULE as RULE_OF_TWO
 from gateway.core.policy.labels import shown as labels_shown
 from gateway.core.policy.patterns import AGENTS
 from gateway.core.policy.replay import Replayed, replay
@@ -44,6 +46,10 @@ from gateway.model.principal import Kind, Principal
 from gateway.model.value import value
 from gateway.model.whom import named
 
+_HELD_BACK = {
+    PAUSED: "leave it out of `approvals` in the policy file",
+    RULE_OF_TWO: "ask in a conversation without these labels",
+}
 PAGE = 1_000  # entries of the record that are read at once
 MAX_REPLAYED = 1_000_000  # entries; at 20 µs each the gateway is busy with it for 20 s, others in between
 
@@ -52,6 +58,7 @@ class Source(Protocol):
     """Where rules come from. `problem` says why the file, as it is now, was not taken over."""
 
     problem: str | None
+    roles: Mapping[str, Any]  # of the file, as it has them
 
     @property
     def file(self) -> str | None: ...
@@ -98,6 +105,8 @@ class Shown:
     rules: tuple[Mapping[str, Any], ...]
     limits: tuple[Mapping[str, Any], ...]
     labels: Mapping[str, Any]
+    roles: Mapping[str, Any]
+    costs: tuple[Mapping[str, Any], ...]
     approvals: Mapping[str, Any]
 
 
@@ -142,6 +151,8 @@ class Governance:
             rules,
             tuple(self._admission.limits.shown()),
             labels_shown(self._admission.labels),
+            {} if source is None else source.roles,
+            tuple(self._admission.limits.costs()),
             {} if self._admission.interceptors.pauses is None else self._admission.interceptors.pauses.source,
         )
 
@@ -154,18 +165,33 @@ class Governance:
     async def explain(self, call: ExplainPolicy, ticket: Ticket, entry: None) -> Explanation:
         who = _principal(call)
         verb, target = self.question(call.action, call.target)
-        situation = None if call.at is None else Situation(call.at)
+        situation = replace(self._policy.situation(), labels=frozenset(call.labels))
+        if call.at is not None:
+            situation = replace(situation, at=call.at)
         found = self._policy.explain(who, verb, target, call.arguments, situation)
-        return self._with_approval(found, who, verb, target)
-
-    def _with_approval(self, found: Explanation, who: Principal, verb: str, target: Target) -> Explanation:
-        """What the interceptors make of it, and of a call that waits for whom."""
-        decision = self._admission.interceptors.judge(found.decision, who, verb, target)
-        if decision.verdict is not Verdict.ESCALATE or verb not in CALLS:
-            return found
+        if verb not in WAITING:
+            return self._with_limit(found, who, verb, target)
+        decision = self._admission.held_back(found.decision, who, verb, target, situation)
         if decision is not found.decision:
-            change = "leave it out of `approvals` in the policy file, or have it approved each time"
-            found = replace(found, decision=decision, change=change, new_rule=None)
+            change = _HELD_BACK[decision.rule]
+            found = replace(found, decision=decision, change=f"{change}, or have it approved each time", new_rule=None)
+        if decision.verdict is Verdict.ESCALATE:
+            return self._with_approval(found, verb, target)
+        return self._with_limit(found, who, verb, target)
+
+    def _with_limit(self, found: Explanation, who: Principal, verb: str, target: Target) -> Explanation:
+        """With what stops it although the rules do not."""
+        refusal = self._admission.limits.refusal(who, verb, target) if found.decision.allowed else None
+        if refusal is None:
+            return found
+        name, wait = refusal.metadata["limit"], refusal.retry_after
+        change = f"change the limit {name}" if wait is None else f"ask in {wait:g} s, or change the limit {name}"
+        limit = {"limit": name, "reason": refusal.message, "retryAfter": wait}
+        return replace(found, change=change, limit=limit)
+
+    def _with_approval(self, found: Explanation, verb: str, target: Target) -> Explanation:
+        """Of a call that waits: for whom, and how long."""
+        decision = found.decision
         terms = decision.terms or Terms()
         approval = {
             "approvers": list(approvers(self._policy.rules, address(verb, target))),

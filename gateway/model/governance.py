@@ -22,7 +22,7 @@ class ShowPolicy:
 class ExplainPolicy:
     """Why `principal` may or may not do `action` on `target`. Names are written as in the policy file; `behalf` is
     whom an agent asks for, `at` a time (milliseconds since the epoch, None: now), `scopes` those of the access token
-    with which it began."""
+    with which it began, `labels` what the conversation has met."""
 
     verb: ClassVar[str] = "ExplainPolicy"
     principal: str
@@ -33,6 +33,7 @@ class ExplainPolicy:
     behalf: str | None = None
     at: int | None = None
     scopes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     agent: None = None
 
 

@@ -29,6 +29,7 @@ from gateway.dialects.paths import Operation
 from gateway.dialects.sse import frame
 from gateway.dialects.strict_json import read
 from gateway.model.call import CancelTask, FollowLog, ReadContext, ReadLog, SendMessage
+from gateway.model.card import AgentCard
 from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message
 from gateway.model.principal import Principal
@@ -88,14 +89,16 @@ class AcpDoor:
         limit, offset = _number(request, "limit", 1, MAX_PAGE, MAX_PAGE), _number(request, "offset", 0, 2**31, 0)
         entries = [entry for entry in self._gateway.registry.all() if self._gateway.may_see(who, entry)]
         known = [entry for entry in entries if entry.card is not None]
-        return _json({"agents": [_manifest(entry) for entry in known[offset : offset + limit]]})
+        return _json(
+            {"agents": [_manifest(entry, self._gateway.card(who, entry)) for entry in known[offset : offset + limit]]}
+        )
 
     async def _agent(self, request: Request, id: str, who: Principal) -> Answer:
         entry = self._gateway.find(id, who)
         if entry.card is None:
             entry.ready()
             raise GatewayError(Reason.UNAVAILABLE, f"The card of agent {id} was not read yet", retry_after=5)
-        return _json(_manifest(entry))
+        return _json(_manifest(entry, self._gateway.card(who, entry)))
 
     # Runs.
 
@@ -241,9 +244,8 @@ def _streamed(request: Request, replay: Replay, after: int, headers: Headers) ->
     return Stream(replay, request, framed, broken, (*STREAM_HEADERS, *headers))
 
 
-def _manifest(entry: Registered) -> dict[str, Any]:
-    assert entry.card is not None
-    return manifest(entry.id, entry.card, entry.changed)
+def _manifest(entry: Registered, card: AgentCard) -> dict[str, Any]:
+    return manifest(entry.id, card, entry.changed)
 
 
 def _brought(task: Task) -> dict[str, Any]:

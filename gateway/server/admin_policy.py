@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypedDict
 from gateway.core.gateway import Gateway
 from gateway.core.governance import Screened, Shaded, Shown
 from gateway.core.policy import Explanation, Weighed
+from gateway.core.policy.labels import LABELS
 from gateway.core.policy.replay import Replayed
 from gateway.core.policy.shadow import Flip
 from gateway.model.audit import Verdict
@@ -46,6 +47,8 @@ class Policy(TypedDict):
     rules: Rules
     limits: list[Tree]
     labels: Tree
+    roles: Tree
+    costs: list[Tree]
     approvals: Tree
 
 
@@ -99,7 +102,7 @@ class LookedAt(TypedDict):
 
 class Why(TypedDict):
     """`inputs` are what the rules saw. `change` says what would have to be otherwise, `newRule` is a rule that would do
-    it."""
+    it. `approval` is for whom it would wait, `limit` the one that refuses it just now though the rules do not."""
 
     verdict: Verdict
     rule: str
@@ -111,6 +114,7 @@ class Why(TypedDict):
     change: str | None
     newRule: Tree | None
     approval: Tree | None
+    limit: Tree | None
 
 
 class Stopped(TypedDict):
@@ -123,6 +127,21 @@ class Stopped(TypedDict):
 
 class AllStopped(TypedDict):
     frozen: list[Stopped]
+
+
+def _labels(sent: Any) -> tuple[str, ...]:
+    if not isinstance(sent, list) or not all(isinstance(each, str) and each in LABELS for each in sent):
+        raise Wrong(f"must be of {', '.join(sorted(LABELS))}")
+    return tuple(sent)
+
+
+_LABELS = Field(
+    "labels",
+    "What the conversation has met.",
+    {"type": "array", "items": {"enum": sorted(LABELS)}},
+    _labels,
+    default=(),
+)
 
 
 class AdminPolicy:
@@ -143,6 +162,7 @@ class AdminPolicy:
             text("for", "On whose behalf an agent asks.", required=False),
             Field("at", "When; now without it.", {"type": ["string", "null"], "format": "date-time"}, _moment),
             texts("scopes", "The scopes of their access token."),
+            _LABELS,
         )
         other = (
             text("text", "The other policy, as its file would be."),
@@ -217,6 +237,7 @@ class AdminPolicy:
             body["for"],
             body["at"],
             body["scopes"],
+            body["labels"],
         )
         return _explained(await self._gateway.handle(call, who))
 
@@ -271,6 +292,8 @@ def _shown(shown: Shown) -> Policy:
         "rules": [*shown.rules],
         "limits": [*shown.limits],
         "labels": shown.labels,
+        "roles": shown.roles,
+        "costs": [*shown.costs],
         "approvals": shown.approvals,
     }
 
@@ -315,6 +338,7 @@ def _explained(explanation: Explanation) -> Why:
         "change": explanation.change,
         "newRule": explanation.new_rule,
         "approval": explanation.approval,
+        "limit": explanation.limit,
     }
 
 

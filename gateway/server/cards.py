@@ -68,21 +68,22 @@ class Cards:
     async def catalogue(self, request: Request) -> Response:
         """The cards of the agents that the caller may see."""
         await self._made.look()
-        shown = [self._made.card(entry) for entry in await self.visible(request)]
+        who = await self.caller(request)
+        shown = [self._made.card(entry, self._gateway.card(who, entry)) for entry in self.visible(who)]
         body = b'{"agents":[' + b",".join(each.body for each in shown) + b"]}"
         tag = hashlib.sha256("".join(each.tag for each in shown).encode()).hexdigest()[:32]
         headers = {"cache-control": PRIVATE_CACHE, "vary": "Authorization"}
         return conditional(request, body, f'W/"{tag}"', headers)
 
-    async def visible(self, request: Request) -> list[Registered]:
+    def visible(self, who: Principal) -> list[Registered]:
         """The agents that the caller may see and whose cards are known."""
-        who = await self._who(request)
         every = self._gateway.registry.all()
         return [entry for entry in every if entry.card is not None and self._gateway.may_see(who, entry)]
 
     def card(self, entry: Registered) -> bytes:
-        """The card of one agent with this gateway's doors in it."""
-        return self._made.card(entry).body
+        """The whole card of one agent with this gateway's doors in it."""
+        assert entry.card is not None
+        return self._made.card(entry, entry.card).body
 
     def extended(self, entry: Registered, who: Principal, *, older: bool = True) -> AgentCard:
         """The extended card of one agent, with the skills that the caller may use."""
@@ -93,20 +94,21 @@ class Cards:
         return self._made.extended(entry, skills, older=older)
 
     async def _answer(self, request: Request, id: str) -> Response:
-        entry = self._gateway.find(id, await self._who(request))
+        who = await self.caller(request)
+        entry = self._gateway.find(id, who)
         if entry.card is None:
             entry.ready()
             raise GatewayError(Reason.UNAVAILABLE, f"The card of agent {id} was not read yet", retry_after=5)
         await self._made.look()
-        made = self._made.card(entry, older=not _says_1_0(request))
-        headers = {
-            "cache-control": PUBLIC_CACHE if entry.public else PRIVATE_CACHE,
-            "last-modified": formatdate(made.changed / 1000, usegmt=True),
-            "vary": "Authorization, A2A-Version",
-        }
+        card = self._gateway.card(who, entry)
+        made = self._made.card(entry, card, older=not _says_1_0(request))
+        headers = {"cache-control": PRIVATE_CACHE, "vary": "Authorization, A2A-Version"}
+        if card is entry.card:  # what a caller sees of one changes with the rules, at no time that the card knows
+            headers["last-modified"] = formatdate(made.changed / 1000, usegmt=True)
+            headers["cache-control"] = PUBLIC_CACHE if entry.public else PRIVATE_CACHE
         return conditional(request, made.body, made.tag, headers)
 
-    async def _who(self, request: Request) -> Principal:
+    async def caller(self, request: Request) -> Principal:
         """Public agents' cards are open without a credential; a wrong credential is refused all the same."""
         headers = dict(request.scope["headers"])
         if b"authorization" not in headers:

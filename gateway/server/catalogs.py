@@ -20,6 +20,7 @@ from gateway.core.gateway import Gateway
 from gateway.core.registry import Registered
 from gateway.dialects.strict_json import write
 from gateway.model.base import timestamp
+from gateway.model.card import AgentCard
 from gateway.model.errors import invalid
 from gateway.server.cards import PRIVATE_CACHE, WELL_KNOWN, Cards, conditional
 
@@ -45,16 +46,17 @@ class Catalogs:
         ]
 
     async def api_catalog(self, request: Request) -> Response:
-        entries, here = await self._cards.visible(request), self._url + API_CATALOG
+        entries, here = self._cards.visible(await self._cards.caller(request)), self._url + API_CATALOG
         items = [{"href": self._agent(entry), "title": _name(entry)} for entry in entries]
         linkset = [{"anchor": here, "item": items}, *(self._links(entry) for entry in entries)]
         # §3.1: HEAD says by a Link header that this is the catalogue.
         return _answer(request, {"linkset": linkset}, _LINKSET, {"link": f'<{here}>; rel="api-catalog"'})
 
     async def ai_catalog(self, request: Request) -> Response:
-        entries = await self._cards.visible(request)
+        who = await self._cards.caller(request)
+        entries = [self._entry(entry, self._gateway.card(who, entry)) for entry in self._cards.visible(who)]
         host = {"displayName": urlsplit(self._url).netloc}
-        catalog = {"specVersion": "1.0", "host": host, "entries": [self._entry(entry) for entry in entries]}
+        catalog = {"specVersion": "1.0", "host": host, "entries": entries}
         return _answer(request, catalog, _AI, {})
 
     async def find(self, request: Request) -> Response:
@@ -62,9 +64,10 @@ class Catalogs:
         query, limit = request.query_params.get("query", ""), request.query_params.get("limit", str(DEFAULT_RESULTS))
         if not limit.isdecimal() or len(limit) > 6:
             raise invalid("limit", "must be a number")
-        seen = {entry.id for entry in await self._cards.visible(request)}
+        who = await self._cards.caller(request)
+        cards = {entry.id: self._gateway.card(who, entry) for entry in self._cards.visible(who)}
         every: Sequence[Registered] = tuple(self._gateway.registry.all())
-        found = self._finder.find(every, lambda entry: entry.id in seen, query, int(limit))
+        found = self._finder.find(every, cards, query, int(limit))
         return _answer(request, {"agents": [self._found(each) for each in found]}, "application/json", {})
 
     def _links(self, entry: Registered) -> dict[str, Any]:
@@ -79,9 +82,7 @@ class Catalogs:
             links["service-doc"] = [{"href": documentation}]
         return links
 
-    def _entry(self, entry: Registered) -> dict[str, Any]:
-        card = entry.card
-        assert card is not None
+    def _entry(self, entry: Registered, card: AgentCard) -> dict[str, Any]:
         tags = list(dict.fromkeys(tag for skill in card.skills for tag in skill.tags))
         return {
             "identifier": self._identifier(entry),

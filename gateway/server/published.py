@@ -65,7 +65,7 @@ class PublishedCards:
         self._grpc = grpc  # host:port, where gRPC is served
         self._make_signer = signer
         self._signer: Signer | None = None
-        self._kept: dict[tuple[str, bool, frozenset[str] | None], Published] = {}
+        self._kept: dict[tuple[str, bool, frozenset[str] | None, bool], Published] = {}
 
     @property
     def signer(self) -> Signer | None:
@@ -77,10 +77,11 @@ class PublishedCards:
         """Find out what cards have to say of how callers are let in."""
         await self._entrances.look()
 
-    def card(self, entry: Registered, *, older: bool = True) -> Published:
-        """The card of one agent; with `older`, for clients of 0.3 as well."""
+    def card(self, entry: Registered, shown: AgentCard, *, older: bool = True) -> Published:
+        """The card of one agent, with the skills of `shown`; with `older`, for clients of 0.3 as well."""
         assert entry.card is not None
-        return self._published(entry, entry.card, older, None)
+        skills = None if shown is entry.card else frozenset(skill.id for skill in shown.skills)
+        return self._published(entry, entry.card, older, skills)
 
     def extended(self, entry: Registered, skills: frozenset[str], *, older: bool = True) -> AgentCard:
         """The extended card with these of its skills."""
@@ -88,7 +89,7 @@ class PublishedCards:
         return self._published(entry, entry.extended, older, skills).card
 
     def _published(self, entry: Registered, source: AgentCard, older: bool, skills: frozenset[str] | None) -> Published:
-        signer, key = self.signer, (entry.id, older, skills)
+        signer, key = self.signer, (entry.id, older, skills, source is entry.extended)
         kid, since = ("", 0) if signer is None else signer.current()
         entrance, opened = self._entrances.current, self._entrances.since
         kept = self._kept.get(key)

@@ -22,6 +22,7 @@ SHOWN = {
     "rules": [{"frozen": "agent x", "by": "local:local", "reason": "why"}, RULE, {"grant": "ann", "tools": ["docs"]}],
     "labels": {"private-data": ["files", "mail/read*"]},
     "limits": [{"limit": "l", "who": ["*"], "rate": "6/minute", "per": "principal"}],
+    "roles": {"clerk": ["ann", "client:robot"]}, "costs": [{"on": ["agents/writer"], "cost": 5.0}],
 }  # fmt: skip
 FLIP = {
     "principal": "key:ann", "action": "SendMessage", "target": "agents/echo", "verdict": "PASS",
@@ -40,13 +41,16 @@ def test_what_is_shown_can_be_saved_and_means_the_same(gateway: Run, fake: FakeG
     fake.answers["GET /admin/policy"] = Reply(SHOWN)
     result = gateway("policy", "show")
     assert result.out.startswith(
-        "# policy abc, from /etc/policy.yaml\ndefaults: false\nrules:\n  # - frozen: agent x\n"
+        '# policy abc, from /etc/policy.yaml\ndefaults: false\nroles:\n  clerk: [ann, "client:robot"]\nrules:\n'
+        "  # - frozen: agent x\n"
     )
     made = book(Grants(()), result.out)
     assert [rule.name for rule in made.rules] == ["small", "grant"]
     assert next(iter(made.rules[0].shown())) == RULE
     assert [dict(limit.source) for limit in made.limits] == SHOWN["limits"]
     assert [(label, list(on.patterns)) for label, on in made.labels] == [("private-data", ["files", "mail/read*"])]
+    assert made.roles == {"clerk": ("ann", "client:robot")}
+    assert [{"on": list(on.patterns), "cost": cost} for on, cost in made.costs] == SHOWN["costs"]
     assert json.loads(gateway("policy", "show", "--json").out) == SHOWN
 
 
@@ -86,6 +90,8 @@ def test_an_explanation_shows_inputs_rules_and_what_would_change_it(gateway: Run
         "s",
         "--for",
         "ann",
+        "--label",
+        "private-data",
     )
     lines = gateway("policy", "explain", *words, "--at", "2026-11-26T09:30:00Z").out.splitlines()
     assert lines[0] == "BLOCK  default-deny: no rule allows this"
@@ -97,8 +103,17 @@ def test_an_explanation_shows_inputs_rules_and_what_would_change_it(gateway: Run
     ]  # fmt: skip
     assert fake.seen[0].body == {
         "principal": "bob", "action": "call", "target": "bank/pay", "arguments": {"amount": 1}, "roles": ["a"],
-        "scopes": ["s"], "for": "ann", "at": "2026-11-26T09:30:00Z",
+        "scopes": ["s"], "labels": ["private-data"], "for": "ann", "at": "2026-11-26T09:30:00Z",
     }  # fmt: skip
+
+
+def test_a_limit_that_is_used_up_is_said_beside_the_verdict(gateway: Run, fake: FakeGateway) -> None:
+    limit = {"limit": "few", "reason": "The limit few is used up; try again in 9 s", "retryAfter": 9.0}
+    explained = {"verdict": "PASS", "change": "ask in 9 s, or change the limit few", "newRule": None, "limit": limit}
+    fake.answers["POST /admin/policy:explain"] = Reply({**EXPLAINED, **explained})
+    result = gateway("policy", "explain", "--as", "a", "--do", "call", "--on", "b")
+    assert "It is refused all the same: The limit few is used up; try again in 9 s.\n" in result.out
+    assert "To allow it: ask in 9 s, or change the limit few.\n" in result.out
 
 
 @pytest.mark.parametrize("arguments", ["[1]", "{", "1"])

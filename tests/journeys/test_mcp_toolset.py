@@ -92,7 +92,7 @@ async def test_where_there_is_one_tool_it_need_not_be_named(gateway: Gateway, do
 
 
 @pytest.mark.security
-async def test_no_other_tool_is_there_and_what_is_unclear_is_answered_with_what_there_is(gateway: Gateway) -> None:
+async def test_no_other_tool_is_there_and_what_is_unclear_is_answered_with_where_to_look(gateway: Gateway) -> None:
     for more in (
         {"data": {"tool": "docs/secret", "arguments": {}}},
         {"data": {"tool": "modern/test_simple_text"}},
@@ -100,7 +100,8 @@ async def test_no_other_tool_is_there_and_what_is_unclear_is_answered_with_what_
         {"data": [1]},
     ):
         error = await gateway.error("SendMessage", asking(**more), agent="finder")
-        assert "docs/only, docs/search" in error["message"], error
+        assert "the card of this agent has the tools that you may use, as skills" in error["message"], error
+        assert "docs/only" not in error["message"], "nobody is told of more than the card shows them"
 
 
 async def test_a_tool_that_fails_fails_the_task(gateway: Gateway, docs: Scripted) -> None:

@@ -139,6 +139,40 @@ async def test_an_explanation_says_the_same_as_the_call(gateway: Gateway) -> Non
         assert ("AUTH_REQUIRED" in str(answer)) is (found["verdict"] == "ESCALATE"), (who, text)
 
 
+@pytest.mark.security
+async def test_an_explanation_looks_at_labels_and_limits_as_the_call_does(tmp_path: Path) -> None:
+    policy = """
+roles: {editors: [ann]}
+labels: {private-data: agents/mirror, untrusted-input: agents/hidden, can-send-out: agents/echo}
+limits: [{limit: few, who: ann, on: agents/echo, per: principal, cost: 4/day}]
+costs: [{on: agents/echo, cost: 2}]
+rules:
+  - {rule: nearly, who: role:editors, do: call, on: agents/echo, when: {budget: {limit: few, used: 50%}}, verdict: FLAG}
+"""
+    (tmp_path / "policy.yaml").write_text(policy)
+    async with running(tmp_path / "data", AGENTS + f"policy: {{file: {tmp_path}/policy.yaml}}") as gateway:
+        assert (await shown(gateway))["roles"] == {"editors": ["ann"]}
+        assert (await shown(gateway))["costs"] == [{"on": ["agents/echo"], "cost": 2.0}]
+        asked = {"principal": "ann", "action": "call", "target": "echo"}
+        assert (await explained(gateway, **asked))["limit"] is None
+        met = await explained(gateway, **asked, labels=["private-data", "untrusted-input"])
+        assert (met["verdict"], met["rule"], met["approval"]["needed"]) == ("ESCALATE", "rule-of-two", 1)
+        await told(gateway, "ann", "one", "echo")
+        later = await explained(gateway, **asked, at="2030-01-01T00:00:00Z")
+        assert (later["verdict"], later["rule"]) == ("FLAG", "nearly"), "what is used is looked at for any time"
+        await told(gateway, "ann", "two", "echo")
+        found = await explained(gateway, **asked)
+        refused = (await told(gateway, "ann", "three", "echo"))["error"]
+        assert (found["verdict"], found["limit"]["limit"]) == ("FLAG", "few")
+        assert found["limit"]["reason"].split(";")[0] == refused["message"].split(";")[0]
+        assert found["change"] == f"ask in {found['limit']['retryAfter']:g} s, or change the limit few"
+        assert (await explained(gateway, **{**asked, "principal": "bob"}))["limit"] is None
+        answer = await gateway.client.post(
+            "/admin/policy:explain", json={**asked, "labels": ["secret"]}, headers=gateway.bearer(None)
+        )
+        assert "labels: must be of can-send-out, private-data, untrusted-input" in answer.text
+
+
 async def test_a_question_that_makes_no_sense_is_told_what_would(gateway: Gateway) -> None:
     for asked, field in (
         ({"principal": "ann", "action": "fly", "target": "desk"}, "action"),

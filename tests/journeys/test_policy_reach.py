@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from gateway.core.approvals import approvals
+from gateway.core.tools.news import News
+from gateway.model.tool import Kind
 from tests.actors import Cue
 from tests.journeys.test_approvals import approval_of, said, waiting
-from tests.mcp import soon
-from tests.serving import ROOT, Gateway, message, running
+from tests.mcp import Door, configured, scripted, soon, tool
+from tests.serving import BOUND, ROOT, Gateway, message, running
 
 CARD = f"card: {ROOT}/agent_cards/echo.json, public: true"
 AGENTS = f"""
@@ -198,3 +200,101 @@ async def test_calls_go_on_while_a_long_policy_is_read(tmp_path: Path) -> None:
         await reading
         assert during > 1
         assert "error" in await gateway.rpc("SendMessage", {"message": message("hi")}, who=key)
+
+
+# Lists.
+
+TOWN = """
+agents:
+  town: {{run: "agents.echo:Echo", card: {card}}}
+  box: {{tools: [docs], public: true}}
+"""
+SKILLS = """
+rules:
+  - {rule: echoes, who: [ann, bob], do: use, on: agents/town/echo, verdict: PASS}
+  - {rule: bobs, who: bob, do: use, on: agents/town/behave, verdict: PASS}
+  - {rule: not-for-ann, who: agent:box, do: delegate, on: docs/delete, when: {for: ann}, verdict: BLOCK}
+"""
+
+
+@asynccontextmanager
+async def town(folder: Path) -> AsyncIterator[Gateway]:
+    (folder / "policy.yaml").write_text(SKILLS)
+    async with scripted(tool("search"), tool("delete")) as docs:
+        agents = TOWN.format(card=f"{ROOT}/agent_cards/echo.json")
+        config = f"{agents}policy: {{file: {folder}/policy.yaml}}\n{configured(docs=docs)}"
+        async with running(folder / "data", config) as gateway:
+            yield gateway
+
+
+async def skills(gateway: Gateway, who: str, agent: str) -> list[str]:
+    headers = gateway.bearer(await gateway.key(who))
+    answer = await gateway.client.get(f"/agents/{agent}/.well-known/agent-card.json", headers=headers)
+    return [each["id"] for each in answer.json()["skills"]] if answer.status_code == 200 else []
+
+
+async def test_whoever_may_use_one_skill_sees_the_agent_with_it_and_its_own_tasks_there(tmp_path: Path) -> None:
+    async with town(tmp_path) as gateway:
+        assert await skills(gateway, "ann", "town") == ["echo"]
+        assert await skills(gateway, "bob", "town") == ["echo", "behave"]
+        assert await skills(gateway, "eve", "town") == []
+        key, eve = await gateway.key("ann"), await gateway.key("eve")
+        said = {"message": message("hi", metadata={"skillId": "echo"})}
+        await gateway.result("SendMessage", said, agent="town", who=key)
+        assert "tasks" in await gateway.result("ListTasks", {}, agent="town", who=key)
+        assert "error" in await gateway.rpc("SendMessage", {"message": message("hi")}, agent="town", who=key)
+        assert (await gateway.error("ListTasks", {}, agent="town", who=eve))["message"] == "There is no such agent here"
+
+
+async def test_a_rule_that_stops_one_skill_leaves_the_agents_card_and_tasks_alone(tmp_path: Path) -> None:
+    policy = "rules: [{rule: no, who: ann, do: use, on: agents/echo/behave, verdict: BLOCK}]"
+    async with ruled(tmp_path, policy) as gateway:
+        assert await skills(gateway, "ann", "echo") == ["echo"]
+        assert "tasks" in await gateway.result("ListTasks", {}, who=await gateway.key("ann"))
+
+
+async def test_every_list_of_agents_shows_the_skills_that_its_reader_may_use(tmp_path: Path) -> None:
+    async with town(tmp_path) as gateway:
+        for who, behaves in (("ann", False), ("bob", True)):
+            headers = gateway.bearer(await gateway.key(who))
+            for path in ("/agents", "/agents:find?query=demo", "/acp/agents", "/acp/agents/town"):
+                answer = await gateway.client.get(path, headers=headers)
+                assert '"town"' in answer.text or "/town" in answer.text
+                assert ("Behave as told" in answer.text) is behaves, (who, path)
+            catalog = await gateway.client.get("/.well-known/ai-catalog.json", headers=headers)
+            assert ("multi-turn" in catalog.text) is behaves
+
+
+async def test_the_card_of_a_set_of_tools_shows_those_that_its_reader_may_use(tmp_path: Path) -> None:
+    async with town(tmp_path) as gateway:
+
+        async def ready() -> bool:
+            return len(await skills(gateway, "bob", "box")) == 2
+
+        await soon(ready)
+        assert await skills(gateway, "ann", "box") == ["docs/search"]
+        for who, state in (("ann", "FAILED"), ("bob", "COMPLETED")):
+            asked = {"message": {**message(""), "parts": [{"data": {"tool": "docs/delete", "arguments": {}}}]}}
+            task = await gateway.result("SendMessage", asked, agent="box", who=await gateway.key(who))
+            assert task["task"]["status"]["state"] == f"TASK_STATE_{state}", task
+
+
+@pytest.mark.security
+async def test_who_listens_hears_no_more_of_a_resource_that_it_may_not_read_any_more(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("rules: [{rule: all, who: ann, do: resources/read, on: docs, verdict: PASS}]")
+    pages = [{"uri": f"file:///{name}", "name": name} for name in ("one", "two")]
+    async with scripted(tool("search"), resources=pages) as docs:
+        config = f"policy: {{file: {tmp_path}/policy.yaml}}\n{configured(docs=docs)}"
+        async with running(tmp_path / "data", config) as gateway:
+            door = Door(gateway, who=await gateway.key("ann"))
+            uris = [each["uri"] for each in (await door.result("resources/list"))["resources"]]
+            wanted = {"notifications": {"resourceSubscriptions": uris}}
+            async with asyncio.timeout(BOUND), door.stream("subscriptions/listen", wanted) as told:
+                first = await anext(told)
+                assert sorted(first["params"]["notifications"]["resourceSubscriptions"]) == sorted(uris)
+                rules = "rules: [{rule: one, who: ann, do: resources/read, on: 'docs/file:///two', verdict: PASS}]"
+                await rule(gateway, tmp_path, rules)
+                board = gateway.app.tools.servers.board
+                board.publish(News("docs", Kind.RESOURCE, each["uri"]) for each in pages)
+                heard = await anext(told)
+                assert heard["params"]["uri"].endswith("file:///two")

@@ -34,6 +34,8 @@ ANSWERS = frozenset(each.verb for each in get_args(Answering))
 """What is said to a call that waits for an approval. Its target is that call's: `agents/NAME`, `server/tool`."""
 
 CALLS = frozenset({"SendMessage", "tools/call"})
+WAITING = CALLS | SERVER_VERBS
+"""What waits where a rule says ESCALATE; anything else is refused then."""
 
 
 def _verbs(*unions: Any) -> Iterable[str]:

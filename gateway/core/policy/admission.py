@@ -65,18 +65,19 @@ class Admission:
         decision = self.policy.decide(who, verb, target, arguments, situation)
         if self.interceptors.pauses is None and situation is None:
             return decision
-        return self._held_back(decision, who, verb, target, situation)
+        return self.held_back(decision, who, verb, target, situation)
 
     def again(
         self, who: Principal, verb: str, target: Target, arguments: Mapping[str, Any], situation: Situation | None
     ) -> Decision:
         """The decision on a call that was asked for before, as it would fall now."""
         decision = self.policy.again(who, verb, target, arguments, situation)
-        return self._held_back(decision, who, verb, target, situation)
+        return self.held_back(decision, who, verb, target, situation)
 
-    def _held_back(
+    def held_back(
         self, decision: Decision, who: Principal, verb: str, target: Target, situation: Situation | None
     ) -> Decision:
+        """The decision, unless the interceptors or the labels of its conversation want a person asked first."""
         if self.interceptors.pauses is not None:
             decision = self.interceptors.judge(decision, who, verb, target)
         if situation is None or not self.labels.any:

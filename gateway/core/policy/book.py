@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 
 from gateway.core.policy.checks import On
@@ -15,7 +16,8 @@ from gateway.model.value import value
 @value
 class Book:
     """`hash` names what it says; `name` is the file, "" where there is none. `labels` are what targets bring into a
-    conversation, `costs` what calls of targets cost, `pauses` what a person sees first, `persons` who is who."""
+    conversation, `costs` what calls of targets cost, `pauses` what a person sees first, `persons` who is who,
+    `roles` who has which."""
 
     rules: tuple[Ruling, ...]
     hash: str
@@ -25,3 +27,4 @@ class Book:
     labels: tuple[tuple[str, On], ...] = ()
     pauses: Pauses | None = None
     persons: Persons = field(default_factory=Persons)
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)

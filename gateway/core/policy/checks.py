@@ -10,7 +10,7 @@ from datetime import datetime, tzinfo
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-from gateway.core.policy.actions import DELEGATE, GROUPS
+from gateway.core.policy.actions import CALLS, DELEGATE, GROUPS, USE
 from gateway.core.policy.patterns import AGENTS, compiled, covered, is_plain, starred
 from gateway.core.policy.people import People
 from gateway.core.policy.question import Question, place
@@ -88,11 +88,17 @@ class Do:
         return f"add {question.verb} to its do"
 
 
+_NAME_NO_SKILL = USE - CALLS
+
+
 class On:
+    """`lenient` is for rules that let through: whoever may use one skill may see the agent's card and its own tasks
+    there, which name no skill."""
+
     field = "on"
     fixed = True
 
-    def __init__(self, patterns: Iterable[str]) -> None:
+    def __init__(self, patterns: Iterable[str], *, lenient: bool = False) -> None:
         self.patterns = tuple(patterns)
         self._public = PUBLIC in self.patterns
         globs = [pattern for pattern in self.patterns if pattern != PUBLIC]
@@ -101,7 +107,9 @@ class On:
         plain = [pattern for pattern in globs if is_plain(pattern)]
         self._plain = frozenset(pattern.partition("/")[::2] for pattern in plain)
         self._globs = tuple(compiled(pattern) for pattern in globs if pattern not in plain)
-        self.skilled = any(fnmatchcase(f"{AGENTS}/x/x", _shape(pattern)) for pattern in globs)
+        skilled = [pattern for pattern in globs if fnmatchcase(f"{AGENTS}/x/x", _shape(pattern))]
+        self.skilled = bool(skilled)
+        self._agents = tuple(compiled(pattern.rpartition("/")[0]) for pattern in skilled) if lenient else ()
 
     def holds(self, question: Question) -> bool:
         if self._all or (self._public and question.target.public):
@@ -110,7 +118,9 @@ class On:
         if server == AGENTS and "/" in name:
             return covered(self._covers, server, name)
         # Most patterns are plain words; many are as quick to look up as one.
-        return at in self._plain or bool(self._globs and covered(self._globs, server, name))
+        if at in self._plain or (self._globs and covered(self._globs, server, name)):
+            return True
+        return bool(self._agents) and question.verb in _NAME_NO_SKILL and covered(self._agents, server, name)
 
     def reaches(self, server: str) -> bool:
         """Whether it covers something of this server."""

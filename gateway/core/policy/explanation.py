@@ -20,7 +20,8 @@ _BY_THE_CALLER = ("send ", "ask ")  # how a change begins that needs no other ru
 class Explanation:
     """`looked_at` ends with the rule that decided, if one did. `inputs` are what the rules saw. `change` is one
     sentence, None where nothing needs to change; `new_rule` is a rule that would do it, to stand before all others.
-    `approval` says of a call that waits who may approve it, how many have to, and for how long it waits."""
+    `approval` says of a call that waits who may approve it, how many have to, and for how long it waits; `limit`
+    of one that the rules let through which limit refuses it just now, in what words, and after how many seconds not."""
 
     decision: Decision
     inputs: Mapping[str, Any]
@@ -28,6 +29,7 @@ class Explanation:
     change: str | None
     new_rule: Mapping[str, Any] | None
     approval: Mapping[str, Any] | None = None
+    limit: Mapping[str, Any] | None = None
 
 
 def explained(

@@ -75,6 +75,9 @@ class Limit:
         return all(check.holds(question) for check in self.checks)
 
 
+_Keys = tuple[tuple[Limit, str], ...]
+
+
 @dataclass(slots=True)
 class _Spent:
     until: int
@@ -127,6 +130,10 @@ class Limits:
         for limit in self._limits:
             yield limit.source
 
+    def costs(self) -> Iterator[Mapping[str, Any]]:
+        for on, cost in self._costs:
+            yield {"on": list(on.patterns), "cost": cost}
+
     async def start(self) -> None:
         for row in await self._store.usage():
             if row.until > self._now():
@@ -145,17 +152,22 @@ class Limits:
         concerned = self._concerned(who, verb, target)
         if not concerned:
             return None
-        now = self._now()
-        keys = tuple(
-            (limit, key) for limit in concerned if (key := _key(limit.per, who, verb, target, conversation)) is not None
-        )
-        cost = self._cost(who, verb, target)
-        refusals = [each for limit, key in keys for each in self._refusals(limit, key, who, trail, now, cost)]
-        if refusals:
-            raise max(refusals, key=_wait)  # before that the others would refuse it
+        now, cost = self._now(), self._cost(who, verb, target)
+        keys = _keys(concerned, who, verb, target, conversation)
+        if (refusal := self._refused(keys, who, trail, now, cost)) is not None:
+            raise refusal
         for limit, key in keys:
             self._take(limit, key, trail, now, cost)
         return Charge(self, keys, now)
+
+    def refusal(self, who: Principal, verb: str, target: Target) -> GatewayError | None:
+        """What `admit` would raise now, of a caller's own call outside any conversation; nothing is taken."""
+        keys = _keys(self._concerned(who, verb, target), who, verb, target, "")
+        return self._refused(keys, who, None, self._now(), self._cost(who, verb, target))
+
+    def _refused(self, keys: _Keys, who: Principal, trail: Trail | None, now: int, cost: float) -> GatewayError | None:
+        refusals = (each for limit, key in keys for each in self._refusals(limit, key, who, trail, now, cost))
+        return max(refusals, key=_wait, default=None)  # before that the others would refuse it
 
     def release(self, keys: tuple[tuple[Limit, str], ...], began: int) -> None:
         now = self._now()
@@ -285,6 +297,11 @@ def _key(per: str, who: Principal, verb: str, target: Target, conversation: str)
     if per == "conversation":
         return conversation or None
     return target.id if (per == "agent") is (verb in AGENT_VERBS) else None
+
+
+def _keys(limits: Iterable[Limit], who: Principal, verb: str, target: Target, conversation: str) -> _Keys:
+    found = ((limit, _key(limit.per, who, verb, target, conversation)) for limit in limits)
+    return tuple((limit, key) for limit, key in found if key is not None)
 
 
 def _put(table: OrderedDict[_KEY, Any], key: _KEY, what: Any) -> None:

@@ -63,7 +63,7 @@ class Listening:
             return
         self._who = who
         for uri, (served, key) in tuple(self._uris.items()):
-            if not self._policy.visible(who, *served.question("resources/read", key)):
+            if not self._may_read(served, key):
                 self.remove(uri)
 
     async def add(self, uri: str) -> bool:
@@ -86,6 +86,10 @@ class Listening:
         self._uris[uri] = (served, where[1])
         await served.watch(where[1])
         return True
+
+    def _may_read(self, served: Served, key: str) -> bool:
+        """Now: the rules may be others than when the stream began."""
+        return self._policy.visible(self._who, *served.question("resources/read", key))
 
     def remove(self, uri: str) -> None:
         if (watched := self._uris.pop(uri, None)) is not None:
@@ -110,7 +114,7 @@ class Listening:
             yield news
         elif news.uri is not None:
             uri = self._mount.uri(news.server, news.uri)
-            if uri in self._uris:
+            if uri in self._uris and self._may_read(*self._uris[uri]):
                 yield Change("notifications/resources/updated", {"uri": uri})
         elif news.kind in self._stamps and self._concerns(news):
             yield Change(_NOTIFICATION[news.kind], {})

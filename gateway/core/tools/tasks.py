@@ -135,7 +135,7 @@ class McpTasks:
         verb, target = held.served.question("tools/call", held.key)
         ticket = Ticket(who, "tasks/get", target.id, self._policy.presumed(who, verb, target), self._new_id())
         before: Tree = {}
-        while before.get("status") not in TASK_ENDS:
+        while before.get("status") not in TASK_ENDS and self.may_follow(held, who):  # as the rules are by then
             now = await self._asked(held, ticket, "tasks/get", {"taskId": held.id}, caller)
             if now != before:
                 yield {name: each for name, each in _shown(now, id, held).items() if name not in _RESULT}

@@ -128,6 +128,14 @@ class Tools:
             or any(self.views.may_know(who, one) for one in each.definitions)
         ]
 
+    def may_call(self, who: Principal, address: str) -> bool:
+        """Whether some call of this tool would be let through, perhaps with more scopes, and there is one for `who`."""
+        server, _, key = address.partition("/")
+        served = self.servers.get(server)
+        if served is None or served.lists(who).find(Kind.TOOL, key) is None:
+            return False
+        return self._policy.known(who, *served.question("tools/call", key))
+
     async def start(self) -> None:
         await self.servers.start()
 

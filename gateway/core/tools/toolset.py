@@ -19,6 +19,9 @@ from gateway.model.message import Message, Part
 from gateway.model.task import Event
 from gateway.model.tool import Definition, Kind, ToolRequest, ToolResult, Tree
 
+_CARD = "the card of this agent has the tools that you may use, as skills"
+"""Not their names: who asks is told on the card what it may use, and of nothing else here."""
+
 MAX_SKILLS = 200  # of a card; a client that reads more of them would do better to ask for a tool by name
 
 
@@ -81,14 +84,14 @@ class Toolset:
         return sorted(found, key=lambda each: each.address)
 
     def _chosen(self, message: Message) -> tuple[str, Tree]:
-        """The tool and its arguments. Raises INVALID_PARAMS with what there is to choose from."""
+        """The tool and its arguments. Raises INVALID_PARAMS with where to look for what there is."""
         data: Any = next((part.data for part in message.parts if part.data is not None), None)
         definitions = self._definitions()
         names = [each.address for each in definitions]
         if isinstance(data, dict) and isinstance(data.get("tool"), str):
             arguments = data.get("arguments", {})
             if data["tool"] not in names:
-                raise invalid("tool", f"there is no {data['tool'][:200]!r} here; there is {', '.join(names[:50])}")
+                raise invalid("tool", f"there is no {data['tool'][:200]!r} here; {_CARD}")
             if not isinstance(arguments, dict):
                 raise invalid("arguments", "must be an object")
             return data["tool"], arguments
@@ -97,7 +100,7 @@ class Toolset:
                 return names[0], data
             if (only := _only_text(definitions[0])) is not None and message.text:
                 return names[0], {only: message.text}
-        raise invalid("message", f"send data with tool and arguments; the tools are {', '.join(names[:50])}")
+        raise invalid("message", f"send data with tool and arguments; {_CARD}")
 
 
 def _events(context: Context, name: str, request: ToolRequest, result: ToolResult) -> Iterable[Event]:
