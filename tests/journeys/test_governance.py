@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.model.audit import AuditEntry, AuditQuery
+from gateway.model.tool import TASKS
 from tests import rpc
 from tests.actors import Cue
 from tests.audit.logs import entries
@@ -25,6 +26,7 @@ from tests.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+TAKES: dict[str, Any] = {"extensions": {TASKS: {}}}
 CARD = f"card: {ROOT}/agent_cards/echo.json, public: true"
 AGENTS = f"""
 agents:
@@ -249,6 +251,31 @@ async def test_a_tool_call_in_flight_is_called_back(gateway: Gateway, tmp_path: 
             await admin(small, "POST", "frozen", kind="principal", name="ann", reason="enough")
             error = await asyncio.wait_for(calling, BOUND)
             assert watch.seconds() < 1
+            assert error["message"] == "Stopped: the principal key:ann is frozen: enough"
+
+
+async def test_a_question_about_a_servers_task_is_called_back_too(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def hang(params: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async def begun(params: Any) -> Any:
+        moment = "2026-11-26T09:00:00Z"
+        times = {"createdAt": moment, "lastUpdatedAt": moment, "ttlMs": None}
+        return {"resultType": "task", "taskId": "one", "status": "working", **times}
+
+    async with scripted(tool("slow")) as slow:
+        slow.answers |= {"slow": begun, "tasks/get": hang}
+        config = AGENTS + configured("grants: [{to: ann, tools: [slow]}]", slow=slow)
+        async with running(tmp_path, config) as small:
+            ann = Door(small, who=await small.key("ann"))
+            handle = await ann.call("slow__slow", TAKES)
+            asking = asyncio.create_task(ann.error("tasks/get", {"taskId": handle["taskId"]}, capabilities=TAKES))
+            await asyncio.wait_for(asked.wait(), BOUND)
+            await admin(small, "POST", "frozen", kind="principal", name="ann", reason="enough")
+            error = await asyncio.wait_for(asking, BOUND)
             assert error["message"] == "Stopped: the principal key:ann is frozen: enough"
 
 

@@ -193,7 +193,7 @@ class Limits:
         if limit.concurrency:
             shares.append(self._inside.get((limit.name, key), 0) / limit.concurrency)
         if limit.rate is not None:
-            ahead = max(0.0, self._arrival.get((limit.name, key), 0.0) - now)
+            ahead = max(0.0, self._arrives(limit.name, key, limit.rate, now) - now)
             shares.append(ahead / (limit.rate.interval * limit.rate.burst))
         return max(shares, default=0.0)
 
@@ -224,7 +224,7 @@ class Limits:
             yield _later(limit, f"{limit.concurrency} at a time", 1.0)
         if limit.rate is not None:
             rate = limit.rate
-            early = self._arrival.get((limit.name, key), 0.0) - (rate.burst - 1) * rate.interval - now
+            early = self._arrives(limit.name, key, rate, now) - (rate.burst - 1) * rate.interval - now
             if early > 0:
                 yield _later(limit, f"{rate.count:g} in {_period(rate.period)}", early / 1000)
         for window in limit.windows:
@@ -244,11 +244,19 @@ class Limits:
         if limit.concurrency is not None:
             self._inside[limit.name, key] += 1
         if limit.rate is not None:
-            begin = max(self._arrival.get((limit.name, key), 0.0), float(now))
+            begin = max(self._arrives(limit.name, key, limit.rate, now), float(now))
             _put(self._arrival, (limit.name, key), begin + limit.rate.interval)
         for window in limit.windows:
             if window.what != "seconds":
                 self._spend(limit, window, key, now, 1.0 if window.what == "calls" else cost)
+
+    def _arrives(self, name: str, key: str, rate: Rate, now: int) -> float:
+        """GCRA's theoretical arrival time. One that is further ahead than this rate ever brings it is of another rate,
+        from before the file changed, or of a clock that has been set back, and is cut."""
+        found, most = self._arrival.get((name, key), 0.0), now + rate.burst * rate.interval
+        if found > most:
+            found = self._arrival[name, key] = most
+        return found
 
     def _window(self, limit: Limit, window: Window, key: str, now: int) -> _Spent:
         spent = self._spent.get((f"{limit.name} {window.what}", key))

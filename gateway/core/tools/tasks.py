@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from gateway.core.audit import Ticket
+from gateway.core.flights import Flights
 from gateway.core.policy import DENIED
 from gateway.core.policy.refusals import refused
 from gateway.core.tools import links, questions, waiting
@@ -59,7 +60,9 @@ class McpTasks:
         sealer: Sealer,
         reach: Reach,
         waiting_calls: HeldTasks,
+        flights: Flights,
     ) -> None:
+        self._flights = flights
         self._servers = servers
         self._views = views
         self._policy = rules.admission.policy
@@ -99,7 +102,8 @@ class McpTasks:
         if call.method != "tasks/get":  # looking changes nothing
             await self._store.commit(records=(ticket.intent(self._now()),))
         try:
-            result = await self._asked(held, ticket, call.method, params, call.caller)
+            with self._flights.begin(who, ticket.target):
+                result = await self._asked(held, ticket, call.method, params, call.caller)
         except asyncio.CancelledError:
             self._recorder.note(ticket, "canceled")
             raise

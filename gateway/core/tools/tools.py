@@ -91,11 +91,11 @@ class Tools:
         self.views = Views(self.servers, mounts, policy)
         self.own.when_changed.append(self.views.forget)
         connections.heard.append(self.own.connected)
-        reach, states = Reach(connections, now), States(seals.states, now)
         self.flights = Flights()
+        reach, states = Reach(connections, now), States(seals.states, now)
         self.consents = Consents(calls.approvals, states, books.new_id)
         self._held = HeldTasks(calls.approvals, self.consents)
-        self.tasks = McpTasks(self.servers, self.views, books, rules, seals.tasks, reach, self._held)
+        self.tasks = McpTasks(self.servers, self.views, books, rules, seals.tasks, reach, self._held, self.flights)
         self.requests = Requests(
             Finder(self.servers, self.own, self.views),
             Permits(books, rules, self.consents),

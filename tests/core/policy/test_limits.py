@@ -231,3 +231,18 @@ def test_a_limit_that_changes_keeps_its_count() -> None:
     desk.call()
     desk.call()
     desk.refused()
+
+
+def test_a_rate_that_is_raised_holds_at_once() -> None:
+    desk = Desk("limits: [{limit: l, rate: 1/day}]")
+    desk.call()
+    assert desk.refused().retry_after == 86_400
+    desk.use("limits: [{limit: l, rate: 60/minute, burst: 1}]")
+    assert desk.wait() == 1
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_out_for_so_long() -> None:
+    desk = Desk("limits: [{limit: l, rate: 60/minute, burst: 2}]")
+    desk.call()
+    desk.now -= DAY
+    assert desk.wait() == 1
