@@ -84,7 +84,7 @@ def book(grants: Grants, text: str | None = None, name: str = "policy", first: t
     limits = tuple(_limit(entry, file.roles) for entry in file.limits)
     costs = tuple((On(entry.on), entry.cost) for entry in file.costs)
     labels, pauses, persons = tuple(_labels(file)), _pauses(file.approvals), Persons(file.people)
-    return Book(rules, mark.hexdigest()[:32], name, limits, costs, labels, pauses, persons, file.roles)
+    return Book(rules, mark.hexdigest()[:32], name, limits, costs, labels, pauses, persons, file.people, file.roles)
 
 
 def _rules(file: PolicyFile, origin: Origin) -> Iterator[Rule]:
@@ -226,6 +226,10 @@ def _minutes(clock: str) -> int:
     return int(hours) * 60 + int(minutes)
 
 
+def _lists(named: Mapping[str, Iterable[str]]) -> Mapping[str, list[str]]:
+    return {name: list(words) for name, words in named.items()}
+
+
 class Keeper:
     """Holds a policy to its file: read at the start, and again whenever it changes. A file that is wrong changes
     nothing, and says so until it is right. Limits and labels go to the `admission`; a shadow has none. `unasked` is
@@ -243,6 +247,7 @@ class Keeper:
         admission: Admission | None = None,
     ) -> None:
         self.problem: str | None = None
+        self.people: Mapping[str, Any] = {}
         self.roles: Mapping[str, Any] = {}
         self.unasked: Callable[[str, str | None], None] = lambda policy, problem: None
         self._admission = admission
@@ -315,7 +320,7 @@ class Keeper:
         if self.problem is not None or book.hash != self._policy.hash:
             log.info("policy %s holds%s", book.hash, f", from {book.name}" if book.name else "")
         self.problem = None
-        self.roles = {role: list(words) for role, words in book.roles.items()}
+        self.people, self.roles = _lists(book.people), _lists(book.roles)
         if self._admission is not None:  # first: who hears of other rules asks the admission
             self._admission.limits.use(book.limits, book.costs)
             self._admission.labels.use(book.labels)

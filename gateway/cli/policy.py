@@ -121,10 +121,11 @@ def _show(shown: Mapping[str, Any]) -> None:
     if shown.get("problem"):
         note(f"The policy file is wrong, and the rules below hold on:\n{shown['problem']}")
     say("defaults: false")
-    if roles := shown.get("roles"):
-        say("roles:")
-        for name, words in roles.items():
-            say(f"  {yaml_flow(name)}: {yaml_flow(words)}")
+    for section in ("people", "roles"):
+        if named := shown.get(section):
+            say(f"{section}:")
+            for name, words in named.items():
+                say(f"  {yaml_flow(name)}: {yaml_flow(words)}")
     say("rules:")
     for rule in shown.get("rules") or ():
         for text in yaml_item(rule):

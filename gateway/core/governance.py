@@ -58,7 +58,8 @@ class Source(Protocol):
     """Where rules come from. `problem` says why the file, as it is now, was not taken over."""
 
     problem: str | None
-    roles: Mapping[str, Any]  # of the file, as it has them
+    people: Mapping[str, Any]  # of the file, as it has them, and the next
+    roles: Mapping[str, Any]
 
     @property
     def file(self) -> str | None: ...
@@ -105,6 +106,7 @@ class Shown:
     rules: tuple[Mapping[str, Any], ...]
     limits: tuple[Mapping[str, Any], ...]
     labels: Mapping[str, Any]
+    people: Mapping[str, Any]
     roles: Mapping[str, Any]
     costs: tuple[Mapping[str, Any], ...]
     approvals: Mapping[str, Any]
@@ -151,6 +153,7 @@ class Governance:
             rules,
             tuple(self._admission.limits.shown()),
             labels_shown(self._admission.labels),
+            {} if source is None else source.people,
             {} if source is None else source.roles,
             tuple(self._admission.limits.costs()),
             {} if self._admission.interceptors.pauses is None else self._admission.interceptors.pauses.source,

@@ -47,6 +47,7 @@ class Policy(TypedDict):
     rules: Rules
     limits: list[Tree]
     labels: Tree
+    people: Tree
     roles: Tree
     costs: list[Tree]
     approvals: Tree
@@ -292,6 +293,7 @@ def _shown(shown: Shown) -> Policy:
         "rules": [*shown.rules],
         "limits": [*shown.limits],
         "labels": shown.labels,
+        "people": shown.people,
         "roles": shown.roles,
         "costs": [*shown.costs],
         "approvals": shown.approvals,

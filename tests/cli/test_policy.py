@@ -22,7 +22,8 @@ SHOWN = {
     "rules": [{"frozen": "agent x", "by": "local:local", "reason": "why"}, RULE, {"grant": "ann", "tools": ["docs"]}],
     "labels": {"private-data": ["files", "mail/read*"]},
     "limits": [{"limit": "l", "who": ["*"], "rate": "6/minute", "per": "principal"}],
-    "roles": {"clerk": ["ann", "client:robot"]}, "costs": [{"on": ["agents/writer"], "cost": 5.0}],
+    "people": {"ann": ["ann", "client:anns"]}, "roles": {"clerk": ["ann", "client:robot"]},
+    "costs": [{"on": ["agents/writer"], "cost": 5.0}],
 }  # fmt: skip
 FLIP = {
     "principal": "key:ann", "action": "SendMessage", "target": "agents/echo", "verdict": "PASS",
@@ -41,14 +42,15 @@ def test_what_is_shown_can_be_saved_and_means_the_same(gateway: Run, fake: FakeG
     fake.answers["GET /admin/policy"] = Reply(SHOWN)
     result = gateway("policy", "show")
     assert result.out.startswith(
-        '# policy abc, from /etc/policy.yaml\ndefaults: false\nroles:\n  clerk: [ann, "client:robot"]\nrules:\n'
-        "  # - frozen: agent x\n"
+        "# policy abc, from /etc/policy.yaml\ndefaults: false\npeople:\n"
+        '  ann: [ann, "client:anns"]\nroles:\n  clerk: [ann, "client:robot"]\nrules:\n  # - frozen: agent x\n'
     )
     made = book(Grants(()), result.out)
     assert [rule.name for rule in made.rules] == ["small", "grant"]
     assert next(iter(made.rules[0].shown())) == RULE
     assert [dict(limit.source) for limit in made.limits] == SHOWN["limits"]
     assert [(label, list(on.patterns)) for label, on in made.labels] == [("private-data", ["files", "mail/read*"])]
+    assert made.people == {"ann": ("ann", "client:anns")}
     assert made.roles == {"clerk": ("ann", "client:robot")}
     assert [{"on": list(on.patterns), "cost": cost} for on, cost in made.costs] == SHOWN["costs"]
     assert json.loads(gateway("policy", "show", "--json").out) == SHOWN

@@ -17,7 +17,7 @@ from gateway.model.value import value
 class Book:
     """`hash` names what it says; `name` is the file, "" where there is none. `labels` are what targets bring into a
     conversation, `costs` what calls of targets cost, `pauses` what a person sees first, `persons` who is who,
-    `roles` who has which."""
+    `people` the same as the file has it, `roles` who has which."""
 
     rules: tuple[Ruling, ...]
     hash: str
@@ -27,4 +27,5 @@ class Book:
     labels: tuple[tuple[str, On], ...] = ()
     pauses: Pauses | None = None
     persons: Persons = field(default_factory=Persons)
+    people: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
