@@ -19,7 +19,7 @@ from gateway.dialects.oauth2.access_token import Unverified, Verified
 from gateway.model.errors import GatewayError
 from gateway.model.principal import ANONYMOUS, LOCAL, Kind, Principal
 from gateway.server.auth import Authenticator
-from gateway.stores.sqlite import SqliteStore
+from tests.security.twins import Twin, asks_for_no_owner, by_itself
 from tests.serving import ECHO, ROOT, Gateway, message, running
 
 pytestmark = pytest.mark.security
@@ -142,15 +142,6 @@ def builds_its_query(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Authenticator, "principal", principal)
 
 
-def asks_for_no_owner(patch: pytest.MonkeyPatch) -> None:
-    whole = SqliteStore.task
-
-    async def task(self: SqliteStore, tenant: str, task_id: str, **filters: Any) -> Any:
-        return await whole(self, tenant, task_id)
-
-    patch.setattr(SqliteStore, "task", task)
-
-
 def has_a_default(patch: pytest.MonkeyPatch) -> None:
     whole = KeyRing.known
 
@@ -161,7 +152,6 @@ def has_a_default(patch: pytest.MonkeyPatch) -> None:
 
 
 Attack = Callable[[Gateway], Awaitable[bool]]
-Twin = Callable[[pytest.MonkeyPatch], None]
 ATTACKS: dict[str, tuple[Attack, Twin]] = {
     "swallowed": (swallowed, nobody_instead),
     "host": (by_host, believes_the_host),
@@ -172,7 +162,7 @@ ATTACKS: dict[str, tuple[Attack, Twin]] = {
 }
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@by_itself
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_an_attack_fails_and_succeeds_against_its_broken_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, broken: bool

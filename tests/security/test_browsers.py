@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from gateway.server.head import EdgeLimits
 from gateway.server.request import Request
 from tests.access_matrix import BODIES, Row, Town, rows, town
 from tests.journeys.test_admin_listener import routes as admin_routes
+from tests.security.twins import Attacks, Twin, by_itself
 from tests.serving import BOUND, ECHO, Gateway, message, running
 from tests.test_house import imports
 
@@ -148,15 +149,13 @@ def _without(headers: dict[bytes, bytes], name: bytes) -> dict[bytes, bytes]:
     return {each: value for each, value in headers.items() if each != name}
 
 
-Attack = Callable[[Listener], Awaitable[list[bool]]]
-Twin = Callable[[pytest.MonkeyPatch], None]
-ATTACKS: dict[str, tuple[Attack, Twin]] = {
+ATTACKS: Attacks[Listener] = {
     "rebinding": (by_another_name, goes_by_any_name),
     "another-site": (from_another_site, hears_any_site),
 }
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@by_itself
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_no_page_comes_in_at_any_route_and_at_every_one_of_the_broken_twin(
     listener: Listener, monkeypatch: pytest.MonkeyPatch, name: str, broken: bool
@@ -291,7 +290,7 @@ async def test_a_page_cannot_speak_to_the_port_for_grpc(tmp_path: Path) -> None:
     assert not said.startswith(b"HTTP/")
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@by_itself
 async def test_where_a_login_ends_no_page_is_believed_but_by_the_broken_twin(
     monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:

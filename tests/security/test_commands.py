@@ -1,7 +1,6 @@
 """Advisories about commands: a request, a name or an address that makes the gateway start something.
 
-As in `test_callers.py`: each attack fails in all its forms, and succeeds in all of them against its broken twin. What
-is started is noticed where Python starts it, and by what it leaves behind.
+What is started is noticed where Python starts it, and by what it leaves behind.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from gateway.upstream.process import Command, Process
 from tests.access_matrix import BODIES
 from tests.authority import authority, guarded
 from tests.journeys.test_mcp_oauth import configuration
+from tests.security.twins import broken_by
 from tests.serving import ECHO, ROOT, Gateway, message, running
 from tests.test_house import ROOMS, USES, accused
 
@@ -133,12 +133,10 @@ def tries_what_is_sent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Front, "__call__", call)
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@broken_by(tries_what_is_sent)
 async def test_nothing_that_is_sent_starts_a_command_but_in_the_broken_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: Started, broken: bool
+    tmp_path: Path, started: Started, broken: bool
 ) -> None:
-    if broken:
-        tries_what_is_sent(monkeypatch)
     async with running(tmp_path / "data", ECHO, anonymous=True) as gateway:
         got = []
         for sent in (gateway.bearer(None), gateway.bearer(await gateway.key("ann")), {}):
@@ -162,14 +160,12 @@ def takes_any_name(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("gateway.upstream.mcp.stdio.start", start)
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@broken_by(takes_any_name)
 async def test_no_name_of_a_server_is_a_command_but_in_the_broken_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: Started, broken: bool
+    tmp_path: Path, started: Started, broken: bool
 ) -> None:
     """Names are letters and digits, and no name is among the words of a command; the broken twin takes any, and shows
     it to a shell."""
-    if broken:
-        takes_any_name(monkeypatch)
     got = []
     for number, shape in enumerate(NAMES):
         name = json.dumps(shape.format(f"touch ${{IFS}}{started.mark}".replace(" ", "")))
@@ -193,13 +189,11 @@ def opens_it(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("gateway.cli.toollogin.say", lambda url: os.system(f"true {url}"))
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@broken_by(opens_it)
 async def test_no_address_to_log_in_at_is_a_command_but_in_the_broken_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: Started, broken: bool
 ) -> None:
     """`gateway tools login` shows the address to a person and opens nothing."""
-    if broken:
-        opens_it(monkeypatch)
     monkeypatch.setattr("gateway.cli.toollogin.Redirect", partial(Redirect, 0.01))
     got = []
     async with authority() as by, guarded(by) as server, running(tmp_path / "data", configuration(server)) as gateway:
@@ -222,13 +216,13 @@ SCHEMES = (
 )
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
-async def test_an_address_to_log_in_at_is_a_web_address_but_in_the_broken_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
-) -> None:
-    if broken:
-        for module in ("metadata", "discovery"):
-            monkeypatch.setattr(f"gateway.upstream.oauth.{module}.secure", lambda url: True)
+def takes_any_address(patch: pytest.MonkeyPatch) -> None:
+    for module in ("metadata", "discovery"):
+        patch.setattr(f"gateway.upstream.oauth.{module}.secure", lambda url: True)
+
+
+@broken_by(takes_any_address)
+async def test_an_address_to_log_in_at_is_a_web_address_but_in_the_broken_twin(tmp_path: Path, broken: bool) -> None:
     got = []
     async with authority() as by, guarded(by) as server, running(tmp_path, configuration(server)) as gateway:
         for url in SCHEMES:

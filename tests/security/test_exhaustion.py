@@ -1,7 +1,6 @@
 """Advisories about one request that takes the service away from everybody: it ends the process, holds up its one
 thread, or fills its memory.
 
-As in `test_advisories.py`: each attack fails in all its forms, and succeeds in all of them against its broken twin.
 Time is the processor's, so that a busy machine changes nothing.
 """
 
@@ -42,6 +41,7 @@ from tests.mcp import Scripted as Server
 from tests.mcp import scripted as served
 from tests.remote import Asked, agents, ready, scripted
 from tests.remote import Scripted as Agent
+from tests.security.twins import Attacks, Attempt, broken_by, by_itself, each_of
 from tests.serving import BOUND, ECHO, Gateway, message, running
 from tests.tokenclient import client
 from tests.upstream import loopback
@@ -176,7 +176,7 @@ class GatewayRaised(Exception):
     pass
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@by_itself
 @pytest.mark.parametrize("name", WRONG)
 async def test_a_request_that_goes_wrong_ends_alone_and_takes_all_with_its_broken_twin(
     house: House, monkeypatch: pytest.MonkeyPatch, name: str, broken: bool
@@ -352,9 +352,7 @@ def inflates_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Inflate, "feed", lambda self, data: iter([self._stream.decompress(data)]))
 
 
-Attack = Callable[[House], Awaitable[list[bool]]]
-Twin = Callable[[pytest.MonkeyPatch], None]
-ATTACKS: dict[str, tuple[Attack, Twin]] = {
+ATTACKS: Attacks[House] = {
     "pattern": (evil_words, runs_patterns_with_python),
     "template": (an_evil_address, tries_templates),
     "form": (forms, reads_forms_with_starlette),
@@ -363,17 +361,11 @@ ATTACKS: dict[str, tuple[Attack, Twin]] = {
 }
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
-@pytest.mark.parametrize("name", ATTACKS)
+@each_of(ATTACKS)
 async def test_a_request_takes_no_more_than_its_share_and_does_with_its_broken_twin(
-    house: House, monkeypatch: pytest.MonkeyPatch, name: str, broken: bool
+    house: House, attempt: Attempt[House]
 ) -> None:
-    attack, twin = ATTACKS[name]
-    if broken:
-        twin(monkeypatch)
-    got = await attack(house)
-    assert got == [broken] * len(got)
-    assert got
+    await attempt(house)
 
 
 # A server that asks for a token, in a header that takes long to read.
@@ -383,13 +375,9 @@ def tries_blanks_in_every_way(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(challenge, "_PART", re.compile(challenge._PART.pattern.replace(r"\s*+,?\s*+", r"\s*,?\s*")))
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
-async def test_a_challenge_is_read_in_no_time_but_by_the_broken_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
-) -> None:
+@broken_by(tries_blanks_in_every_way)
+async def test_a_challenge_is_read_in_no_time_but_by_the_broken_twin(tmp_path: Path, broken: bool) -> None:
     """Six thousand blanks, which belong in front of a comma or behind it, or would if there was one."""
-    if broken:
-        tries_blanks_in_every_way(monkeypatch)
     evil = loopback.answer(b"", "401 Unauthorized", www_authenticate="Bearer" + " " * 6000 + '"')
     async with loopback.serve(loopback.always(evil)) as server, client(server.url, tmp_path) as one:
 
@@ -437,14 +425,12 @@ def takes_any_metadata(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rpc, "OPTIONS", (("grpc.max_metadata_size", 1 << 30),))
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@broken_by(takes_any_metadata)
 async def test_headers_that_multiply_never_reach_the_door_but_of_its_broken_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
     """A few bytes name one long field again and again, before the limits of gRPC's core hold: they do once its settings
     are acknowledged, which nobody does here."""
-    if broken:
-        takes_any_metadata(monkeypatch)
     asked: list[int] = []
     principal = Authenticator.principal
 

@@ -1,7 +1,6 @@
 """Advisories about words that become something else: a part of a query, a template.
 
-As in `test_callers.py`: each attack fails in all its forms, and succeeds in all of them against its broken twin. The
-header of LiteLLM's is in `test_advisories.py`.
+The header of LiteLLM's is in `test_advisories.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from gateway.stores import rows
 from gateway.stores.named_sql import SQL
 from tests.journeys.people import app, town
 from tests.security.test_advisories import QUERIES
+from tests.security.twins import broken_by, by_itself
 from tests.serving import ECHO, Gateway, message, running
 from tests.test_house import sources
 
@@ -82,7 +82,7 @@ def asks_with_text(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rows, "list_statements", many)
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@by_itself
 async def test_no_word_of_a_caller_is_a_query_but_of_the_broken_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
@@ -174,14 +174,14 @@ def renders(text: str) -> str:
     return re.sub(r"\{(\w+)\.(\w+)[\w.]*\}", lambda found: f"<{found[2]}>", text)
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
-async def test_a_text_is_no_template_but_in_the_broken_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
-) -> None:
+def renders_what_is_said(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("gateway.server.oauth.pages.escape", lambda text: escape(renders(text)))
+    patch.setattr("agents.echo.Echo.run", _rendering)
+
+
+@broken_by(renders_what_is_said)
+async def test_a_text_is_no_template_but_in_the_broken_twin(tmp_path: Path, broken: bool) -> None:
     """What a client calls itself, shown on a page; what somebody says to an agent; what a prompt is asked with."""
-    if broken:
-        monkeypatch.setattr("gateway.server.oauth.pages.escape", lambda text: escape(renders(text)))
-        monkeypatch.setattr("agents.echo.Echo.run", _rendering)
     shown, said = [], []
     async with town(tmp_path) as (gateway, _):
         for number, template in enumerate(TEMPLATES):

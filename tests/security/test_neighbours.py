@@ -1,7 +1,4 @@
-"""Advisories about what one caller gets of another's: answers, streams, sessions, tasks.
-
-As in `test_callers.py`: each attack fails in all its forms, and succeeds in all of them against its broken twin.
-"""
+"""Advisories about what one caller gets of another's: answers, streams, sessions, tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import asyncio
 import itertools
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +20,6 @@ from gateway.core.policy import RULES
 from gateway.core.policy.rules import simple
 from gateway.dialects.mcp import headers
 from gateway.dialects.sse import Reader
-from gateway.model.principal import Principal
 from gateway.model.rows import TaskQuery
 from gateway.model.whom import EVERYBODY
 from gateway.server.front import Front
@@ -33,6 +29,14 @@ from gateway.stores.sqlite import SqliteStore
 from tests.actors import Cue
 from tests.mcp import Door, Scripted, configured, events_of, message_of, modern, request, says, scripted, soon, tool
 from tests.mcp import Session as ClientSession
+from tests.security.twins import (
+    Attacks,
+    Attempt,
+    asks_for_no_owner,
+    asks_for_no_principal,
+    broken_by,
+    each_of,
+)
 from tests.serving import BOUND, ROOT, Gateway, message, running
 from tests.upstream.mcp_raw import Call, legacy, raw
 
@@ -218,13 +222,6 @@ async def _steals(house: House, sent: dict[str, str]) -> bool:
     return False
 
 
-def asks_for_no_principal(patch: pytest.MonkeyPatch) -> None:
-    def get(self: Sessions, id: str, who: Principal, mount: str) -> Session | None:
-        return self._sessions.get(id)
-
-    patch.setattr(Sessions, "get", get)
-
-
 async def a_session_that_is_guessed(house: House) -> list[bool]:
     """Nobody has a credential here, so that a session's id is all that keeps two callers apart. The attacker has had
     ids before, and tries these and what lies beside them."""
@@ -313,15 +310,6 @@ async def _does(house: House, verb: str, id: str, who: str | None) -> bool:
     sent = {"A2A-Version": "1.0", **house.gateway.bearer(who)}
     async with house.gateway.client.stream("POST", "/agents/actor", json=body, headers=sent) as answer:
         return answer.headers["content-type"].startswith("text/event-stream") or b'"error"' not in await answer.aread()
-
-
-def asks_for_no_owner(patch: pytest.MonkeyPatch) -> None:
-    whole = SqliteStore.task
-
-    async def task(self: SqliteStore, tenant: str, task_id: str, **filters: Any) -> Any:
-        return await whole(self, tenant, task_id)
-
-    patch.setattr(SqliteStore, "task", task)
 
 
 async def what_is_private_for_the_operator(house: House) -> list[bool]:
@@ -436,9 +424,7 @@ def keeps_answers_for_everybody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Front, "__call__", cached)
 
 
-Attack = Callable[[House], Awaitable[list[bool]]]
-Twin = Callable[[pytest.MonkeyPatch], None]
-ATTACKS: dict[str, tuple[Attack, Twin]] = {
+ATTACKS: Attacks[House] = {
     "ids": (ids_that_are_the_same, answers_by_id),
     "stream": (a_stream_that_another_reads, asks_for_no_principal),
     "guessed": (a_session_that_is_guessed, uses_ids_again),
@@ -449,18 +435,10 @@ ATTACKS: dict[str, tuple[Attack, Twin]] = {
 }
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
-@pytest.mark.parametrize("name", ATTACKS)
-async def test_nobody_gets_anothers_but_of_the_broken_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, broken: bool
-) -> None:
-    attack, twin = ATTACKS[name]
-    if broken:
-        twin(monkeypatch)
+@each_of(ATTACKS)
+async def test_nobody_gets_anothers_but_of_the_broken_twin(tmp_path: Path, attempt: Attempt[House]) -> None:
     async with house(tmp_path) as here:
-        got = await attack(here)
-    assert got == [broken] * len(got)
-    assert got
+        await attempt(here)
 
 
 # Sessions with tool servers that keep something for a session.
@@ -491,13 +469,14 @@ class Memory:
         return call.result({"content": [{"type": "text", "text": self.kept.get(session, "nothing")}]})
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+def finds_a_session_by_the_server_alone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("gateway.upstream.mcp.sessions.key_of", lambda caller: ("everybody", b"{}"))
+
+
+@broken_by(finds_a_session_by_the_server_alone)
 async def test_a_server_keeps_nothing_of_one_caller_for_another_but_with_the_broken_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+    tmp_path: Path, broken: bool
 ) -> None:
-    """The broken twin finds a session by the server alone."""
-    if broken:
-        monkeypatch.setattr("gateway.upstream.mcp.sessions.key_of", lambda caller: ("everybody", b"{}"))
     memory = Memory()
     handlers = legacy(initialize=memory.initialize, tools_list=memory.listed, tools_call=memory.called)
     async with raw(**handlers) as server:
@@ -533,13 +512,9 @@ def speaks_to_the_latest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Exchange, "_say", said)
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
-async def test_what_is_said_meanwhile_is_for_who_asked_but_in_the_broken_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
-) -> None:
+@broken_by(speaks_to_the_latest)
+async def test_what_is_said_meanwhile_is_for_who_asked_but_in_the_broken_twin(tmp_path: Path, broken: bool) -> None:
     """The other half of CVE-2026-25536. All calls have the same id and the same token for progress."""
-    if broken:
-        speaks_to_the_latest(monkeypatch)
     crowd = Crowd(KEYS)
 
     async def works(call: Call) -> None:

@@ -1,6 +1,5 @@
 """Advisories about what the gateway asks of others: whom it asks (SSRF), and how a request is put together.
 
-As in `test_callers.py`: each attack fails in all its forms, and succeeds in all of them against its broken twin.
 Whether one got through is seen where it would arrive: whoever must not be asked listens, and nobody may come.
 """
 
@@ -35,6 +34,7 @@ from tests.mcp import Door, configured, tool
 from tests.mcp import scripted as tool_server
 from tests.ports import reserved
 from tests.remote import admin_agent, agents, card, ready, until
+from tests.security.twins import Attack, Attacks, Attempt, Twin, broken_by, each_of
 from tests.serving import ECHO, Gateway, message, running
 from tests.upstream import tls
 from tests.upstream.loopback import Request, Upstream, always, answer, serve
@@ -370,31 +370,30 @@ def fetches_what_is_named(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Core, "handle", handle)
 
 
-Attack = Callable[..., Awaitable[list[bool]]]
-Twin = Callable[[pytest.MonkeyPatch], None]
-ATTACKS: dict[str, tuple[Attack, Twin]] = {
+def patching(attack: Callable[[Path, pytest.MonkeyPatch], Awaitable[list[bool]]]) -> Attack[Path]:
+    """An attack from a world that has to be made up: names that lead elsewhere."""
+
+    async def attacked(data: Path) -> list[bool]:
+        with pytest.MonkeyPatch.context() as patch:
+            return await attack(data, patch)
+
+    return attacked
+
+
+ATTACKS: Attacks[Path] = {
     "climbing": (an_id_that_climbs, puts_ids_in_as_they_are),
-    "webhook": (a_webhook_inside, admits_everything),
+    "webhook": (patching(a_webhook_inside), admits_everything),
     "redirect": (a_redirect_inside, follows_redirects),
-    "rebinding": (a_name_with_two_answers, resolves_again),
+    "rebinding": (patching(a_name_with_two_answers), resolves_again),
     "card": (a_card_that_points_inside, admits_everything),
     "loader": (a_fetch_for_any_key, lets_everybody_register),
     "named": (an_address_in_what_is_said, fetches_what_is_named),
 }
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
-@pytest.mark.parametrize("name", ATTACKS)
-async def test_nobody_is_asked_who_must_not_be_but_by_the_broken_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, broken: bool
-) -> None:
-    attack, twin = ATTACKS[name]
-    if broken:
-        twin(monkeypatch)
-    patched = (monkeypatch,) if attack in (a_webhook_inside, a_name_with_two_answers) else ()
-    got = await attack(tmp_path, *patched)
-    assert got == [broken] * len(got)
-    assert got
+@each_of(ATTACKS)
+async def test_nobody_is_asked_who_must_not_be_but_by_the_broken_twin(tmp_path: Path, attempt: Attempt[Path]) -> None:
+    await attempt(tmp_path)
 
 
 # Headers. An argument of a call becomes one (`x-mcp-header`), as a path or a query of it would elsewhere.
@@ -459,13 +458,11 @@ def lends_by_address(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Pool, "take", take)
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@broken_by(lends_by_address)
 async def test_a_connection_to_one_name_carries_no_request_for_another_but_in_the_broken_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
     """Both names lead to one server, whose certificate is for the first of them alone."""
-    if broken:
-        lends_by_address(monkeypatch)
     shows, _ = tls.contexts(tmp_path, "first.test")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trust.pem"))
     resolves(monkeypatch, "127.0.0.1")

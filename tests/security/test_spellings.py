@@ -1,12 +1,9 @@
-"""Advisories about documents that two readers read differently: the one who decides, and the one who acts.
-
-As in `test_advisories.py`: each attack fails in all its forms, and succeeds in all of them against its broken twin.
-"""
+"""Advisories about documents that two readers read differently: the one who decides, and the one who acts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +19,7 @@ from tests.mcp import Scripted as Server
 from tests.mcp import scripted as served
 from tests.remote import Scripted as Agent
 from tests.remote import agents, ready, scripted
+from tests.security.twins import Attacks, Attempt, each_of
 from tests.serving import A2A, Gateway, message, running
 
 pytestmark = [pytest.mark.security, pytest.mark.asyncio(loop_scope="module")]
@@ -172,9 +170,7 @@ def reads_what_python_reads(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("gateway.server.mcp.door.read", json.loads)
 
 
-Attack = Callable[[House], Awaitable[list[bool]]]
-Twin = Callable[[pytest.MonkeyPatch], None]
-ATTACKS: dict[str, tuple[Attack, Twin]] = {
+ATTACKS: Attacks[House] = {
     "tool": (another_tool, passes_on_what_it_does_not_know),
     "task": (anothers_task, passes_on_what_it_does_not_know),
     "words": (other_words, passes_on_what_it_does_not_know),
@@ -183,14 +179,6 @@ ATTACKS: dict[str, tuple[Attack, Twin]] = {
 }
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
-@pytest.mark.parametrize("name", ATTACKS)
-async def test_a_document_has_one_reading_and_two_with_its_broken_twin(
-    house: House, monkeypatch: pytest.MonkeyPatch, name: str, broken: bool
-) -> None:
-    attack, twin = ATTACKS[name]
-    if broken:
-        twin(monkeypatch)
-    got = await attack(house)
-    assert got == [broken] * len(got)
-    assert got
+@each_of(ATTACKS)
+async def test_a_document_has_one_reading_and_two_with_its_broken_twin(house: House, attempt: Attempt[House]) -> None:
+    await attempt(house)

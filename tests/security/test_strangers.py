@@ -1,13 +1,11 @@
 """Advisories about tool servers and agents that turn on those who use them: what a model reads, what changes after it
 was approved, what a conversation is talked into.
-
-As in `test_advisories.py`: each attack fails in all its forms, and succeeds in all of them against its broken twin.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from tests.mcp import Door, Scripted, Tree, configured, scripted, soon, tool
 from tests.remote import Asked, agents, ready, status, task
 from tests.remote import Scripted as Agent
 from tests.remote import scripted as remote
+from tests.security.twins import Attacks, Attempt, by_itself, each_of
 from tests.serving import Gateway, message, running
 
 pytestmark = [pytest.mark.security, pytest.mark.asyncio(loop_scope="module")]
@@ -255,9 +254,7 @@ def goes_on_after_the_end(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(f"gateway.{module}.moved", moved)
 
 
-Attack = Callable[[House], Awaitable[list[bool]]]
-Twin = Callable[[pytest.MonkeyPatch], None]
-ATTACKS: dict[str, tuple[Attack, Twin]] = {
+ATTACKS: Attacks[House] = {
     "poisoned": (words_that_nobody_sees, offers_whatever_it_is_shown),
     "shadow": (a_name_like_anothers, tells_no_names_apart),
     "changed": (another_tool_under_its_name, trusts_a_name),
@@ -267,20 +264,14 @@ ATTACKS: dict[str, tuple[Attack, Twin]] = {
 }
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
-@pytest.mark.parametrize("name", ATTACKS)
+@each_of(ATTACKS)
 async def test_a_stranger_gets_nothing_out_of_its_words_but_of_a_broken_twin(
-    house: House, monkeypatch: pytest.MonkeyPatch, name: str, broken: bool
+    house: House, attempt: Attempt[House]
 ) -> None:
-    attack, twin = ATTACKS[name]
-    if broken:
-        twin(monkeypatch)
-    got = await attack(house)
-    assert got == [broken] * len(got)
-    assert got
+    await attempt(house)
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
+@by_itself
 async def test_another_server_under_an_approved_name_is_not_offered_but_by_the_broken_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:

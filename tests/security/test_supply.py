@@ -28,13 +28,13 @@ from packaging.version import Version
 
 from gateway.cli import main
 from gateway.config import ConfigError, parse, source
+from tests.security.twins import by_itself
 from tests.serving import ROOT
 from tests.test_house import imports, sources
 from tests.test_packaging import EXTRA, PROJECT, RUN_LOCK, TEST_LOCK, logical_lines, pins
 
 pytestmark = pytest.mark.security
 
-TWIN = pytest.mark.parametrize("broken", [False, True], ids=["sound", "twin"])
 
 # Which version of which library is the first without the flaw.
 FLOORS: dict[str, tuple[str, str]] = {
@@ -90,7 +90,7 @@ def _lowest(requirement: Requirement) -> str:
     return next((each.version for each in requirement.specifier if each.operator in (">=", "==")), "0")
 
 
-@TWIN
+@by_itself
 @pytest.mark.parametrize("id", FLOORS)
 def test_no_library_has_a_known_flaw_but_in_the_lock_of_its_broken_twin(tmp_path: Path, id: str, broken: bool) -> None:
     name, good = FLOORS[id]
@@ -104,7 +104,7 @@ def test_no_library_has_a_known_flaw_but_in_the_lock_of_its_broken_twin(tmp_path
 ABSENT = ("aiohttp", "python-multipart", "h2", "pyjwt", "fastmcp", "diskcache", "sse-starlette", "jinja2", "requests")
 
 
-@TWIN
+@by_itself
 def test_the_program_brings_no_parser_of_forms_no_http2_and_no_templates_but_its_broken_twin_does(broken: bool) -> None:
     brought = set(pins(RUN_LOCK)) | {canonicalize_name(each.name) for each in EXTRA}
     used = {each.target.partition(".")[0] for each in imports()}
@@ -140,7 +140,7 @@ def wheel(folder: Path, requirement: Requirement) -> None:
         made.writestr(f"{about}/RECORD", rows.getvalue() + f"{about}/RECORD,,\n")
 
 
-@TWIN
+@by_itself
 def test_a_package_with_other_bytes_is_not_installed_but_by_the_lock_of_its_broken_twin(
     tmp_path: Path, broken: bool
 ) -> None:
@@ -176,7 +176,7 @@ def starters(folder: Path) -> set[str]:
     }
 
 
-@TWIN
+@by_itself
 def test_no_package_runs_code_at_every_start_but_one_of_the_broken_twin(tmp_path: Path, broken: bool) -> None:
     folder = Path(str(importlib.metadata.distribution("starlette").locate_file("")))
     if broken:
@@ -213,7 +213,7 @@ def _applies(need: Requirement, extras: Iterable[str]) -> bool:
     return "extra ==" not in marker or any(f'extra == "{extra}"' in marker for extra in extras)
 
 
-@TWIN
+@by_itself
 @pytest.mark.parametrize("squat", ["starlete", "py-yaml", "httpx22", "crytography", "pydantic-cor"])
 def test_every_package_was_asked_for_by_name_but_not_that_of_the_broken_twin(
     tmp_path: Path, squat: str, broken: bool
@@ -235,7 +235,7 @@ FLOATING = (
 FIXED = (("npx", "-y", "postmark-mcp@1.0.12"), ("npx", "@scope/postmark-mcp@1.0.12"), ("uvx", "postmark-mcp==1.0.12"))
 
 
-@TWIN
+@by_itself
 def test_a_server_that_changes_by_itself_is_told_about_but_not_by_the_broken_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: bool
 ) -> None:
@@ -289,7 +289,7 @@ PLANTED = (
 )
 
 
-@TWIN
+@by_itself
 def test_nothing_makes_code_of_data_but_the_broken_twin(broken: bool) -> None:
     trees = [ast.parse(text) for text in PLANTED]
     if not broken:
@@ -299,7 +299,7 @@ def test_nothing_makes_code_of_data_but_the_broken_twin(broken: bool) -> None:
         assert bool(loaders(tree)) is broken, loaders(tree)
 
 
-@TWIN
+@by_itself
 def test_a_file_of_the_operators_runs_nothing_but_in_the_broken_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
