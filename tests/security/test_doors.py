@@ -286,6 +286,7 @@ def allows_what_nobody_forbade(patch: pytest.MonkeyPatch) -> None:
 
 def does_not_ask_whether_it_was_revoked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("gateway.core.clients.Clients.is_revoked", lambda self, client, *ids: False)
+    patch.setattr("gateway.core.clients.Clients.is_blocked", lambda self, id: False)
 
 
 def takes_the_keys_word(patch: pytest.MonkeyPatch) -> None:
