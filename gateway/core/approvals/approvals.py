@@ -58,6 +58,7 @@ class Approvals:
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Task[None]] = set()  # next revisions that are
         self._retries: set[asyncio.TimerHandle] = set()
         self.page = ""  # the URL of the page where people answer, without the id; "" where nobody can log in
         self.then: Then | None = None  # whoever ends what has run out, or cannot be approved any more
@@ -79,8 +80,8 @@ class Approvals:
             task.cancel()
         if self._work:
             await asyncio.wait(self._work)
-        if self._filing:
-            await asyncio.wait(self._filing.values())
+        if written := {*self._filing.values(), *self._writing}:
+            await asyncio.wait(written)
 
     # For doors.
 
@@ -226,9 +227,22 @@ class Approvals:
     async def put(
         self, before: Approval, after: Approval, *changes: Change, records: tuple[AuditEntry, ...] = ()
     ) -> None:
-        """The next revision, in one commit with what goes with it. Raises Outdated."""
-        await self._store.commit(*changes, *self.follows(before, after), records=records)
-        self.took(after)
+        """The next revision, in one commit with what goes with it. Raises Outdated. Whoever waits for it may be
+        canceled: what is written is known here all the same."""
+
+        async def written() -> None:
+            await self._store.commit(*changes, *self.follows(before, after), records=records)
+            self.took(after)
+
+        task = self._loop.create_task(written())
+        self._writing.add(task)
+        task.add_done_callback(self._over)
+        await asyncio.shield(task)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits for it has it; nobody may be left
 
     async def void(self, approval: Approval, why: str) -> None:
         """It comes to nothing, whatever is said in this moment; unless it has ended or is used already."""

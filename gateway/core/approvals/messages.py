@@ -311,8 +311,9 @@ class HeldMessages:
 
     async def canceled(self, tenant: str, task_id: str) -> None:
         """The caller has canceled the task: whatever is said now comes too late."""
-        while (held := self._approvals.of_task(tenant, task_id)) is not None:
-            await self._void(held, "its task was canceled")
+        for held in self._approvals.all():
+            if held.tenant == tenant and task_id in held.tasks:
+                await self._void(held, "its task was canceled")
 
     # After a restart.
 
