@@ -209,6 +209,8 @@ class App:
         gateway = self.gateway
         bridge.doors = gateway
         gateway.held.again = self.recovery.again
+        if self.trust is not None and self.trust.server is not None:
+            self.services.today = self.trust.server.today
         if self.trust is not None and self.trust.approvals is not None:
             self.trust.approvals.handle = gateway.handle
             self.approvals.page = self.trust.approvals.url(self.settings.public_url.rstrip("/"))

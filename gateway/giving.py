@@ -126,7 +126,7 @@ def giving(
             server, browsers, recorder, attempts, users=users, provider=provider, approvals=approvals
         ).routes()
     metadata = read_metadata(authorization_server(url, server.abilities), url)
-    operator = TokenServer(clients, people, invitations.make, server.state)
+    operator = TokenServer(clients, people, invitations.make, server.state, LABEL)
     return Giving(issuer, routes, operator, provider, approvals, visitors, metadata)
 
 

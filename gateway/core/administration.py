@@ -14,6 +14,7 @@ from gateway.core.clients import Clients, NewClient
 from gateway.core.kept import KeptConnections
 from gateway.core.keys import KeyRing, NewKey
 from gateway.core.people import People, session
+from gateway.core.policy.checks import chain
 from gateway.core.registry import Registered, Registry
 from gateway.core.standing import Named, agent, client, grant, key, standing, user
 from gateway.model.call import Call
@@ -43,7 +44,7 @@ from gateway.model.operation import (
     VerifyCard,
 )
 from gateway.model.people import GrantRecord, UserRecord
-from gateway.model.principal import Kind
+from gateway.model.principal import Kind, Principal
 from gateway.model.provenance import CardKeys, CardRecord
 from gateway.model.rows import KeyRecord
 
@@ -59,12 +60,23 @@ class Catalogue:
 @dataclass(frozen=True, slots=True)
 class TokenServer:
     """The built-in authorization server as the rest of the gateway sees it. `invite` makes an initial access token that
-    is good for so many seconds; `state` says to an issuer who a caller is, signed, for a minute."""
+    is good for so many seconds; `state` says to an issuer who a caller is, signed, for a minute; `name` is what its
+    principals are called by."""
 
     clients: Clients
     people: People
     invite: Callable[[int], str]
     state: Callable[[str, str], str]
+    name: str
+
+    def today(self, who: Principal) -> Principal:
+        """What is left of a caller's rights: neither roles nor scopes where a user or client of the chain is gone."""
+        return who.bare if any(map(self._gone, chain(who))) else who
+
+    def _gone(self, who: Principal) -> bool:
+        issuer, _, subject = who.name.partition("#")
+        ours = who.kind is Kind.OAUTH and issuer == self.name
+        return ours and (self.clients.is_blocked(subject) or not self.people.is_active(subject))
 
 
 class Administration:

@@ -120,7 +120,7 @@ class Recovery:
         entry = self._registry.get(row.agent)
         if entry is None:
             return "agent-removed", "The gateway was restarted, and this agent is no longer registered"
-        ticket = ticket or self._ticket(row.asker, row.agent)
+        ticket = ticket or self._ticket(self._services.today(row.asker), row.agent)
         turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
         if row.task.at_rest:
             turn.deadline = self._services.now() + int(entry.deadline * 1000)

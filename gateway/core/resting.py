@@ -122,7 +122,7 @@ class Resting:
         ours = (claims.get("s"), claims.get("o"), claims.get("t")) == (place, owner, row.id)
         if not ours or entry is None or self._runner.turn(row.tenant, row.id) is not None:
             return
-        ticket = self._ticket(row.asker, row.agent)
+        ticket = self._ticket(self._services.today(row.asker), row.agent)
         try:
             if claims["a"] or entry.kind == "remote" or _resumable(entry):
                 await self._engine.revive(row, entry, ticket, follow=not claims["a"] and entry.kind == "remote")

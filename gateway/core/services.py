@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from gateway.core.compliance.compliance import Compliance
 from gateway.core.live import Live
 from gateway.model.ports import Store
+from gateway.model.principal import Principal
+
+
+def _all(who: Principal) -> Principal:
+    return who
 
 
 @dataclass(slots=True)
@@ -19,3 +24,4 @@ class Services:
     node: str
     pushed: Callable[[], None]  # wakes the push worker
     compliance: Compliance
+    today: Callable[[Principal], Principal] = _all  # with what is left of its rights, where its work goes on without it

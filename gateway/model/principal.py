@@ -66,6 +66,12 @@ class Principal(NamedTuple):
         who = self.caller
         return who if who.roles or who.scopes or who.hops else None
 
+    @property
+    def bare(self) -> Principal:
+        """The same chain without roles and scopes."""
+        behalf = None if self.on_behalf_of is None else self.on_behalf_of.bare
+        return self._replace(on_behalf_of=behalf, roles=frozenset(), scopes=frozenset())
+
     def delegate(self, agent: str) -> Principal:
         """The identity of `agent` when it asks on behalf of this principal, one hop deeper."""
         return Principal(Kind.AGENT, agent, self.tenant, self, self.hops + 1)

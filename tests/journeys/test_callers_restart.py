@@ -11,14 +11,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.authority import authority, guarded
 from tests.issuer import Issuer, issuing, issuing_aside
+from tests.journeys import people
 from tests.journeys.test_agent_connect import link
 from tests.journeys.test_mcp_connect import Person
 from tests.journeys.test_mcp_oauth import login
-from tests.remote import Process, command, ended, process
+from tests.remote import Process, command, ended, process, until
 from tests.serving import ECHO, ROOT, Gateway, message, running
 
 CARD = f"card: {ROOT}/agent_cards/echo.json"
@@ -128,12 +130,18 @@ def outcome(gateway: Process, who: str, id: str, agent: str = "lead") -> str:
 
 def cut_off(folder: Path, gateway: Process, who: str, text: str, at: str = "lead", agent: str = "lead") -> str:
     """A task whose agent was in the middle of its work when the gateway was killed."""
+    id = started(folder, gateway, who, text, at, agent)
+    gateway.kill()
+    stays(folder, "nowhere")
+    return id
+
+
+def started(folder: Path, gateway: Process, who: str, text: str, at: str = "lead", agent: str = "lead") -> str:
+    """A task whose agent is in the middle of its work."""
     stays(folder, at)
     id: str = sent(gateway, who, text, agent)["id"]
     gateway.until(folder.joinpath("begun").exists)
     gateway.until(lambda: "STATE_WORKING" in str(gateway.rpc("ListTasks", {}, agent=at, who=who)))
-    gateway.kill()
-    stays(folder, "nowhere")
     return id
 
 
@@ -297,6 +305,67 @@ def test_nothing_of_a_token_is_kept(folder: Path, issuer: Issuer) -> None:
     assert [json.loads(each) for each in kept.values()] == [of_alice]
     everything = b"".join(each.read_bytes() for each in folder.rglob("*") if each.is_file())
     assert not any(part.encode() in everything for part in who.split("."))
+
+
+# Whom the operator has removed here.
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_client_that_was_revoked_has_no_scopes_after_the_restart(folder: Path, issuer: Issuer, gone: bool) -> None:
+    own = config(issuer).replace("auth: {", "auth: {authorization_server: {}, ")
+    with process(folder, own) as gateway:
+        about = {"id": "robot", "scopes": ["safe.open"]}
+        secret = gateway.call("POST", "/admin/clients", json=about).json()["secret"]
+        form = {"grant_type": "client_credentials", "client_id": "robot", "client_secret": secret}
+        asked = httpx2.post(f"{gateway.url}/oauth/token", data=form, trust_env=False)
+        task = started(folder, gateway, asked.json()["access_token"], "safe")
+        if gone:
+            assert command(folder, "clients", "revoke", "robot", url=gateway.url).returncode == 0
+        gateway.kill()
+    stays(folder, "nowhere")
+    with process(folder, own) as gateway:
+        end = gateway.until(lambda: ended_there(gateway, task))
+        said = "SendMessage needs an access token with the scopes: safe.open"
+        assert end == (("TASK_STATE_FAILED", said) if gone else ("TASK_STATE_COMPLETED", "done"))
+
+
+def ended_there(gateway: Process, id: str) -> tuple[str, str] | None:
+    """How a task stands that is somebody else's, once it has ended."""
+    status = gateway.call("GET", f"/admin/tasks/{id}:replay").json()["task"]["status"]
+    over = status["state"] in ("TASK_STATE_FAILED", "TASK_STATE_COMPLETED")
+    return (status["state"], status["message"]["parts"][0]["text"]) if over else None
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_user_who_was_removed_has_no_roles_when_their_message_goes_on(tmp_path: Path, gone: bool) -> None:
+    (tmp_path / "policy.yaml").write_text(
+        """
+rules:
+  - {rule: held, who: "role:clerk", do: call, on: agents/helper, verdict: ESCALATE}
+  - {rule: asks, who: "agent:helper", do: delegate, on: agents/quiet, when: {for: "role:clerk"}, verdict: PASS}
+"""
+    )
+    more = f"""  helper: {{run: "tests.actors:asking", {CARD}}}
+  quiet: {{run: "agents.echo:Echo", {CARD}}}
+policy: {{file: {tmp_path}/policy.yaml}}
+"""
+    async with people.town(tmp_path / "data", more=more) as (gateway, _):
+        ada = (await (await people.app(gateway)).tokens())["access_token"]
+        task = await gateway.task("quiet", agent="helper", who=ada)
+        assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED", task
+        local = gateway.bearer(None)
+        if gone:
+            assert (await gateway.client.delete("/admin/users/ada", headers=local)).status_code == 204
+        path = f"/admin/approvals/{task['status']['message']['metadata']['approval']}:approve"
+        assert (await gateway.client.post(path, json={}, headers=local)).status_code == 200
+
+        async def end() -> Any:
+            state = (await gateway.client.get(f"/admin/tasks/{task['id']}:replay", headers=local)).json()["task"][
+                "status"
+            ]
+            return state if state["state"] in ("TASK_STATE_COMPLETED", "TASK_STATE_FAILED") else None
+
+        assert (await until(end))["state"] == ("TASK_STATE_FAILED" if gone else "TASK_STATE_COMPLETED")
 
 
 # A caller's own authorization.

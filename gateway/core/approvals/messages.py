@@ -253,8 +253,9 @@ class HeldMessages:
 
     def _ticket(self, approval: Approval) -> Ticket:
         """The call goes on, as the one that was asked for."""
+        who = approval.asked.principal
         return Ticket(
-            approval.asked.principal if approval.held else approval.asked.principal.caller,
+            self._services.today(who if approval.held else who.caller),
             SendMessage.verb,
             approval.agent,
             words.passed(approval, self._admission.policy.hash),
