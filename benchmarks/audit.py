@@ -43,8 +43,8 @@ def now() -> int:
 
 
 async def write(folder: Path, count: int) -> float:
-    store = await open_sqlite(folder / "gateway.db", now=now, node="bench")
-    notary = Notary(store, folder / "audit", "bench.example", now)
+    store = await open_sqlite(folder / "gateway.db", now=now, node="bench", host="bench.example")
+    notary = Notary(store, folder / "audit", now)
     await notary.start()
     numbers = iter(range(count))
 

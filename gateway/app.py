@@ -465,7 +465,8 @@ async def assemble(settings: Settings, *, store: Store | None = None, now: Calla
 async def _store(settings: Settings, node: str) -> Store:
     if settings.store == "memory:":
         return MemoryStore(now=_now, node=node)
-    return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=node)
+    host = urlsplit(settings.public_url).hostname or "gateway"
+    return await open_sqlite(Path(settings.store.removeprefix("sqlite:///")), now=_now, node=node, host=host)
 
 
 def _notary(settings: Settings, store: Store, egress: Egress, now: Callable[[], int]) -> Notary | None:
@@ -478,8 +479,7 @@ def _notary(settings: Settings, store: Store, egress: Egress, now: Callable[[], 
         from gateway.witnessing import witnesses
 
         shown = witnesses(audit, store, egress)
-    host = urlsplit(settings.public_url).hostname or "gateway"
-    return Notary(store, settings.data / "audit", host, now, shown)
+    return Notary(store, settings.data / "audit", now, shown)
 
 
 def _screen(config: Config, compliance: Compliance) -> complying.Keeper | None:

@@ -93,9 +93,28 @@ class Tree {
   }
 }
 
+// What an entry says of its place: from format 2 on it names its log, the replica that wrote it, and microseconds since
+// that began, which only grow. Gives what is wrong; `replicas` is what each of them said last.
+function misplaced(record, origin, replicas) {
+  let entry;
+  try { entry = JSON.parse(record); } catch { return "is none of its format: it cannot be read as JSON"; }
+  const { v = 0, log_id: log, replica, mono } = entry;
+  if (v > 2) return null; // a format that came later
+  if (v < 2) return replicas.size ? "names no log, and those before it do" : null;
+  if (typeof log !== "string" || typeof replica !== "string" || !Number.isSafeInteger(mono)) {
+    return "is none of its format: it does not name its log, its replica and when";
+  }
+  if (log !== origin) return `is of another log: ${JSON.stringify(log)}`;
+  if (mono <= (replicas.get(replica) ?? -1)) return "was written before, and stands behind a later one or twice";
+  replicas.set(replica, mono);
+  return null;
+}
+
 function verifyLog(text) {
   const [first, ...lines] = text.split("\n");
   const heads = JSON.parse(first).checkpoints.map(checkpoint);
+  const replicas = new Map();
+  let wrong = null; // told at the end: where hashes are wrong, they say more
   if (lines.pop() !== "") tampered("the last line is not whole");
   const tree = new Tree();
   const check = () => {
@@ -109,10 +128,13 @@ function verifyLog(text) {
     if (!found || Number(found[1]) !== tree.size) tampered(`entry ${tree.size} is not in its place`);
     const leaf = leafHash(Buffer.from(found[3]));
     if (leaf.toString("hex") !== found[2]) tampered(`entry ${tree.size} is not what was written`);
+    const problem = misplaced(found[3], keys[0].name, replicas);
+    if (problem) wrong ??= `entry ${tree.size} ${problem}`;
     tree.add(leaf);
   }
   check();
   if (heads.length) tampered(`entries from ${tree.size} on are missing`);
+  if (wrong) tampered(wrong);
   return `${tree.size} entries, all as they were written`;
 }
 
@@ -122,8 +144,9 @@ function verifyProof(text) {
   const [kind, extra, index, ...path] = text.slice(0, at).split("\n");
   if (kind !== "c2sp.org/tlog-proof@v1") end(3, "this is no proof");
   const head = checkpoint(text.slice(at + 2));
+  const entry = Buffer.from(extra.slice(6), "base64");
   let [place, last] = [Number(index.slice(6)), head.size - 1];
-  let root = leafHash(Buffer.from(extra.slice(6), "base64"));
+  let root = leafHash(entry);
   if (place > last) tampered("the index lies outside the log");
   for (const line of path) {
     const hash = Buffer.from(line, "base64");
@@ -137,6 +160,8 @@ function verifyProof(text) {
     [place, last] = [place >>> 1, last >>> 1];
   }
   if (last !== 0 || !root.equals(head.root)) tampered("the proof does not lead to the checkpoint");
+  const problem = misplaced(entry, head.origin, new Map());
+  if (problem) tampered(`entry ${index.slice(6)} ${problem}`);
   return `entry ${index.slice(6)} is in the log of ${head.size} entries`;
 }
 

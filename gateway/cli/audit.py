@@ -12,7 +12,7 @@ from gateway.cli.place import Place
 from gateway.cli.text import dump, line, note, say, table
 
 HEADS = ("INDEX", "TIME", "ACTOR", "ACTION", "OBJECT", "DECISION", "OUTCOME")
-_FILTERS = ("actor", "action", "object", "outcome", "effect", "rule", "task", "request", "correlation")
+_FILTERS = ("actor", "client", "action", "object", "outcome", "effect", "rule", "task", "request", "correlation")
 _PAGE = 1_000
 
 

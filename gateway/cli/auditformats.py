@@ -144,9 +144,14 @@ def _api_activity(origin: str, index: int, entry: bytes) -> Tree:
     denied = effect not in ("PASS", "FLAG")
     verb = next((verb for verb in _ACTIVITIES if tree["action"].startswith(verb)), "")
     activity = _ACTIVITIES.get(verb, 99)
-    actor: Tree = {"user": {"uid": tree["actor"]["sub"], "type_id": 0}}
-    if chain := tree["actor"].get("chain"):
+    said = tree["actor"]
+    actor: Tree = {"user": {"uid": said["sub"], "type_id": 0}}
+    if chain := said.get("chain"):
         actor["authorizations"] = [{"decision": f"on behalf of {each}"} for each in chain]
+    if client := said.get("client"):
+        actor["app_uid"] = client
+    if issuer := said.get("iss"):
+        actor["idp"] = {"uid": issuer}
     return {
         "activity_id": activity,
         **({"activity_name": tree["action"]} if activity == 99 else {}),
@@ -171,7 +176,7 @@ def _api_activity(origin: str, index: int, entry: bytes) -> Tree:
         "raw_data": entry.decode(),
         "resources": [{"name": tree["object"], "type": "agent or tool"}],
         "severity_id": 3 if denied else 1,
-        "src_endpoint": {"uid": tree["actor"]["sub"]},
+        "src_endpoint": {"uid": said["sub"]},
         "status_detail": f"{effect} by {tree['decision']['rule']}",
         "status_id": _status(tree["phase"], outcome, denied),
         "time": tree["at"],
@@ -249,6 +254,7 @@ def _record(origin: str, index: int, entry: bytes) -> Tree:
         "audit.object": tree["object"],
         "audit.outcome": tree["outcome"],
         "audit.rule": tree["decision"]["rule"],
+        **{f"audit.{name}": tree["actor"][name] for name in ("client", "iss") if name in tree["actor"]},
     }
     record: Tree = {
         "timeUnixNano": str(tree["at"] * 1_000_000),

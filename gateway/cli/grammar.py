@@ -426,6 +426,7 @@ def _audit(top: Parser) -> None:
     search.add_argument("--until", metavar="TIME", help="Only entries from before then.")
     for verb in (tail, search):
         verb.add_argument("--actor", metavar="ID", help="Who asked, or on whose behalf: key:ann, agent:echo.")
+        verb.add_argument("--client", metavar="ID", help="With which OAuth client they came.")
         verb.add_argument("--action", metavar="VERB", help="What was asked for: SendMessage, tools/call, AddKey.")
         verb.add_argument("--object", metavar="ID", help="On what: an agent's id, SERVER/TOOL, gateway.")
         verb.add_argument("--outcome", metavar="WORD", help="How it ended: ok, COMPLETED, FAILED, NOT_FOUND.")

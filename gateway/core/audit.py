@@ -119,6 +119,7 @@ class Ticket:
             self.upstream_hash,
             change,
             dict(self.marks) or None if phase == "outcome" else None,
+            who.client,
         )
 
 

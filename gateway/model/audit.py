@@ -40,6 +40,16 @@ class Decision:
 
 
 @value
+class Stamp:
+    """Where and when an entry was written down: the log's name; the life of the process that wrote it; microseconds
+    since that began, by a clock that is never set back."""
+
+    log: str
+    replica: str
+    mono: int
+
+
+@value
 class AuditEntry:
     """One line of the record: the decision on a call (`phase` = "intent", committed before anything leaves
     the gateway) or how it ended ("outcome"). Reads and refusals have one entry only.
@@ -49,7 +59,8 @@ class AuditEntry:
     outer end of the chain and `cause` the one that made this one, None for a request from outside; `policy` the hash
     of the policy that decided; `upstream_hash` that of the card or the tool definition which was in force; `change`
     what an operator changed, as {"before": …, "after": …}; `marks` the compliance rules that found something in what
-    passed during the call, whatever chunk it was in, and what they did.
+    passed during the call, whatever chunk it was in, and what they did; `client` the OAuth client that the caller at
+    the outer end of the chain came with; `stamp` is the store's, None until it has written the entry.
     """
 
     at: int
@@ -74,6 +85,8 @@ class AuditEntry:
     upstream_hash: str | None = None
     change: dict[str, Any] | None = field(default=None, hash=False)
     marks: dict[str, str] | None = field(default=None, hash=False)
+    client: str | None = None
+    stamp: Stamp | None = field(default=None, compare=False)  # not of what it says
 
 
 @value
@@ -84,6 +97,7 @@ class AuditQuery:
     limit: int
     before: int | None = None
     principal: str | None = None
+    client: str | None = None
     verb: str | None = None
     target: str | None = None
     outcome: str | None = None
@@ -108,7 +122,7 @@ class AuditQuery:
         return [(name, getattr(self, name)) for name in _EQUAL]
 
 
-_EQUAL = ("verb", "target", "outcome", "verdict", "rule", "task_id", "request_id", "correlation")
+_EQUAL = ("client", "verb", "target", "outcome", "verdict", "rule", "task_id", "request_id", "correlation")
 
 
 @value

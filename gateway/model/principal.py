@@ -18,7 +18,8 @@ class Kind(StrEnum):
 
 class Principal(NamedTuple):
     """A verified identity. `tenant` comes from verification only, never from a message's routing field; so do
-    `roles` and `scopes`, which only access tokens have."""
+    `roles` and `scopes`, which only access tokens have, and `client`: the OAuth client that the token was given to.
+    Who asks on behalf of somebody has the client that they came with."""
 
     kind: Kind
     name: str
@@ -27,6 +28,7 @@ class Principal(NamedTuple):
     hops: int = 0
     roles: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
+    client: str | None = None
 
     @property
     def id(self) -> str:
@@ -64,7 +66,7 @@ class Principal(NamedTuple):
         """What a task keeps of its caller beside the owner: None where that says all. (Who acts for somebody has
         hops.)"""
         who = self.caller
-        return who if who.roles or who.scopes or who.hops else None
+        return who if who.roles or who.scopes or who.hops or who.client else None
 
     @property
     def bare(self) -> Principal:
@@ -74,7 +76,18 @@ class Principal(NamedTuple):
 
     def delegate(self, agent: str) -> Principal:
         """The identity of `agent` when it asks on behalf of this principal, one hop deeper."""
-        return Principal(Kind.AGENT, agent, self.tenant, self, self.hops + 1)
+        return Principal(Kind.AGENT, agent, self.tenant, self, self.hops + 1, client=self.client)
+
+
+def is_client(id: str, client: str) -> bool:
+    """Whether the principal with this id is an OAuth client itself, with a token that is about nobody else."""
+    kind, _, name = id.partition(":")
+    return kind == Kind.OAUTH and subject(name) == client
+
+
+def subject(name: str) -> str:
+    """What the issuer calls whom we call by this name (`Kind.OAUTH`); a client's has two marks before it."""
+    return name.partition("#")[2].removeprefix("#")
 
 
 @lru_cache(maxsize=4096)

@@ -28,6 +28,7 @@ COMMENTS = 15  # looks without news before a sign of life
 
 _WORDS = {
     "actor": "principal",
+    "client": "client",
     "action": "verb",
     "object": "target",
     "outcome": "outcome",
@@ -47,6 +48,7 @@ class Entry(TypedDict):
     action: str
     actor: str
     chain: NotRequired[list[str]]
+    client: NotRequired[str]
     tenant: NotRequired[str]
     object: str
     phase: str
@@ -65,6 +67,9 @@ class Entry(TypedDict):
     upstreamHash: NotRequired[str]
     change: NotRequired[Tree]
     marks: NotRequired[dict[str, str]]
+    log: NotRequired[str]
+    replica: NotRequired[str]
+    mono: NotRequired[int]
 
 
 class Page(TypedDict):
@@ -239,12 +244,14 @@ class AdminAudit:
 
 
 def shown(place: int, entry: AuditEntry) -> Entry:
+    stamp = entry.stamp
     tree: dict[str, Any] = {
         "index": place - 1,
         "time": timestamp(entry.at),
         "action": entry.verb,
         "actor": entry.principal,
         "chain": list(entry.chain) or None,
+        "client": entry.client,
         "tenant": entry.tenant or None,
         "object": entry.target,
         "phase": entry.phase,
@@ -263,6 +270,9 @@ def shown(place: int, entry: AuditEntry) -> Entry:
         "upstreamHash": entry.upstream_hash,
         "change": entry.change,
         "marks": entry.marks,
+        "log": None if stamp is None else stamp.log,
+        "replica": None if stamp is None else stamp.replica,
+        "mono": None if stamp is None else stamp.mono,
     }
     return cast(Entry, {name: value for name, value in tree.items() if value is not None})
 

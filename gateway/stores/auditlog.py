@@ -7,20 +7,24 @@ for each of them would cost 6 µs a call. A line is the entry's canonical form, 
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import orjson
 
-from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Verdict
+from gateway.model.audit import AuditEntry, AuditPage, AuditQuery, Stamp, Verdict
+from gateway.model.principal import Kind, is_client, subject
 from gateway.stores.named_sql import SQL
 from gateway.stores.sequence import SqliteSequence
-from gateway.stores.subjects import MARK, PERSON, PERSONAL, PSEUDONYM, Named, names, pseudonym_of
+from gateway.stores.subjects import MARK, PERSON, PERSONAL, PSEUDONYM, Named, clients_of, names, pseudonym_of
 
-FORMAT = 1
-"""`v` of an entry. Those of the first releases have none."""
+FORMAT = 2
+"""`v` of an entry. In 1 there was no `log_id`, `replica`, `mono`, and of the actor no `iss` and `client`; those of the
+first releases have no `v` and other names. An entry keeps the form that it was written in."""
 
 # Entries that the tree has not taken yet are kept as they were written, not read back: what somebody changes in the
 # file meanwhile does not get signed. Beyond this many (it takes them every few seconds) memory would grow.
@@ -32,10 +36,39 @@ Rows: TypeAlias = list[tuple[int, bytes]]
 """The number of the first entry, and the lines."""
 
 
-class AuditLog:
-    """The end of the record that `connection` writes. Takes it over: who wrote to it before is refused from now on."""
+class Place:
+    """Where this life of the process writes entries: the log, by its name, and the `replica`. `mono` gives the
+    microseconds since it began, and never the same twice: so no entry of it can stand in the log twice."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, log: str, replica: str, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self.log = log
+        self.replica = replica
+        self._clock = clock
+        self._began = clock()
+        self._last = -1
+
+    def mono(self) -> int:
+        now = (self._clock() - self._began) // 1000
+        self._last = now = now if now > self._last else self._last + 1
+        return now
+
+
+def name_of(db: sqlite3.Connection, host: str) -> str:
+    """What the log is called, by every entry and every checkpoint: `HOST/audit-…`, from its first day on."""
+    (name,) = db.execute(SQL["log_name"]).fetchone()
+    if name is None:
+        db.execute(SQL["name_log"], (f"{host}/audit-{os.urandom(6).hex()}",))
+        (name,) = db.execute(SQL["log_name"]).fetchone()
+    return str(name)
+
+
+class AuditLog:
+    """The end of the record that `connection` writes. Takes it over: who wrote to it before is refused from now on.
+    `replica` is the id of this life of the process; `host` goes into the name of a new log."""
+
+    def __init__(self, connection: sqlite3.Connection, replica: str, host: str) -> None:
+        self.name = name_of(connection, host)
+        self.place = Place(self.name, replica)
         self._sequence = SqliteSequence(connection)
         self._turn = self._ahead = self._sequence.take_over()  # `_ahead`: with what is not durable yet
         self._lines: list[bytes] = []
@@ -96,13 +129,13 @@ def _nothing() -> None:
 # Entries as bytes.
 
 
-def line(entry: AuditEntry, pseudonym: Named = str) -> bytes:
+def line(entry: AuditEntry, place: Place, pseudonym: Named = str) -> bytes:
     """The canonical form (RFC 8785): keys in their order, nothing that is not there, no layout. People stand in it
-    under their pseudonyms."""
-    chain = entry.chain and tuple(map(pseudonym, entry.chain))
+    under their pseudonyms. Written in the order in which entries are appended: `mono` only grows."""
+    who, chain = entry.principal, entry.chain
     tree: dict[str, Any] = {
         "action": entry.verb,
-        "actor": _actor(pseudonym(entry.principal), chain),
+        "actor": _actor(pseudonym(who), chain and tuple(map(pseudonym, chain)), who, chain, entry.client),
         "at": entry.at,
     }
     if entry.cause is not None:
@@ -115,11 +148,14 @@ def line(entry: AuditEntry, pseudonym: Named = str) -> bytes:
         tree["correlation"] = entry.correlation
     reason = None if entry.reason is None else _masked(pseudonym, entry.reason)
     tree["decision"] = _decision(entry.verdict, entry.policy, reason, entry.rule)
+    tree["log_id"] = place.log
     if entry.marks is not None:
         tree["marks"] = dict(sorted(entry.marks.items()))
+    tree["mono"] = place.mono()
     tree["object"] = pseudonym(entry.target)
     tree["outcome"] = entry.outcome
     tree["phase"] = entry.phase
+    tree["replica"] = place.replica
     request: dict[str, Any] = {}
     if entry.digest is not None:
         request["digest"] = entry.digest
@@ -139,9 +175,17 @@ def line(entry: AuditEntry, pseudonym: Named = str) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _actor(principal: str, chain: tuple[str, ...]) -> orjson.Fragment:
-    tree: dict[str, Any] = {"chain": list(chain)} if chain else {}
-    return orjson.Fragment(orjson.dumps({**tree, "sub": principal}))
+def _actor(sub: str, chain: tuple[str, ...], who: str, behalf: tuple[str, ...], client: str | None) -> orjson.Fragment:
+    """Who asks and on whose behalf, as they stand in the log and by name. `iss` says that the caller at the outer end
+    is who it is: a pseudonym does not tell. A client is a program, and stands there by its id; but one that asks for
+    itself by what stands for it as a caller, or its id would tell who that is."""
+    if client is not None:
+        shown = zip((sub, *chain), (who, *behalf), strict=True)
+        client = next((there for there, each in shown if is_client(each, client)), client)
+    kind, _, name = (who, *behalf)[-1].partition(":")
+    issuer = name.partition("#")[0] if kind == Kind.OAUTH else None
+    tree = {"chain": list(chain) or None, "client": client, "iss": issuer, "sub": sub}
+    return orjson.Fragment(orjson.dumps({name: each for name, each in tree.items() if each is not None}))
 
 
 def _changed(tree: Any, other: Named) -> Any:
@@ -199,7 +243,17 @@ def entry_of(body: bytes, named: Named = str) -> AuditEntry:
         upstream_hash=tree.get("upstream", {}).get("hash"),
         change=_changed(tree.get("change"), partial(_shown, named)),
         marks=tree.get("marks"),
+        client=_client_of(actor, named),
+        stamp=Stamp(tree["log_id"], tree["replica"], tree["mono"]) if "log_id" in tree else None,
     )
+
+
+def _client_of(actor: dict[str, Any], named: Named) -> str | None:
+    client: str | None = actor.get("client")
+    if client is None or client not in (actor["sub"], *actor.get("chain", ())):
+        return client
+    name = named(client)
+    return client if name == client else subject(name)
 
 
 def _first_format(tree: dict[str, Any]) -> AuditEntry:
@@ -234,16 +288,14 @@ def rows_after(db: sqlite3.Connection, after: int, limit: int) -> Rows:
 
 def search(db: sqlite3.Connection, query: AuditQuery) -> AuditPage:
     """One page: at most `query.limit` entries, fewer when many had to be looked at for them."""
-    named = names(db)
-    wanted = (*(word for _, word in query.words()), query.principal)
-    needles = [orjson.dumps(pseudonym_of(db, word)) for word in wanted if word is not None]
+    named, needles = names(db), _needles(db, query)
     before = query.before if query.before is not None else _EVER
     found: list[tuple[int, AuditEntry]] = []
     looked = 0
     for first, bodies in db.execute(SQL["audit_backwards"], {"before": before}):
-        if all(needle in bodies for needle in needles):
+        if all(any(each in bodies for each in needle) for needle in needles):
             for idx, body in reversed(list(enumerate(bodies.split(b"\n"), first))):
-                if idx < before and all(needle in body for needle in needles):
+                if idx < before and all(any(each in body for each in needle) for needle in needles):
                     entry = entry_of(body, named)
                     if query.matches(entry):
                         found.append((idx, entry))
@@ -253,6 +305,15 @@ def search(db: sqlite3.Connection, query: AuditQuery) -> AuditPage:
         if looked >= MAX_LOOK:
             return AuditPage(found, first if first > 1 else None)
     return AuditPage(found, None)
+
+
+def _needles(db: sqlite3.Connection, query: AuditQuery) -> list[list[bytes]]:
+    """What stands in every entry that is wanted: of each of these, one at least."""
+    wanted = [*(word for name, word in query.words() if name != "client"), query.principal]
+    found = [[pseudonym_of(db, word)] for word in wanted if word is not None]
+    if query.client is not None:
+        found.append([query.client, *clients_of(db, query.client)])
+    return [list(map(orjson.dumps, each)) for each in found]
 
 
 _EVER = 2**63 - 1

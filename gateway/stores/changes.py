@@ -78,8 +78,9 @@ class Transaction:
     sizes: Sizes = field(default_factory=Sizes)
 
     @classmethod
-    def of(cls, connection: sqlite3.Connection, now: Callable[[], int], node: str) -> Transaction:
-        return cls(connection.cursor(), now, node, Reservations(connection), AuditLog(connection), Subjects(connection))
+    def of(cls, connection: sqlite3.Connection, now: Callable[[], int], node: str, host: str) -> Transaction:
+        log = AuditLog(connection, node, host)
+        return cls(connection.cursor(), now, node, Reservations(connection), log, Subjects(connection))
 
     def run(self, name: str, *values: object) -> int:
         """Run a named statement; how many rows it touched."""
@@ -108,7 +109,7 @@ class Transaction:
 
 def apply(tx: Transaction, changes: Sequence[Change], records: Sequence[AuditEntry]) -> None:
     """All changes and the audit records. Raises Withdraw, Fenced or BadChange: nothing must be kept then."""
-    lines = [line(entry, tx.subjects.pseudonym) for entry in records]
+    lines = [line(entry, tx.audit.place, tx.subjects.pseudonym) for entry in records]
     mark = tx.reservations.mark()
     try:
         for change in changes:

@@ -16,6 +16,7 @@ from gateway.model.audit import AuditEntry, AuditPage, AuditQuery
 from gateway.model.changes import Change
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import NOBODY, Store
+from gateway.model.principal import is_client
 from gateway.model.provenance import CardRecord
 from gateway.model.push import PushConfig
 from gateway.model.rows import (
@@ -284,6 +285,7 @@ class MemoryStore(Store):
                 entry,
                 principal=pseudonym if entry.principal == principal else entry.principal,
                 chain=tuple(pseudonym if each == principal else each for each in entry.chain),
+                client=pseudonym if is_client(principal, entry.client or "") else entry.client,
             )
             for entry in kept
         ]

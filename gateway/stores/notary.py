@@ -47,7 +47,6 @@ class Notary:
         self,
         store: SqliteStore,
         folder: Path,
-        host: str,
         now: Callable[[], int],
         witnesses: Witnesses | None = None,
     ) -> None:
@@ -56,7 +55,6 @@ class Notary:
         self._shown = 0  # the size of the head that the witnesses have seen
         self._show_at = 0
         self._folder = folder
-        self._host = host
         self._now = now
         self._wanted = asyncio.Event()
         self._ending = asyncio.Event()
@@ -188,7 +186,7 @@ class Notary:
         if self._sealer is None:
             from gateway.stores.sealing import Sealer
 
-            sealer = Sealer(self._folder, self._host, self._now)
+            sealer = Sealer(self._folder, self._store.audit_log.name, self._now)
             await self._store.read(sealer.load)
             self._sealer = sealer
         return self._sealer

@@ -1,5 +1,5 @@
-"""Principals as JSON, in rows of tasks and approvals: who it was, with the roles and scopes of that moment. Never what
-it showed for it."""
+"""Principals as JSON, in rows of tasks and approvals: who it was, with the roles, scopes and client of that moment. Never
+what it showed for it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def tree(who: Principal) -> dict[str, Any]:
         "hops": who.hops,
         "roles": sorted(who.roles),
         "scopes": sorted(who.scopes),
+        "client": who.client,
     }
 
 
@@ -40,4 +41,5 @@ def principal(tree: dict[str, Any]) -> Principal:
     behalf = None if tree["behalf"] is None else principal(tree["behalf"])
     hops = tree.get("hops", 0 if behalf is None else behalf.hops + 1)  # approvals of before have none
     roles, scopes = frozenset(tree["roles"]), frozenset(tree["scopes"])
-    return Principal(Kind(tree["kind"]), tree["name"], tree["tenant"], behalf, hops, roles, scopes)
+    client = tree.get("client")
+    return Principal(Kind(tree["kind"]), tree["name"], tree["tenant"], behalf, hops, roles, scopes, client)

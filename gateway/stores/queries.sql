@@ -290,6 +290,14 @@ INSERT INTO audit (last_idx, first_idx, entries) VALUES (?, ?, ?);
 -- Take the log over: whoever had it before writes no more.
 UPDATE audit_head SET epoch = epoch + 1 WHERE id = 1;
 
+-- name: log_name
+-- What the audit log is called.
+SELECT log FROM audit_head WHERE id = 1;
+
+-- name: name_log
+-- Once: who opens it at the same moment takes the same name.
+UPDATE audit_head SET log = coalesce(log, ?) WHERE id = 1;
+
 -- name: epoch
 -- Whose turn it is.
 SELECT epoch FROM audit_head WHERE id = 1;
@@ -311,6 +319,10 @@ SELECT pseudonym FROM audit_subject WHERE name = ?;
 -- name: subject_name
 -- Who is behind it.
 SELECT name FROM audit_subject WHERE pseudonym = ?;
+
+-- name: subjects_ending
+-- Those whose name ends like this.
+SELECT pseudonym FROM audit_subject WHERE substr(name, -length(:end)) = :end;
 
 -- name: put_subject
 -- Somebody new.

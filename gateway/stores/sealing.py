@@ -6,7 +6,6 @@ Runs in a thread, one call at a time. The tree is made of the entries as the wri
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -40,12 +39,12 @@ class Sealed:
 
 
 class Sealer:
-    """`host` goes into the name of a new log. Raises StoreProblem, Inconsistent."""
+    """`name` is what the log is called. Raises StoreProblem, Inconsistent."""
 
-    def __init__(self, folder: Path, host: str, now: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, name: str, now: Callable[[], int]) -> None:
         self.keys = KeyFiles(folder)
         self._folder = folder
-        self._host = host
+        self._name = name
         self._now = now
         self._tree = Tree()
         self._dirty: Tiles = {}
@@ -65,8 +64,11 @@ class Sealer:
         """The tree as it was under the last checkpoint, once it is certain that it is still the same."""
         stored = db.execute(SQL["last_checkpoint"]).fetchone()
         last = None if stored is None else _parsed(stored[1])
-        self._signers = self.keys.load(lambda: last.origin if last else self._name())
+        self._signers = self.keys.load(self._name)
         self.last = last
+        for name in (self.origin, self.origin if last is None else last.origin):
+            if name != self._name:
+                raise Inconsistent(f"the log is called {self._name}, and what signs it is of {name}")
         if last is not None:
             self._tree = _tree(db, last.size)
             if self._tree.root() != last.root:
@@ -76,9 +78,6 @@ class Sealer:
             raise Inconsistent(
                 f"a checkpoint over {head.size} entries was signed before; the database knows of {self._tree.size}"
             )
-
-    def _name(self) -> str:
-        return f"{self._host}/audit-{os.urandom(6).hex()}"
 
     def _head(self) -> Checkpoint | None:
         path = self._folder / HEAD

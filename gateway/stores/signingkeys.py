@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +44,10 @@ class KeyFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def load(self, origin: Callable[[], str]) -> list[Signer]:
-        """The keys in force, made if there are none, for a log that is called `origin()` then."""
+    def load(self, origin: str) -> list[Signer]:
+        """The keys in force; made, for the log of that name, if there are none."""
         if not (self.folder / CURRENT).exists():
-            self._make(CURRENT, origin())
+            self._make(CURRENT, origin)
             self.publish(self._read(CURRENT))
         return self._read(CURRENT)
 

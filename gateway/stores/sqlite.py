@@ -51,17 +51,18 @@ from gateway.stores.writer import Writer
 READERS = 2
 
 
-async def open_sqlite(path: Path, *, now: Callable[[], int], node: str) -> SqliteStore:
-    """The store in the file `path`, made if need be. `node` is the id of this life of the process.
+async def open_sqlite(path: Path, *, now: Callable[[], int], node: str, host: str = "gateway") -> SqliteStore:
+    """The store in the file `path`, made if need be. `node` is the id of this life of the process; `host` goes into the
+    name of a new audit log.
 
     Raises StoreProblem when the file cannot be used; nothing is held then.
     """
-    lock, transaction, writer, readers = await asyncio.to_thread(_open, path, now, node)
+    lock, transaction, writer, readers = await asyncio.to_thread(_open, path, now, node, host)
     return SqliteStore(path, lock, transaction, writer, Readers(readers))
 
 
 def _open(
-    path: Path, now: Callable[[], int], node: str
+    path: Path, now: Callable[[], int], node: str, host: str
 ) -> tuple[FolderLock, Transaction, sqlite3.Connection, list[sqlite3.Connection]]:
     prepare(path)
     lock = FolderLock(path.parent)
@@ -71,7 +72,7 @@ def _open(
         with schema.problems(path):
             # The lock on the folder says that nobody delivers them any more.
             opened[0].execute(SQL["free_deliveries"], {"now": now()})
-            transaction = Transaction.of(opened[0], now, node)
+            transaction = Transaction.of(opened[0], now, node, host)
         opened.extend(schema.open_reader(path) for _ in range(READERS))
     except BaseException:
         for connection in opened:

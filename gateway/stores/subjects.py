@@ -108,6 +108,11 @@ def names(db: sqlite3.Connection) -> Named:
     return named
 
 
+def clients_of(db: sqlite3.Connection, client: str) -> list[str]:
+    """The pseudonyms of a client that asks for itself, and maybe some that are somebody else's."""
+    return [str(pseudonym) for (pseudonym,) in db.execute(SQL["subjects_ending"], {"end": f"#{client}"})]
+
+
 def pseudonym_of(db: sqlite3.Connection, principal: str) -> str:
     if not principal.startswith(PERSONAL):
         return principal

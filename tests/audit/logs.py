@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 from collections.abc import Sequence
@@ -45,9 +46,11 @@ class Written:
         return path
 
 
-async def opened(folder: Path, node: str = "n1", host: str = "gw.example") -> tuple[SqliteStore, Notary]:
-    store = await open_sqlite(folder / "gateway.db", now=lambda: NOW, node=node)
-    notary = Notary(store, folder / "audit", host, lambda: NOW)
+async def opened(folder: Path, node: str | None = None) -> tuple[SqliteStore, Notary]:
+    """A life of a gateway; `node` is its id, like none before."""
+    node = os.urandom(8).hex() if node is None else node
+    store = await open_sqlite(folder / "gateway.db", now=lambda: NOW, node=node, host="gw.example")
+    notary = Notary(store, folder / "audit", lambda: NOW)
     await notary.start()
     return store, notary
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gateway.cli.auditformats import jsonl
 from gateway.stores.sealing import Sealed, Sealer, put
+from gateway.stores.signingkeys import KeyFiles
 from gateway.verifier import Checkpoint, Database, Tree, leaf_hash
 from tests.audit.logs import Written
 from tests.stores.contract import NOW
@@ -33,7 +34,8 @@ class Act:
 
 @dataclass(frozen=True)
 class Scene:
-    """A log, what it looked like earlier, another history under the same keys, and keys of a stranger's."""
+    """A log, what it looked like earlier, another history under the same keys, keys of a stranger's, and entries that a
+    gateway wrote into another log."""
 
     log: Written
     export: Path
@@ -42,6 +44,7 @@ class Scene:
     fork: Path
     fork_at: int
     stranger: Sealer
+    foreign: list[bytes]
 
     @property
     def sizes(self) -> list[int]:
@@ -118,7 +121,7 @@ def delete_a_row(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Ac
 def insert(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
     entries = every(db)
     at = rng.randrange(len(entries) + 1)
-    rewrite(db, [*entries[:at], rng.choice(entries).replace(b'"v":1', b'"v":1 '), *entries[at:]], rng)
+    rewrite(db, [*entries[:at], rng.choice(entries).replace(b'"v":2', b'"v":2 '), *entries[at:]], rng)
     return Act(at)
 
 
@@ -176,7 +179,7 @@ def sign_with_another_key(db: sqlite3.Connection, scene: Scene, rng: random.Rand
 def signed_by_the_stranger(scene: Scene, entries: list[bytes], act: Act) -> list[Checkpoint]:
     """All heads over the first bad entry, under the log's name."""
     origin, heads = scene.log.head.origin, []
-    signers = scene.stranger.keys.load(lambda: origin)
+    signers = scene.stranger.keys.load(origin)
     assert act.first is not None
     for size in [size for size in scene.sizes if size > act.first]:
         tree = Tree()
@@ -191,6 +194,52 @@ def fork(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
     with closing(sqlite3.connect(scene.fork)) as other:
         other.backup(db)
     return Act(scene.fork_at, exact=False)
+
+
+# The newest entries wait for their checkpoint; after a kill the next life of the gateway signs what stands there. What
+# somebody put among them meanwhile is under a good signature, and is found by what it says.
+
+
+def written_in(entries: list[bytes], scene: Scene, rng: random.Random) -> tuple[list[bytes], Act]:
+    """Entries that were rightly written, but not here or not now, behind the end."""
+    size, some = len(entries), rng.randint(1, 3)
+    what = rng.choice(("of another log", "once more", "of before", "of no format"))
+    if what == "of another log":
+        more = rng.sample(scene.foreign, some)
+    elif what == "once more":
+        at = rng.randrange(size - some)
+        more = entries[at : at + some]
+    elif what == "of before":
+        more = [formerly(each) for each in rng.sample(entries, some)]
+    else:
+        more = [rng.choice((b"{}", b"[]", b"no JSON", b'{"v":2}', entries[-1].replace(b'"at":', b'"then":')))]
+    return more, Act(size)
+
+
+def formerly(entry: bytes) -> bytes:
+    """As a release before format 2 would have written it."""
+    tree = json.loads(entry)
+    for name in ("log_id", "mono", "replica"):
+        del tree[name]
+    return json.dumps({**tree, "v": 1}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def signed_by_the_gateway(scene: Scene, entries: list[bytes]) -> Checkpoint:
+    """The head that it makes over what it finds."""
+    tree = Tree()
+    list(tree.extend([leaf_hash(entry) for entry in entries]))
+    bare = Checkpoint(scene.log.head.origin, len(entries), tree.root())
+    signers = KeyFiles(scene.log.folder / "audit").load(bare.origin)
+    return Checkpoint(bare.origin, bare.size, bare.root, tuple(each.sign(bare, NOW // 1000) for each in signers))
+
+
+def splice(db: sqlite3.Connection, scene: Scene, rng: random.Random) -> Act:
+    entries = every(db)
+    more, act = written_in(entries, scene, rng)
+    rewrite(db, [*entries, *more], rng)
+    hashes(db, [*entries, *more])
+    put(Sealed(signed_by_the_gateway(scene, [*entries, *more]), {}), NOW, db.cursor())
+    return act
 
 
 def hashes(db: sqlite3.Connection, entries: Iterable[bytes]) -> None:
@@ -214,6 +263,7 @@ ON_DATABASES: tuple[Callable[[sqlite3.Connection, Scene, random.Random], Act], .
     change_and_hash_again,
     sign_with_another_key,
     fork,
+    splice,
 )
 
 
@@ -298,7 +348,7 @@ def hashed_again(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
     if choice == 0:
         del records[at]
     elif choice == 1:
-        records.insert(at, records[at].replace(b'"v":1', b'"v":1 '))
+        records.insert(at, records[at].replace(b'"v":2', b'"v":2 '))
     else:
         records[at : at + 2] = reversed(records[at : at + 2])
     lines[1:] = [of(number, each) for number, each in enumerate(records)]
@@ -317,6 +367,14 @@ def forked(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
     """Another history from some entry on, rightly signed: by whoever holds the keys."""
     lines[:] = exported(scene.fork)
     return Act(scene.fork_at, exact=False)
+
+
+def spliced(lines: list[bytes], scene: Scene, rng: random.Random) -> Act:
+    entries = [record(each) for each in lines[1:]]
+    more, act = written_in(entries, scene, rng)
+    lines += [of(number, each) for number, each in enumerate(more, len(entries))]
+    under(lines, [*scene.log.signed, signed_by_the_gateway(scene, [*entries, *more])])
+    return act
 
 
 def record(line: bytes) -> bytes:
@@ -351,6 +409,7 @@ ON_EXPORTS: tuple[Callable[[list[bytes], Scene, random.Random], Act], ...] = (
     hashed_again,
     signed_with_another_key,
     forked,
+    spliced,
 )
 """Every kind of `ON_DATABASES`, as far as an export has what is changed there."""
 

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.stores.sealing import Sealer
 from gateway.verifier import Database
-from tests.audit.logs import Written, written
+from tests.audit.logs import Written, entries, written
 from tests.audit.tampering import ON_EXPORTS, SEEN_BEFORE, Scene, head_changed
 from tests.serving import ROOT
 from tests.stores.contract import NOW
@@ -69,7 +69,8 @@ async def test_it_finds_what_we_find(tmp_path: Path) -> None:
     export = log.export(tmp_path / "log.jsonl")
     rng = random.Random(1)
     stranger = Sealer(tmp_path / "stranger", "stranger.example", lambda: NOW)
-    scene = Scene(log, export, log.db, 50, log.db, 50, stranger)
+    foreign = entries((await written(tmp_path / "foreign", (20,))).db)
+    scene = Scene(log, export, log.db, 50, log.db, 50, stranger, foreign)
     for act in ON_EXPORTS:
         if act is head_changed or act in SEEN_BEFORE:  # what signs the one, not every Node can check
             continue

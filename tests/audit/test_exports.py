@@ -32,6 +32,8 @@ WRITTEN: tuple[AuditEntry, ...] = (
     entry("4", verb="AddKey", target="gateway", change={"before": [], "after": [{"id": "k"}]}),
     entry("5", verb="GetTask", target='with "quotes", ö and \u2028', marks={"mask": "redacted"}),
     entry("6", verb="RevokeKey", verdict=Verdict.FLAG, outcome="ok"),
+    entry("7", principal="agent:desk", chain=("oauth:https://idp.example#ann",), client="cli"),
+    entry("8", principal="oauth:https://idp.example#robot", client="robot"),
 )
 
 
@@ -61,6 +63,7 @@ OBJECTS: dict[str, tuple[str, str, str]] = {
     "actor": ("", "authorizations user app_name app_uid process session idp", "user process session app_name app_uid"),
     "actor.user": ("", "name uid type type_id account", "account name uid"),
     "actor.authorizations": ("", "decision policy", ""),
+    "actor.idp": ("", "name uid", "name uid"),
     "api": ("operation", "group request response service version", ""),
     "api.request": ("uid", "data flags containers", ""),
     "api.response": ("", "code data error error_message flags message", ""),
@@ -104,8 +107,22 @@ async def test_ocsf_events_are_api_activity(db: Path) -> None:
             assert event[name] in numbers
         assert isinstance(event["time"], int)
     told = [(event["activity_id"], event["status_id"], event["severity_id"]) for event in events]
-    assert told == [(99, 0, 1), (99, 1, 1), (99, 2, 1), (99, 2, 3), (1, 1, 1), (2, 1, 1), (4, 1, 1)]
+    assert told == [(99, 0, 1), (99, 1, 1), (99, 2, 1), (99, 2, 3), (1, 1, 1), (2, 1, 1), (4, 1, 1), *[(99, 1, 1)] * 2]
     assert [event["metadata"].get("tenant_uid") for event in events[:3]] == ["t", "t", None]
+
+
+async def test_ocsf_and_otlp_say_with_which_client_somebody_came_and_who_vouches_for_them(db: Path) -> None:
+    *others, ann, robot = [event["actor"] for event in exported(db, "ocsf")]
+    assert (ann["app_uid"], ann["idp"]) == ("cli", {"uid": "https://idp.example"})
+    assert robot["app_uid"] == robot["user"]["uid"] != "robot", "it asks for itself, and its id would tell who it is"
+    assert not [actor for actor in others if actor.keys() & {"app_uid", "idp"}]
+    records = exported(db, "otlp")[0]["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    said = [{each["key"]: each["value"].get("stringValue") for each in record["attributes"]} for record in records]
+    assert [(each.get("audit.client"), each.get("audit.iss")) for each in said[-3:]] == [
+        (None, None),
+        ("cli", "https://idp.example"),
+        (robot["app_uid"], "https://idp.example"),
+    ]
 
 
 async def test_cloudevents_have_what_the_specification_asks_for(db: Path) -> None:
@@ -172,14 +189,33 @@ async def test_otlp_lines_are_requests_of_log_records(db: Path) -> None:
     assert [record.get("traceId") for record in records[:2]] == [TRACE, None], "hex, as OTLP's JSON has it"
 
 
-async def test_every_form_carries_the_index_and_the_leaf_of_each_entry(db: Path) -> None:
-    expected = [(at, leaf_hash(line).hex()) for at, line in enumerate(entries(db))]
-    ocsf = [(each["unmapped"]["index"], each["unmapped"]["leaf"]) for each in exported(db, "ocsf")]
-    clouds = [(int(each["logindex"]), each["leafhash"]) for each in exported(db, "cloudevents")]
+async def test_every_form_carries_the_log_the_index_and_the_leaf_of_each_entry(db: Path) -> None:
+    (log,) = {json.loads(line)["log_id"] for line in entries(db)}
+    assert re.fullmatch(r"gw\.example/audit-[0-9a-f]{12}", log)
+    expected = [(log, at, leaf_hash(line).hex()) for at, line in enumerate(entries(db))]
+    ocsf = [tuple(each["unmapped"][name] for name in ("log_id", "index", "leaf")) for each in exported(db, "ocsf")]
+    clouds = [(each["logid"], int(each["logindex"]), each["leafhash"]) for each in exported(db, "cloudevents")]
+    head, *rest = exported(db, "jsonl")
+    plain = [(head["log"], each["index"], each["leaf"]) for each in rest]
     records = exported(db, "otlp")[0]["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
     said = [{each["key"]: each["value"] for each in record["attributes"]} for record in records]
-    otlp = [(int(each["audit.index"]["intValue"]), each["audit.leaf"]["stringValue"]) for each in said]
-    assert ocsf == clouds == otlp == expected
+    otlp = [
+        (each["audit.log_id"]["stringValue"], int(each["audit.index"]["intValue"]), each["audit.leaf"]["stringValue"])
+        for each in said
+    ]
+    assert plain == ocsf == clouds == otlp == expected
+
+
+async def test_what_a_form_holds_of_an_entry_is_checked_against_its_leaf(db: Path) -> None:
+    """Whoever has nothing but a copy in a SIEM and a proof finds out whether they are of the same entry."""
+    for event in exported(db, "ocsf"):
+        assert leaf_hash(event["raw_data"].encode()).hex() == event["unmapped"]["leaf"]
+    for record in exported(db, "otlp")[0]["resourceLogs"][0]["scopeLogs"][0]["logRecords"]:
+        (leaf,) = (each["value"]["stringValue"] for each in record["attributes"] if each["key"] == "audit.leaf")
+        assert leaf_hash(record["body"]["stringValue"].encode()).hex() == leaf
+    for event in exported(db, "cloudevents"):
+        whole = json.dumps(event["data"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        assert leaf_hash(whole.encode()).hex() == event["leafhash"]
 
 
 @pytest.mark.parametrize("form", FORMATS)

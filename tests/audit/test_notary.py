@@ -18,7 +18,7 @@ from gateway.cli import auditformats
 from gateway.model.errors import GatewayError, Reason
 from gateway.stores import notary as notaries
 from gateway.stores import sealing
-from gateway.stores.auditlog import Rows, line
+from gateway.stores.auditlog import Place, Rows, line
 from gateway.stores.sealing import Sealer
 from gateway.stores.sqlite import SqliteStore, open_sqlite
 from gateway.verifier import (
@@ -128,7 +128,7 @@ async def test_what_is_added_between_two_runs_stops_the_notary(
     assert "is not signed any more: the log had 20 entries when it was closed, and has 21 now" in caplog.text
     assert log.head.size == 20
     report = checked(tmp_path, NOW / 1000 + 3600)
-    assert (report.exit, report.first) == (Exit.INCOMPLETE, 20)
+    assert (report.exit, report.first) == (Exit.TAMPERED, 20), "its own clock says that it was written before"
 
 
 @pytest.mark.security
@@ -321,9 +321,10 @@ async def test_whoever_has_the_first_keys_verifies_what_the_next_ones_sign(tmp_p
 async def test_keys_that_only_an_unsigned_entry_names_are_not_believed(tmp_path: Path) -> None:
     log = await written(tmp_path / "log", (20,))
     stranger = Sealer(tmp_path / "stranger", "stranger.example", lambda: NOW)
-    signers = stranger.keys.load(lambda: log.head.origin)
+    signers = stranger.keys.load(log.head.origin)
     change = {"after": {"keys": [str(signer.key) for signer in signers]}, "before": {"keys": []}}
-    forged = line(entry("forged", verb="RotateAuditKey", phase="intent", change=change))
+    place = Place(log.head.origin, "stranger")
+    forged = line(entry("forged", verb="RotateAuditKey", phase="intent", change=change), place)
     with closing(sqlite3.connect(log.db)) as db:
         db.execute("INSERT INTO audit VALUES (21, 21, ?)", (forged,))
         tree = Tree()

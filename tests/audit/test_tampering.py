@@ -16,7 +16,7 @@ import pytest_asyncio
 from gateway.cli import main
 from gateway.stores.sealing import Sealer
 from gateway.verifier import BadNote, Database, Exit, Export, Log, Report, verify
-from tests.audit.logs import Written, closed, opened, write, written
+from tests.audit.logs import Written, closed, entries, opened, write, written
 from tests.audit.tampering import (
     ON_DATABASES,
     ON_EXPORTS,
@@ -50,7 +50,8 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
         await closed(store, notary)
     log = Written(folder)
     export = log.export(tmp_path_factory.mktemp("export") / "log.jsonl")
-    return Scene(log, export, Path(earlier), FORK_AT, fork / "gateway.db", FORK_AT, stranger)
+    other = await written(tmp_path_factory.mktemp("other"), (60,))
+    return Scene(log, export, Path(earlier), FORK_AT, fork / "gateway.db", FORK_AT, stranger, entries(other.db))
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ async def test_what_nobody_touched_is_found_sound(scene: Scene) -> None:
 
 
 async def test_keys_of_somebody_else_verify_nothing(scene: Scene) -> None:
-    foreign = [signer.key for signer in scene.stranger.keys.load(lambda: scene.log.head.origin)]
+    foreign = [signer.key for signer in scene.stranger.keys.load(scene.log.head.origin)]
     trust = scene.log.trust
     trust.log = foreign
     with closing(Database(scene.log.db)) as log:

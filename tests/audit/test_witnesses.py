@@ -53,7 +53,7 @@ async def watched(folder: Path, witness: Witness, url: str, egress: Egress) -> t
     first.forsake()
     asked = HttpWitness(url, lambda: control_client(egress, trusted=True))
     shown = Witnesses([FileWitness(folder / "elsewhere")], [CosigningWitness(asked, witness.key, store)])
-    notary = Notary(store, folder / "audit", "gw.example", lambda: NOW, shown)
+    notary = Notary(store, folder / "audit", lambda: NOW, shown)
     await notary.start()
     return store, notary
 

@@ -97,12 +97,19 @@ async def test_an_audit_entry_is_a_line_of_canonical_json(store: SqliteStore, db
     (entries,) = db.execute("SELECT entries FROM audit").fetchone()
     body, other = entries.split(b"\n")
     assert json.loads(other)["outcome"] == "two\nlines"
+    (_, one), (_, two) = await store.audit(0, 2)
+    first, second = one.stamp, two.stamp
+    assert first is not None
+    assert second is not None
+    assert (first.log, first.replica) == (second.log, second.replica) == (store.audit_log.name, NODE)
+    assert 0 <= first.mono <= second.mono
     assert (
         body
         == (
             '{"action":"SendMessage","actor":{"sub":"agent:ann"},"at":1764000000000,'
-            '"decision":{"effect":"PASS","rule":"allow"},"object":"echo","outcome":"ok","phase":"outcome",'
-            '"request":{"id":"req-1"},"task":"ü","tenant":"t","v":1}'
+            f'"decision":{{"effect":"PASS","rule":"allow"}},"log_id":"{store.audit_log.name}","mono":{first.mono},'
+            f'"object":"echo","outcome":"ok","phase":"outcome","replica":"{NODE}",'
+            '"request":{"id":"req-1"},"task":"ü","tenant":"t","v":2}'
         ).encode()
     )
 
@@ -337,7 +344,7 @@ async def test_each_filter_has_its_index(
 
 # The registry, keys, clients, users and what governs calls are read whole, and so is SQLite's own table of sequences:
 # it has a row and no index.
-# `tasks` and `count_tasks` are templates, tested above.
+# `tasks` and `count_tasks` are templates, tested above. A search by client looks once at the ends of names.
 _WHOLE = {
     "agents",
     "keys",
@@ -350,6 +357,7 @@ _WHOLE = {
     "usage",
     "labels",
     "audit_end",
+    "subjects_ending",
     "tasks",
     "count_tasks",
 }

@@ -26,6 +26,9 @@ MAX_HEADER = 512
 MAX_SUBJECT = 255
 """Characters of `sub` (OpenID Connect Core §2 says so; RFC 9068 does not)."""
 
+MAX_CLIENT = 2048
+"""Characters of `client_id` and `azp`: those that are the URL of a document (CIMD) are the longest."""
+
 MAX_AUDIENCES = 32
 """Values of `aud`. A token for so many places is a token for everybody."""
 
@@ -53,6 +56,7 @@ PLAIN = "JWT"
 
 _COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 _SUBJECT = re.compile(r"[^#\x00-\x1f\x7f-\x9f\ud800-\udfff][^\x00-\x1f\x7f-\x9f\ud800-\udfff]*")
+_CLIENT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
 
 
@@ -223,6 +227,7 @@ def verified(claims: Mapping[str, JSON], rules: Rules, until: float) -> Verified
         _tenant(claims, rules),
         roles=frozenset(_texts(_at(claims, rules.roles_claim))),
         scopes=_scopes(claims),
+        client=_client(claims),
     )
     return Verified(_acting(claims, rules, subject), audiences(claims), until, rules, key)
 
@@ -250,7 +255,13 @@ def _acting(claims: Mapping[str, JSON], rules: Rules, subject: Principal) -> Pri
         found = found.get("act")
     for actor in reversed(actors):
         subject = Principal(
-            Kind.OAUTH, actor, subject.tenant, on_behalf_of=subject, hops=subject.hops + 1, scopes=subject.scopes
+            Kind.OAUTH,
+            actor,
+            subject.tenant,
+            on_behalf_of=subject,
+            hops=subject.hops + 1,
+            scopes=subject.scopes,
+            client=subject.client,
         )
     return subject
 
@@ -263,6 +274,18 @@ def name(issuer: str, claims: Mapping[str, JSON]) -> str:
     if not isinstance(subject, str) or len(subject) > MAX_SUBJECT or not _SUBJECT.fullmatch(subject):
         raise BadToken(BAD_CLAIMS)
     return f"{issuer}{mark}{subject}"
+
+
+def _client(claims: Mapping[str, JSON]) -> str | None:
+    """The client that the token was given to: `client_id` (RFC 9068 §2.2, RFC 7662 §2.2) or, from issuers that write
+    their access tokens like ID tokens, `azp` (OpenID Connect Core §2). None where the issuer does not say. Raises
+    BadToken: BAD_CLAIMS."""
+    client = claims.get("client_id") or claims.get("azp")
+    if client is None or client == "":
+        return None
+    if not isinstance(client, str) or len(client) > MAX_CLIENT or not _CLIENT.fullmatch(client):
+        raise BadToken(BAD_CLAIMS)
+    return client
 
 
 def audiences(claims: Mapping[str, JSON]) -> frozenset[str]:
