@@ -173,9 +173,18 @@ an operator changes is written in the same transaction as its entry, or not at a
 
 | field | what it is |
 |---|---|
-| `v` | 1; entries of the first releases have none and other names |
-| `at` | milliseconds since the epoch; the index is the order |
-| `actor` | `sub`, who did it, and `chain`, on whose behalf, the nearest first; people are pseudonyms |
+| `v` | 2; entries of older releases keep their form: 1 has no `log_id`, `replica`, `mono`, `iss` and `client`, those \
+of the first have no `v` and other names |
+| `log_id` | the log's name, which its checkpoints bear too: an entry of another log is told by it |
+| `replica` | which life of the gateway wrote it; each start is a new one |
+| `mono` | microseconds since that replica began, when the entry was written down; they only grow, so that what stands \
+twice or in another order is told by it |
+| `at` | milliseconds since the epoch, when it was decided; the index is the order |
+| `actor` | `sub`, who did it, and `chain`, on whose behalf, the nearest first; people are pseudonyms. For callers \
+with an access token `iss`, the issuer that vouches for the one at the outer end (`gateway`: its own authorization \
+server), and `client`, the OAuth client that the token was given to (`client_id`, or else `azp`). A client is a program \
+and stands there by its id; one that asks for itself by the pseudonym that `sub` or `chain` has. What a task does after \
+a restart names neither: its `task` leads to the entries that do |
 | `action` | what: the names below |
 | `object` | on what: an agent, `SERVER/TOOL`, `gateway`, a path at the door |
 | `decision` | `effect` (PASS, FLAG, BLOCK, ESCALATE, HALT), `rule`, `policy` (the hash of the rules), `reason` where it was not PASS, or by which approval it was, or which limit stopped it all the same |

@@ -43,7 +43,7 @@ async def filled(store: SqliteStore) -> None:
             records=[
                 entry(f"c{number}", principal=CANARY),
                 entry(f"a{number}", principal="key:ann"),
-                entry(f"d{number}", principal="agent:echo", chain=("agent:asker", CANARY)),
+                entry(f"d{number}", principal="agent:echo", chain=("agent:asker", CANARY), client="canary-7f3a"),
             ]
         )
 

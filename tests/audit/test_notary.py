@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import stat
 import threading
@@ -160,6 +161,27 @@ async def test_hashes_that_do_not_lead_to_the_last_checkpoint_are_not_built_upon
     await store.commit(records=[entry("more")])
     await closed(store, notary)
     assert notary.trouble is not None
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("what", ["log", "keys"])
+async def test_a_log_that_is_not_called_what_was_signed_is_not_signed_any_further(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    log = await written(tmp_path / "log", (20,))
+    if what == "log":
+        with closing(sqlite3.connect(log.db)) as db:
+            db.execute("UPDATE audit_head SET log = 'other.example/audit-1'")
+            db.commit()
+    else:
+        other = await written(tmp_path / "other", (20,))
+        shutil.copy(other.folder / "audit" / "signing-key", log.folder / "audit" / "signing-key")
+    store, notary = await opened(tmp_path / "log")
+    await write(store, 5, mark="more-")
+    await closed(store, notary)
+    assert notary.trouble is not None
+    assert "is not signed any more: the log is called" in caplog.text
+    assert log.head.size == 20
 
 
 async def test_the_log_of_an_older_release_is_taken_into_the_tree(tmp_path: Path) -> None:

@@ -821,6 +821,7 @@ class StoreContract:
             policy="p" * 64,
             upstream_hash="h" * 64,
             change={"after": [{"id": "k"}], "before": []},
+            client="app",
         )
         await store.commit(records=[full, entry("1")])
         await asyncio.gather(*(store.commit(records=[entry(str(n))]) for n in range(2, 10)))
@@ -845,6 +846,32 @@ class StoreContract:
         assert [each.request_id for _, each in of_them.entries] == ["3", "2", "1"]
         assert (await store.search_audit(AuditQuery(9, target=pseudonym))).entries[0][0] == 4
         assert await store.forget_subject("key:ann", record) is None
+
+    async def test_the_record_is_searched_by_the_client_that_somebody_came_with(self, store: Store) -> None:
+        ann, robot = "oauth:https://idp.example#ann", "oauth:https://idp.example#app"
+        await store.commit(
+            records=[
+                entry("1", principal=ann, client="app"),
+                entry("2", principal=ann, client="cli"),
+                entry("3", principal=ann),
+                entry("4", principal="agent:desk", chain=(ann,), client="app"),
+                entry("5", principal=robot, client="app"),
+                entry("6", principal="oauth:https://idp.example##app", client="app"),
+                entry("7", principal="oauth:https://idp.example#other#app", client="cli", target="app"),
+            ]
+        )
+
+        async def by(client: str, **more: Any) -> list[str]:
+            page = await store.search_audit(AuditQuery(9, client=client, **more))
+            assert {each.client for _, each in page.entries} <= {client}
+            return [each.request_id for _, each in page.entries]
+
+        assert await by("app") == ["6", "5", "4", "1"]
+        assert await by("app", principal=ann) == ["4", "1"]
+        assert await by("cli") == ["7", "2"]
+        assert await by("nobody") == []
+        assert await store.forget_subject(robot, lambda pseudonym: entry("8", target=pseudonym)) is not None
+        assert await by("app") == ["6", "4", "1"], "a client that asks for itself is forgotten like anybody"
 
     async def test_the_record_is_searched_from_its_end_page_by_page(self, store: Store) -> None:
         for number in range(20):

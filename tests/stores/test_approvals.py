@@ -19,7 +19,7 @@ from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import open_sqlite
 from tests.stores.contract import NODE, NOW, entry
 
-ANN = Principal(Kind.OAUTH, "gateway#ann", "t", roles=frozenset({"staff"}), scopes=frozenset({"a", "b"}))
+ANN = Principal(Kind.OAUTH, "gateway#ann", "t", roles=frozenset({"staff"}), scopes=frozenset({"a", "b"}), client="app")
 ASKED = Asked(ANN.delegate("desk"), "tools/call", "bank/pay", {"amount": 10, "to": "bob"}, "hash", "task-1", "rule")
 
 ALL = ApprovalQuery(9, targets=frozenset({ASKED.target}))
