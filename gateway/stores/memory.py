@@ -279,13 +279,17 @@ class MemoryStore(Store):
         kept = self._tables.audit
         if not any(principal in (entry.principal, *entry.chain) for entry in kept):
             return None
+
+        def own(entry: AuditEntry) -> bool:
+            return principal in (entry.principal, *entry.chain) and is_client(principal, entry.client or "")
+
         pseudonym = f"{principal.partition(':')[0]}:~{len(kept):032x}"
         kept[:] = [
             replace(
                 entry,
                 principal=pseudonym if entry.principal == principal else entry.principal,
                 chain=tuple(pseudonym if each == principal else each for each in entry.chain),
-                client=pseudonym if is_client(principal, entry.client or "") else entry.client,
+                client=pseudonym if own(entry) else entry.client,
             )
             for entry in kept
         ]

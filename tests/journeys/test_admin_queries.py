@@ -10,7 +10,7 @@ from tests.serving import Gateway, running
 # What each of these may be asked by; all other admin routes take nothing.
 FILTERS = (
     *("before", "limit", "since", "until"),
-    *("actor", "action", "object", "outcome", "effect", "rule", "task", "request", "correlation"),
+    *("actor", "client", "action", "object", "outcome", "effect", "rule", "task", "request", "correlation"),
 )
 PARAMETERS = {
     "/admin/approvals": ("all", "before", "limit"),

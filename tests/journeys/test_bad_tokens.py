@@ -257,7 +257,7 @@ def cases() -> Iterator[Case]:
     for name in ("client_id", "jti"):
         for value in any_of(..., None, 1, [], True):
             yield claim(name, value, said.BAD_CLAIMS)
-    for client in any_of("a\nb", "a\x7f", "\ud800", "x" * 2049):
+    for client in any_of("a\nb", "a\x7f", "x" * 2049):
         yield claim("client_id", client, said.BAD_CLAIMS)
     for scope in any_of(1, None, True, "a  b", " a", "a ", 'a"b', "a\\b", "a\tb", {}, [1]):
         yield claim("scope", scope, said.BAD_CLAIMS)
