@@ -183,8 +183,8 @@ twice or in another order is told by it |
 | `actor` | `sub`, who did it, and `chain`, on whose behalf, the nearest first; people are pseudonyms. For callers \
 with an access token `iss`, the issuer that vouches for the one at the outer end (`gateway`: its own authorization \
 server), and `client`, the OAuth client that the token was given to (`client_id`, or else `azp`). A client is a program \
-and stands there by its id; one that asks for itself by the pseudonym that `sub` or `chain` has. What a task does after \
-a restart names neither: its `task` leads to the entries that do |
+and stands there by its id; one that asks for itself by the pseudonym that `sub` or `chain` has. A task goes on with the \
+client of its newest message, also after a restart |
 | `action` | what: the names below |
 | `object` | on what: an agent, `SERVER/TOOL`, `gateway`, a path at the door |
 | `decision` | `effect` (PASS, FLAG, BLOCK, ESCALATE, HALT), `rule`, `policy` (the hash of the rules), `reason` where it was not PASS, or by which approval it was, or which limit stopped it all the same |

@@ -55,7 +55,7 @@ class TaskRow:
     `seq` is the last event's number; `fence` goes up with each change of the executing `node`;
     `message_id` is the id of the message that began the task, `deadline` when the current turn must end. `trail` is
     where its newest message came from, if an agent sent that, and `caller` who was at the door with it (or with what
-    led to it): its roles and scopes then, and for whom it acted; None where `owner` says all about it.
+    led to it): its roles, scopes and client then, and for whom it acted; None where `owner` says all about it.
     """
 
     tenant: str

@@ -1,5 +1,5 @@
-"""Principals as JSON, in rows of tasks and approvals: who it was, with the roles, scopes and client of that moment. Never
-what it showed for it."""
+"""Principals as JSON, in rows of tasks and approvals: who it was, with the roles, scopes and client of that moment.
+Never what it showed for it."""
 
 from __future__ import annotations
 

@@ -185,6 +185,19 @@ def test_what_an_agent_could_do_for_its_caller_it_can_do_after_the_gateway_was_k
         assert {outcome(gateway, who, each["id"], "middle") for each in asked} <= {"COMPLETED: done"}
 
 
+@pytest.mark.security
+def test_the_record_names_the_client_of_a_caller_after_the_gateway_was_killed(folder: Path, issuer: Issuer) -> None:
+    bare = {"roles": [], "scope": "", "client_id": "coding-agent"}  # nothing else to be kept
+    with process(folder, config(issuer)) as gateway:
+        task = cut_off(folder, gateway, alice(issuer, gateway, **bare), "nobody")
+    with process(folder, config(issuer)) as gateway:
+        assert outcome(gateway, alice(issuer, gateway, **bare), task) == "COMPLETED: done"
+        done = command(gateway.data, "audit", "search", "--task", task, "--json", url=gateway.url)
+        entries = [each for each in json.loads(done.stdout)["entries"] if each["action"] == "SendMessage"]
+    assert len({each["replica"] for each in entries}) == 2
+    assert {each["client"] for each in entries} == {"coding-agent"}
+
+
 def test_a_remote_hop_is_asked_again(folder: Path, issuer: Issuer) -> None:
     with process(folder / "there", ECHO, "--anonymous") as there:
         far = f"  far: {{card_url: '{there.url}'}}\n"
@@ -301,6 +314,7 @@ def test_nothing_of_a_token_is_kept(folder: Path, issuer: Issuer) -> None:
         "hops": 0,
         "roles": ["clerk"],
         "scopes": ["other", "safe.open"],
+        "client": "app",
     }
     assert [json.loads(each) for each in kept.values()] == [of_alice]
     everything = b"".join(each.read_bytes() for each in folder.rglob("*") if each.is_file())

@@ -684,7 +684,9 @@ class StoreContract:
     async def test_a_task_knows_what_its_caller_was_let_in_with_until_somebody_comes_with_other_rights(
         self, store: Store
     ) -> None:
-        ann = Principal(Kind.OAUTH, "idp#ann", "t", roles=frozenset({"clerk", "a b"}), scopes=frozenset({"x", "y"}))
+        ann = Principal(
+            Kind.OAUTH, "idp#ann", "t", roles=frozenset({"clerk", "a b"}), scopes=frozenset({"x", "y"}), client="app"
+        )
         robot = Principal(Kind.OAUTH, "idp#robot", "t", on_behalf_of=ann, hops=4, scopes=frozenset({"x"}))
         await store.commit(new_task(owner=ann.id, caller=robot, trail=came("fan"), state=TaskState.INPUT_REQUIRED))
         row = await fetched(store)
