@@ -122,11 +122,14 @@ class Enforcement:
         return call, ticket, entry
 
     def admit_answer(self, call: SendMessage, who: Principal) -> Principal:
-        """A caller that may not speak to the agent at all says nothing to what waits there either."""
+        """A caller that may not speak to the agent at all says nothing to what waits there either. An answer names no
+        skill: whoever may use one may answer."""
         entry = self._registry.get(call.agent)
         target = entry.target if entry is not None else Target(call.agent)
         decision = self._policy.presumed(who, call.verb, target)
-        if not decision.allowed and decision.verdict is not Verdict.ESCALATE:
+        skills = () if entry is None or entry.card is None or not self._policy.skilled else entry.card.skills
+        targets = (target, *(target._replace(skill=skill.id) for skill in skills))
+        if not any(self._policy.presumed(who, call.verb, each).verdict in HOPEFUL for each in targets):
             ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), call.digest.hex(), call.size)
             self._recorder.note(ticket, Reason.PERMISSION_DENIED)
             raise refused(decision, who, call.verb)

@@ -168,8 +168,10 @@ def test_freeze_thaw_and_what_is_frozen(gateway: Run, fake: FakeGateway) -> None
     fake.answers["POST /admin/frozen"] = Reply(cold, 201)
     fake.answers["GET /admin/frozen"] = [Reply({"frozen": [cold]}), Reply({"frozen": []})]
     fake.answers["POST /admin/frozen:thaw"] = Reply(None, 204)
+    fake.answers["GET /admin/audit"] = Reply({"entries": [{"index": 1}]})
     result = gateway("freeze", "principal", "ann")
     assert "Frozen: principal key:ann. What it had in hand is stopped." in result.err
+    assert "Nobody has called" not in result.err
     assert "thaw principal ann" in result.err
     assert fake.seen[0].body == {"kind": "principal", "name": "ann", "reason": None}
     assert gateway("frozen").out.splitlines()[1].split() == [
@@ -178,3 +180,12 @@ def test_freeze_thaw_and_what_is_frozen(gateway: Run, fake: FakeGateway) -> None
     assert gateway("frozen").err == "Nothing is frozen.\n"
     assert gateway("thaw", "principal", "ann").err == "The principal ann may work again.\n"
     assert gateway("freeze", "person", "ann").code == 2
+
+
+def test_a_slip_in_the_name_of_whom_to_freeze_is_noticed(gateway: Run, fake: FakeGateway) -> None:
+    cold = {"kind": "principal", "name": "key:anm", "by": "local:local", "at": "2026-11-26T08:00:00.000Z", "reason": ""}
+    fake.answers["POST /admin/frozen"] = Reply(cold, 201)
+    fake.answers["GET /admin/audit"] = Reply({"entries": []})
+    assert "Nobody has called here as key:anm so far. Is it whom you mean?" in gateway("freeze", "principal", "anm").err
+    fake.answers["GET /admin/audit"] = refused(403, "PERMISSION_DENIED", "You may not use ReadAudit here")
+    assert "Nobody has called" not in gateway("freeze", "principal", "anm").err

@@ -94,6 +94,21 @@ async def test_a_policy_that_is_tried_out_sees_the_skill(tmp_path: Path) -> None
         assert [(each["target"], each["byRule"]) for each in answer.json()["flips"]] == [("agents/echo/find", "no")]
 
 
+async def test_who_may_answer_for_one_skill_alone_does_so_in_its_task(tmp_path: Path) -> None:
+    policy = """
+defaults: false
+rules:
+  - {rule: own, who: ann, do: call, on: agents/echo/behave, verdict: ESCALATE, approver: caller}
+  - {rule: op, who: local, verdict: PASS}
+"""
+    async with ruled(tmp_path, policy) as gateway:
+        held = (await asked(gateway, "ann", "behave"))["result"]["task"]
+        assert held["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+        yes = {"message": message("yes", taskId=held["id"])}
+        answer = await gateway.rpc("SendMessage", yes, who=await gateway.key("ann"))
+        assert answer["result"]["task"]["status"]["state"] == "TASK_STATE_COMPLETED", answer
+
+
 # A yes, and a limit that has no room in that moment.
 
 LETTERS = """
