@@ -79,6 +79,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "AddClient": ("an OAuth client is made", WITH, _CHANGE),
     "InviteClient": ("an invitation for a client is made, before it is shown", ONE, ""),
     "ListClients": ("clients are listed", ONE, ""),
+    "RotateClient": ("a client gets another secret", WITH, _CHANGE),
     "RevokeClient": ("a client is taken back, and all that it was given", WITH, _CHANGE),
     "AddUser": ("a person gets a password", WITH, _CHANGE),
     "ListUsers": ("people are listed", ONE, ""),

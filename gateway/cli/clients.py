@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from gateway.cli.client import Gateway
 from gateway.cli.exits import Exit
@@ -24,6 +25,17 @@ def add_client(options: argparse.Namespace) -> Exit:
             "public": options.public,
         }
         made = gateway.post("admin", "clients", body=body)
+    return _shown(options, place, made)
+
+
+def rotate_client(options: argparse.Namespace) -> Exit:
+    place = Place.of(options.data)
+    with Gateway(place) as gateway:
+        made = gateway.post("admin", "clients", options.id, verb="rotate")
+    return _shown(options, place, made)
+
+
+def _shown(options: argparse.Namespace, place: Place, made: dict[str, Any]) -> Exit:
     if options.json:
         dump(made)
     elif made.get("secret") is None:

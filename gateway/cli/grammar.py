@@ -249,7 +249,7 @@ def _connect(top: Parser) -> None:
 
 
 def _clients(top: Parser) -> None:
-    clients = top.command("clients", "Make, list and revoke clients of the gateway's authorization server.")
+    clients = top.command("clients", "Make, list, change and revoke clients of the gateway's authorization server.")
     made = clients.command("add", "Make a client. Its secret is shown this one time.", "clients:add_client")
     made.add_argument("id", metavar="NAME", help="The client's id; the caller is known by it.")
     made.add_argument("--scope", action="append", default=[], metavar="SCOPE", help="A scope it may have.")
@@ -272,8 +272,14 @@ def _clients(top: Parser) -> None:
     invited.add_argument("--hours", type=count, default=1, metavar="N", help="How long it is good. Default: 1.")
     all_of_them = clients.command("list", "List the clients, without their secrets.", "clients:list_clients")
     ended = clients.command("revoke", "Revoke a client and the tokens that it has.", "clients:revoke_client")
-    ended.add_argument("id", metavar="NAME", help="The client's id, as `gateway clients list` shows it.")
-    for verb in (made, all_of_them):
+    renewed = clients.command(
+        "rotate",
+        "Give a client a new secret, shown this one time; the old one and tokens that were got with it are refused.",
+        "clients:rotate_client",
+    )
+    for verb in (ended, renewed):
+        verb.add_argument("id", metavar="NAME", help="The client's id, as `gateway clients list` shows it.")
+    for verb in (made, all_of_them, renewed):
         as_json(verb)
     _with_data_folder(clients)
 

@@ -39,6 +39,7 @@ from gateway.model.operation import (
     RemoveUser,
     RevokeClient,
     RevokeKey,
+    RotateClient,
     SetPassword,
     ShowCard,
     VerifyCard,
@@ -159,6 +160,9 @@ class Administration:
         people.ended(grants)
         await people.end_grants(await people.grants_of(client=call.id))  # given while it was being revoked
 
+    async def rotate_client(self, call: RotateClient, act: Act, entry: None) -> NewClient:
+        return await self._own().clients.rotate(call.id, act.commit)
+
     async def invite_client(self, call: InviteClient, act: Act, entry: None) -> str:
         return self._own().invite(call.seconds)
 
@@ -243,6 +247,7 @@ _STANDING: dict[type[Any], Callable[[Administration, Any], Iterable[Named]]] = {
     RevokeKey: lambda all, call: all.keys_of(lambda key: key.id == call.id),
     AddClient: lambda all, call: all.clients_of(call.id),
     RevokeClient: lambda all, call: all.clients_of(call.id),
+    RotateClient: lambda all, call: all.clients_of(call.id),
     AddUser: lambda all, call: all.users_of(call.name),
     RemoveUser: lambda all, call: all.users_of(call.name),
     SetPassword: lambda all, call: all.users_of(call.name),

@@ -101,6 +101,11 @@ class Clients:
         record = self._records.get(client)
         return record.revoked is not None if record is not None else not is_document(client)
 
+    def is_stale(self, client: str, issued: float) -> bool:
+        """Whether a token was given for a secret that is none any more. `issued` is whole seconds since the epoch."""
+        record = self._records.get(client)
+        return record is not None and record.renewed is not None and issued < record.renewed // 1000
+
     def all(self) -> Sequence[ClientRecord]:
         return tuple(self._records.values())
 
@@ -159,6 +164,20 @@ class Clients:
             await write(PutClient(record), *ending)
             self._records[record.id] = record
             self._on_revoked()
+
+    async def rotate(self, id: str, write: Write) -> NewClient:
+        """A new secret in the place of the old one; tokens that were got with that are refused from now on."""
+        record = self.active(id)
+        if record is None:
+            raise GatewayError(Reason.NOT_FOUND, f"There is no client {id!r}; `gateway clients list` shows them")
+        if record.public:
+            raise GatewayError(Reason.UNSUPPORTED_OPERATION, f"{id} has no secret that another could take the place of")
+        made = make_secret()
+        record = replace(record, hash=fingerprint(made.encode()), renewed=self._now())
+        await write(PutClient(record))
+        self._records[record.id] = record
+        self._on_revoked()
+        return NewClient(record, made)
 
     def revoking(self, jti: str, until: int) -> RevokeToken:
         """The change that takes back what has this `jti` or `sid`; `revoked` says that it is made."""

@@ -337,6 +337,7 @@ def changes(
         operating.RevokeKey: administration.revoke_key,
         operating.AddClient: administration.add_client,
         operating.RevokeClient: administration.revoke_client,
+        operating.RotateClient: administration.rotate_client,
         governing.Freeze: governance.freeze,
         governing.Thaw: governance.thaw,
         operating.InviteClient: administration.invite_client,

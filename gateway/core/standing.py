@@ -42,6 +42,8 @@ def key(record: KeyRecord) -> Named:
 def client(record: ClientRecord) -> Named:
     scopes = list(record.scopes)
     shown = {"created": record.created, "id": record.id, "revoked": record.revoked, "scopes": scopes}
+    if record.renewed is not None:
+        shown["renewed"] = record.renewed
     return f"client {record.id}", shown
 
 

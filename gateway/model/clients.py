@@ -27,7 +27,7 @@ TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 class ClientRecord:
     """A client, by its id. `hash` is the SHA-256 of its secret, empty for one that has none (a program on a person's
     machine); times are milliseconds since the epoch. A revoked one stays, so that nobody comes later under its name.
-    `name` is what people are shown."""
+    `name` is what people are shown, `renewed` when it got its present secret, if that is not its first."""
 
     id: str
     hash: bytes
@@ -38,6 +38,7 @@ class ClientRecord:
     redirects: tuple[str, ...] = ()
     name: str = ""
     origin: Origin = Origin.OPERATOR
+    renewed: int | None = None
 
     @property
     def public(self) -> bool:

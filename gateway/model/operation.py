@@ -188,6 +188,15 @@ class ReplayPushes:
 
 
 @value
+class RotateClient:
+    """A new secret for a client, and the end of the old one."""
+
+    verb: ClassVar[str] = "RotateClient"
+    id: str
+    agent: None = None
+
+
+@value
 class InviteClient:
     """An initial access token: with it a client may register itself, for `seconds` from now."""
 
@@ -293,6 +302,7 @@ OperatorCall: TypeAlias = (
     | AddClient
     | ListClients
     | RevokeClient
+    | RotateClient
     | ShowPushes
     | ListDeadPushes
     | ReplayPushes

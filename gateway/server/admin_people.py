@@ -26,6 +26,7 @@ from gateway.model.operation import (
     RemoveGrant,
     RemoveUser,
     RevokeClient,
+    RotateClient,
     SetPassword,
 )
 from gateway.model.people import GrantRecord, UserRecord
@@ -160,6 +161,14 @@ class AdminPeople:
             "Revoke a client, with all its tokens",
             self.revoke_client,
         )
+        yield Operation(
+            "POST",
+            clients + "/{id}:rotate",
+            RotateClient.verb,
+            "Give a client a new secret; the old one and tokens that were got with it are refused",
+            self.rotate_client,
+            MadeClient,
+        )
 
     def _of_users(self) -> Iterator[Operation]:
         users, one = "/admin/users", "/admin/users/{name}"
@@ -224,6 +233,10 @@ class AdminPeople:
 
     async def revoke_client(self, asked: Asked, who: Principal) -> None:
         await self._gateway.handle(RevokeClient(asked.path["id"]), who)
+
+    async def rotate_client(self, asked: Asked, who: Principal) -> MadeClient:
+        made = await self._gateway.handle(RotateClient(asked.path["id"]), who)
+        return {**_client(made.record), "secret": made.secret}
 
     async def revoke_any_client(self, asked: Asked, who: Principal) -> None:
         """The same for ids that are URLs, which no path can hold."""

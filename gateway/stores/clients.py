@@ -43,7 +43,13 @@ class SqliteClients:
 
 def put_client(cursor: sqlite3.Cursor, change: PutClient) -> None:
     client = change.record
-    about = {"grants": client.grants, "redirects": client.redirects, "name": client.name, "origin": client.origin}
+    about = {
+        "grants": client.grants,
+        "redirects": client.redirects,
+        "name": client.name,
+        "origin": client.origin,
+        **({} if client.renewed is None else {"renewed": client.renewed}),
+    }
     scopes = " ".join(client.scopes)
     row = (client.id, client.hash, scopes, client.created, client.revoked, orjson.dumps(about).decode())
     cursor.execute(SQL["put_client"], row)
@@ -59,7 +65,8 @@ def _client(id: str, hash: bytes, scopes: str, created: int, revoked: int | None
     if not said:  # from before clients had more to say
         return record
     grants, redirects = tuple(said["grants"]), tuple(said["redirects"])
-    return replace(record, grants=grants, redirects=redirects, name=said["name"], origin=Origin(said["origin"]))
+    origin, renewed = Origin(said["origin"]), said.get("renewed")
+    return replace(record, grants=grants, redirects=redirects, name=said["name"], origin=origin, renewed=renewed)
 
 
 def revoke_token(cursor: sqlite3.Cursor, change: RevokeToken) -> None:

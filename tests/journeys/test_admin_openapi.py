@@ -297,6 +297,8 @@ async def test_answers_are_as_described(tmp_path: Path) -> None:
         )
         await does("listClients")
         await does("revokeClient", id="robot")
+        await does("addClient", {"id": "worker"})
+        await does("rotateClient", id="worker")
         await does("addClient", {"id": "other"})
         await does("revokeAnyClient", {"id": "other"})
         await does("inviteClient", {})

@@ -339,6 +339,36 @@ async def test_a_revoked_client_takes_its_tokens_with_it_and_its_name_is_not_giv
         assert again.status_code == 409
 
 
+async def test_a_new_secret_ends_the_old_one_and_what_was_got_with_it_and_the_client_stays(tmp_path: Path) -> None:
+    async with giving(tmp_path) as (gateway, clock):
+        old, other = await client(gateway), await client(gateway, "agent-8")
+        stolen, others = await token(gateway, old), await token(gateway, other, "agent-8")
+        task = await gateway.task("hi", who=stolen)
+        clock.ahead += 2
+        answer = await gateway.client.post("/admin/clients/agent-7:rotate", headers=gateway.bearer(None))
+        assert answer.status_code == 200, answer.text
+        new = answer.json()["secret"]
+        assert new != old
+        assert refused(await tasks(gateway, stolen)) == said.NOT_ACTIVE
+        assert (await ask(gateway, old)).json()["error"] == "invalid_client"
+        again = await token(gateway, new)
+        assert (await gateway.result("GetTask", {"id": task["id"]}, who=again))["id"] == task["id"]
+        assert (await tasks(gateway, others)).status_code == 200
+        port = int(gateway.url.rsplit(":", 1)[1])
+    text = f"auth: {{authorization_server: {{users: true}}}}\n{AGENTS}"
+    async with running(tmp_path, text, port=port, now=clock.now) as gateway:
+        assert refused(await tasks(gateway, stolen)) == said.NOT_ACTIVE
+        assert (await tasks(gateway, again)).status_code == 200
+        assert (await ask(gateway, old)).json()["error"] == "invalid_client"
+        public = {"id": "open", "public": True, "grants": ["device_code"]}
+        assert (
+            await gateway.client.post("/admin/clients", json=public, headers=gateway.bearer(None))
+        ).status_code == 201
+        for id, status in (("open", 400), ("nobody", 404)):
+            answer = await gateway.client.post(f"/admin/clients/{id}:rotate", headers=gateway.bearer(None))
+            assert (answer.status_code, "secret" in answer.json()) == (status, False), answer.text
+
+
 @pytest.mark.requirement("oauth.server.introspection")
 async def test_a_client_may_ask_about_its_own_tokens_only(tmp_path: Path) -> None:
     async with giving(tmp_path) as (gateway, clock):

@@ -37,6 +37,7 @@ CHANGES: list[tuple[str, str, Any, str, type[Any]]] = [
     ("POST", "/admin/keys", {"name": "eve"}, "AddKey", PutKey),
     ("DELETE", "/admin/keys/{key}", None, "RevokeKey", PutKey),
     ("POST", "/admin/clients", {"id": "robot"}, "AddClient", PutClient),
+    ("POST", "/admin/clients/robot:rotate", None, "RotateClient", PutClient),
     ("DELETE", "/admin/clients/robot", None, "RevokeClient", PutClient),
     ("POST", "/admin/users", {"name": "fay", "password": "a long pass phrase"}, "AddUser", PutUser),
     ("POST", "/admin/users/fay:password", {"password": "another pass phrase"}, "SetPassword", PutUser),
