@@ -20,6 +20,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from gateway.core.push import hosts, worker
 from gateway.core.push.worker import pause_ms
+from gateway.stores.memory import MemoryStore
 from gateway.upstream import webhook
 from tests.bindings import BINDINGS, Caller, state
 from tests.journeys.conftest import TOWN
@@ -427,15 +428,28 @@ async def test_what_is_given_up_is_a_dead_letter_and_the_next_event_has_its_turn
 
 
 @pytest.mark.requirement("a2a.webhook.retry", "webhooks.dead-letters")
-async def test_what_fails_is_tried_until_it_is_too_old(hasty: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_fails_is_tried_until_it_is_too_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(worker, "FIRST_RETRY_MS", 100)
-    async with receiving() as receiver:
+    monkeypatch.setattr(worker, "LAST_RETRY_MS", 10_000)
+    clock, config = [1_000_000_000_000], TOWN + "push: {give_up_seconds: 1}\n"
+    store = MemoryStore(node="one", now=lambda: clock[0])
+    async with receiving() as receiver, running(tmp_path, config, store=store, now=lambda: clock[0]) as gateway:
+        monkeypatch.setattr(gateway.app.push, "_chance", lambda: 0.0)
         receiver.chance = lambda: 400
-        await hasty.task("ask", configuration=hooked({"url": receiver.url}))
-        letter, *_ = await dead(hasty)
-        tries = [one for one in receiver.told if one.seq == letter["event"]]
-    assert letter["attempts"] == len(tries) >= 3
-    assert tries[-1].at - tries[0].at < 1.0
+        caller = Caller(gateway, "http")
+        await caller.task("ask", configuration=hooked({"url": receiver.url}))
+        for number, pause in enumerate((100, 200, 400), 1):  # and the next would be 800, which is too late
+
+            async def failed(words: str = f", attempt {number}: ") -> bool:
+                return words in caplog.text
+
+            await until(failed)
+            clock[0] += pause
+        letter, *_ = await dead(caller)
+        assert letter["attempts"] == 4
+        assert [one.seq for one in receiver.told][:4] == [letter["event"]] * 4
 
 
 @pytest.mark.requirement("webhooks.dead-letters")
