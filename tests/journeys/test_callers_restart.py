@@ -198,7 +198,9 @@ def test_the_record_names_the_client_of_a_caller_after_the_gateway_was_killed(fo
     assert {each["client"] for each in entries} == {"coding-agent"}
 
 
-def test_a_remote_hop_is_asked_again(folder: Path, issuer: Issuer) -> None:
+@pytest.mark.parametrize(("up", "end"), [(True, "COMPLETED: done"), (False, "FAILED: Agent far cannot be reached yet")])
+def test_a_remote_hop_is_asked_again(folder: Path, issuer: Issuer, up: bool, end: str) -> None:
+    """Once it has been looked for; if it is not there, that is what the agent hears."""
     with process(folder / "there", ECHO, "--anonymous") as there:
         far = f"  far: {{card_url: '{there.url}'}}\n"
         with process(folder, config(issuer, far)) as gateway:
@@ -208,8 +210,10 @@ def test_a_remote_hop_is_asked_again(folder: Path, issuer: Issuer) -> None:
             task = sent(gateway, who, "far wait 2")["id"]
             gateway.until(lambda: "WORKING" in str(gateway.rpc("ListTasks", {}, agent="far", who=who)))
             gateway.kill()
+        if not up:
+            there.kill()
         with process(folder, config(issuer, far)) as gateway:
-            assert outcome(gateway, alice(issuer, gateway), task) == "COMPLETED: done"
+            assert outcome(gateway, alice(issuer, gateway), task).startswith(end)
 
 
 @pytest.mark.parametrize("claims", [{}, ACTS])
