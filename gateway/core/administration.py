@@ -77,7 +77,8 @@ class TokenServer:
     def _gone(self, who: Principal) -> bool:
         issuer, _, subject = who.name.partition("#")
         ours = who.kind is Kind.OAUTH and issuer == self.name
-        return ours and (self.clients.is_blocked(subject) or not self.people.is_active(subject))
+        clients = (subject, who.client or "")
+        return ours and (any(map(self.clients.is_blocked, clients)) or not self.people.is_active(subject))
 
 
 class Administration:

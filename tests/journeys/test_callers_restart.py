@@ -354,8 +354,9 @@ def ended_there(gateway: Process, id: str) -> tuple[str, str] | None:
     return (status["state"], status["message"]["parts"][0]["text"]) if over else None
 
 
-@pytest.mark.parametrize("gone", [False, True])
-async def test_a_user_who_was_removed_has_no_roles_when_their_message_goes_on(tmp_path: Path, gone: bool) -> None:
+@pytest.mark.parametrize("gone", [None, "users/ada", "clients/app"])
+async def test_a_user_who_was_removed_has_no_roles_when_their_message_goes_on(tmp_path: Path, gone: str | None) -> None:
+    """Nor has one whose program was."""
     (tmp_path / "policy.yaml").write_text(
         """
 rules:
@@ -373,7 +374,7 @@ policy: {{file: {tmp_path}/policy.yaml}}
         assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED", task
         local = gateway.bearer(None)
         if gone:
-            assert (await gateway.client.delete("/admin/users/ada", headers=local)).status_code == 204
+            assert (await gateway.client.delete(f"/admin/{gone}", headers=local)).status_code == 204
         path = f"/admin/approvals/{task['status']['message']['metadata']['approval']}:approve"
         assert (await gateway.client.post(path, json={}, headers=local)).status_code == 200
 
