@@ -17,9 +17,12 @@ from a2a.types.a2a_pb2 import GetTaskRequest, Task, TaskState
 from conformance.peers import Peer, tried
 from gateway.core.approvals import approvals
 from gateway.core.tools import consents
-from gateway.model.approval import ApprovalState, Said, Word
+from gateway.model.approval import ApprovalState, RejectCall, Said, Word
+from gateway.model.call import SendMessage
 from gateway.model.changes import AdvanceTask, PutApproval
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.message import Message
+from gateway.model.principal import Principal
 from gateway.stores.sqlite import open_sqlite
 from tests.acp import Acp
 from tests.mcp import Door, configured, scripted, soon, tool
@@ -252,6 +255,49 @@ async def test_of_two_who_answer_at_one_moment_where_one_is_enough_the_other_hea
     late = yes if yes.status_code == 400 else no
     assert "waiting already" not in late.text
     await ended(gateway, task)
+
+
+class Leaving:
+    """A call whose caller goes while its first commit is on its way to the disk."""
+
+    def __init__(self, gateway: Gateway, patch: pytest.MonkeyPatch) -> None:
+        self._gateway = gateway
+        self._patch = patch
+
+    async def handle(self, call: Any, who: Principal) -> None:
+        store = self._gateway.app.store
+        commit, leaving = store.commit, asyncio.ensure_future(self._gateway.app.gateway.handle(call, who))
+
+        def canceled(*changes: Any, **records: Any) -> Any:
+            self._patch.undo()
+            asyncio.get_running_loop().call_soon(leaving.cancel)
+            return commit(*changes, **records)
+
+        self._patch.setattr(store, "commit", canceled)
+        with contextlib.suppress(asyncio.CancelledError):
+            await leaving
+
+
+async def test_a_caller_or_an_approver_who_goes_in_the_middle_leaves_nothing_half_done(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.key("lea")
+    leaving, words = Leaving(gateway, monkeypatch), Message.model_validate(message("I am gone"))
+    await leaving.handle(SendMessage("desk", words, digest=b"1"), Principal.of("key:ann", ""))
+
+    async def filed() -> list[Any]:
+        return [each for each in await listed(gateway, "lea") if "I am gone" in str(each["arguments"])]
+
+    (waits,) = await soon(filed)
+    await leaving.handle(RejectCall(waits["id"]), Principal.of("key:lea", ""))
+
+    async def over() -> bool:
+        return await filed() == []
+
+    await soon(over)
+    ended = await gateway.app.store.task("", waits["task"])
+    assert ended is not None
+    assert ended.task.status.state.name == "REJECTED"
 
 
 @pytest.mark.parametrize("agent", ["desk", "tooled"])

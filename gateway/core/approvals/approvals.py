@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from gateway.core.approvals.grounds import OTHER_RULES, Grounds
 from gateway.core.approvals.notices import Notices
@@ -40,6 +40,8 @@ LONGEST_SLEEP = 3_600.0  # seconds; timers of months are not exact
 Then: TypeAlias = Callable[[Approval, Approval], Coroutine[Any, Any, None]]
 """What is to be done when one has run out: takes it as it was and as it shall be."""
 
+Given = TypeVar("Given")
+
 
 class Approvals:
     def __init__(
@@ -58,7 +60,7 @@ class Approvals:
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._work: set[asyncio.Task[None]] = set()
-        self._writing: set[asyncio.Task[None]] = set()  # next revisions that are
+        self._writing: set[asyncio.Task[Any]] = set()  # what is not left half done
         self._retries: set[asyncio.TimerHandle] = set()
         self.page = ""  # the URL of the page where people answer, without the id; "" where nobody can log in
         self.then: Then | None = None  # whoever ends what has run out, or cannot be approved any more
@@ -227,19 +229,23 @@ class Approvals:
     async def put(
         self, before: Approval, after: Approval, *changes: Change, records: tuple[AuditEntry, ...] = ()
     ) -> None:
-        """The next revision, in one commit with what goes with it. Raises Outdated. Whoever waits for it may be
-        canceled: what is written is known here all the same."""
+        """The next revision, in one commit with what goes with it. Raises Outdated."""
 
         async def written() -> None:
             await self._store.commit(*changes, *self.follows(before, after), records=records)
             self.took(after)
 
-        task = self._loop.create_task(written())
+        await self.whole(written())
+
+    async def whole(self, work: Coroutine[Any, Any, Given]) -> Given:
+        """What it gives. Whoever waits for it may go, or be canceled: what is written is then known here all the same,
+        and what follows from it follows."""
+        task = self._loop.create_task(work)
         self._writing.add(task)
         task.add_done_callback(self._over)
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
-    def _over(self, task: asyncio.Task[None]) -> None:
+    def _over(self, task: asyncio.Task[Any]) -> None:
         self._writing.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waits for it has it; nobody may be left

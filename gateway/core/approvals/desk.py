@@ -127,6 +127,11 @@ class Desk:
             if decision.scopes:
                 raise refused(decision, who, call.verb, found.asked.target)
             raise GatewayError(Reason.PERMISSION_DENIED, decision.reason)
+        return await self._approvals.whole(self._answered(call, who, found, ticket, changes))
+
+    async def _answered(
+        self, call: Answering, who: Principal, found: Approval, ticket: Ticket, changes: tuple[Change, ...]
+    ) -> Approval:
         try:
             after = await self._said(call, who, found, ticket, changes)
         except GatewayError as error:

@@ -89,6 +89,9 @@ class HeldMessages:
     async def hold(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Task | Turn | Message:
         """Accept a message that waits for somebody: its task, at rest; or what came of it the first time."""
         self._engine.check_open()
+        return await self._approvals.whole(self._hold(call, ticket, entry))
+
+    async def _hold(self, call: SendMessage, ticket: Ticket, entry: Registered) -> Task | Turn | Message:
         if call.message.task_id:
             return await self._hold_answer(call, ticket, entry)
         services, who, now = self._services, ticket.principal, self._services.now()
