@@ -257,6 +257,27 @@ async def test_of_two_who_answer_at_one_moment_where_one_is_enough_the_other_hea
     await ended(gateway, task)
 
 
+async def test_a_yes_that_comes_before_an_agent_has_begun_to_wait_is_heard(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is told by webhook may be a program, and fast."""
+    approvals = gateway.app.gateway.tools.calls.approvals
+    wait, asked = approvals.wait, list[str]()
+
+    async def late(id: str, seconds: float | None = None) -> Any:
+        asked.append(id)
+        assert (await said(gateway, "lea", id, "approve")).status_code == 200
+        return await wait(id, seconds)
+
+    monkeypatch.setattr(approvals, "wait", late)
+    parts = [{"text": "docs/wipe"}, {"data": {"which": "early"}}]
+    task = await gateway.task("", agent="tooled", who=await gateway.key("ann"), parts=parts)
+    done = await ended(gateway, task, agent="tooled")
+    assert done["status"]["state"] == "TASK_STATE_COMPLETED"
+    found = await approvals.find(asked[0])
+    assert (len(asked), found and found.state) == (1, ApprovalState.USED)
+
+
 class Leaving:
     """A call whose caller goes while its first commit is on its way to the disk."""
 

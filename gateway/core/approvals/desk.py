@@ -132,12 +132,13 @@ class Desk:
     async def _answered(
         self, call: Answering, who: Principal, found: Approval, ticket: Ticket, changes: tuple[Change, ...]
     ) -> Approval:
+        waited_for = self._approvals.waited_for(found)  # now: whoever waits goes on as soon as it is written
         try:
             after = await self._said(call, who, found, ticket, changes)
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
-        if after.state is ApprovalState.APPROVED and after.tasks and not self._approvals.waited_for(after):
+        if after.state is ApprovalState.APPROVED and after.tasks and not waited_for:
             await self._messages.go_on(after)
         return await self._approvals.find(after.id) or after
 

@@ -195,6 +195,8 @@ class HeldMessages:
             self._approvals.later(lambda: self.go_on(approval), f"{approval.id} goes on", error.retry_after)
 
     async def _go_on(self, approval: Approval) -> None:
+        if not approval.held and self._engine.turn(approval.tenant, approval.tasks[0]) is not None:
+            return  # its run is there, about to wait, and finds it released
         row = await self._services.store.task(approval.tenant, approval.tasks[0])
         if row is None or not row.task.status.state.interrupted:
             await self._void(approval, "its task does not wait any more")
