@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,11 +59,12 @@ from gateway.core.tools.toolset import Toolset
 from gateway.credential import credential
 from gateway.dialects.mcp import headers
 from gateway.enrolling import enrolled
-from gateway.listening import admin_hosts, certificate, hosts
+from gateway.listening import Shown, admin_hosts, certificate, hosts, read_certificate
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.login import Accounts
 from gateway.model.ports import Store
 from gateway.model.problems import Problem, StartError
+from gateway.renewing import Renewal
 from gateway.server.auth import Authenticator
 from gateway.server.cards import KEYS, Cards
 from gateway.server.certificates import Certificates
@@ -90,7 +92,7 @@ from gateway.webhookkeys import WebhookKeys
 if TYPE_CHECKING:
     from gateway import complying
     from gateway.identity import Trust
-    from gateway.server.grpc import GrpcServer
+    from gateway.server.grpc import GrpcServer, Pem
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +133,9 @@ class App:
         config, home = settings.config, settings.public_url.rstrip("/")
         self.settings = settings
         self.store = store
+        self._renewals: list[Renewal] = []
+        self.shown = self._certificate(config)
+        self.when_shown: list[Callable[[Shown], Awaitable[None]]] = []  # those whose new connections show another
         self.egress = Egress(EgressRules(**config.egress.model_dump()))
         signing = WebhookKeys(settings.data, now)
         notifier = WebhookNotifier(self.egress, store.task, signing.sign, now)
@@ -150,6 +155,7 @@ class App:
             self._authorized.agents,
             statement,
             lambda way: RemoteDirectory(way, signatures, bells, updates),
+            self._renewals,
         )
         self.registry = Registry(store, self.directory, now, _new_id)
         self.engine = Engine(self.services)
@@ -200,7 +206,9 @@ class App:
         self._tie(bridge)
         self._not_ready: str | None = "starting"
         self._enrol(config)
-        self.grpc = None if settings.grpc_port is None else _grpc(settings, settings.grpc_port, self.trouble)
+        self.grpc = (
+            None if settings.grpc_port is None else _grpc(settings, settings.grpc_port, self.shown, self.trouble)
+        )
         self.admin_asgi: ASGIApp | None = None  # where it has a listener of its own
         self.asgi = self._doors(cursors, webhook_routes(signing.published, bells, self.gateway.refusals.note))
 
@@ -217,7 +225,26 @@ class App:
         for keeper in self._kept:
             keeper.unasked = partial(gateway.own_acts.reloaded, keeper.verb)
         self.tools.servers.when_held.append(gateway.own_acts.held)
+        for renewal in self._renewals:
+            renewal.unasked = gateway.own_acts.renewed
         gateway.auditing.rotate_key = None if self.notary is None else self.notary.rotate
+
+    def _certificate(self, config: Config) -> Shown | None:
+        """What the gateway shows, held to its files. Raises ConfigError."""
+        if (tls := config.server.tls) is None:
+            return None
+
+        async def renew() -> None:
+            self.shown = shown = await asyncio.to_thread(read_certificate, tls)
+            if self.grpc is not None:
+                self.grpc.renew(_pem(shown))
+            for use in self.when_shown:
+                await use(shown)
+
+        # Before they are read: what is written meanwhile is seen.
+        files = [file for file in (tls.cert, tls.key, tls.client_ca) if file is not None]
+        self._renewals.append(Renewal("server.tls", files, renew))
+        return certificate(config)
 
     def _enrol(self, config: Config) -> None:
         """Put the agents of the file into the registry."""
@@ -311,8 +338,8 @@ class App:
         await self.gateway.held.start()
         self._retention.start()
         self.push.start()
-        for keeper in self._kept:
-            keeper.start()
+        for each in (*self._kept, *self._renewals):
+            each.start()
         if self.grpc is not None:
             await self.grpc.start()
         self._not_ready = None
@@ -364,8 +391,8 @@ class App:
 
     async def aclose(self) -> None:
         await self.streams.aclose()
-        for keeper in self._kept:
-            await keeper.aclose()
+        for each in (*self._kept, *self._renewals):
+            await each.aclose()
         if self.grpc is not None:
             await self.grpc.stop()
         await self.recovery.aclose()
@@ -518,7 +545,13 @@ def _trust(
     return trust(settings, egress, store, secret, scopes, now, _new_id)
 
 
-def _grpc(settings: Settings, port: int, not_ready: Callable[[], str | None]) -> GrpcServer:
+def _pem(shown: Shown) -> Pem:
+    from gateway.server.grpc import Pem
+
+    return Pem(shown.cert, shown.key, shown.client_ca)
+
+
+def _grpc(settings: Settings, port: int, shown: Shown | None, not_ready: Callable[[], str | None]) -> GrpcServer:
     """The gRPC port, opened."""
     where = settings.config.problem(("server", "grpc_port"), "")
     try:
@@ -528,7 +561,8 @@ def _grpc(settings: Settings, port: int, not_ready: Callable[[], str | None]) ->
         reason = "needs the packages of the extra `grpc`"
         raise ConfigError([replace(where, reason=reason, hint="pip install 'gateway[grpc]'")]) from error
     try:
-        return GrpcServer(settings.host, port, tls=certificate(settings.config), not_ready=not_ready)
+        tls = None if shown is None else _pem(shown)
+        return GrpcServer(settings.host, port, tls=tls, not_ready=not_ready)
     except CannotListen as error:
         hint = "choose another with --grpc-port, or stop what listens there"
         raise StartError(Problem(f"{settings.host}:{port}", "cannot listen for gRPC", hint)) from error

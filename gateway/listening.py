@@ -6,11 +6,12 @@ import errno
 import os
 import socket
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.config import AdminListener, Config, ConfigError, Settings, is_loopback
-from gateway.model.problems import Problem, StartError
+from gateway.config import AdminListener, Config, ConfigError, Settings, Tls, is_loopback
+from gateway.model.problems import BadCertificate, Problem, StartError
 
 _HINT = "choose another with --host and --port, or stop what listens there"
 
@@ -66,17 +67,46 @@ def _remove_stale(path: Path) -> None:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def certificate(config: Config) -> tuple[str, str] | None:
-    """Certificate and key files, tried out. Raises ConfigError."""
-    tls = config.server.tls
-    if tls is None:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The certificate that the gateway shows, and whom it lets connect: what the files said when they were read. The
+    same twice, since gRPC takes PEM. With `client_ca` only who shows a certificate of these authorities connects."""
+
+    context: ssl.SSLContext
+    cert: bytes
+    key: bytes
+    client_ca: bytes | None
+
+
+def read_certificate(tls: Tls) -> Shown:
+    """What the files say now, tried out. Raises BadCertificate."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.cert, tls.key, password=_nobody_to_ask)
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        asked = None if tls.client_ca is None else tls.client_ca.read_bytes()
+        return Shown(context, tls.cert.read_bytes(), tls.key.read_bytes(), asked)
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or error.strerror or error
+        raise BadCertificate(f"cannot be used: {reason}") from error
+
+
+def _nobody_to_ask() -> str:
+    """The password of a key that has one. Without this OpenSSL would ask at the terminal, and everybody would wait."""
+    return ""
+
+
+def certificate(config: Config) -> Shown | None:
+    """What the gateway shows at its start. Raises ConfigError."""
+    if config.server.tls is None:
         return None
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        reason = f"cannot be used: {getattr(error, 'reason', None) or error.strerror or error}"
-        raise ConfigError([config.problem(("server", "tls"), reason, "give PEM files that belong together")]) from error
-    return str(tls.cert), str(tls.key)
+        return read_certificate(config.server.tls)
+    except BadCertificate as error:
+        hint = "give PEM files that belong together"
+        raise ConfigError([config.problem(("server", "tls"), str(error), hint)]) from error
 
 
 def hosts(settings: Settings) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +20,8 @@ from gateway import logs
 from gateway.app import App, assemble
 from gateway.config import Settings
 from gateway.credential import advertise
-from gateway.listening import certificate, listen, listen_admin
+from gateway.listening import Shown, listen, listen_admin
+from gateway.model.problems import BadCertificate
 from gateway.server.edge import server_config
 from gateway.server.head import EdgeLimits
 
@@ -90,10 +92,12 @@ async def _admin(app: App, listener: socket.socket | None) -> AsyncIterator[None
         EdgeLimits(),
         graceful_shutdown=1,
         lifespan="off",
-        tls=None if settings.admin.local else certificate(settings.config),
+        tls=None if settings.admin.local or app.shown is None else app.shown.context,
     )
     server = _Quiet(config)
     app.streams.among(server.server_state.connections)
+    if config.is_ssl:
+        app.when_shown.append(server.renew)
     serving = asyncio.create_task(server.serve([listener]), name="admin-listener")
     try:
         yield
@@ -103,7 +107,49 @@ async def _admin(app: App, listener: socket.socket | None) -> AsyncIterator[None
 
 
 class _Quiet(uvicorn.Server):
-    """uvicorn with the signals left to us."""
+    """uvicorn with the signals left to us, and with certificates that can be renewed."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._one = asyncio.Lock()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        async with self._one:
+            await super().startup(sockets)
+
+    async def renew(self, shown: Shown) -> None:
+        """New connections begin with this certificate, and with nothing of what was before: no session is taken up
+        again, so that nobody comes in by one whose authority is not trusted any more. The socket stays: who waits to be
+        let in waits on. Connections that are there go on. Raises BadCertificate."""
+        async with self._one:
+            config = self.config
+            config.ssl_context_factory, config.ssl = lambda config, default: shown.context, shown.context
+            if not self.started or self.should_exit:
+                return
+            before, self.servers = self.servers, await self._again(shown)
+            for each in before:
+                each.close()
+
+    async def _again(self, shown: Shown) -> list[asyncio.Server]:
+        """Listening where it does, once more."""
+        loop, made = asyncio.get_running_loop(), list[asyncio.Server]()
+        try:
+            for listener in [listener for each in self.servers for listener in each.sockets]:
+                sock = socket.socket(fileno=os.dup(listener.fileno()))
+                backlog = self.config.backlog
+                made.append(await loop.create_server(self._connection, sock=sock, ssl=shown.context, backlog=backlog))
+        except OSError as error:
+            for each in made:
+                each.close()
+            raise BadCertificate(f"cannot be used: {error.strerror}") from error
+        return made
+
+    def _connection(self) -> asyncio.Protocol:
+        kind = cast(Any, self.config.http_protocol_class)
+        made: asyncio.Protocol = kind(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None
+        )
+        return made
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -124,9 +170,10 @@ class Server(_Quiet):
             EdgeLimits(),
             graceful_shutdown=grace,
             lifespan="off",
-            tls=certificate(settings.config),
+            tls=None if app.shown is None else app.shown.context,
         )
         super().__init__(config)
+        app.when_shown.append(self.renew)
         self._app = app
         self._ready = ready
 

@@ -147,6 +147,12 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "ConnectedAgent": ("the person comes back with an authorization", ONE, ""),
     # Nobody asked.
     "DeliverPush": (f"a webhook has taken an event, or was given up; by {_OWN}", ONE, "`task`"),
+    "RenewCertificate": (
+        "the files of a certificate have changed and are used from now on, or cannot be used (`INVALID_REQUEST`); "
+        f"by {_OWN}",
+        ONE,
+        "`object` is where they are named: `server.tls`, `agents.NAME.credentials`",
+    ),
     "PinTools": (f"the tools of a server are seen for the first time and trusted with it; by {_OWN}", ONE, ""),
     "QuarantineTool": (f"a tool is new, changed or unfit and is not offered; by {_OWN}", ONE, "`decision.reason`"),
 }

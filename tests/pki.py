@@ -65,10 +65,16 @@ class Ca:
         return made.not_valid_before(now - 3 * _DAY).not_valid_after(now + life)
 
 
+def serial(file: Path) -> int:
+    """The number of the certificate in a file."""
+    return x509.load_pem_x509_certificate(file.read_bytes()).serial_number
+
+
 @contextlib.contextmanager
-def terminated(tls: ssl.SSLContext, port: int) -> Iterator[int]:
+def terminated(tls: ssl.SSLContext, port: int, seen: list[int] | None = None) -> Iterator[int]:
     """A TLS server in front of a plain one at `port`, on blocking sockets: with these OpenSSL tells who was refused
-    why, as most servers do; asyncio's transport drops the alert."""
+    why, as most servers do; asyncio's transport drops the alert. `seen` gets the serial number of what each connection
+    has shown."""
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
 
@@ -90,6 +96,8 @@ def terminated(tls: ssl.SSLContext, port: int) -> Iterator[int]:
                 while socket.socket.recv(secure, 65536):
                     pass
                 return
+            if seen is not None and (shown := secure.getpeercert(binary_form=True)) is not None:
+                seen.append(x509.load_der_x509_certificate(shown).serial_number)
             with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
                 back = threading.Thread(target=pump, args=(plain, secure), daemon=True)
                 back.start()

@@ -28,6 +28,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.config": frozenset(),
     "gateway.logs": frozenset(),
     "gateway.watching": frozenset(),
+    "gateway.renewing": frozenset({"gateway.model", "gateway.watching"}),
     "gateway.dialects": frozenset({"gateway.model"}),
     "gateway.core": frozenset({"gateway.model"}),
     "gateway.verifier": frozenset(),  # one file, for people who have nothing else of ours
@@ -45,7 +46,9 @@ LAYERS: dict[str, frozenset[str]] = {
         {f"gateway.{name}" for name in ("config", "model", "stores", "upstream", "verifier")}
     ),
     "gateway.authorizing": frozenset({f"gateway.{name}" for name in ("config", "model", "upstream")}),
-    "gateway.admitting": frozenset({f"gateway.{name}" for name in ("authorizing", "config", "upstream")}),
+    "gateway.admitting": frozenset(
+        {f"gateway.{name}" for name in ("authorizing", "config", "model", "renewing", "upstream")}
+    ),
     "gateway.tooling": frozenset(
         {f"gateway.{name}" for name in ("authorizing", "config", "model", "core", "upstream")}
     ),
@@ -73,13 +76,14 @@ LAYERS: dict[str, frozenset[str]] = {
                     "policing",
                     "tooling",
                     "webhookkeys",
+                    "renewing",
                     "witnessing",
                 ),
             )
         }
     ),
     "gateway.serving": frozenset(
-        {f"gateway.{name}" for name in ("app", "config", "credential", "listening", "logs", "server")}
+        {f"gateway.{name}" for name in ("app", "config", "credential", "listening", "logs", "model", "server")}
     ),
     "gateway.cli": frozenset({"gateway.serving", "gateway.config", "gateway.model", "gateway.verifier"}),
     "gateway.__main__": frozenset({"gateway.cli"}),
@@ -118,7 +122,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "gateway.upstream.grpc",  # the names of what it asks the resolver for
         }
     ),
-    "ssl": frozenset({"gateway.listening", "gateway.upstream.egress", "gateway.upstream.pool"}),
+    "ssl": frozenset({"gateway.listening", "gateway.server.edge", "gateway.upstream.egress", "gateway.upstream.pool"}),
     "select": frozenset({"gateway.upstream.http1", "gateway.upstream.watchdog"}),
     "http.client": frozenset(),
     "urllib.request": frozenset(),

@@ -36,6 +36,7 @@ from gateway.config.sections import (
     Server,
     Store,
     TasksAgent,
+    Tls,
     ToolsAgent,
 )
 from gateway.config.settings import AdminListener, Flags, Settings, config_path, data_folder, is_loopback, settle
@@ -85,6 +86,7 @@ __all__ = [
     "Settings",
     "Store",
     "TasksAgent",
+    "Tls",
     "ToolServerEntry",
     "ToolsAgent",
     "Value",

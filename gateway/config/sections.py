@@ -62,6 +62,10 @@ class Tls(Section):
 
     cert: File = Field(description="PEM file with the certificate and those that vouch for it.")
     key: File = Field(description="PEM file with its private key.")
+    client_ca: File | None = Field(
+        None,
+        description="PEM file with authorities: only clients with a certificate of theirs may connect; all if not set.",
+    )
 
 
 class Server(Section):

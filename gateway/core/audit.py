@@ -163,6 +163,12 @@ class OwnActs:
         why = Decision(verdict, FILE_CHANGED, reason[:MAX_REASON], policy=policy)
         self.note(verb, "gateway", why, "ok" if problem is None else Reason.INVALID_REQUEST)
 
+    def renewed(self, what: str, problem: str | None) -> None:
+        """A certificate was read again because its files had changed; with a `problem` the one before is shown on."""
+        verdict = Verdict.PASS if problem is None else Verdict.BLOCK
+        why = Decision(verdict, FILE_CHANGED, f"the files have changed and {problem or 'are used'}"[:MAX_REASON])
+        self.note("RenewCertificate", what, why, "ok" if problem is None else Reason.INVALID_REQUEST)
+
     def held(self, address: str, why: str) -> None:
         """A tool or prompt of an MCP server is not offered any more, or not yet."""
         self.note("QuarantineTool", address, Decision(Verdict.BLOCK, "quarantine", why[:MAX_REASON]), "quarantined")

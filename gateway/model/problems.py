@@ -28,3 +28,7 @@ class StartError(Exception):
     def __init__(self, *problems: Problem) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+
+
+class BadCertificate(Exception):
+    """Files of a certificate that cannot be used; the sentence says why."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
@@ -438,13 +439,12 @@ def server_config(
     graceful_shutdown: int = 10,
     lifespan: Literal["on", "off"] = "on",
     loop: Literal["uvloop", "asyncio"] = "uvloop",
-    tls: tuple[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> uvicorn.Config:
-    """How the gateway runs uvicorn. `graceful_shutdown` in seconds; `tls` is (certificate file, key file).
+    """How the gateway runs uvicorn. `graceful_shutdown` in seconds; `tls` is what new connections begin with.
 
     Forwarded headers are not believed, nothing announces what we run, and the log is the application's own.
     """
-    certfile, keyfile = tls or (None, None)
     return uvicorn.Config(
         app,
         host=host,
@@ -460,6 +460,5 @@ def server_config(
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=graceful_shutdown,
-        ssl_certfile=certfile,
-        ssl_keyfile=keyfile,
+        ssl_context_factory=None if tls is None else lambda config, default: tls,
     )

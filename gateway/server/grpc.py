@@ -7,7 +7,6 @@ without a credential, and tell nothing of agents: health (as /livez and /readyz 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gateway.core.gateway import Gateway
+from gateway.model.value import value
 from gateway.server.a2a_grpc import FACES, GrpcDoor
 from gateway.server.auth import Authenticator
 from gateway.server.cards import Cards
@@ -55,13 +55,19 @@ class CannotListen(Exception):
     """The port is taken or not ours to take."""
 
 
-class GrpcServer:
-    """Listens from the moment it is made (`port` says where), answers from `start` on. `tls` are the PEM files of
-    certificate and key."""
+@value
+class Pem:
+    """What is shown to new connections; with `client_ca` they have to show a certificate of these authorities."""
 
-    def __init__(
-        self, host: str, port: int, *, tls: tuple[str, str] | None, not_ready: Callable[[], str | None]
-    ) -> None:
+    cert: bytes
+    key: bytes
+    client_ca: bytes | None
+
+
+class GrpcServer:
+    """Listens from the moment it is made (`port` says where), answers from `start` on."""
+
+    def __init__(self, host: str, port: int, *, tls: Pem | None, not_ready: Callable[[], str | None]) -> None:
         self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         self._health = _Health(not_ready)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -72,11 +78,23 @@ class GrpcServer:
         if not self.port:
             raise CannotListen(address)
 
-    def _listen(self, address: str, tls: tuple[str, str] | None) -> int:
+    def _listen(self, address: str, tls: Pem | None) -> int:
         if tls is None:
             return self._server.add_insecure_port(address)
-        cert, key = (Path(file).read_bytes() for file in tls)
-        return self._server.add_secure_port(address, grpc.ssl_server_credentials([(key, cert)]))
+        self._shown = self._taken = _shown(tls)
+        asks = tls.client_ca is not None
+        credentials = grpc.dynamic_ssl_server_credentials(self._shown, self._fresh, require_client_authentication=asks)
+        return self._server.add_secure_port(address, credentials)
+
+    def renew(self, tls: Pem) -> None:
+        self._shown = _shown(tls)
+
+    def _fresh(self) -> Any:
+        """gRPC asks before each handshake, in a thread of its own; None is as before. Twice the same does no harm."""
+        if (shown := self._shown) is self._taken:
+            return None
+        self._taken = shown
+        return shown
 
     def serves(
         self,
@@ -105,6 +123,10 @@ class GrpcServer:
 
     async def stop(self) -> None:
         await self._server.stop(STOP_SECONDS)
+
+
+def _shown(tls: Pem) -> Any:
+    return grpc.ssl_server_certificate_configuration([(tls.key, tls.cert)], root_certificates=tls.client_ca)
 
 
 class _Health(health.aio.HealthServicer):

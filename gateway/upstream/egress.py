@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.problems import BadCertificate
 from gateway.upstream.address import BadUrl, EgressRules, Origin, locate
 from gateway.upstream.answer import ANSWER_LIMIT, NOT_SENT, Answer, StreamAnswer, failure
 from gateway.upstream.exchange import Exchange, Failed
@@ -96,22 +97,23 @@ class Way(Outbound, Protocol):
     def rules(self) -> EgressRules: ...
 
 
-class BadCertificate(Exception):
-    """A client certificate that cannot be used; the sentence says why."""
-
-
-def showing(rules: EgressRules, shown: tuple[Path, Path] | None, ca: Path | None) -> Egress:
-    """An egress of its own for one upstream, whose connections show this certificate with this key (RFC 8446 §4.4.2),
-    and trust `ca` alone if it is there. Raises BadCertificate."""
+def showing(shown: tuple[Path, Path] | None, ca: Path | None) -> ssl.SSLContext:
+    """For connections that show this certificate with this key (RFC 8446 §4.4.2), and trust `ca` alone if it is there:
+    as the files are now. Raises BadCertificate."""
     try:
         tls = ssl.create_default_context(cafile=ca)
         tls.set_alpn_protocols(["http/1.1"])
         if shown is not None:
-            tls.load_cert_chain(*shown)
+            tls.load_cert_chain(*shown, password=_nobody_to_ask)
     except (OSError, ssl.SSLError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise BadCertificate(f"cannot be used: {reason}") from error
-    return Egress(rules, tls=tls)
+    return tls
+
+
+def _nobody_to_ask() -> str:
+    """The password of a key that has one. Without this OpenSSL would ask at the terminal, and everybody would wait."""
+    return ""
 
 
 class Egress(Outbound):
@@ -135,6 +137,7 @@ class Egress(Outbound):
         self._tls = tls
         self._per_host = connections_per_host
         self._pools: dict[bool, Pool] = {}
+        self._retired: list[Pool] = []  # with calls that were under way when what is shown changed
         self._closed = False
         # Parsing and judging cost 20 µs, as much as the rest of a call. Rules never change, so the verdict keeps.
         self._target = lru_cache(maxsize=1024)(self._judge)
@@ -212,9 +215,16 @@ class Egress(Outbound):
     async def aclose(self) -> None:
         """Close every connection; later calls are UNAVAILABLE."""
         self._closed = True
-        pools, self._pools = self._pools, {}
-        for pool in pools.values():
+        pools, self._pools, self._retired = [*self._pools.values(), *self._retired], {}, []
+        for pool in pools:
             await pool.aclose()
+
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Make connections so from now on. A call that is under way ends on the one that it has, and no other call has
+        that one."""
+        self._tls = tls
+        pools, self._pools = [*self._pools.values(), *self._retired], {}
+        self._retired = [pool for pool in pools if pool.retire()]
 
     async def _ask(
         self,

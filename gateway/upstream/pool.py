@@ -79,6 +79,7 @@ class Pool:
         self._open: dict[Connection, Origin] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next = math.inf  # when the timer fires
+        self._keep = KEEPALIVE
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
 
@@ -156,7 +157,7 @@ class Pool:
         host = self._hosts[origin]
         if reusable:
             host.idle[connection] = None
-            connection.deadline = until = self._loop.time() + KEEPALIVE
+            connection.deadline = until = self._loop.time() + self._keep
             self.wake_by(until)
         if host.waiting or not reusable:
             self._next_turn(origin, host)
@@ -185,6 +186,14 @@ class Pool:
                 first = connection.deadline
         if first < math.inf:
             self.wake_by(max(first, now + TICK_SECONDS))
+
+    def retire(self) -> bool:
+        """Keep no connection from now on, but for the calls that are under way. Whether any is still open."""
+        self._keep = 0.0
+        for host in tuple(self._hosts.values()):
+            for connection in tuple(host.idle):
+                connection.close()
+        return bool(self._open)
 
     async def aclose(self) -> None:
         """Close every connection; calls that are under way fail."""
