@@ -86,7 +86,7 @@ class Refused(Exception):
         """The whole answer as bytes. The body has the error shape of AIP-193, like A2A's HTTP+JSON binding
         (§11.6)."""
         status = _CANONICAL.get(self.status, "INVALID_ARGUMENT")
-        body = orjson.dumps({"error": {"code": self.status, "status": status, "message": self.message}})
+        body = orjson.dumps({"error": {"code": self.status, "status": status, "message": self.message, "details": []}})
         head = (
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
             "content-type: application/json\r\n"
