@@ -23,7 +23,9 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".en
 _BODILESS = frozenset({204, 304})  # RFC 9110 §6.4.1
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
-_FAILED = b'{"error":{"code":500,"status":"INTERNAL","message":"The gateway failed to answer this request."}}'
+_FAILED = (
+    b'{"error":{"code":500,"status":"INTERNAL","message":"The gateway failed to answer this request.","details":[]}}'
+)
 
 
 class Flow(Protocol):
