@@ -98,6 +98,7 @@ class Tree {
 function misplaced(record, origin, replicas) {
   let entry;
   try { entry = JSON.parse(record); } catch { return "is none of its format: it cannot be read as JSON"; }
+  if (entry === null || typeof entry !== "object") return "is none of its format";
   const { v = 0, log_id: log, replica, mono } = entry;
   if (v > 2) return null; // a format that came later
   if (v < 2) return replicas.size ? "names no log, and those before it do" : null;

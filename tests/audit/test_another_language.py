@@ -16,7 +16,7 @@ import pytest
 from gateway.stores.sealing import Sealer
 from gateway.verifier import Database
 from tests.audit.logs import Written, entries, written
-from tests.audit.tampering import ON_EXPORTS, SEEN_BEFORE, Scene, head_changed
+from tests.audit.tampering import ON_EXPORTS, SEEN_BEFORE, Scene, head_changed, spliced
 from tests.serving import ROOT
 from tests.stores.contract import NOW
 
@@ -71,7 +71,7 @@ async def test_it_finds_what_we_find(tmp_path: Path) -> None:
     stranger = Sealer(tmp_path / "stranger", "stranger.example", lambda: NOW)
     foreign = entries((await written(tmp_path / "foreign", (20,))).db)
     scene = Scene(log, export, log.db, 50, log.db, 50, stranger, foreign)
-    for act in ON_EXPORTS:
+    for act in (*ON_EXPORTS, *[spliced] * 12):  # of which there are several kinds
         if act is head_changed or act in SEEN_BEFORE:  # what signs the one, not every Node can check
             continue
         lines = export.read_bytes().splitlines()

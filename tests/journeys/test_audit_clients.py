@@ -117,6 +117,7 @@ async def test_a_client_that_asks_for_itself_is_no_less_a_pseudonym_for_it(tmp_p
         await gateway.send("hello", who=access)
         entries = await found(gateway, client="agent-7", action="SendMessage")
         assert {(each["actor"], each["client"]) for each in entries} == {("oauth:gateway#agent-7", "agent-7")}
+        assert len(await found(gateway, client="agent-7", action="IssueToken")) == 1, "where it got the token, too"
     records = map(json.loads, lines_of(tmp_path / "gateway.db"))
     actors = [each["actor"] for each in records if each["action"] == "SendMessage"]
     assert {(actor["iss"], actor["client"] == actor["sub"]) for actor in actors} == {("gateway", True)}

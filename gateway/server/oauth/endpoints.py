@@ -152,7 +152,8 @@ class Endpoints:
 
     async def _record(self, verb: str, client: Client | ClientRecord | None, status: int, body: object) -> None:
         id = None if client is None else client.id
-        who = ANONYMOUS if id is None else Principal(Kind.OAUTH, f"{self._server.issuer.rules.known_as}#{id}")
+        known_as = self._server.issuer.rules.known_as
+        who = ANONYMOUS if id is None else Principal(Kind.OAUTH, f"{known_as}#{id}", client=id)
         good = status == 200
         decision = Decision(Verdict.PASS if good else Verdict.BLOCK, "authorization-server", "RFC 6749")
         outcome = "ok" if good else str(body.get("error") if isinstance(body, dict) else status)
