@@ -140,7 +140,8 @@ class App:
         signing = WebhookKeys(settings.data, now)
         notifier = WebhookNotifier(self.egress, store.task, signing.sign, now)
         give_up_ms = round(config.push.give_up_seconds * 1000)
-        self.push = PushWorker(store, notifier, now, _new_id, _chance, give_up_ms)
+        freezer = self.freezer = Freezer(store.governance, now)
+        self.push = PushWorker(store, notifier, now, _new_id, _chance, give_up_ms, freezer)
         bells = Bells(_derived(token, b"bell"), home + RING, local=on_this_machine(settings.public_url))
         compliance = Compliance(Profile(), Recorder(store, now))
         screen = _screen(config, compliance)
@@ -181,7 +182,6 @@ class App:
         self.tools.granted, kept.to_connect = grants.standing, self.tools.to_connect
         for id, entry in config.tools.items():
             self.tools.servers.put(tooling.served(config, settings, id, entry, self.egress, self._authorized.tools))
-        freezer = self.freezer = Freezer(store.governance, now)
         freezer.changed += (policy.forget, self.tools.servers.changed)
         live = policing.Keeper(policy, grants, freezer, config.policy.file, self.tools.servers.changed, admission)
         self.policies = [live]

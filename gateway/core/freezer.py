@@ -47,6 +47,9 @@ class Freezer:
     def all(self) -> Sequence[Frozen]:
         return tuple(self._frozen.values())
 
+    def principals(self) -> frozenset[str]:
+        return frozenset(name for kind, name in self._frozen if kind is Cold.PRINCIPAL)
+
     def about(self, kind: Cold, name: str) -> Sequence[Frozen]:
         """How it is frozen, if it is."""
         found = self._frozen.get((kind, name))

@@ -12,7 +12,7 @@ Errors: `Fenced` when a task is no longer ours to write; GatewayError(UNAVAILABL
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
@@ -143,10 +143,18 @@ class Store(Protocol):
         ...
 
     async def due(
-        self, now: int, limit: int, lease_ms: int, *, per_host: int = 2**31, busy: Mapping[str, int] = NOBODY
+        self,
+        now: int,
+        limit: int,
+        lease_ms: int,
+        *,
+        per_host: int = 2**31,
+        busy: Mapping[str, int] = NOBODY,
+        silent: Collection[str] = frozenset(),
     ) -> list[Delivery]:
         """Deliveries due at `now`, oldest first; each is hidden from the next `due` for `lease_ms`. No more than
-        `per_host` for one host, of which `busy` are taken already. Of each webhook and task the first that waits."""
+        `per_host` for one host, of which `busy` are taken already, and none of tasks that one of `silent` owns. Of each
+        webhook and task the first that waits."""
         ...
 
     async def queues(self, limit: int, *, tenant: str | None = None, owner: str | None = None) -> list[PushQueue]:

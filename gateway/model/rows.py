@@ -163,11 +163,12 @@ class PinRecord:
 
 @value
 class Delivery:
-    """One push that is due: event `seq` of a task for one configuration. `body` is a StreamResponse, `attempts` counts
-    this one, `queued` is when the event happened (milliseconds since the epoch)."""
+    """One push that is due: event `seq` of `owner`'s task for one configuration. `body` is a StreamResponse, `attempts`
+    counts this one, `queued` is when the event happened (milliseconds since the epoch)."""
 
     tenant: str
     task_id: str
+    owner: str
     config: PushConfig
     seq: int
     body: bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gateway.model.agent import Upstream
@@ -195,12 +195,21 @@ class MemoryStore(Store):
         return sorted((r for r in held if r.at < before and not r.settled and r.reply is None), key=lambda r: r.at)
 
     async def due(
-        self, now: int, limit: int, lease_ms: int, *, per_host: int = 2**31, busy: Mapping[str, int] = NOBODY
+        self,
+        now: int,
+        limit: int,
+        lease_ms: int,
+        *,
+        per_host: int = 2**31,
+        busy: Mapping[str, int] = NOBODY,
+        silent: Collection[str] = frozenset(),
     ) -> list[Delivery]:
         tables, room, taken = self._tables, dict[str, int](), list[Delivery]()
         for key, seq, held in self._waiting():
             if held.due is None or held.due > now or len(taken) == limit:
                 break
+            if tables.tasks[key[:2]].row.owner in silent:
+                continue
             host = tables.configs[key].host
             left = room.setdefault(host, per_host - busy.get(host, 0))
             if left > 0:
@@ -222,7 +231,8 @@ class MemoryStore(Store):
     def _delivery(self, key: Queue, seq: int, held: Queued) -> Delivery:
         tenant, task_id, _ = key
         body = next(record.body for record in self._tables.logs[tenant, task_id] if record.seq == seq)
-        return Delivery(tenant, task_id, self._tables.configs[key], seq, body, held.attempts + 1, held.queued)
+        owner, config = self._tables.tasks[tenant, task_id].row.owner, self._tables.configs[key]
+        return Delivery(tenant, task_id, owner, config, seq, body, held.attempts + 1, held.queued)
 
     async def queues(self, limit: int, *, tenant: str | None = None, owner: str | None = None) -> list[PushQueue]:
         return [

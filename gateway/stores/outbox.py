@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -36,6 +36,7 @@ class Taking:
     lease_ms: int
     per_host: int
     busy: Mapping[str, int]
+    silent: Collection[str]
 
     def lease(self, cursor: sqlite3.Cursor) -> list[Row]:
         room = {host: self.per_host - taken for host, taken in self.busy.items()}
@@ -51,13 +52,17 @@ class Taking:
         return leased
 
     def _look(self, cursor: sqlite3.Cursor, full: list[str], wanted: int) -> list[Row]:
-        but = f"AND host NOT IN ({', '.join('?' * len(full))})" if full else ""
-        return cursor.execute(SQL["due"].format(full=but), (self.now, *full, wanted)).fetchall()
+        but = _none("host", full) + _none("owner", self.silent)
+        return cursor.execute(SQL["due"].format(but=but), (self.now, *full, *self.silent, wanted)).fetchall()
 
     def _admit(self, room: dict[str, int], host: str) -> bool:
         left = room.setdefault(host, self.per_host)
         room[host] = left - 1
         return left > 0
+
+
+def _none(column: str, values: Collection[str]) -> str:
+    return f" AND {column} NOT IN ({', '.join('?' * len(values))})" if values else ""
 
 
 def deliveries(db: sqlite3.Connection, leased: list[Row]) -> list[Delivery]:
@@ -67,13 +72,21 @@ def deliveries(db: sqlite3.Connection, leased: list[Row]) -> list[Delivery]:
 
 
 def _delivery(
-    db: sqlite3.Connection, tenant: str, task_id: str, config_id: str, seq: int, attempts: int, queued: int, host: str
+    db: sqlite3.Connection,
+    tenant: str,
+    task_id: str,
+    config_id: str,
+    seq: int,
+    attempts: int,
+    queued: int,
+    owner: str,
+    host: str,
 ) -> Delivery | None:
     config = push_config(db, tenant, task_id, config_id)
     group = db.execute(SQL["event_group"], (tenant, task_id, seq)).fetchone()
     if config is None or group is None:
         return None
-    return Delivery(tenant, task_id, config, seq, dict(split_bodies(*group))[seq], attempts, queued)
+    return Delivery(tenant, task_id, owner, config, seq, dict(split_bodies(*group))[seq], attempts, queued)
 
 
 def queues(db: sqlite3.Connection, limit: int, tenant: str | None, owner: str | None) -> list[PushQueue]:

@@ -192,9 +192,10 @@ AND seq = (
 );
 
 -- name: due
--- What to deliver now, oldest first. {full} leaves out the hosts that take no more.
-SELECT tenant, task_id, config_id, seq, attempts + 1, queued, host FROM outbox
-WHERE due <= ? {full} ORDER BY due, tenant, task_id, config_id LIMIT ?;
+-- What to deliver now, oldest first. {but} leaves out hosts that take no more, and owners who are told nothing.
+SELECT tenant, task_id, config_id, seq, attempts + 1, queued,
+    (SELECT owner FROM task WHERE task.tenant = outbox.tenant AND task.id = outbox.task_id) AS owner, host
+FROM outbox WHERE due <= ? {but} ORDER BY due, tenant, task_id, config_id LIMIT ?;
 
 -- name: lease_delivery
 -- Hide it while it is being delivered.

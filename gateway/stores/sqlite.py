@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,9 +181,16 @@ class SqliteStore(Store):
         return await self._read(rows.unsettled, before)
 
     async def due(
-        self, now: int, limit: int, lease_ms: int, *, per_host: int = 2**31, busy: Mapping[str, int] = NOBODY
+        self,
+        now: int,
+        limit: int,
+        lease_ms: int,
+        *,
+        per_host: int = 2**31,
+        busy: Mapping[str, int] = NOBODY,
+        silent: Collection[str] = frozenset(),
     ) -> list[Delivery]:
-        taking = outbox.Taking(now, limit, lease_ms, per_host, busy)
+        taking = outbox.Taking(now, limit, lease_ms, per_host, busy, silent)
         leased = await self._writer.submit(partial(taking.lease, self._transaction.cursor))
         return await self._read(outbox.deliveries, leased) if leased else []
 

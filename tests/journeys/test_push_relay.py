@@ -73,6 +73,38 @@ async def dead(caller: Caller, count: int = 1) -> Any:
     return await until(look)
 
 
+# The kill switch.
+
+
+async def test_webhooks_of_a_frozen_principal_are_told_nothing_until_it_is_thawed(caller: Caller) -> None:
+    mallory = await caller.other("mallory")
+    async with receiving() as slow, receiving() as failing, receiving() as others:
+        slow.hold, failing.chance = asyncio.Event(), lambda: 500
+        await mallory.task("hi", configuration=hooked({"url": slow.url}))
+        task = await mallory.task("hi", configuration=hooked({"url": failing.url}))
+        await asyncio.gather(slow.until(1), failing.until(2))
+        await switch(caller, "/admin/frozen")
+        try:
+            hands = {each["host"]: each["inHand"] for each in (await admin(caller, "GET", ""))["hosts"]}
+            assert hands.get(slow.host, 0) == hands.get(failing.host, 0) == 0, "what was in hand is cut short"
+            tried = len(failing.told)
+            fine = await caller.task("hi", configuration=hooked({"url": others.url}))
+            await others.ended(fine["id"])
+            waiting = {each["taskId"] for each in (await admin(caller, "GET", ""))["queues"]}
+            assert task["id"] in waiting, "what came due before that was passed over, and is not lost"
+            assert len(failing.told) == tried
+        finally:
+            await switch(caller, "/admin/frozen:thaw")
+        failing.chance = lambda: 200
+        assert await failing.ended(task["id"])
+
+
+async def switch(caller: Caller, path: str) -> None:
+    cold = {"kind": "principal", "name": "mallory"}
+    answer = await caller.gateway.client.post(path, json=cold, headers=caller.gateway.bearer(None))
+    assert answer.status_code < 300, answer.text
+
+
 # Signatures.
 
 

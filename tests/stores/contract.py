@@ -565,6 +565,14 @@ class StoreContract:
         assert await store.due(NOW, 10, 1000, per_host=3, busy=busy) == []
         assert [d.task_id for d in await store.due(NOW, 2, 1000, per_host=3)] == ["task-2", "task-3"]
 
+    async def test_of_tasks_of_the_silent_nothing_is_due(self, store: Store) -> None:
+        tasks = [new_task(f"task-{n}", push=(webhook(task_id=f"task-{n}"),)) for n in range(2)]
+        other = new_task("task-9", owner="key:bob", push=(webhook(task_id="task-9"),))
+        await store.commit(*tasks, other)
+        silent = frozenset({tasks[0].row.owner, "key:nobody"})
+        assert [(d.task_id, d.owner) for d in await store.due(NOW, 10, 1000, silent=silent)] == [("task-9", "key:bob")]
+        assert [d.task_id for d in await store.due(NOW, 10, 1000)] == ["task-0", "task-1"]
+
     async def test_a_queue_that_waits_can_be_seen_with_its_reason(self, store: Store) -> None:
         await store.commit(new_task(push=(webhook(),)))
         await store.commit(advance(await fetched(store), status(TaskState.COMPLETED), push=True))

@@ -3,7 +3,7 @@
 Rows come into the outbox with the events they tell of, in the same commit, so nothing that happened is forgotten. What
 is due for one task and webhook is given out one event at a time, in order, so a webhook that fails delays nobody but
 itself. An event is tried at least once, and again after growing pauses until it is too old; then it is a dead letter,
-and the next one has its turn.
+and the next one has its turn. Of the tasks of a frozen principal nothing goes out until it is thawed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.core.audit import Ticket
+from gateway.core.freezer import Freezer
 from gateway.core.push.hosts import PER_HOST, Hosts
 from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.call import DeletePushConfig
 from gateway.model.changes import BuryDelivery, DropPushConfig, SettleDelivery
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.governance import Cold, Frozen
 from gateway.model.ports import Notifier, Store, Told
 from gateway.model.principal import MACHINE, Principal
 from gateway.model.rows import Delivery
@@ -48,7 +50,8 @@ class _Failure:
 
 
 class PushWorker:
-    """`chance` gives numbers from 0 to 1, for pauses that do not all end together."""
+    """`chance` gives numbers from 0 to 1, for pauses that do not all end together. `freezer` says whose webhooks are
+    told nothing."""
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class PushWorker:
         new_id: Callable[[], str],
         chance: Callable[[], float],
         give_up_ms: int,
+        freezer: Freezer,
     ) -> None:
         self._store = store
         self._notifier = notifier
@@ -65,10 +69,13 @@ class PushWorker:
         self._new_id = new_id
         self._chance = chance
         self._give_up_ms = give_up_ms
+        self._freezer = freezer
+        freezer.changed.append(self.wake)
+        freezer.stopping.append(self._stop)
         self.hosts = Hosts(now)
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._trying: set[asyncio.Task[None]] = set()
+        self._trying: dict[asyncio.Task[None], str] = {}  # whose task it is about
         self._in_hand: set[tuple[str, str, str]] = set()  # queues: tenant, task, configuration
 
     def start(self) -> None:
@@ -101,8 +108,8 @@ class PushWorker:
     async def _take(self) -> None:
         """Begin what is due, as far as there is room; nobody waits for anybody else's webhook."""
         while room := AT_ONCE - len(self._trying):
-            busy = self.hosts.busy()
-            deliveries = await self._store.due(self._now(), room, LEASE_MS, per_host=PER_HOST, busy=busy)
+            busy, silent = self.hosts.busy(), self._freezer.principals()
+            deliveries = await self._store.due(self._now(), room, LEASE_MS, per_host=PER_HOST, busy=busy, silent=silent)
             for delivery in deliveries:
                 # After a long sleep of the whole machine leases have ended, and what is in hand would go out twice.
                 if _key(delivery)[:3] not in self._in_hand:
@@ -115,15 +122,21 @@ class PushWorker:
         self._in_hand.add(queue)
         self.hosts.enter(delivery.config.host)
         task = asyncio.create_task(self._try(delivery))
-        self._trying.add(task)
+        self._trying[task] = delivery.owner
         task.add_done_callback(partial(self._tried, queue))
 
     def _tried(self, queue: tuple[str, str, str], task: asyncio.Task[None]) -> None:
-        self._trying.discard(task)
+        self._trying.pop(task, None)
         self._in_hand.discard(queue)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("how a push ended could not be written; it is made again", exc_info=error)
         self._due.set()  # there is room again, and that webhook's next event may be due
+
+    def _stop(self, frozen: Frozen) -> None:
+        """An attempt in hand is cut short, and does not count."""
+        for task, owner in self._trying.items():
+            if frozen.kind is Cold.PRINCIPAL and frozen.name == owner:
+                task.cancel()
 
     async def _try(self, delivery: Delivery) -> None:
         alive: bool | None = None
