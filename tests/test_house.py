@@ -60,6 +60,17 @@ LAYERS: dict[str, frozenset[str]] = {
     "gateway.credential": frozenset({"gateway.model", "gateway.core"}),
     "gateway.enrolling": frozenset({f"gateway.{name}" for name in ("config", "model", "core", "dialects", "upstream")}),
     "gateway.listening": frozenset({"gateway.config", "gateway.model"}),
+    "gateway.chance": frozenset(),
+    "gateway.callers": frozenset({f"gateway.{name}" for name in ("config", "core", "identity", "model")}),
+    "gateway.extras": frozenset(
+        {
+            f"gateway.{name}"
+            for name in (
+                *("chance", "complying", "config", "core", "identity", "listening", "model"),
+                *("server", "stores", "upstream", "witnessing"),
+            )
+        }
+    ),
     "gateway.app": frozenset(
         {
             f"gateway.{name}"
@@ -71,13 +82,15 @@ LAYERS: dict[str, frozenset[str]] = {
                     "listening",
                     "admitting",
                     "authorizing",
+                    "callers",
+                    "chance",
                     "complying",
+                    "extras",
                     "identity",
                     "policing",
                     "tooling",
                     "webhookkeys",
                     "renewing",
-                    "witnessing",
                 ),
             )
         }
@@ -178,7 +191,7 @@ ROOMS: dict[str, frozenset[str]] = {
     # Time, randomness, threads: given in everywhere else.
     "time": frozenset(
         {
-            "gateway.app",
+            "gateway.chance",
             "gateway.stores.memory",
             "gateway.stores.batch",
             "gateway.stores.auditlog",
@@ -235,7 +248,7 @@ USES: dict[str, dict[str, str]] = {
     "json.load": JSON_IN,
     ".model_validate_json": JSON_IN,
     "os.urandom": {
-        "gateway.app": "ids are made here and given in",
+        "gateway.chance": "ids are made here and given in",
         "gateway.tooling": "pauses of tool servers, given in",
         "gateway.authorizing": "states of people's authorizations, given in",
         "gateway.server.mcp.seal": "a nonce that repeats would give the key away; nobody else may make it",
@@ -281,12 +294,12 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.server.a2a_jsonrpc", "gateway.server.dispatch"): "jsonrpcserver, for what is not one plain call",
     ("gateway.server.mcp.seal", "cryptography.exceptions"): "only when something sealed comes or goes",
     ("gateway.server.mcp.seal", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
-    ("gateway.app", "gateway.complying"): "RE2 and JSON Schema, where a compliance profile is named",
-    ("gateway.app", "gateway.server.grpc"): "grpcio and protobuf, where the port is configured",
+    ("gateway.extras", "gateway.complying"): "RE2 and JSON Schema, where a compliance profile is named",
+    ("gateway.extras", "gateway.server.grpc"): "grpcio and protobuf, where the port is configured",
     ("gateway.upstream.directory", "gateway.upstream.a2a_grpc"): "the same, when the first agent needs them",
-    ("gateway.app", "gateway.identity"): "joserfc, where tokens are checked",
+    ("gateway.extras", "gateway.identity"): "joserfc, where tokens are checked",
     ("gateway.webhookkeys", "gateway.server.oauth.signing"): "joserfc, once there is a push to sign",
-    ("gateway.app", "gateway.server.card_signer"): "joserfc, when the first card is served",
+    ("gateway.extras", "gateway.server.card_signer"): "joserfc, when the first card is served",
     ("gateway.upstream.signatures", "gateway.dialects.oauth2.signature"): "joserfc, when a signed card comes",
     ("gateway.identity", "gateway.giving"): "authlib, where tokens are given out",
     ("gateway.server.oauth.passwords", "cryptography.exceptions"): "when somebody logs in",
@@ -302,7 +315,7 @@ LATE: dict[tuple[str, str], str] = {
     ("gateway.upstream.oauth.vault", "cryptography.hazmat.primitives.ciphers.aead"): "the same",
     ("gateway.stores.notary", "gateway.stores.sealing"): "cryptography, at the first checkpoint",
     ("gateway.stores.notary", "gateway.stores.witnesses"): "the same, where there are witnesses",
-    ("gateway.app", "gateway.witnessing"): "the same",
+    ("gateway.extras", "gateway.witnessing"): "the same",
     ("gateway.cli.parser", "importlib.metadata"): "as slow as all the rest of --help; only --version needs it",
 }
 
