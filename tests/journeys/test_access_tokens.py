@@ -243,6 +243,30 @@ async def test_a_new_key_is_found_when_its_first_token_comes(tmp_path: Path) -> 
         assert await status(gateway, old) == 200
 
 
+@pytest.mark.requirement("oauth.jwks.rotation")
+@pytest.mark.parametrize("kid", [..., "first"], ids=["without-an-id", "with-an-id-from-before"])
+async def test_a_new_key_that_looks_like_the_old_one_is_found_by_its_signatures(tmp_path: Path, kid: Any) -> None:
+    async with house(tmp_path) as (gateway, issuer, clock):
+
+        def token(**claims: Any) -> str:
+            return issuer.token(gateway.url, header={"kid": kid}, **claims)
+
+        def publish(key: SigningKey) -> None:
+            published = {name: value for name, value in key.jwk().items() if name != "kid" or kid is not ...}
+            issuer.keys[:] = [key]
+            issuer.replies["/jwks"] = (json.dumps({"keys": [published]}).encode(), "200 OK")
+
+        publish(issuer.keys[0])
+        old = token()
+        assert await status(gateway, old) == 200
+        publish(SigningKey.make("first"))
+        assert refused(await listing(gateway, token())) == said.BAD_SIGNATURE, "it was asked a moment ago"
+        clock.ahead += 31
+        assert await status(gateway, token()) == 200
+        assert refused(await listing(gateway, old)) == said.BAD_SIGNATURE, "the old one is gone, and what it had signed"
+        assert issuer.fetched("/jwks") == 2, "of wrong signatures, too, only one in a while asks"
+
+
 async def test_a_clock_that_is_set_back_keeps_no_new_key_away(tmp_path: Path) -> None:
     async with house(tmp_path) as (gateway, issuer, clock):
         clock.ahead = 10_000

@@ -19,7 +19,7 @@ from gateway.core.keys import KeyRing
 from gateway.core.policy.engine import Policy
 from gateway.core.tools.views import Views
 from gateway.dialects.forwarded_certificate import spiffe_id
-from gateway.dialects.oauth2.signature import VerifyKey
+from gateway.dialects.oauth2.access_token import Unverified
 from gateway.model.audit import Decision, Verdict
 from gateway.model.principal import LOCAL, Principal
 from gateway.server import head
@@ -290,14 +290,14 @@ def does_not_ask_whether_it_was_revoked(patch: pytest.MonkeyPatch) -> None:
 
 
 def takes_the_keys_word(patch: pytest.MonkeyPatch) -> None:
-    find = IssuerKeys.find
+    check = IssuerKeys.check
 
-    async def found(self: IssuerKeys, kid: str | None, alg: str) -> VerifyKey | None:
-        self._algorithms, self._tried = frozenset({alg}), 0.0
-        return await find(self, kid, alg)
+    async def checked(self: IssuerKeys, parsed: Unverified) -> None:
+        self._algorithms, self._tried = frozenset({parsed.alg}), 0.0
+        await check(self, parsed)
 
     patch.setattr("gateway.server.oauth.issuers.check_header", lambda token, rules: None)
-    patch.setattr(IssuerKeys, "find", found)
+    patch.setattr(IssuerKeys, "check", checked)
 
 
 ATTACKS: Attacks[House] = {

@@ -69,6 +69,11 @@ class VerifyKeys:
     def kids(self) -> frozenset[str | None]:
         return frozenset(key.kid for key in self._keys)
 
+    @property
+    def marks(self) -> frozenset[tuple[str | None, str]]:
+        """What tells these keys from others: an id may be used again."""
+        return frozenset((key.kid, str(key.jose.thumbprint())) for key in self._keys)
+
     def knows(self, kid: str | None) -> bool:
         return kid is None or kid in self.kids
 

@@ -9,9 +9,7 @@ from typing import Protocol
 
 from gateway.dialects.oauth2 import introspection
 from gateway.dialects.oauth2.access_token import (
-    BAD_SIGNATURE,
     MALFORMED,
-    UNKNOWN_KEY,
     BadToken,
     Rules,
     Unverified,
@@ -60,11 +58,7 @@ class KeyedIssuer:
         if parsed is None:
             raise BadToken(MALFORMED)
         check_header(parsed, self.rules)
-        key = await self._keys.find(parsed.kid, parsed.alg)
-        if key is None:
-            raise BadToken(UNKNOWN_KEY)
-        if not key.verifies(parsed.alg, parsed.signed, parsed.signature):
-            raise BadToken(BAD_SIGNATURE)
+        await self._keys.check(parsed)
         return check_claims(parsed.claims, self.rules, self._now() / 1000)
 
     async def aclose(self) -> None:

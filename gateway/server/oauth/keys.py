@@ -1,7 +1,8 @@
 """The keys of an issuer, fetched when they are needed and kept while they are good.
 
-A stranger can make up key ids as fast as they can send, so an unknown id asks the issuer at most once per
-`MIN_INTERVAL`, however many come. An issuer that is down is believed for `STALE` seconds by the keys that we have;
+A stranger can make up key ids and signatures as fast as they can send, so an unknown id or a wrong signature (a key
+without an id, or with one that was used before, may be a new one) asks the issuer at most once per `MIN_INTERVAL`,
+however many come. An issuer that is down is believed for `STALE` seconds by the keys that we have;
 after that nobody's token can be checked and the answer is 503, not a guess.
 """
 
@@ -11,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from gateway.dialects.oauth2.access_token import BAD_SIGNATURE, UNKNOWN_KEY, BadToken, Unverified
 from gateway.dialects.oauth2.metadata import BadMetadata, endpoint, locations, read_metadata, same_origin
 from gateway.dialects.oauth2.signature import BadKeys, VerifyKey, VerifyKeys, read_keys
 from gateway.dialects.strict_json import JSON
@@ -23,7 +25,7 @@ REFRESH = 600.0
 """Seconds after which keys are fetched anew, while the old ones still serve: how soon a withdrawn key is noticed."""
 
 MIN_INTERVAL = 30.0
-"""Seconds between two fetches for the sake of an unknown key id."""
+"""Seconds between two fetches for the sake of an unknown key id or a wrong signature."""
 
 RETRY = 5.0
 """Seconds between two attempts to get the first keys, or new ones in place of old."""
@@ -91,6 +93,18 @@ class IssuerKeys:
         self._fetched = self._tried = float("-inf")
         self._flight: asyncio.Task[None] | None = None
 
+    async def check(self, parsed: Unverified) -> None:
+        """Raises BadToken where the signature is not the issuer's, GatewayError(UNAVAILABLE) when nobody can say."""
+        key = await self.find(parsed.kid, parsed.alg)
+        if key is None:
+            raise BadToken(UNKNOWN_KEY)
+        if key.verifies(parsed.alg, parsed.signed, parsed.signature):
+            return
+        await self._refresh(MIN_INTERVAL)
+        newer = self._keys.find(parsed.kid, parsed.alg)
+        if newer is None or newer is key or not newer.verifies(parsed.alg, parsed.signed, parsed.signature):
+            raise BadToken(BAD_SIGNATURE)
+
     async def find(self, kid: str | None, alg: str) -> VerifyKey | None:
         """The key, or None when the issuer has none like it. Raises GatewayError(UNAVAILABLE) when nobody can say."""
         age = self._age()
@@ -144,7 +158,7 @@ class IssuerKeys:
             self._metadata.forget()
             log.warning("the keys of %s were not read: %s", self._issuer, error)
             return
-        removed = self._keys.kids - keys.kids
+        removed = self._keys.marks - keys.marks
         self._keys, self._fetched = keys, self._now() / 1000
         if removed:
             self._on_removed()

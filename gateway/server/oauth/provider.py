@@ -123,9 +123,7 @@ class Provider:
     async def _check(self, parsed: Unverified) -> None:
         if parsed.alg not in ALGORITHMS:
             raise BadToken("is signed with an algorithm that is not accepted")
-        key = await self._keys.find(parsed.kid, parsed.alg)
-        if key is None or not key.verifies(parsed.alg, parsed.signed, parsed.signature):
-            raise BadToken("has a wrong signature")
+        await self._keys.check(parsed)
 
     def _failed(self, sentence: str, error: Exception) -> LoginFailed:
         self._metadata.forget()
