@@ -33,6 +33,7 @@ from gateway.server.oauth.provider import Provider
 from gateway.server.oauth.registration import Invitations, Registration
 from gateway.server.oauth.signing import SigningKeys
 from gateway.server.oauth.visitors import Visitors
+from gateway.server.proxies import Proxies
 from gateway.stores.keyfolder import KeyFolder
 
 FOLDER = "oauth-keys"
@@ -123,7 +124,14 @@ def giving(
         browsers, users = Browsers(secret, now, secure=url.startswith("https:")), entry.users
         visitors = Visitors(browsers, people, LABEL)
         routes += Consent(
-            server, browsers, recorder, attempts, users=users, provider=provider, approvals=approvals
+            server,
+            browsers,
+            recorder,
+            attempts,
+            users=users,
+            provider=provider,
+            approvals=approvals,
+            proxies=Proxies(settings.config.server.trusted_proxies),
         ).routes()
     metadata = read_metadata(authorization_server(url, server.abilities), url)
     operator = TokenServer(clients, people, invitations.make, server.state, LABEL)

@@ -259,7 +259,8 @@ def _rest() -> Starlette:
     resources = ProtectedResources("http://x", (), (), unused)  # type: ignore[arg-type]
     logins = SimpleNamespace(logins=True, url="https://gw.example")
     oauth = Endpoints(logins, unused, unused, unused)  # type: ignore[arg-type]
-    pages = Consent(unused, unused, unused, unused, users=True, provider=unused, approvals=unused)  # type: ignore[arg-type]
+    looks = dict.fromkeys(("provider", "approvals", "proxies"), unused)
+    pages = Consent(unused, unused, unused, unused, users=True, **looks)  # type: ignore[arg-type]
     outside = (*webhooks(unused, unused), *ops.routes(lambda: None))  # type: ignore[arg-type]
     connect = Connect(unused, unused, "http://x", lambda: "")  # type: ignore[arg-type]
     own = OwnConnections(unused, unused)  # type: ignore[arg-type]

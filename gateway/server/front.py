@@ -4,8 +4,6 @@ that sends the hot paths to their doors before Starlette's router sees them."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
 import orjson
@@ -15,6 +13,7 @@ from gateway.dialects import a2a
 from gateway.server.a2a_http import HttpJsonDoor
 from gateway.server.a2a_jsonrpc import JsonRpcDoor
 from gateway.server.cycle import fields
+from gateway.server.proxies import Proxies, is_here
 from gateway.server.request import JSON_HEADERS, Answer, Reply, Request
 
 # Paths that belong to Starlette whatever an agent is called; the doors never look at them.
@@ -64,19 +63,12 @@ _PORTS = {"http": ":80", "https": ":443"}
 
 def peers(proxies: Iterable[str]) -> Callable[[str], bool] | None:
     """Whether an address may connect; None where all may."""
-    networks = [ip_network(proxy) for proxy in proxies]
+    trusted = Proxies(proxies)
 
-    @lru_cache(maxsize=1024)
     def may_connect(address: str) -> bool:
-        try:
-            peer = ip_address(address)
-        except ValueError:
-            return False
-        if isinstance(peer, IPv6Address):  # a listener on :: sees IPv4 peers in this form
-            peer = peer.ipv4_mapped or peer
-        return peer.is_loopback or any(peer in network for network in networks)
+        return trusted.trusts(address) or is_here(address)
 
-    return may_connect if networks else None
+    return may_connect if trusted else None
 
 
 class Doors:

@@ -418,6 +418,23 @@ async def test_a_name_that_nobody_has_looks_like_a_wrong_password_and_guessing_e
         assert (await guest.log_in("ada", PASSWORD)).status_code == 200
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_behind_a_proxy_guesses_are_of_whom_the_proxy_has_seen(tmp_path: Path, trusted: bool) -> None:
+    proxies = "server: {trusted_proxies: [127.0.0.0/8]}\n" if trusted else ""
+    async with town(tmp_path, more=proxies) as (gateway, _), somebody(gateway.url) as mallory:
+        program = await app(gateway)
+        mallory.http.headers["x-forwarded-for"] = "203.0.113.7"
+        for _ in range(5):
+            await mallory.get(program.link())
+            assert (await mallory.log_in("ada", "wrong wrong wrong")).status_code == 403
+        await mallory.get(program.link())
+        assert (await mallory.log_in()).status_code == 429
+        async with somebody(gateway.url) as ada:
+            ada.http.headers["x-forwarded-for"] = "203.0.113.7, 198.51.100.8"  # the first says what it likes
+            await ada.get(program.link())
+            assert (await ada.log_in()).status_code == (200 if trusted else 429)
+
+
 # Browsers.
 
 

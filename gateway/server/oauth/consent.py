@@ -29,6 +29,7 @@ from gateway.server.oauth.browser import Browser, Browsers, Visit
 from gateway.server.oauth.codes import Asked
 from gateway.server.oauth.provider import LoginFailed, Provider
 from gateway.server.pages import sentence
+from gateway.server.proxies import Proxies
 
 VISIT = "/oauth/visit"
 ERRANDS = frozenset({"connect", "connections"})
@@ -42,7 +43,8 @@ _WRONG = "The name or the password is wrong."
 
 
 class Consent:
-    """`users` is whether people with a password here may log in, `provider` where others do."""
+    """`users` is whether people with a password here may log in, `provider` where others do, `proxies` who says whose
+    guesses these are."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Consent:
         users: bool,
         provider: Provider | None,
         approvals: ApprovalPages,
+        proxies: Proxies,
     ) -> None:
         self._server = server
         self._browsers = browsers
@@ -62,6 +65,7 @@ class Consent:
         self._users = users
         self._provider = provider
         self._approvals = approvals
+        self._proxies = proxies
 
     def routes(self) -> list[Route]:
         there = [
@@ -101,6 +105,10 @@ class Consent:
         browser = self._browsers.of(request)
         return browser.send(await self._next(browser, visit, client))
 
+    def _peer(self, request: Request) -> str:
+        peer = str((request.scope.get("client") or ("unknown",))[0])
+        return self._proxies.caller(peer, ",".join(request.headers.getlist("x-forwarded-for")))
+
     # From a person.
 
     async def _login(self, request: Request) -> Response:
@@ -111,7 +119,7 @@ class Consent:
         client = await self._client(visit)
         name = form.get("name", "")
         try:
-            person = await self._server.people.login(name, form.get("password", ""), _peer(request))
+            person = await self._server.people.login(name, form.get("password", ""), self._peer(request))
         except GatewayError as error:
             await self._record("LogIn", None, "OVERLOADED")
             said = {"problem": error.message, "name": name, "status": 429, "retry_after": error.retry_after}
@@ -164,7 +172,7 @@ class Consent:
             return browser.send(pages.device(again, typed=typed[:16]))
         if browser.visit("device", form.get("visit", "")) is None:
             return sentence("Begin again", _GONE, 403)
-        peer = _peer(request)
+        peer = self._peer(request)
         try:
             self._attempts.check("a device", peer)
         except GatewayError as error:
@@ -312,7 +320,3 @@ async def _fields(request: Request) -> dict[str, str]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != forms.MEDIA_TYPE:
         raise forms.BadForm(f"Send Content-Type: {forms.MEDIA_TYPE}")
     return forms.read_form(await request.body())
-
-
-def _peer(request: Request) -> str:
-    return str((request.scope.get("client") or ("unknown",))[0])
