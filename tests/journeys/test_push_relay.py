@@ -471,11 +471,11 @@ async def test_what_fails_is_tried_until_it_is_too_old(
         monkeypatch.setattr(gateway.app.push, "_chance", lambda: 0.0)
         receiver.chance = lambda: 400
         caller = Caller(gateway, "http")
-        await caller.task("ask", configuration=hooked({"url": receiver.url}))
+        task = await caller.task("ask", configuration=hooked({"url": receiver.url}))
         for number, pause in enumerate((100, 200, 400), 1):  # and the next would be 800, which is too late
 
-            async def failed(words: str = f", attempt {number}: ") -> bool:
-                return words in caplog.text
+            async def failed(attempt: str = f", attempt {number}: ") -> bool:
+                return any(task["id"] in line and attempt in line for line in caplog.messages)
 
             await until(failed)
             clock[0] += pause
