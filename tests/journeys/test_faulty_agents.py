@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core import runner
 from gateway.upstream import a2a, doze
 from tests.remote import Asked, Gone, Scripted, agents, ended, ready, reason, scripted
 from tests.serving import Gateway, message, running
@@ -103,6 +104,8 @@ async def test_nothing_is_done_twice_everything_ends_and_the_truth_is_told(
     monkeypatch.setattr(a2a, "IDLE_SECONDS", 0.5)
     # Looks that fail in a row stand further and further apart: a few of them outlast the test's client.
     monkeypatch.setattr(doze, "POLL_SECONDS", (0.02,))
+    # A busy machine takes half a second to hear a refusal; then there would be a task, and it would fail.
+    monkeypatch.setattr(runner, "PATIENCE_SECONDS", 3600.0)
     faulty, gate = Faulty(random.Random(seed)), asyncio.Semaphore(AT_ONCE)
     async with scripted() as agent, running(tmp_path, agents(far=agent.url)) as gateway:
         faulty.plays(agent)
