@@ -110,7 +110,7 @@ EXECUTES = frozenset({"execute", "executemany", "executescript"})
 COMPOSED: dict[tuple[str, str], str] = {
     ("gateway.stores.rows", "page"): "conditions and indexes out of the table above it",
     ("gateway.stores.rows", "count"): "the same",
-    ("gateway.stores.outbox", "SQL['due'].format(full=but)"): "as many question marks as there are hosts",
+    ("gateway.stores.outbox", "SQL['due'].format(but=but)"): "as many question marks as there are hosts and owners",
     ("gateway.stores.schema", "f'BEGIN IMMEDIATE;\\n{steps}\\n{marks}\\nCOMMIT;'"): "our own files of the schema",
     ("gateway.stores.schema", "f'PRAGMA {name}'"): "names that stand in the file",
     ("gateway.stores.writer", "statement"): "COMMIT, or the word for a checkpoint",
