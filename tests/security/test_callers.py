@@ -22,8 +22,8 @@ from gateway.model.principal import Principal
 from gateway.model.whom import EVERYBODY
 from gateway.server import head
 from gateway.server.auth import Authenticator
-from gateway.server.certificates import Certificates
 from gateway.server.oauth.issuers import KeyedIssuer
+from gateway.server.proxies import Proxies
 from tests.issuer import Issuer, SigningKey, issuing
 from tests.mcp import Door, configured, request, scripted, tool
 from tests.security.twins import Attacks, Attempt, asks_for_no_principal, each_of
@@ -156,7 +156,7 @@ async def clients_of_the_operator(house: House) -> list[bool]:
 
 
 def believes_anybody_about_certificates(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Certificates, "_is_proxy", lambda self, address: True)
+    patch.setattr(Proxies, "_trusts", lambda self, address: True)
 
 
 def takes_the_last_of_two(patch: pytest.MonkeyPatch) -> None:
