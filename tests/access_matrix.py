@@ -80,6 +80,8 @@ BODIES: dict[str, Any] = {
     "/admin/audit:erase": {"principal": "key:nosuch"},
     "/admin/cards:verify": {"cardUrl": "http://127.0.0.1:9/card"},
     "/admin/approvals/{id}:edit": {"arguments": {}},
+    "/admin/tasks/{id}:share": {"reader": "nosuch"},
+    "/admin/tasks/{id}:unshare": {"reader": "nosuch"},
     "/admin/frozen": {"kind": "agent", "name": "nosuch"},
     "/admin/frozen:thaw": {"kind": "agent", "name": "nosuch"},
 }

@@ -20,6 +20,7 @@ WITH = "one, in the transaction that changes it"
 
 _TOOLS = "`request.digest`, `request.length`, `upstream.hash`, `marks`"
 _CHANGE = "`change` with `before` and `after`"
+_SHARED = "of a task that is shared with the caller: `task`, and `decision.reason` with its owner"
 _OWN = "the gateway itself (`local:gateway`)"
 
 # The action: when, how many entries, and which fields it has beside those of every entry.
@@ -31,9 +32,12 @@ EVENTS: dict[str, tuple[str, str, str]] = {
         f"`task`, {_TOOLS}",
     ),
     "CancelTask": ("a task is to be stopped", BOTH, "`task`"),
-    "GetTask": ("a task, its result or its log is read", ONE, ""),
+    "GetTask": ("a task, its result or its log is read", ONE, _SHARED),
     "ListTasks": ("tasks are listed", ONE, ""),
-    "SubscribeToTask": ("a task's events are followed, once per stream", ONE, ""),
+    "SubscribeToTask": ("a task's events are followed, once per stream", ONE, _SHARED),
+    "ShareTask": ("somebody else may read a task, or up to another time", WITH, _CHANGE),
+    "UnshareTask": ("they may not any more", WITH, _CHANGE),
+    "ListShares": ("who may read a task is listed", ONE, ""),
     "GetAgentCard": ("never: the question whether a card may be seen leaves no entry", "none", ""),
     "GetExtendedAgentCard": ("the card for those who are known is read", ONE, "`upstream.hash`"),
     "CreateTaskPushNotificationConfig": ("a webhook is to be told of a task", WITH, _CHANGE),
@@ -262,4 +266,4 @@ def _named() -> Iterator[str]:
 def changing() -> set[str]:
     """Those that change what an operator or a task's owner has set, or reach outside for them."""
     anything: Any = type("Anything", (), {"__getattr__": lambda self, name: None})()
-    return {call.verb for call in changes(anything, anything, anything, anything)}
+    return {call.verb for call in changes(anything, anything, anything, anything, anything)}

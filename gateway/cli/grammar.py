@@ -106,7 +106,7 @@ def _send(top: Parser) -> None:
 
 
 def _tasks(top: Parser) -> None:
-    tasks = top.command("tasks", "See, watch and cancel tasks.")
+    tasks = top.command("tasks", "See, watch, cancel and share tasks.")
     listing = tasks.command("list", "List tasks, the one that changed last first.", "tasks:list_tasks")
     listing.add_argument("--agent", metavar="ID", help="Only this agent's tasks.")
     listing.add_argument(
@@ -120,11 +120,25 @@ def _tasks(top: Parser) -> None:
     get = tasks.command("get", "Show one task with its results.", "tasks:get_task")
     cancel = tasks.command("cancel", "Cancel a task.", "tasks:cancel_task")
     watch = tasks.command("watch", "Follow a task until it ends or waits for somebody.", "tasks:watch_task")
-    for verb in (get, cancel, watch):
+    share = tasks.command("share", "Let somebody else read one task.", "tasks:share_task")
+    unshare = tasks.command("unshare", "Let them read it no more.", "tasks:unshare_task")
+    shares = tasks.command("shares", "List who may read one task beside its owner.", "tasks:list_shares")
+    for verb in (get, cancel, watch, share, unshare, shares):
         verb.add_argument("id", metavar="ID", help="The task's id.")
     for verb in (get, watch):
         verb.add_argument("--out", type=Path, metavar="DIR", help="Save files of the results in this folder.")
-    for verb in (listing, get, cancel):
+    for verb in (share, unshare):
+        verb.add_argument(
+            "--with",
+            dest="reader",
+            required=True,
+            metavar="NAME",
+            help="Who, as rules name one principal: bob, user:ada, client:robot, oauth:ISSUER#SUBJECT, spiffe://….",
+        )
+    share.add_argument(
+        "--until", metavar="TIME", help="When it ends, such as 2026-11-21T08:00:00Z; when you take it back, without it."
+    )
+    for verb in (listing, get, cancel, share, shares):
         as_json(verb)
     as_json(watch, "Print each event as one line of JSON.")
     _with_data_folder(tasks)

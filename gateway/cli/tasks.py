@@ -1,4 +1,4 @@
-"""`gateway tasks`: everybody's tasks for the operator, and for anybody else their own."""
+"""`gateway tasks`: everybody's tasks for the operator; for others their own, and what is shared with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.cli.client import Events, Gateway, Json
 from gateway.cli.exits import Exit, Refused, Stop, Unreachable
 from gateway.cli.follow import follow
 from gateway.cli.place import Place
-from gateway.cli.text import dump, moment, note, say, table
+from gateway.cli.text import dump, line, moment, note, say, table
 
 _PAGE = 100
 
@@ -81,6 +81,40 @@ def watch_task(options: argparse.Namespace) -> Exit:
             raise Stop(f"{error} The task is kept. Watch it again with: {again}", error.code) from error
     show.next_steps(place, agent, progress)
     return progress.exit
+
+
+def share_task(options: argparse.Namespace) -> Exit:
+    place = Place.of(options.data)
+    with Gateway(place) as gateway:
+        body = {"reader": options.reader, "until": options.until}
+        made = gateway.post("admin", "tasks", options.id, verb="share", body=body)
+    if options.json:
+        dump(made)
+    else:
+        end = f" until {moment(made['until'])}" if made.get("until") else ""
+        note(f"{line(made.get('reader'))} may read the task{end}, and nothing else. Take it back with:")
+        note(f"  {place.command('tasks', 'unshare', options.id, '--with', options.reader)}")
+    return Exit.DONE
+
+
+def unshare_task(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        gateway.post("admin", "tasks", options.id, verb="unshare", body={"reader": options.reader})
+    note(f"{line(options.reader)} may not read the task any more.")
+    return Exit.DONE
+
+
+def list_shares(options: argparse.Namespace) -> Exit:
+    with Gateway(Place.of(options.data)) as gateway:
+        answer = gateway.get("admin", "tasks", options.id, "shares")
+    if options.json:
+        dump(answer)
+    elif shares := answer.get("shares"):
+        rows = ((s["reader"], s["by"], moment(s["created"]), moment(s.get("until"))) for s in shares)
+        table(("READER", "BY", "SINCE", "UNTIL"), rows)
+    else:
+        note("Shared with nobody.")
+    return Exit.DONE
 
 
 def _either(gateway: Gateway, all_of_them: Callable[[], _Answer], own: Callable[[list[str]], _Answer]) -> _Answer:

@@ -138,9 +138,9 @@ class Recorder:
         """The one entry of something that must not be known outside before it is recorded: a token, a yes."""
         await self._store.commit(records=(ticket.outcome(self._now(), outcome),))
 
-    def note(self, ticket: Ticket, outcome: str) -> None:
+    def note(self, ticket: Ticket, outcome: str, task_id: str | None = None) -> None:
         """Raises UNAVAILABLE when the entry cannot be written: what is not recorded does not happen."""
-        if not self._store.later(records=(ticket.outcome(self._now(), outcome),)):
+        if not self._store.later(records=(ticket.outcome(self._now(), outcome, task_id),)):
             raise GatewayError(Reason.UNAVAILABLE, "The audit log cannot be written now", retry_after=1.0)
 
 

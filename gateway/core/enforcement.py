@@ -41,10 +41,11 @@ from gateway.model.call import (
 )
 from gateway.model.errors import GatewayError, Reason, agent_not_found
 from gateway.model.principal import Principal
+from gateway.model.sharing import ListShares, ShareTask, UnshareTask
 from gateway.model.trail import Trail, asked
 
 # Calls that name a task and no agent are judged by that task, once it is found.
-_NAME_NO_AGENT = (FetchResult, SubmitResult, ReadLog, FollowLog, ReadContext)
+_NAME_NO_AGENT = (FetchResult, SubmitResult, ReadLog, FollowLog, ReadContext, ShareTask, UnshareTask, ListShares)
 _BY_TASK = Decision(Verdict.PASS, "by-task", "judged by the owner or worker of the task")
 MAX_HOPS = 8  # agents that ask agents: deeper than this is a loop in all likelihood
 

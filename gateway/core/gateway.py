@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,8 @@ from gateway.core.replay import Replays
 from gateway.core.results import Results
 from gateway.core.scopes import ScopesInUse
 from gateway.core.services import Services
+from gateway.core.shares import Lent, Shares
+from gateway.core.sharing import Sharing
 from gateway.core.tasks import Tasks
 from gateway.core.tools.listening import Listening
 from gateway.core.tools.silent import Silent
@@ -47,6 +50,7 @@ from gateway.core.watch import Replay, Watch
 from gateway.model import call as verbs
 from gateway.model import governance as governing
 from gateway.model import operation as operating
+from gateway.model import sharing
 from gateway.model.approval import ApprovalCall
 from gateway.model.call import Call, FollowLog, GetExtendedCard, SendMessage, SubscribeToTask
 from gateway.model.card import AgentCard
@@ -112,7 +116,8 @@ class Gateway:
         self.own_acts = OwnActs(recorder, new_id)
         self.auditing = Auditing(store, now)
         self.scopes = ScopesInUse(policy, registry, tools.servers, tools.views)
-        self.tasks = Tasks(services, registry, engine, cursors)
+        shares = Shares(store.shares, freezer, now)
+        self.tasks = Tasks(services, registry, engine, cursors, shares)
         self.halting = Halting(services, registry, engine, tools.flights, freezer)
         self.held = HeldMessages(services, engine, registry, approvals, admission)
         grounds = approvals.grounds = Grounds(admission, governance.question)
@@ -128,8 +133,9 @@ class Gateway:
         owned = Owned(registry, self._enforcement.judge)
         self._results = Results(services, engine, self.tasks, policy, owned)
         self._logs = Logs(services, owned)
+        self._sharing = Sharing(services, owned, shares)
         self._uses = self._reading(pushes, webhooks.letters, governance)
-        self._changes = changes(pushes, webhooks.letters, administration, governance)
+        self._changes = changes(pushes, webhooks.letters, administration, governance, self._sharing)
         self.halting.laid_down = self.held.canceled
         tools.consents.desk = self._desk
         engine.contexts.front = self
@@ -171,6 +177,9 @@ class Gateway:
         except GatewayError as error:
             self._recorder.note(ticket, error.reason)
             raise
+        if type(result) is Lent:
+            self._recorder.note(_lent(ticket, result.owner), "ok", result.task.id)
+            return result.task
         self._recorder.note(ticket, "ok")
         return result
 
@@ -189,7 +198,10 @@ class Gateway:
             raise
         finally:
             ticket.close()
-        self._recorder.note(ticket, "ok")
+        if watch.lent is None:
+            self._recorder.note(ticket, "ok")
+        else:
+            self._recorder.note(_lent(ticket, watch.lent.owner), "ok", call.task_id)
         return watch
 
     async def follow(self, call: FollowLog, who: Principal) -> Replay:
@@ -271,6 +283,7 @@ class Gateway:
             verbs.PullTasks: results.pull,
             verbs.ReadLog: logs.read,
             verbs.ReadContext: logs.context,
+            sharing.ListShares: self._sharing.list,
             operating.ListAgents: administration.list_agents,
             operating.ShowCard: administration.show_card,
             operating.ListKeys: administration.list_keys,
@@ -319,12 +332,14 @@ class Gateway:
 
 
 def changes(
-    pushes: Pushes, letters: Letters, administration: Administration, governance: Governance
+    pushes: Pushes, letters: Letters, administration: Administration, governance: Governance, shares: Sharing
 ) -> dict[type[Any], Changing]:
     """The verbs that change what an operator or a task's owner has set, or reach outside for them."""
     return {
         verbs.CreatePushConfig: pushes.create,
         verbs.DeletePushConfig: pushes.delete,
+        sharing.ShareTask: shares.share,
+        sharing.UnshareTask: shares.unshare,
         operating.ReplayPushes: letters.replay,
         operating.VerifyCard: administration.verify_card,
         governing.ReloadPolicy: governance.reload,
@@ -347,6 +362,11 @@ def changes(
         operating.RemoveConnection: administration.remove_connection,
         operating.SetPassword: administration.set_password,
     }
+
+
+def _lent(ticket: Ticket, owner: str) -> Ticket:
+    """A read of somebody else's task says whose it is."""
+    return replace(ticket, why=f"a task of {owner} that is shared with the caller")
 
 
 async def _extended_card(call: GetExtendedCard, ticket: Ticket, entry: Registered) -> Registered:

@@ -12,12 +12,14 @@ from gateway.model.changes import (
     DropFrozen,
     DropPin,
     DropPushConfig,
+    DropShare,
     EndGrant,
     PutClient,
     PutFrozen,
     PutKey,
     PutPin,
     PutPushConfig,
+    PutShare,
     PutUser,
 )
 from gateway.model.clients import ClientRecord
@@ -27,6 +29,7 @@ from gateway.model.people import GrantRecord, UserRecord
 from gateway.model.principal import Kind
 from gateway.model.push import PushConfig
 from gateway.model.rows import KeyRecord, PinRecord
+from gateway.model.sharing import Share
 
 Tree = dict[str, Any]
 Named = tuple[str, Tree]
@@ -101,6 +104,11 @@ def webhook(config: PushConfig) -> Named:
     return _webhook(config.task_id, config.id), shown
 
 
+def shared(share: Share) -> Named:
+    shown = {"by": share.granted_by, "created": share.created, "owner": share.owner, "principal": share.principal}
+    return _shared(share.task_id, share.principal), {**shown, "taskId": share.task_id, "until": share.until}
+
+
 def standing(things: Iterable[Named]) -> Mapping[str, Tree]:
     return dict(things)
 
@@ -128,6 +136,10 @@ def _webhook(task_id: str | None, id: str | None) -> str:
     return f"webhook {task_id} {id}"
 
 
+def _shared(task_id: str, principal: str) -> str:
+    return f"share {task_id} {principal}"
+
+
 _PUT: dict[type[Any], Callable[[Any], Named]] = {
     PutKey: lambda change: key(change.record),
     PutClient: lambda change: client(change.record),
@@ -135,6 +147,7 @@ _PUT: dict[type[Any], Callable[[Any], Named]] = {
     PutFrozen: lambda change: frozen(change.record),
     PutPin: lambda change: pin(change.record),
     PutPushConfig: lambda change: webhook(change.config),
+    PutShare: lambda change: shared(change.share),
 }
 _DROP: dict[type[Any], Callable[[Any], str]] = {
     DropAgent: lambda change: f"agent {change.id}",
@@ -142,4 +155,5 @@ _DROP: dict[type[Any], Callable[[Any], str]] = {
     DropFrozen: lambda change: _frozen(change.kind, change.name),
     DropPin: lambda change: _pin(change.server, change.kind, change.key),
     DropPushConfig: lambda change: _webhook(change.task_id, change.id),
+    DropShare: lambda change: _shared(change.task_id, change.principal),
 }

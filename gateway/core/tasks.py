@@ -1,4 +1,5 @@
-"""Use cases on tasks that are there: get, list, cancel, subscribe. Each sees the caller's own tasks only."""
+"""Use cases on tasks that are there: get, list, cancel, subscribe. Each sees the caller's own tasks only,
+get and subscribe also one that its owner lets the caller read."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.registry import Registered, Registry
 from gateway.core.services import Services
+from gateway.core.shares import Lent, Shares
 from gateway.core.watch import Watch
 from gateway.model.call import CancelTask, GetTask, ListTasks, SubscribeToTask, TaskPage
 from gateway.model.errors import GatewayError, Reason, task_not_found
 from gateway.model.principal import Principal
 from gateway.model.rows import Record, TaskQuery, TaskRow
+from gateway.model.sharing import Share
 from gateway.model.task import Task, envelope
 
 
@@ -26,11 +29,14 @@ class Listed:
 
 
 class Tasks:
-    def __init__(self, services: Services, registry: Registry, engine: Engine, cursors: Cursors) -> None:
+    def __init__(
+        self, services: Services, registry: Registry, engine: Engine, cursors: Cursors, shares: Shares
+    ) -> None:
         self._services = services
         self._registry = registry
         self._engine = engine
         self._cursors = cursors
+        self._shares = shares
 
     async def row(self, who: Principal, task_id: str, agent: str | None) -> TaskRow:
         """The caller's task on this agent (None: on any). Foreign and missing are the same (A2A §3.3.2)."""
@@ -41,8 +47,22 @@ class Tasks:
             raise task_not_found(task_id)
         return row
 
-    async def get(self, call: GetTask, ticket: Ticket, entry: Registered | None) -> Task:
-        return (await self.row(ticket.principal, call.task_id, call.agent)).task.trimmed(call.history_length)
+    async def _readable(self, call: GetTask | SubscribeToTask, who: Principal) -> tuple[TaskRow, Share | None]:
+        """The task, and what lets the caller read it if it is not their own. For GetTask and SubscribeToTask alone, and
+        only where they name the agent: then policy has been asked about that one."""
+        row = await self._services.store.task(who.tenant, call.task_id, owner=who.owner, agent=call.agent)
+        if row is not None:
+            return row, None
+        if call.agent is not None and (share := await self._shares.given(who, call.task_id)) is not None:
+            row = await self._services.store.task(who.tenant, call.task_id, owner=share.owner, agent=call.agent)
+            if row is not None:
+                return row, share
+        raise task_not_found(call.task_id)
+
+    async def get(self, call: GetTask, ticket: Ticket, entry: Registered | None) -> Task | Lent:
+        row, share = await self._readable(call, ticket.principal)
+        task = row.task.trimmed(call.history_length)
+        return task if share is None else Lent(task, share.owner)
 
     async def list(self, call: ListTasks, ticket: Ticket, entry: Registered | None) -> TaskPage:
         who = ticket.principal
@@ -76,14 +96,18 @@ class Tasks:
         return await self._engine.canceling.cancel(row, agent, ticket)
 
     async def subscribe(self, call: SubscribeToTask, ticket: Ticket, entry: Registered | None) -> Watch:
-        row = await self.row(ticket.principal, call.task_id, call.agent)
+        row, share = await self._readable(call, ticket.principal)
         if row.task.status.state.terminal:
             raise GatewayError(
                 Reason.UNSUPPORTED_OPERATION,
                 f"The task has ended ({row.task.status.state.name}); read it with GetTask",
                 metadata={"taskId": row.id},
             )
-        return await self.watch(row, until_pause=False)
+        watch = await self.watch(row, until_pause=False)
+        if share is None or await self._shares.bind(watch, share, ticket.principal):
+            return watch
+        await watch.aclose()
+        raise task_not_found(row.id)
 
     async def watch(self, row: TaskRow, *, until_pause: bool, history_length: int | None = None) -> Watch:
         # Listen first, read then: what is written in between is in both, and its number tells.

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from gateway.core.live import Subscription
 from gateway.model.message import Message
 from gateway.model.rows import Record
 from gateway.model.task import StatusUpdate, Task, TaskState, envelope
+
+
+class Lease(Protocol):
+    """What lets somebody watch a task of `owner`'s."""
+
+    owner: str
+
+    def holds(self) -> bool: ...
+
+    def close(self) -> None:
+        """The stream is over."""
+        ...
 
 
 class Watch:
@@ -19,8 +32,10 @@ class Watch:
     `first` is the task as it stands, or a Message that is all there is; without it, the task's own creation is
     still to come. `history_length` trims what is shown of a whole task. `until_pause` ends the watch when the task
     asks for input: the answer to a message is a turn, a subscription lasts until the task does (A2A §3.1.2, §3.1.6;
-    docs/adr).
+    docs/adr). With a lease the watch ends when that does.
     """
+
+    lent: Lease | None = None
 
     def __init__(
         self,
@@ -41,14 +56,14 @@ class Watch:
         return self
 
     async def __anext__(self) -> Sequence[Record]:
-        if self._first is not None:
+        if self._first is not None and self._may_go_on():
             first, self._first = self._first, None
             self._seen = first.seq
             self._over = isinstance(first.event, Task) and first.event.status.state.terminal
             return (self._view(first),)
-        while not self._over and self._subscription is not None:
+        while not self._over and self._subscription is not None and self._may_go_on():
             news = await self._subscription.next()
-            if news is None:
+            if news is None or not self._may_go_on():
                 break
             # What was written between listening and reading is in both; history entries are not for the wire.
             group = [record for record in news if record.seq > self._seen and not isinstance(record.event, Message)]
@@ -64,9 +79,19 @@ class Watch:
         task = record.event.trimmed(self._history_length)
         return Record(record.seq, task, envelope(task))
 
+    def end(self) -> None:
+        """No more news for this reader."""
+        if self._subscription is not None:
+            self._subscription.end()
+
     async def aclose(self) -> None:
         if self._subscription is not None:
             self._subscription.close()
+        if self.lent is not None:
+            self.lent.close()
+
+    def _may_go_on(self) -> bool:
+        return self.lent is None or self.lent.holds()
 
     def _ends(self, record: Record) -> bool:
         if not isinstance(record.event, Task | StatusUpdate):

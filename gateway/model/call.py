@@ -13,6 +13,7 @@ from gateway.model.approval import ApprovalCall
 from gateway.model.message import Message
 from gateway.model.operation import OperatorCall
 from gateway.model.push import PushConfig
+from gateway.model.sharing import SharingCall
 from gateway.model.task import TaskState
 from gateway.model.trail import Trail
 from gateway.model.value import value
@@ -220,6 +221,7 @@ Call: TypeAlias = (
     | PullTasks
     | ReplayTask
     | ShowAdminApi
+    | SharingCall
     | OperatorCall
     | ApprovalCall
 )

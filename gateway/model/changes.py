@@ -12,6 +12,7 @@ from gateway.model.people import UserRecord
 from gateway.model.provenance import CardRecord
 from gateway.model.push import PushConfig
 from gateway.model.rows import AgentRecord, Key, KeyRecord, PinRecord, Record, Reservation, TaskRow
+from gateway.model.sharing import Share
 from gateway.model.value import value
 
 
@@ -224,6 +225,22 @@ class DropHalted:
     root: str
 
 
+@value
+class PutShare:
+    """Somebody may read a task that is not theirs. Replaces what there was for them."""
+
+    share: Share
+
+
+@value
+class DropShare:
+    """Not any more; a missing one is no error."""
+
+    tenant: str
+    task_id: str
+    principal: str
+
+
 Change: TypeAlias = (
     Reserve
     | Release
@@ -252,4 +269,6 @@ Change: TypeAlias = (
     | DropFrozen
     | PutHalted
     | DropHalted
+    | PutShare
+    | DropShare
 )

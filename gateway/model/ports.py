@@ -40,6 +40,7 @@ from gateway.model.rows import (
     TaskRow,
     TaskRows,
 )
+from gateway.model.sharing import ShareStore
 from gateway.model.value import value
 
 
@@ -75,6 +76,11 @@ class Store(Protocol):
     @property
     def people(self) -> PeopleStore:
         """People who log in to it, and what they have allowed (model/people.py)."""
+        ...
+
+    @property
+    def shares(self) -> ShareStore:
+        """Who may read whose task (model/sharing.py)."""
         ...
 
     @property

@@ -12,13 +12,15 @@ from gateway.core.gateway import Gateway
 from gateway.dialects.a2a_v1 import requests
 from gateway.dialects.a2a_v1.errors import http_error
 from gateway.dialects.sse import frame
+from gateway.model.base import milliseconds, timestamp
 from gateway.model.call import CancelTask, GetTask, ListTasks, SubscribeToTask, TaskPage
 from gateway.model.errors import GatewayError
 from gateway.model.principal import Principal
 from gateway.model.rows import Record, TaskRow
+from gateway.model.sharing import ListShares, Share, ShareTask, UnshareTask
 from gateway.model.task import Task
-from gateway.server.admin_fields import ABSENT, Field, word
-from gateway.server.admin_operation import Asked, Events, Operation, Tree
+from gateway.server.admin_fields import ABSENT, Field, Wrong, text, word
+from gateway.server.admin_operation import Asked, Events, Moment, Operation, Tree
 from gateway.server.request import STREAM_HEADERS, Stream
 from gateway.server.request import Request as DoorRequest
 
@@ -36,6 +38,20 @@ class Tasks(TypedDict):
     tasks: list[Listed]
     nextPageToken: str
     totalSize: int
+
+
+class Shared(TypedDict):
+    """`reader` may read the task, `by` said so."""
+
+    reader: str
+    owner: str
+    by: str
+    created: Moment
+    until: Moment | None
+
+
+class Shares(TypedDict):
+    shares: list[Shared]
 
 
 class AdminTasks:
@@ -65,6 +81,24 @@ class AdminTasks:
                 Events(Tree),
                 id="WatchTask",
             ),
+            Operation(
+                "POST",
+                path + ":share",
+                ShareTask.verb,
+                "Let somebody read a task of yours; the machine's own credential lets them read anybody's",
+                self.share,
+                Shared,
+                body=(_READER, _until()),
+            ),
+            Operation(
+                "POST",
+                path + ":unshare",
+                UnshareTask.verb,
+                "Let them read it no more; their streams of it end",
+                self.unshare,
+                body=(_READER,),
+            ),
+            Operation("GET", path + "/shares", ListShares.verb, "List who may read a task", self.shares, Shares),
             Operation("GET", path, GetTask.verb, "Show a task of yours", self.show, Listed),
         )
 
@@ -88,6 +122,16 @@ class AdminTasks:
         id = asked.path["id"]
         task = await self._gateway.handle(CancelTask(None, id), who)
         return _listed((await self._gateway.tasks.row(who, id, None)).agent, task)
+
+    async def share(self, asked: Asked, who: Principal) -> Shared:
+        call = ShareTask(asked.path["id"], asked.body["reader"], asked.body["until"])
+        return _shared(await self._gateway.handle(call, who))
+
+    async def unshare(self, asked: Asked, who: Principal) -> None:
+        await self._gateway.handle(UnshareTask(asked.path["id"], asked.body["reader"]), who)
+
+    async def shares(self, asked: Asked, who: Principal) -> Shares:
+        return {"shares": [_shared(each) for each in await self._gateway.handle(ListShares(asked.path["id"]), who)]}
 
     async def watch(self, asked: Asked, who: Principal) -> Response:
         """Like SubscribeToTask, but an ended task is shown too: its one event is the task."""
@@ -131,6 +175,30 @@ def _broken(error: GatewayError) -> bytes:
 
 def _listed(agent: str, task: Task) -> Listed:
     return {"agent": agent, "task": orjson.Fragment(task.wire())}
+
+
+def _shared(share: Share) -> Shared:
+    return {
+        "reader": share.principal,
+        "owner": share.owner,
+        "by": share.granted_by,
+        "created": timestamp(share.created),
+        "until": None if share.until is None else timestamp(share.until),
+    }
+
+
+_READER = text("reader", "Who, as rules name one principal: bob, user:NAME, client:NAME, oauth:…, spiffe://….")
+
+
+def _until() -> Field:
+    def read(sent: Any) -> int | None:
+        found = milliseconds(sent) if isinstance(sent, str) else None
+        if sent is not None and found is None:
+            raise Wrong("must be a time, for example 2026-11-21T08:00:00Z")
+        return found
+
+    schema = {"type": ["string", "null"], "format": "date-time"}
+    return Field("until", "When it ends; when it is taken back, without it.", schema, read)
 
 
 _ABOUT = {

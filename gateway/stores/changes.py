@@ -25,6 +25,7 @@ from gateway.model.changes import (
     DropHalted,
     DropPin,
     DropPushConfig,
+    DropShare,
     EndGrant,
     PutAgent,
     PutApproval,
@@ -35,6 +36,7 @@ from gateway.model.changes import (
     PutKey,
     PutPin,
     PutPushConfig,
+    PutShare,
     PutUpstreamContext,
     PutUser,
     Release,
@@ -61,6 +63,7 @@ from gateway.stores.pins import drop_pin, put_pin
 from gateway.stores.problems import BadChange
 from gateway.stores.reservations import Reservations
 from gateway.stores.rows import STATES, blob
+from gateway.stores.shares import drop_share, put_share
 from gateway.stores.snapshots import Sizes
 from gateway.stores.subjects import Subjects
 
@@ -328,4 +331,6 @@ _APPLY: dict[type[Any], Callable[[Transaction, Any], None]] = {
     DropFrozen: lambda tx, change: drop_frozen(tx.cursor, change),
     PutHalted: lambda tx, change: put_halted(tx.cursor, change),
     DropHalted: lambda tx, change: drop_halted(tx.cursor, change),
+    PutShare: lambda tx, change: put_share(tx.cursor, change),
+    DropShare: lambda tx, change: drop_share(tx.cursor, change),
 }

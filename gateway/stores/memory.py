@@ -37,6 +37,7 @@ from gateway.stores.approvals import MemoryApprovals
 from gateway.stores.clients import MemoryClients
 from gateway.stores.governance import MemoryGovernance
 from gateway.stores.people import MemoryPeople
+from gateway.stores.shares import MemoryShares
 from gateway.stores.tables import APPLY, Held, Queue, Queued, Tables, Taken, Transaction
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class MemoryStore(Store):
         self._clients = MemoryClients(tables.clients, tables.revoked)
         self._governance = MemoryGovernance(tables.frozen, tables.halted)
         self._people = MemoryPeople(tables.users, tables.grants)
+        self._shares = MemoryShares(tables.shares)
 
     @property
     def approvals(self) -> MemoryApprovals:
@@ -78,6 +80,10 @@ class MemoryStore(Store):
     @property
     def people(self) -> MemoryPeople:
         return self._people
+
+    @property
+    def shares(self) -> MemoryShares:
+        return self._shares
 
     @property
     def trouble(self) -> str | None:

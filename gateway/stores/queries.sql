@@ -493,3 +493,22 @@ WHERE subject = ? ORDER BY id;
 -- What a client was allowed.
 SELECT id, mark, client, subject, person, scopes, audience, began, until FROM oauth_grant
 WHERE client = ? ORDER BY id;
+
+-- name: put_share
+-- Somebody may read a task, or up to another time.
+INSERT OR REPLACE INTO share (tenant, task_id, principal, owner, granted_by, created, until)
+VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: drop_share
+-- Not any more.
+DELETE FROM share WHERE tenant = ? AND task_id = ? AND principal = ?;
+
+-- name: share
+-- What lets somebody read a task.
+SELECT tenant, task_id, principal, owner, granted_by, created, until FROM share
+WHERE tenant = ? AND task_id = ? AND principal = ?;
+
+-- name: shares
+-- Who may read a task.
+SELECT tenant, task_id, principal, owner, granted_by, created, until FROM share
+WHERE tenant = ? AND task_id = ? ORDER BY principal;

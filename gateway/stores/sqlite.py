@@ -44,6 +44,7 @@ from gateway.stores.people import SqlitePeople
 from gateway.stores.pins import pins
 from gateway.stores.readers import Readers
 from gateway.stores.reservations import find
+from gateway.stores.shares import SqliteShares
 from gateway.stores.writer import Writer
 
 # Reads share the machine with the loop: two keep a long ListTasks from standing in everybody's way, more would
@@ -99,6 +100,7 @@ class SqliteStore(Store):
         self._clients = SqliteClients(self._read)
         self._governance = SqliteGovernance(self._write, self._read)
         self._people = SqlitePeople(self._write, self._read)
+        self._shares = SqliteShares(self._read)
 
     @property
     def approvals(self) -> SqliteApprovals:
@@ -115,6 +117,10 @@ class SqliteStore(Store):
     @property
     def people(self) -> SqlitePeople:
         return self._people
+
+    @property
+    def shares(self) -> SqliteShares:
+        return self._shares
 
     # For whoever makes a tree of the audit log (notary.py).
 

@@ -22,6 +22,7 @@ from gateway.model.changes import (
     DropHalted,
     DropPin,
     DropPushConfig,
+    DropShare,
     EndGrant,
     PutAgent,
     PutApproval,
@@ -32,6 +33,7 @@ from gateway.model.changes import (
     PutKey,
     PutPin,
     PutPushConfig,
+    PutShare,
     PutUpstreamContext,
     PutUser,
     Release,
@@ -49,6 +51,7 @@ from gateway.model.ports import Fenced
 from gateway.model.provenance import CardRecord
 from gateway.model.push import PushConfig
 from gateway.model.rows import AgentRecord, DeadDelivery, Key, KeyRecord, PinRecord, Record, Reservation, TaskRow
+from gateway.model.sharing import Share
 from gateway.stores.problems import BadChange
 
 K = TypeVar("K")
@@ -97,6 +100,7 @@ class Tables:
     grants: dict[str, GrantRecord] = field(default_factory=dict)
     frozen: dict[tuple[Cold, str], Frozen] = field(default_factory=dict)
     halted: dict[tuple[str, str], Halted] = field(default_factory=dict)
+    shares: dict[tuple[str, str, str], Share] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
 
 
@@ -310,4 +314,8 @@ APPLY: dict[type[Any], Callable[[Transaction, Any], None]] = {
     DropFrozen: lambda tx, change: tx.drop(tx.tables.frozen, (change.kind, change.name)),
     PutHalted: lambda tx, change: tx.put(tx.tables.halted, (change.record.tenant, change.record.root), change.record),
     DropHalted: lambda tx, change: tx.drop(tx.tables.halted, (change.tenant, change.root)),
+    PutShare: lambda tx, change: tx.put(
+        tx.tables.shares, (change.share.tenant, change.share.task_id, change.share.principal), change.share
+    ),
+    DropShare: lambda tx, change: tx.drop(tx.tables.shares, (change.tenant, change.task_id, change.principal)),
 }

@@ -14,12 +14,14 @@ from gateway.model.changes import (
     DropAgent,
     DropFrozen,
     DropPushConfig,
+    DropShare,
     PutAgent,
     PutClient,
     PutFrozen,
     PutKey,
     PutPin,
     PutPushConfig,
+    PutShare,
     PutUser,
     ReplayDelivery,
 )
@@ -49,6 +51,8 @@ CHANGES: list[tuple[str, str, Any, str, type[Any]]] = [
      "CreateTaskPushNotificationConfig", PutPushConfig),
     ("DELETE", "/agents/echo/tasks/{task}/pushNotificationConfigs/c", None,
      "DeleteTaskPushNotificationConfig", DropPushConfig),
+    ("POST", "/admin/tasks/{task}:share", {"reader": "bob"}, "ShareTask", PutShare),
+    ("POST", "/admin/tasks/{task}:unshare", {"reader": "bob"}, "UnshareTask", DropShare),
     ("POST", "/admin/frozen", {"kind": "agent", "name": "echo"}, "Freeze", PutFrozen),
     ("POST", "/admin/frozen:thaw", {"kind": "agent", "name": "echo"}, "Thaw", DropFrozen),
 ]  # fmt: skip

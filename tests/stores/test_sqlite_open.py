@@ -55,6 +55,7 @@ SCHEMA = {
     "reservation": "n hash tenant principal message_id agent digest task_id at settled reply",
     "reservation_by_hash": "hash n",
     "reservation_merged": "id n",
+    "share": "tenant task_id principal owner granted_by created until",
     "task": "tenant id owner agent context_id state created updated deadline message_id seq fence node"
     " upstream doc_seq doc root trail caller",
     "tool_pin": "server kind key hash tree approved",
@@ -85,6 +86,7 @@ KEYS = {
     "reservation": "n",
     "reservation_by_hash": "hash n",
     "reservation_merged": "id",
+    "share": "tenant task_id principal",
     "task": "tenant id",
     "tool_pin": "server kind key",
     "upstream_context": "tenant owner agent context_id",

@@ -7,8 +7,10 @@ from typing import Any, get_args
 
 from gateway.model.approval import Answering
 from gateway.model.call import Call, PullTasks, SubmitResult
+from gateway.model.sharing import SharingCall
 from gateway.model.toolcall import OperatorCall
 
+SHARE = frozenset(each.verb for each in get_args(SharingCall))
 # What only ever touches one agent and the caller's own tasks there.
 USE = frozenset(
     {
@@ -23,6 +25,7 @@ USE = frozenset(
         "ListTaskPushNotificationConfigs",
         "DeleteTaskPushNotificationConfig",
         "GetExtendedAgentCard",
+        *SHARE,
     }
 )
 WORK = frozenset({SubmitResult.verb, PullTasks.verb})
@@ -52,6 +55,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "call": CALLS,
     DELEGATE: CALLS,
     "use": USE | SERVER_VERBS,
+    "share": SHARE,
     "work": WORK,
     "register": frozenset({"AddAgent", "ChangeAgent", "RemoveAgent"}),
     "approve": frozenset({"ApproveTools", *ANSWERS}),

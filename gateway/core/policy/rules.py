@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gateway.core.policy.actions import WORK
+from gateway.core.policy.actions import SHARE, WORK
 from gateway.core.policy.checks import Arguments, Check, Do, On, Scopes, Who
 from gateway.core.policy.people import People
 from gateway.core.policy.question import Question
@@ -208,6 +208,13 @@ RULES: tuple[Rule, ...] = (
         "any principal may see and use the agents marked public",
         ANYBODY,
         USE_BUT_EXTENDED,
+        "public",
+    ),
+    simple(
+        "own-tasks-shared",
+        "any authenticated principal may let another one read its task at a public agent",
+        EVERYBODY,
+        tuple(sorted(SHARE)),
         "public",
     ),
 )
