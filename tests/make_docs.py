@@ -498,6 +498,7 @@ GROUP_MEANS = {
     "call": "send a message to an agent, call a tool",
     "delegate": "the same, by an agent on somebody's behalf",
     "use": "everything about an agent and one's own tasks there, and about tools, prompts and resources",
+    "share": "let somebody else read a task of one's own; a part of `use`",
     "work": "what the worker of an agent does",
     "register": "add, change and remove agents",
     "approve": "let tools out of quarantine",

@@ -67,7 +67,7 @@ class House:
 
     async def asks(self, verb: str, path: str, who: str | None, **body: Any) -> Any:
         url, sent = f"/admin/tasks/{path}", self.gateway.bearer(who)
-        return await self.gateway.client.request(verb, url, headers=sent, **({"json": body} if body else {}))
+        return await self.gateway.client.request(verb, url, headers=sent, json=body or None)
 
     async def share(self, who: str | None, reader: str = "bob", **more: Any) -> Any:
         answer = await self.asks("POST", f"{self.task}:share", who, reader=reader, **more)

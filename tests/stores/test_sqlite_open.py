@@ -156,7 +156,7 @@ async def test_the_migrations_give_the_schema_that_the_code_expects(path: Path) 
     keys = {table: sorted((pk, name) for name, pk in rows if pk) for table, rows in columns.items()}
     assert {table: " ".join(name for _, name in rows) for table, rows in keys.items()} == KEYS
     assert {name for kind, name in objects if kind == "index"} == INDEXES
-    assert {name for kind, name in objects if kind == "trigger"} == {"task_has_ended"}
+    assert {name for kind, name in objects if kind == "trigger"} == {"share_of_no_task", "task_has_ended"}
 
 
 async def test_what_waited_for_webhooks_before_the_relay_is_delivered_after_it(path: Path) -> None:
