@@ -199,7 +199,7 @@ async def shown(gateway: Gateway) -> Any:
 async def test_what_is_shown_is_a_policy_file_that_means_the_same(gateway: Gateway, tmp_path: Path) -> None:
     rules = (await shown(gateway))["rules"]
     assert [rule["rule"] for rule in rules][:2] == ["short", "long"]
-    assert [rule["rule"] for rule in rules][-2:] == ["extended-card-needs-identity", "public-agents"]
+    assert [rule["rule"] for rule in rules][-2:] == ["public-agents", "own-tasks-shared"]
 
 
 async def test_policy_is_the_operators(gateway: Gateway) -> None:
@@ -270,7 +270,7 @@ async def test_without_a_file_there_is_nothing_to_read_again(tmp_path: Path) -> 
         answer = await plain.client.post("/admin/policy:reload", headers=plain.bearer(None))
         assert answer.json()["error"]["message"] == "No policy file is configured; policy.file names one"
         rules = (await shown(plain))["rules"]
-    names = ["local-operator", "worker", "extended-card-needs-identity", "public-agents"]
+    names = ["local-operator", "worker", "extended-card-needs-identity", "public-agents", "own-tasks-shared"]
     assert [rule["rule"] for rule in rules] == names
 
 

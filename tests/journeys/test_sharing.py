@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -147,19 +147,16 @@ async def test_a_client_of_0_3_reads_and_follows_it_too(folder: Path, binding: s
         await bob.refused("TASK_NOT_FOUND", "tasks/get", id=here.task)
         await here.share(here.ann)
         assert (await bob.call("tasks/get", id=here.task))["id"] == here.task
-        heard = []
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(BOUND), AsyncExitStack() as stack:
+            asked = "tasks/resubscribe"
             if binding == "grpc":
-                here.cue.say("a word")
-                here.cue.done()
-                heard = [event async for event in bob.events("tasks/resubscribe", id=here.task)]
+                events = bob.events(asked, id=here.task)
             else:
-                async with bob.stream("tasks/resubscribe", id=here.task) as events:
-                    await anext(events)
-                    here.cue.say("a word")
-                    here.cue.done()
-                    heard = [event async for event in events]
-        assert heard
+                events = await stack.enter_async_context(bob.stream(asked, id=here.task))
+            await anext(events)
+            here.cue.say("a word")
+            here.cue.done()
+            assert "a word" in str([event async for event in events])
 
 
 @pytest.mark.parametrize("version", peers.VERSIONS)
@@ -238,6 +235,19 @@ async def test_the_admin_api_shows_whom_it_is_shared_with_no_more_than_before(fo
             assert foreign.status_code == 404
             assert told(foreign, here.task) == told(missing, MISSING)
         assert await here.shares(here.ann) == ["key:bob"]
+
+
+async def test_a_call_that_names_no_agent_reads_nothing_by_a_share(folder: Path) -> None:
+    """Policy was asked about no agent then, whatever else it lets the reader do."""
+    async with house(folder) as here:
+        await here.share(here.ann)
+        folder.joinpath("policy.yaml").write_text("rules: [{rule: all, who: bob, do: use, on: '*', verdict: PASS}]")
+        await here.gateway.client.post("/admin/policy:reload", headers=here.gateway.bearer(None))
+        for path in ("", ":watch"):
+            foreign, missing = [await here.asks("GET", id + path, here.bob) for id in (here.task, MISSING)]
+            assert foreign.status_code == 404
+            assert told(foreign, here.task) == told(missing, MISSING)
+        await here.caller("http", here.bob).get(here.task)
 
 
 async def test_an_agent_that_asks_for_the_reader_does_not_read_it(folder: Path) -> None:
@@ -364,6 +374,35 @@ async def test_a_silent_stream_ends_at_its_time_without_a_word_from_the_task(fol
             await asyncio.wait_for(anext(events), BOUND)
             assert await ends(events)
         assert await here.shares(here.ann) == []
+
+
+@pytest.mark.parametrize("given_again", [False, True])
+async def test_what_is_taken_back_while_a_stream_begins_ends_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given_again: bool
+) -> None:
+    """Between the look at the share and the first event; one that was given again meanwhile lets the reader in."""
+    sound = Tasks.watch
+    async with house(folder) as here:
+
+        async def watch(self: Tasks, row: TaskRow, **more: Any) -> Any:
+            made = await sound(self, row, **more)
+            await here.unshare(here.ann)
+            if given_again:
+                await here.share(here.ann)
+            return made
+
+        await here.share(here.ann)
+        bob = here.caller("http", here.bob)
+        with monkeypatch.context() as patch:
+            patch.setattr(Tasks, "watch", watch)
+            if not given_again:
+                await bob.refused("TASK_NOT_FOUND", "SubscribeToTask", id=here.task)
+                return
+            async with bob.stream("SubscribeToTask", id=here.task) as events:
+                await asyncio.wait_for(anext(events), BOUND)
+                await here.unshare(here.ann)
+                here.cue.say("a secret")
+                assert await ends(events)
 
 
 async def test_who_was_frozen_reads_again_when_thawed(folder: Path) -> None:
