@@ -396,7 +396,7 @@ async def test_what_is_taken_back_while_a_stream_begins_ends_it(
         with monkeypatch.context() as patch:
             patch.setattr(Tasks, "watch", watch)
             if not given_again:
-                await bob.refused("TASK_NOT_FOUND", "SubscribeToTask", id=here.task)
+                await asyncio.wait_for(bob.refused("TASK_NOT_FOUND", "SubscribeToTask", id=here.task), BOUND)
                 return
             async with bob.stream("SubscribeToTask", id=here.task) as events:
                 await asyncio.wait_for(anext(events), BOUND)
