@@ -35,7 +35,7 @@ class Insufficient(Refused):
 
 _SENTENCES: dict[Verdict, str] = {
     Verdict.BLOCK: "{what} is refused: {reason}",
-    Verdict.ESCALATE: "{what} needs an approval, and only messages and tool calls can wait for one: {reason}",
+    Verdict.ESCALATE: "{what} needs an approval, and only messages and uses of tool servers can wait for one: {reason}",
     Verdict.HALT: "{what} is refused and the work that it belongs to is stopped: {reason}",
 }
 
