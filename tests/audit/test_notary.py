@@ -219,6 +219,30 @@ async def test_a_thousand_entries_are_signed_without_being_asked(
     await closed(store, notary)
 
 
+async def test_between_two_checkpoints_the_tree_takes_what_would_fill_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"ENTRIES": 10, "AT_ONCE": 20, "PAUSE_SECONDS": 3600.0}.items():
+        monkeypatch.setattr(notaries, name, value)
+    loop, most, grow = asyncio.get_running_loop(), asyncio.Event(), Sealer.grow
+
+    def watched(sealer: Sealer, rows: Rows) -> Rows:
+        left = grow(sealer, rows)
+        if sealer.size > 450:
+            loop.call_soon_threadsafe(most.set)
+        return left
+
+    monkeypatch.setattr(Sealer, "grow", watched)
+    store, notary = await opened(tmp_path)
+    await write(store, 500)
+    async with asyncio.timeout(20):
+        await most.wait()
+    assert len(Written(tmp_path).signed) == 1, "the next is an hour away"
+    await closed(store, notary)
+    report = checked(tmp_path)
+    assert (report.exit, report.covered) == (Exit.OK, 500)
+
+
 async def test_a_gateway_that_ends_while_a_checkpoint_is_made_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
