@@ -72,6 +72,8 @@ def found(scene: Scene, name: str, act: Act, report: Report) -> str | None:
         return None
     if act.exact:
         return None if report.first == act.first else f"{name} at {act.first}, not {report.first}: {report.sentence}"
+    if report.end is None and report.first == act.first:
+        return None  # exactly, though only a stretch was asked for: what an entry says of itself tells
     if report.end is None and "not there, and nothing is left to vouch" in report.sentence:
         return None if report.covered <= act.first else f"{name} at {act.first}: {report}"
     if report.first is None or report.end is None:

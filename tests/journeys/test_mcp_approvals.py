@@ -445,7 +445,7 @@ async def test_nobody_else_can_come_back_with_it(gateway: Gateway) -> None:
     call, result = await asked(gateway, ann, "docs__send", to="foreign")
     stolen = await bob.error("tools/call", back(call, result), capabilities=FORMS)
     assert "is not one that this gateway gave to you" in stolen["message"]
-    for forged in ("", "x" * 40, result["requestState"][:-2] + "AA", result["requestState"] * 2):
+    for forged in ("", "x" * 40, result["requestState"][:-4] + "AAAA", result["requestState"] * 2):
         error = await ann.error("tools/call", back(call, result, requestState=forged), capabilities=FORMS)
         assert error["code"] == -32602
     assert not made(gateway, "send").count({"to": "foreign"})
