@@ -111,6 +111,9 @@ class Notary:
 
     async def _pause(self) -> None:
         """Nothing is signed, but where much is written the tree takes it."""
+        if self._sealer is None:  # what could not be loaded is not tried anew for each commit
+            await _within(PAUSE_SECONDS, self._ending)
+            return
         clock = asyncio.get_running_loop().time
         until, took = clock() + PAUSE_SECONDS, False
         while (left := until - clock()) > 0 and self.trouble is None and not self._ending.is_set():

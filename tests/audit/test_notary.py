@@ -243,6 +243,24 @@ async def test_between_two_checkpoints_the_tree_takes_what_would_fill_memory(
     assert (report.exit, report.covered) == (Exit.OK, 500)
 
 
+async def test_keys_that_cannot_be_loaded_are_not_tried_for_each_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"ENTRIES": 10, "AT_ONCE": 20, "PAUSE_SECONDS": 3600.0}.items():
+        monkeypatch.setattr(notaries, name, value)
+    tried: list[Sealer] = []
+
+    def broken(sealer: Sealer, db: sqlite3.Connection) -> None:
+        tried.append(sealer)
+        raise OSError("no keys")
+
+    monkeypatch.setattr(Sealer, "load", broken)
+    store, notary = await opened(tmp_path)
+    await write(store, 500)
+    await closed(store, notary)
+    assert len(tried) == 2, "at the first ten entries, and at the end"
+
+
 async def test_a_gateway_that_ends_while_a_checkpoint_is_made_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
