@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ from typing import Any
 
 import aiohttp
 import yaml
+
+from tests.ports import reservation
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(sys.executable).with_name("gateway")
@@ -31,7 +32,8 @@ class Instance:
         self.name = name
         self.data = folder / "data"
         self.log = folder / "log"
-        self.port = free_port()
+        self._place = reservation()
+        self.port: int = self._place.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.starts: list[float] = []  # seconds from each start to the first 200
         self.early_end: str | None = None  # it ended without having been killed or stopped by us
@@ -115,15 +117,10 @@ class Instance:
         if self._process is not None and self._process.returncode is None:
             self.kill()
             await self._process.wait()
+        self._place.close()
 
     def last_words(self, lines: int = 12) -> str:
         return "\n".join(self.log.read_text("utf-8", errors="replace").splitlines()[-lines:])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def local_agent(**settings: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.chaos.client import text
-from tests.chaos.instance import ROOT, free_port
+from tests.chaos.instance import ROOT
 from tests.chaos.town import LOCAL, Plan, Result, Town, town
 from tests.chaos.wire import Json, Lost, Refused
 
@@ -92,10 +92,10 @@ async def listening(receiver: Receiver) -> AsyncIterator[str]:
     application.router.add_post("/{name}", receiver.take)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield f"http://127.0.0.1:{port}"
+        host, port = runner.addresses[0]
+        yield f"http://{host}:{port}"
     finally:
         await runner.cleanup()
 

@@ -33,10 +33,10 @@ GRANT = {"grant_type": "client_credentials"}
 
 
 @asynccontextmanager
-async def giving(tmp_path: Path, settings: str = "") -> AsyncIterator[tuple[Gateway, Clock]]:
+async def giving(tmp_path: Path, settings: str = "", port: int = 0) -> AsyncIterator[tuple[Gateway, Clock]]:
     clock = Clock()
     text = f"auth: {{authorization_server: {{{settings}}}}}\n{AGENTS}"
-    async with running(tmp_path, text, now=clock.now) as gateway:
+    async with running(tmp_path, text, port=port, now=clock.now) as gateway:
         yield gateway, clock
 
 
@@ -276,8 +276,8 @@ async def test_a_token_of_our_own_that_we_did_not_make_opens_nothing(tmp_path: P
 
 
 @pytest.mark.requirement("oauth.server.revocation")
-async def test_a_revoked_token_is_refused_at_once_and_after_a_restart(tmp_path: Path) -> None:
-    async with giving(tmp_path) as (gateway, _):
+async def test_a_revoked_token_is_refused_at_once_and_after_a_restart(tmp_path: Path, port: int) -> None:
+    async with giving(tmp_path, port=port) as (gateway, _):
         secret, thief = await client(gateway), await client(gateway, "thief")
         one, two = await token(gateway, secret), await token(gateway, secret)
         assert (await tasks(gateway, one)).status_code == 200
@@ -294,7 +294,6 @@ async def test_a_revoked_token_is_refused_at_once_and_after_a_restart(tmp_path: 
         assert (await ask(gateway, secret, path="/oauth/revoke", token=one)).status_code == 200
         assert refused(await tasks(gateway, one)) == said.NOT_ACTIVE
         assert (await tasks(gateway, two)).status_code == 200
-        port = int(gateway.url.rsplit(":", 1)[1])
     text = f"auth: {{authorization_server: {{}}}}\n{AGENTS}"
     async with running(tmp_path, text, port=port) as gateway:
         assert refused(await tasks(gateway, one)) == said.NOT_ACTIVE
@@ -339,8 +338,10 @@ async def test_a_revoked_client_takes_its_tokens_with_it_and_its_name_is_not_giv
         assert again.status_code == 409
 
 
-async def test_a_new_secret_ends_the_old_one_and_what_was_got_with_it_and_the_client_stays(tmp_path: Path) -> None:
-    async with giving(tmp_path) as (gateway, clock):
+async def test_a_new_secret_ends_the_old_one_and_what_was_got_with_it_and_the_client_stays(
+    tmp_path: Path, port: int
+) -> None:
+    async with giving(tmp_path, port=port) as (gateway, clock):
         old, other = await client(gateway), await client(gateway, "agent-8")
         stolen, others = await token(gateway, old), await token(gateway, other, "agent-8")
         task = await gateway.task("hi", who=stolen)
@@ -354,7 +355,6 @@ async def test_a_new_secret_ends_the_old_one_and_what_was_got_with_it_and_the_cl
         again = await token(gateway, new)
         assert (await gateway.result("GetTask", {"id": task["id"]}, who=again))["id"] == task["id"]
         assert (await tasks(gateway, others)).status_code == 200
-        port = int(gateway.url.rsplit(":", 1)[1])
     text = f"auth: {{authorization_server: {{users: true}}}}\n{AGENTS}"
     async with running(tmp_path, text, port=port, now=clock.now) as gateway:
         assert refused(await tasks(gateway, stolen)) == said.NOT_ACTIVE

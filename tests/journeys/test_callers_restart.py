@@ -392,7 +392,7 @@ policy: {{file: {tmp_path}/policy.yaml}}
 
 @pytest.mark.parametrize(("accepted", "visits", "state"), [(["clerk"], [], "COMPLETED"), ([], ["clerk"], "FAILED")])
 async def test_a_task_that_waited_for_a_link_goes_on_with_what_its_caller_was_let_in_with(
-    tmp_path: Path, accepted: list[str], visits: list[str], state: str
+    tmp_path: Path, accepted: list[str], visits: list[str], state: str, port: int
 ) -> None:
     """Not with what the person who follows the link can show then."""
     rules = tmp_path / "policy.yaml"
@@ -407,13 +407,13 @@ agents:
 egress: {{allow_loopback: true}}
 policy: {{file: {rules}}}
 """
-        async with running(tmp_path / "data", setup) as gateway:
+        async with running(tmp_path / "data", setup, port=port) as gateway:
             await login(gateway)
             who = alice(issuer, gateway, roles=accepted)
             task = await gateway.task("docs/hello", agent="helper", who=who)
             assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED", task
         rules.write_text(rules.read_text().replace("verdict", "when: {for: 'role:clerk'}, verdict"))
-        async with running(tmp_path / "data", setup, port=int(gateway.url.rpartition(":")[2])) as gateway:
+        async with running(tmp_path / "data", setup, port=port) as gateway:
             who = alice(issuer, gateway, roles=visits)
             await Person(gateway).connects(link(task), who)
             done = await ended(gateway, task["id"], agent="helper", who=who)

@@ -25,6 +25,7 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.upstream.address import EgressRules, Origin
 from gateway.upstream.egress import Egress
 from gateway.upstream.grpc import Channels, Refused
+from tests.ports import reserved
 from tests.remote import Scripted, admin_agent, agents, ended, ready, reason, scripted, until
 from tests.serving import BOUND, Gateway, message, running
 from tests.upstream import tls
@@ -79,13 +80,14 @@ async def _serve(far: Far, *, port: int = 0, credentials: Any = None) -> None:
 async def calling(credentials: Any = None, *, streaming: bool = True) -> AsyncIterator[Far]:
     async with scripted(streaming=streaming) as card:
         far = Far(0, card, grpc.aio.server())
-        await _serve(far, credentials=credentials)
-        offered = {"url": f"127.0.0.1:{far.port}", "protocolBinding": "GRPC", "protocolVersion": "1.0"}
-        card.card["supportedInterfaces"] = [offered]
-        try:
-            yield far
-        finally:
-            await far.server.stop(0)
+        with reserved() as port:  # where it may restart
+            await _serve(far, port=port, credentials=credentials)
+            offered = {"url": f"127.0.0.1:{far.port}", "protocolBinding": "GRPC", "protocolVersion": "1.0"}
+            card.card["supportedInterfaces"] = [offered]
+            try:
+                yield far
+            finally:
+                await far.server.stop(0)
 
 
 @asynccontextmanager

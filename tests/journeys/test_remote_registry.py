@@ -114,11 +114,9 @@ async def test_a_taken_reserved_or_impossible_id_is_refused(tmp_path: Path) -> N
         assert "--id NAME" in said
 
 
-async def test_an_unreachable_or_absent_card_is_refused(tmp_path: Path) -> None:
+async def test_an_unreachable_or_absent_card_is_refused(tmp_path: Path, port: int) -> None:
     async with running(tmp_path) as gateway:
-        async with scripted() as agent:
-            gone = agent.url
-        status, said = await refused(gateway, gone)
+        status, said = await refused(gateway, f"http://127.0.0.1:{port}")
         assert status == 502
         assert "refused the connection" in said
         async with loopback.serve(loopback.always(loopback.answer(b"", "404 Not Found"))) as nothing:

@@ -112,13 +112,6 @@ def pki(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        free: int = taken.getsockname()[1]
-    return free
-
-
 def test_new_connections_have_the_new_certificate_and_those_that_are_there_go_on(
     tmp_path: Path, pki: Path, port: int
 ) -> None:

@@ -48,10 +48,6 @@ def start(gateway: Process, text: str, *, agent: str = "echo", id: str | None = 
     return task
 
 
-def port(gateway: Process) -> int:
-    return int(gateway.url.rpartition(":")[2])
-
-
 def test_a_killed_gateway_brings_its_tasks_to_their_end(tmp_path: Path) -> None:
     with process(tmp_path, ECHO) as gateway:
         working = start(gateway, "wait 3")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+
+from tests.ports import reserved
 
 
 @dataclass(frozen=True)
@@ -74,20 +76,20 @@ async def serve(
             writer.close()
             tasks.discard(task)
 
-    server = await asyncio.start_server(connection, host, port, ssl=tls)
-    seen.port = server.sockets[0].getsockname()[1]
-
     async def close() -> None:
         server.close()
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks)
 
-    seen.close = close
-    try:
-        yield seen
-    finally:
-        await close()
+    # A test that stops listening may call there still, or listen again: nobody else gets the port before the end.
+    with reserved() if (host, port) == ("127.0.0.1", 0) else nullcontext(port) as own:
+        server = await asyncio.start_server(connection, host, own, ssl=tls)
+        seen.port, seen.close = server.sockets[0].getsockname()[1], close
+        try:
+            yield seen
+        finally:
+            await close()
 
 
 @asynccontextmanager

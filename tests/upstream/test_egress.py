@@ -256,12 +256,10 @@ async def test_an_answer_that_trickles_cannot_outlive_the_deadline(egress: Egres
 # What can break
 
 
-async def test_a_closed_port_is_a_failure_before_anything_was_sent(egress: Egress) -> None:
-    async with serve(always(answer())) as upstream:
-        url = upstream.url
-    error = await failed(egress, url)
+async def test_a_closed_port_is_a_failure_before_anything_was_sent(egress: Egress, port: int) -> None:
+    error = await failed(egress, f"http://127.0.0.1:{port}")
     assert error.reason is Reason.UPSTREAM_FAILED
-    assert error.message == f"127.0.0.1:{upstream.port} refused the connection"
+    assert error.message == f"127.0.0.1:{port} refused the connection"
     assert error.metadata == {"delivered": "no"}
 
 

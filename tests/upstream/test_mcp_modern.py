@@ -617,10 +617,8 @@ async def test_a_server_that_says_nothing_to_the_first_question_is_asked_the_old
         assert (await server.face()).version == "2025-11-25"
 
 
-async def test_a_server_that_is_not_there_is_not_taken_for_an_old_one() -> None:
-    async with raw() as it:
-        url = it.url
-    async with at(url) as server:
+async def test_a_server_that_is_not_there_is_not_taken_for_an_old_one(port: int) -> None:
+    async with at(f"http://127.0.0.1:{port}/mcp") as server:
         with pytest.raises(GatewayError, match="refused the connection"):
             await server.face()
 
