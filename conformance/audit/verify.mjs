@@ -3,7 +3,7 @@
 //     node verify.mjs log.jsonl keys          node verify.mjs entry-7.tlog-proof keys
 //
 // Written from RFC 6962 and c2sp.org (signed-note, tlog-checkpoint, tlog-cosignature, tlog-proof), with Node's standard
-// library only. Exits with 0 ok, 1 tampered, 3 key. ML-DSA-44 is checked where Node's OpenSSL has it (3.5 or later, so
+// library only. Exits with 0 ok, 1 tampered, 2 never signed, 3 key. ML-DSA-44 is checked where Node's OpenSSL has it (3.5 or later, so
 // Node 24), or with a module that is named behind the keys and has `ml_dsa44`: `ml-dsa.js` of @noble/post-quantum. The
 // last line says when it was not checked.
 
@@ -19,6 +19,16 @@ const leafHash = (entry) => sha(Buffer.of(0), entry);
 const nodeHash = (left, right) => sha(Buffer.of(1), left, right);
 const end = (code, sentence) => { console.log(sentence); process.exit(code); };
 const tampered = (sentence) => end(1, sentence);
+
+// Node reads past what is no base64 and no number; two texts for the same thing mean that one of them was made up.
+function base64(text) {
+  const raw = Buffer.from(text ?? "", "base64");
+  return text && raw.toString("base64") === text ? raw : tampered("what should be base64 is not");
+}
+
+function decimal(text) {
+  return /^(0|[1-9][0-9]{0,15})$/.test(text ?? "") ? Number(text) : tampered("what should be a number is not");
+}
 
 // Keys: name+id+base64(type || key).
 const PREFIX = {
@@ -36,6 +46,7 @@ const keys = readFileSync(keyFile, "utf8").split("\n").filter((line) => line && 
   } catch { /* a kind of key that this OpenSSL does not know */ }
   return { name, id, kind: raw[0], check: checker(raw, key) };
 });
+const kinds = new Set(keys.map((key) => key.kind)); // the log signs with each of them, or somebody has taken one away
 
 // Whether a signature under a message holds; null where nobody can say.
 function checker(raw, key) {
@@ -47,11 +58,12 @@ function checker(raw, key) {
 function checkpoint(note) {
   const at = note.lastIndexOf("\n\n");
   const text = note.slice(0, at + 1);
-  const [origin, size, root] = text.split("\n");
+  const [origin, size, root, ...more] = text.split("\n");
+  if (more.join() !== "") tampered("a checkpoint is origin, size and root");
   const seen = new Set();
   for (const line of note.slice(at + 2).split("\n").filter(Boolean)) {
     const [, name, signature] = line.split(" ");
-    const raw = Buffer.from(signature, "base64");
+    const raw = base64(signature);
     const known = keys.find((key) => key.name === name && key.id === raw.subarray(0, 4).toString("hex"));
     if (!known) continue;
     seen.add(known.kind);
@@ -59,8 +71,10 @@ function checkpoint(note) {
       tampered(`the signature of ${name} (${known.id}) under size ${size} does not hold`);
     }
   }
-  if (!seen.has(1) || origin !== keys[0].name) end(3, `the checkpoint over ${size} entries was not signed by these keys`);
-  return { origin, size: Number(size), root: Buffer.from(root, "base64") };
+  if (![...kinds].every((kind) => seen.has(kind)) || origin !== keys[0].name) {
+    end(3, `the checkpoint over ${size} entries was not signed by these keys, with each kind of them`);
+  }
+  return { origin, size: decimal(size), root: base64(root) };
 }
 
 function holds(known, text, head, signature) {
@@ -114,6 +128,8 @@ function misplaced(record, origin, replicas) {
 function verifyLog(text) {
   const [first, ...lines] = text.split("\n");
   const heads = JSON.parse(first).checkpoints.map(checkpoint);
+  if (!heads.length) end(2, "nothing is signed: there is no checkpoint");
+  const signed = heads.at(-1).size;
   const replicas = new Map();
   let wrong = null; // told at the end: where hashes are wrong, they say more
   if (lines.pop() !== "") tampered("the last line is not whole");
@@ -135,6 +151,7 @@ function verifyLog(text) {
   }
   check();
   if (heads.length) tampered(`entries from ${tree.size} on are missing`);
+  if (tree.size > signed) tampered(`entries from ${signed} on were added behind the last checkpoint`);
   if (wrong) tampered(wrong);
   return `${tree.size} entries, all as they were written`;
 }
@@ -143,14 +160,16 @@ function verifyLog(text) {
 function verifyProof(text) {
   const at = text.indexOf("\n\n");
   const [kind, extra, index, ...path] = text.slice(0, at).split("\n");
-  if (kind !== "c2sp.org/tlog-proof@v1") end(3, "this is no proof");
+  if (kind !== "c2sp.org/tlog-proof@v1" || !extra?.startsWith("extra ") || !index?.startsWith("index ")) {
+    end(3, "this is no proof");
+  }
   const head = checkpoint(text.slice(at + 2));
-  const entry = Buffer.from(extra.slice(6), "base64");
-  let [place, last] = [Number(index.slice(6)), head.size - 1];
+  const entry = base64(extra.slice(6));
+  let [place, last] = [decimal(index.slice(6)), head.size - 1];
   let root = leafHash(entry);
   if (place > last) tampered("the index lies outside the log");
   for (const line of path) {
-    const hash = Buffer.from(line, "base64");
+    const hash = base64(line);
     if (last === 0) tampered("the proof is too long");
     if (place & 1 || place === last) {
       root = nodeHash(hash, root);

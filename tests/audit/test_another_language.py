@@ -8,15 +8,17 @@ import random
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.stores.sealing import Sealer
-from gateway.verifier import Database
+from gateway.verifier import ED25519, Checkpoint, Database, open_log, verify
 from tests.audit.logs import Written, entries, written
-from tests.audit.tampering import ON_EXPORTS, SEEN_BEFORE, Scene, head_changed, spliced
+from tests.audit.tampering import ON_EXPORTS, SEEN_BEFORE, Scene, head_changed, of, record, spliced, under
 from tests.serving import ROOT
 from tests.stores.contract import NOW
 
@@ -62,6 +64,54 @@ async def test_the_signatures_for_later_are_what_another_implementation_takes_fo
     right, wrong = (base64.b64encode(id + each).decode() for each in (signature, changed))
     export.write_text(export.read_text().replace(right, wrong))
     assert says(log, export, *more) == (1, f"the signature of {name} ({id.hex()}) under size 20 does not hold\n")
+
+
+@pytest.mark.security
+async def test_it_takes_nothing_that_the_log_has_not_signed(tmp_path: Path) -> None:
+    log = await written(tmp_path, (20, 50))
+    export = log.export(tmp_path / "log.jsonl")
+    lines = export.read_bytes().splitlines(keepends=True)
+    forged = record(lines[-1].strip()).replace(b'"replica":"', b'"replica":"another-')
+    export.write_bytes(b"".join([*lines, of(50, forged), b"\n"]))
+    assert says(log, export) == (1, "entries from 50 on were added behind the last checkpoint\n")
+    for kept, code in ((lambda kind: False, 2), (lambda kind: kind == ED25519, 3), (lambda kind: kind != ED25519, 3)):
+        bare = [replace(head, signatures=signatures_by(log, head, kept)) for head in log.signed]
+        under(lines, [head for head in bare if head.signatures])
+        export.write_bytes(lines[0].strip() + b"\n" + b"".join(lines[1:]))
+        assert says(log, export)[0] == code
+        assert verify(open_log(export), log.trust).exit == code
+
+
+def signatures_by(log: Written, head: Checkpoint, kept: Callable[[int], bool]) -> tuple[tuple[str, bytes, bytes], ...]:
+    ids = {key.id for key in log.trust.log if kept(key.kind)}
+    return tuple(line for line in head.signatures if line[1] in ids)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("what", "other"),
+    [
+        ("index 0", "index x"),
+        ("index 0", "index "),
+        ("index 0", "index 00"),
+        ("index 0", "index 0x0"),
+        ("index 0", "index -0"),
+        ("index 0", "index 1"),
+        ("extra ", "other "),
+        ("extra ", "extra  "),
+        ("\nindex", "-\nindex"),
+        ("\n20\n", "\n020\n"),
+        ("\n20\n", "\n20\nmore\n"),
+    ],
+)
+async def test_a_proof_is_what_is_written_in_it_to_the_letter(tmp_path: Path, what: str, other: str) -> None:
+    log = await written(tmp_path, (20,))
+    with closing(Database(log.db)) as db:
+        text = str(db.proof(0))
+    proof = tmp_path / "proof"
+    proof.write_text(text.replace(what, other, 1))
+    assert text != proof.read_text()
+    assert says(log, proof)[0] in (1, 3)
 
 
 async def test_it_finds_what_we_find(tmp_path: Path) -> None:
