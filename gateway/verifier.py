@@ -337,6 +337,13 @@ class Checkpoint:
         return found
 
 
+def succession(origin: str, keys: Sequence[str]) -> Checkpoint:
+    """What the keys of a log sign about those that follow them: in the form of a checkpoint, so that both kinds of key
+    can, and under a name that no log has. Its root is the SHA-256 of the keys, one a line."""
+    text = "".join(f"{key}\n" for key in keys)
+    return Checkpoint(f"{origin}/keys", len(keys), hashlib.sha256(text.encode()).digest())
+
+
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -996,9 +1003,18 @@ class Verification:
                 continue
             begun[id] = at
             if entry.startswith(_NEW_KEYS):
-                self._named_now = _announced(entry)
+                self._succeed(at, entry)
         if entries:
             self._newest = entries[-1]
+
+    def _succeed(self, at: int, entry: bytes) -> None:
+        """New keys: those before them must have signed for it. The checkpoint over the entry does not say so much, for
+        what was put into the database between a kill and the next start is under one, too."""
+        keys, word = _announced(entry)
+        if not any(_vouched(keys, word, before) for before in (self._trust.log, self._announced)):
+            self._note(at, "names keys that those before them did not sign for")
+            return
+        self._named_now = keys
 
     def _place(self, at: int, log: bytes, replica: bytes, mono: bytes) -> None:
         if log != self._origin:
@@ -1046,11 +1062,27 @@ class Verification:
         return report
 
 
-def _announced(entry: bytes) -> list[Key]:
+def _announced(entry: bytes) -> tuple[list[Key], Checkpoint | None]:
+    """The keys that an entry names, and the word of those before them; None where a release before format 2 wrote it,
+    which had none to give."""
     try:
-        return [Key.parse(text) for text in json.loads(entry)["change"]["after"]["keys"]]
-    except (ValueError, KeyError, TypeError):
-        return []
+        tree = json.loads(entry)
+        after = tree["change"]["after"]
+        keys = [Key.parse(text) for text in after["keys"]]
+        return keys, Checkpoint.parse(after["note"]) if tree["v"] > 1 else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return [], Checkpoint("", 0, b"")
+
+
+def _vouched(keys: list[Key], word: Checkpoint | None, before: list[Key]) -> bool:
+    if word is None:
+        return True
+    if not keys or not before or word.text != succession(before[0].name, list(map(str, keys))).text:
+        return False
+    try:
+        return {key.kind for key in word.signers(before)} >= {key.kind for key in before}
+    except BadNote:
+        return False
 
 
 def verify(log: Log, trust: Trust, since: Sequence[Checkpoint] = (), now: float | None = None) -> Report:

@@ -129,7 +129,7 @@ EVENTS: dict[str, tuple[str, str, str]] = {
     "ReadAudit": ("the audit log is read; following it is one entry", ONE, ""),
     "ReplayTask": ("a task's past is shown", ONE, ""),
     "EraseSubject": ("a person is forgotten", BOTH, "`object` of the first is the pseudonym, of the second `gateway`"),
-    "RotateAuditKey": ("new keys sign", BOTH, "`change` with the keys"),
+    "RotateAuditKey": ("new keys sign", BOTH, "`change` with the keys, and what the old ones signed about the new"),
     "ShowAdminApi": ("the description of the admin API is read", ONE, ""),
     "RotateVaultKey": ("others' tokens are sealed with a new key", BOTH, ""),
     # The door, and the gateway's own authorization server.

@@ -11,8 +11,8 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.operation import EraseSubject, ReadAudit, RotateAuditKey
 from gateway.model.ports import Store
 
-# Takes what writes into the log that some keys are followed by others; gives those.
-Rotate = Callable[[Callable[[list[str], list[str]], Awaitable[None]]], Awaitable[list[str]]]
+# Takes what writes into the log that some keys are followed by others, with the word of the first; gives the others.
+Rotate = Callable[[Callable[[list[str], list[str], str], Awaitable[None]]], Awaitable[list[str]]]
 
 
 class Auditing:
@@ -35,8 +35,8 @@ class Auditing:
         return pseudonym
 
     async def rotate(self, call: RotateAuditKey, ticket: Ticket, entry: None) -> list[str]:
-        async def announce(before: list[str], after: list[str]) -> None:
-            change = {"after": {"keys": after}, "before": {"keys": before}}
+        async def announce(before: list[str], after: list[str], word: str) -> None:
+            change = {"after": {"keys": after, "note": word}, "before": {"keys": before}}
             await self._store.commit(records=(ticket.intent(self._now(), change=change),))
 
         if self.rotate_key is None:

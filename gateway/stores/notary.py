@@ -37,8 +37,8 @@ ROWS = 2_000  # at once, when entries are read back
 
 CLOSED = "closed"
 
-Announce: TypeAlias = Callable[[list[str], list[str]], Awaitable[None]]
-"""Says in the log that these keys are followed by those."""
+Announce: TypeAlias = Callable[[list[str], list[str], str], Awaitable[None]]
+"""Says in the log that these keys are followed by those; the third is the word of the first ones for it."""
 
 
 class Notary:
@@ -193,8 +193,8 @@ class Notary:
         async with self._sealing:
             sealer = await self._loaded()
             before = sealer.public
-            after = await asyncio.to_thread(sealer.follow)
-            await announce(before, after)
+            after, word = await asyncio.to_thread(sealer.follow)
+            await announce(before, after, word)
             await self._seal(sealer)
             await asyncio.to_thread(sealer.advance)
         return after

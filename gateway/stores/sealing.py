@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.stores.auditlog import Rows
 from gateway.stores.datafolder import problems
 from gateway.stores.named_sql import SQL
 from gateway.stores.signingkeys import KeyFiles, Signer, write
-from gateway.verifier import BadNote, Checkpoint, NodeAt, Tree, hashes_in, leaf_hashes, nodes_of
+from gateway.verifier import BadNote, Checkpoint, NodeAt, Tree, hashes_in, leaf_hashes, nodes_of, succession
 
 HEAD = "head"
 """The newest checkpoint, outside the database: who rolls that back does not roll this back with it."""
@@ -109,9 +109,11 @@ class Sealer:
         """Signs the tree as it stands."""
         self._keep(self._tree.partial())
         bare = Checkpoint(self.origin, self._tree.size, self._tree.root())
+        return Sealed(self._signed(bare, [*self._signers, *self._second]), dict(self._dirty))
+
+    def _signed(self, bare: Checkpoint, signers: Iterable[Signer]) -> Checkpoint:
         seconds = self._now() // 1000
-        signatures = tuple(signer.sign(bare, seconds) for signer in (*self._signers, *self._second))
-        return Sealed(Checkpoint(bare.origin, bare.size, bare.root, signatures), dict(self._dirty))
+        return replace(bare, signatures=tuple(signer.sign(bare, seconds) for signer in signers))
 
     def written(self, sealed: Sealed) -> None:
         """Both are in the database; now the head may go outside."""
@@ -131,10 +133,12 @@ class Sealer:
 
     # Rotation.
 
-    def follow(self) -> list[str]:
-        """The verifier keys that will follow; from now on they sign too."""
+    def follow(self) -> tuple[list[str], str]:
+        """The verifier keys that will follow, which sign too from now on; and the word of those in force for them:
+        an entry alone anybody could put into the database before it is signed."""
         self._second = self.keys.following(self.origin)
-        return [str(signer.key) for signer in self._second]
+        keys = [str(signer.key) for signer in self._second]
+        return keys, self._signed(succession(self.origin, keys), self._signers).note
 
     def advance(self) -> None:
         """A checkpoint with both keys names them: they are the ones in force."""

@@ -7,8 +7,9 @@ import shutil
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.stores import notary as notaries
 from gateway.stores import sealing
 from gateway.stores.auditlog import Place, Rows, line
-from gateway.stores.sealing import Sealer
+from gateway.stores.sealing import Sealed, Sealer, put
+from gateway.stores.signingkeys import KeyFiles
 from gateway.stores.sqlite import SqliteStore, open_sqlite
 from gateway.verifier import (
     COSIGNED_MLDSA44,
@@ -38,6 +40,7 @@ from gateway.verifier import (
     leaf_hash,
     nodes_of,
     open_log,
+    succession,
     verify,
     verify_proof,
 )
@@ -348,8 +351,8 @@ async def test_calls_that_have_no_end_are_told(tmp_path: Path) -> None:
 # New keys.
 
 
-async def announced(store: SqliteStore, before: list[str], after: list[str]) -> None:
-    change = {"after": {"keys": after}, "before": {"keys": before}}
+async def announced(store: SqliteStore, before: list[str], after: list[str], word: str) -> None:
+    change = {"after": {"keys": after, "note": word}, "before": {"keys": before}}
     await store.commit(records=[entry("rotation", verb="RotateAuditKey", phase="intent", change=change)])
 
 
@@ -403,12 +406,64 @@ async def test_keys_that_only_an_unsigned_entry_names_are_not_believed(tmp_path:
     assert (report.exit, report.first, report.end) == (Exit.TAMPERED, 20, 21)
 
 
+WORDS = ("nobody", "the new keys", "the old keys, for others", "one of the old keys")
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("who", WORDS)
+async def test_keys_that_were_put_in_between_a_kill_and_the_next_start_are_not_believed(
+    tmp_path: Path, who: str
+) -> None:
+    """The gateway signs what it finds then; that does not say whose signatures count from there on."""
+    store, notary = await opened(tmp_path / "log")
+    await write(store, 20)
+    await notary.seal()
+    notary.forsake()
+    await store.aclose()
+    log, origin = Written(tmp_path / "log"), store.audit_log.name
+    first, old = log.trust, KeyFiles(tmp_path / "log" / "audit").load(origin)
+    new = KeyFiles(tmp_path / "stranger").load(origin)
+    keys = [str(signer.key) for signer in new]
+    named = succession(origin, keys[::-1] if who == WORDS[2] else keys)
+    signers = {WORDS[0]: [], WORDS[1]: new, WORDS[2]: old, WORDS[3]: [old[0], new[1]]}[who]
+    word = replace(named, signatures=tuple(signer.sign(named, NOW // 1000) for signer in signers)).note
+    change = {"after": {"keys": keys, **({"note": word} if signers else {})}, "before": {"keys": []}}
+    forged = line(entry("forged", verb="RotateAuditKey", phase="intent", change=change), Place(origin, "stranger"))
+    with closing(sqlite3.connect(log.db)) as db:
+        db.execute("INSERT INTO audit VALUES (21, 21, ?)", (forged,))
+        db.commit()
+    store, notary = await opened(tmp_path / "log")
+    await write(store, 5, mark="more-")
+    await closed(store, notary)
+    assert notary.trouble is None
+    with closing(Database(log.db)) as db:
+        report = verify(db, first, now=NOW / 1000)
+    assert (report.exit, report.first) == (Exit.TAMPERED, 20)
+    assert report.sentence == "Entry 20 names keys that those before them did not sign for"
+    tree = Tree()
+    list(tree.extend([leaf_hash(each) for each in [*entries(log.db), forged]]))
+    bare = Checkpoint(origin, 27, tree.root())
+    theirs = replace(bare, signatures=tuple(signer.sign(bare, NOW // 1000) for signer in new))
+    with closing(sqlite3.connect(log.db)) as db:
+        db.execute("INSERT INTO audit VALUES (27, 27, ?)", (forged,))
+        put(Sealed(theirs, dict(tiles_of(tree))), NOW, db.cursor())
+        db.commit()
+    with closing(Database(log.db)) as db:
+        report = verify(db, first, now=NOW / 1000)
+    assert (report.exit, report.first, report.end) == (Exit.TAMPERED, 26, 27)
+
+
+def tiles_of(tree: Tree) -> Iterator[tuple[tuple[int, int], bytes]]:
+    for level, number, tile in tree.partial():
+        yield (level, number), b"".join(tile)
+
+
 async def test_a_rotation_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
     store, notary = await opened(tmp_path)
     await write(store, 5)
 
-    async def dies(before: list[str], after: list[str]) -> None:
-        await announced(store, before, after)
+    async def dies(before: list[str], after: list[str], word: str) -> None:
+        await announced(store, before, after, word)
         raise RuntimeError("the machine went off")
 
     with pytest.raises(RuntimeError):
