@@ -22,6 +22,7 @@ from gateway.upstream.oauth.challenge import bearer
 from gateway.upstream.oauth.client import ClientSettings, Grant
 from gateway.upstream.secret import Secret
 from tests.authority import SERVER_METADATA, Authority, Guarded, authority, basic, browse, guarded, said
+from tests.serving import BOUND
 from tests.tokenclient import REDIRECT, Client, client, refusal
 from tests.upstream.loopback import Request, answer, canary
 from tests.vaults import opened
@@ -555,20 +556,27 @@ async def test_a_token_that_cannot_be_kept_is_said_and_not_used(world: World) ->
     assert isinstance(await refusal(world.client.call()), LoginNeeded)
 
 
-async def renewing(world: World) -> tuple[asyncio.Future[Tree], asyncio.Event]:
-    """A call whose token is being renewed; the answer comes when the event is set."""
-    await world.client.login()
+def slowly(world: World) -> tuple[asyncio.Event, asyncio.Event]:
+    """From now on the issuer does what it is asked for, says so by the first event, and answers after the second."""
     begun, on = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        made = world.authority._answer("/token", {}, request)
         begun.set()
         await on.wait()
-        writer.write(world.authority._answer("/token", {}, request))
+        writer.write(made)
 
     world.authority.instead["/token"] = slow
+    return begun, on
+
+
+async def renewing(world: World) -> tuple[asyncio.Future[Tree], asyncio.Event]:
+    """A call whose token is being renewed; the answer comes when the event is set."""
+    await world.client.login()
+    begun, on = slowly(world)
     world.client.later(3600)
     call = asyncio.ensure_future(world.client.call())
-    await asyncio.wait_for(begun.wait(), 5)
+    await asyncio.wait_for(begun.wait(), BOUND)
     return call, on
 
 
@@ -581,6 +589,34 @@ async def test_what_was_removed_is_used_no_more_and_no_renewal_brings_it_back(wo
     assert isinstance(await refusal(call), LoginNeeded)
     assert isinstance(await refusal(world.client.call()), LoginNeeded)
     assert (await opened(world.data / "oauth")).load("docs") == {}
+
+
+async def test_a_caller_that_goes_away_while_the_token_is_renewed_costs_nobody_the_authorization(world: World) -> None:
+    """The issuer has taken the old refresh token by then; a new one that nobody reads would be lost for good."""
+    call, on = await renewing(world)
+    await gone(call, on)
+    assert (await world.client.call())["content"][0]["text"] == "hello"
+    assert [form["grant_type"] for form in world.authority.forms] == ["authorization_code", "refresh_token"]
+
+
+async def test_a_caller_that_goes_away_while_a_refused_token_is_replaced_costs_nothing_either(world: World) -> None:
+    await world.client.login()
+    await world.client.call()
+    world.authority.revoke()
+    world.client.later(5)
+    begun, on = slowly(world)
+    call = asyncio.ensure_future(world.client.call())
+    await asyncio.wait_for(begun.wait(), BOUND)
+    await gone(call, on)
+    assert (await world.client.call())["content"][0]["text"] == "hello"
+    assert [form["grant_type"] for form in world.authority.forms] == ["authorization_code", "refresh_token"]
+
+
+async def gone(call: asyncio.Future[Tree], on: asyncio.Event) -> None:
+    """Nobody waits for the call any more when the issuer answers."""
+    call.cancel()
+    await asyncio.wait((call,))
+    on.set()
 
 
 @pytest.mark.requirement("oauth.client.revocation")

@@ -15,6 +15,7 @@ from gateway.upstream.oauth import response
 from gateway.upstream.oauth.challenge import MOST_SCOPES, NOTHING, Challenge
 from gateway.upstream.oauth.client import Client, ClientSettings, Grant, Proofs
 from gateway.upstream.oauth.discovery import Discovery
+from gateway.upstream.oauth.finishing import Finishing
 from gateway.upstream.oauth.grants import Grants, Held, Identity, held
 from gateway.upstream.oauth.identity import Identities, NoIdentity
 from gateway.upstream.oauth.metadata import Resource, Server, refused
@@ -85,6 +86,7 @@ class TokenSource:
         self._judged: Held | None = None
         self._rest = 0  # until then what could not be renewed is not tried again
         self._more: tuple[str, ...] = ()  # scopes that a server has asked for since
+        self._finishing = Finishing()
 
     # For each request.
 
@@ -95,6 +97,9 @@ class TokenSource:
             return None
         if self._now() < max(now.renew_at, self._rest):
             return now.access
+        return await self._finishing(self._fresh())
+
+    async def _fresh(self) -> str | None:
         async with self._one:
             now = self._held
             if now is not None and self._now() >= max(now.renew_at, self._rest):
@@ -122,6 +127,9 @@ class TokenSource:
         Raises LoginNeeded when only a person can go on."""
         if status == 403 and (challenge.error != "insufficient_scope" or not challenge.scopes):
             return False
+        return await self._finishing(self._another(status, challenge, used))
+
+    async def _another(self, status: int, challenge: Challenge, used: str | None) -> bool:
         async with self._one:
             now = self._held
             if now is not None and now.access != used:
@@ -168,6 +176,9 @@ class TokenSource:
         pending = self._pending.pop(found.get("state", ""), None)
         if pending is None or self._now() > pending.since + response.PENDING_MS:
             raise invalid("response", "answers no question that is open; begin again")
+        await self._finishing(self._taken(found, pending))
+
+    async def _taken(self, found: dict[str, str], pending: Pending) -> None:
         async with self._one:
             if self._identities is not None:
                 await self._identities.finish(found, pending)
