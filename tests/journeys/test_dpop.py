@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from gateway.server.oauth import proofs
 from gateway.server.oauth.proofs import Proofs
 from tests.issuer import Clock, Issuer, SigningKey, issuing
 from tests.journeys.people import App, app, claims, error, town
@@ -124,6 +126,34 @@ async def test_a_proof_is_good_once(here: Town, defended: bool, monkeypatch: pyt
     headers = here.prover.headers("GET", here.url, token)
     assert (await here.get(headers)).status_code == 200
     assert (await here.get(headers)).status_code == (401 if defended else 200)
+
+
+@pytest.mark.requirement("oauth.dpop.replay")
+async def test_strangers_proofs_take_no_place_from_those_of_others(
+    here: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proof costs nothing to make. Who has nothing else to show fills no memory that others need."""
+    monkeypatch.setattr(proofs, "MAX_PROOFS", 100)  # more than all tests of this file use
+    endpoint = f"{here.gateway.url}/oauth/token"
+    for form in (
+        {"grant_type": "client_credentials", "client_id": "nobody", "client_secret": "x"},
+        {"grant_type": "authorization_code", "client_id": here.app.id, "code": "x", "code_verifier": "x" * 43},
+        {"grant_type": "refresh_token", "client_id": here.app.id, "refresh_token": "x.y"},
+    ):
+        for _ in range(34):
+            headers = {"DPoP": here.prover.proof("POST", endpoint)}
+            assert (await here.gateway.client.post("/oauth/token", data=form, headers=headers)).status_code < 500
+    assert (await here.get(here.prover.headers("GET", here.url, here.token()))).status_code == 200
+
+
+async def test_two_at_once_with_one_proof_are_one_token(here: Town) -> None:
+    robot = await app(here.gateway, "twice", public=False, redirects=[], grants=["client_credentials"])
+    headers = {"DPoP": here.prover.proof("POST", f"{here.gateway.url}/oauth/token")}
+    form = {"grant_type": "client_credentials", "client_id": "twice", "client_secret": robot.secret}
+    asked = [here.gateway.client.post("/oauth/token", data=form, headers=headers) for _ in range(5)]
+    answers = await asyncio.gather(*asked)
+    assert sorted(each.status_code for each in answers) == [200, 400, 400, 400, 400]
+    assert {error(each) for each in answers if each.status_code == 400} == {(400, "invalid_dpop_proof")}
 
 
 async def test_two_proofs_or_a_token_bound_otherwise_are_refused(here: Town) -> None:

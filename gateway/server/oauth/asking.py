@@ -12,6 +12,7 @@ from authlib.oauth2.rfc6749 import OAuth2Request
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 
 from gateway.dialects.oauth2.access_token import Rules, Verified
+from gateway.dialects.oauth2.dpop import Proof
 from gateway.dialects.oauth2.forms import BASIC, FORM
 from gateway.dialects.oauth2.redirects import matches
 from gateway.model.clients import AUTHORIZATION_CODE, ClientRecord
@@ -88,10 +89,15 @@ class Asking(OAuth2Request):  # type: ignore[misc]
         self.grant: GrantRecord | None = None
         self.subject: Subject | None = None
         self.subject_problem = ""
-        self.key: str | None = None
+        self.proof: Proof | None = None
         self.finish: Callable[[], Awaitable[dict[str, Any]]] | None = None
         self.amends: str | None = None
         self.revoking: tuple[str, int] | None = None
+
+    @property
+    def key(self) -> str | None:
+        """The thumbprint of the key that was proven."""
+        return None if self.proof is None else self.proof.key
 
     @property
     def form(self) -> Mapping[str, str]:

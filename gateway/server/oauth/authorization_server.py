@@ -39,7 +39,7 @@ from gateway.dialects.oauth2.access_token import (
     parse,
 )
 from gateway.dialects.oauth2.client_metadata import NONE, BadClient
-from gateway.dialects.oauth2.dpop import ACCEPTED, BadProof
+from gateway.dialects.oauth2.dpop import ACCEPTED, BadProof, Proof
 from gateway.dialects.oauth2.forms import BASIC, FORM, basic_credentials
 from gateway.dialects.oauth2.metadata import Abilities
 from gateway.model.clients import TOKEN_EXCHANGE, ClientRecord, Origin
@@ -219,7 +219,7 @@ class AuthorizationServer(Core):  # type: ignore[misc]
         """The request with what a decision about it needs. Raises GatewayError when that cannot be had now."""
         asking = Asking(self.url + path, headers, form)
         if path.endswith("/token"):
-            asking.key = self._key(headers.get("dpop"), self.url + path)
+            asking.proof = self._proof(headers.get("dpop"), self.url + path)
         id = form.get("client_id", "")
         if is_document(id) and not self.clients.is_blocked(id):
             with contextlib.suppress(BadClient):  # then nobody knows this client
@@ -231,19 +231,16 @@ class AuthorizationServer(Core):  # type: ignore[misc]
             await self._look_at_subject(asking, form["subject_token"].encode("latin-1", "replace"))
         return asking
 
-    def _key(self, proof: str | None, url: str) -> str | None:
-        """The key that the token is to be bound to (RFC 9449 §5). Raises InvalidProof."""
+    def _proof(self, proof: str | None, url: str) -> Proof | None:
+        """Of the key that the token is to be bound to (RFC 9449 §5). Raises InvalidProof."""
         if proof is None:
             if self.issuer.rules.bound:
                 raise InvalidProof("Send a proof of the key that the token is to be bound to.")
             return None
         try:
-            key = self._proofs.key(proof.encode("latin-1", "replace"), method="POST", url=url, token=None)
+            return self._proofs.found(proof.encode("latin-1", "replace"), method="POST", url=url, token=None)
         except BadProof as refused:
             raise InvalidProof(f"{refused}.") from None
-        if key is None:
-            raise InvalidProof("The proof was used before.")
-        return key
 
     async def _look_at_subject(self, asking: Asking, token: bytes) -> None:
         """Only for clients that may ask: an issuer elsewhere may have to be asked about the token."""
@@ -276,6 +273,11 @@ class AuthorizationServer(Core):  # type: ignore[misc]
 
     async def finish(self, asking: Asking, status: int, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Write what was decided. Only then is there an answer."""
+        if status == 200 and asking.proof is not None:
+            try:
+                self._proofs.use(asking.proof)  # before anything is awaited: of two with one proof one is the second
+            except BadProof as refused:
+                status, body, _ = self.handle_error_response(asking, InvalidProof(f"{refused}."))
         if asking.revoking is not None:
             await self.clients.revoke_token(*asking.revoking)
         if asking.amends is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from gateway.dialects.oauth2.dpop import WINDOW, check
+from gateway.dialects.oauth2.dpop import WINDOW, BadProof, Proof, check
 from gateway.model.errors import GatewayError, Reason
 
 MAX_PROOFS = 100_000
@@ -19,19 +19,30 @@ class Proofs:
         self._now = now
         self._seen: dict[bytes, float] = {}
 
-    def key(self, proof: bytes, *, method: str, url: str, token: bytes | None) -> str | None:
-        """The thumbprint of the key that made the proof; None for one that was seen before. Raises BadProof;
-        GatewayError(OVERLOADED) when no more can be told apart."""
+    def found(self, proof: bytes, *, method: str, url: str, token: bytes | None) -> Proof:
+        """What the proof says, if it is a good one that was not used before. Raises BadProof."""
         now = self._now() / 1000
         found = check(proof, method=method, url=url, token=token, now=now)
-        mark = hashlib.sha256(f"{found.key}\0{found.jti}".encode()).digest()[:16]
-        self._sweep(now)
-        if mark in self._seen:
-            return None
+        self._unused(found, now)
+        return found
+
+    def use(self, found: Proof) -> None:
+        """From now on it was used before, also for another request that has found it good. Proofs cost nothing to make:
+        only those are used that came with something else that is good. Raises BadProof; GatewayError(OVERLOADED) when no
+        more can be told apart."""
+        now = self._now() / 1000
+        mark = self._unused(found, now)
         if len(self._seen) >= MAX_PROOFS:
             raise GatewayError(Reason.OVERLOADED, "Too many proofs come at this moment; try again", retry_after=5)
         self._seen[mark] = now + 2 * WINDOW  # a proof from ahead of our clock stays good so long
-        return found.key
+
+    def _unused(self, found: Proof, now: float) -> bytes:
+        """What it is remembered by."""
+        mark = hashlib.sha256(f"{found.key}\0{found.jti}".encode()).digest()[:16]
+        self._sweep(now)
+        if mark in self._seen:
+            raise BadProof("The proof was used before")
+        return mark
 
     def _sweep(self, now: float) -> None:
         for mark, until in list(self._seen.items())[:16]:

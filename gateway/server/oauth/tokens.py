@@ -74,12 +74,11 @@ class Tokens:
     def prove(self, proof: bytes, method: str, url: str, token: bytes) -> str:
         """The thumbprint of the key that made this proof for this request, once. Raises BadToken."""
         try:
-            key = self._proofs.key(proof, method=method, url=url, token=token)
+            found = self._proofs.found(proof, method=method, url=url, token=token)
+            self._proofs.use(found)
         except BadProof as refused:
             raise BadToken(str(refused)) from None
-        if key is None:
-            raise BadToken("The proof was used before")
-        return key
+        return found.key
 
     def needed(self, who: Principal) -> frozenset[str]:
         """What the issuer of its token asks of every token; a principal is called `issuer#subject`."""
