@@ -29,7 +29,8 @@ MAX_SCOPES = 32
 """Scopes of one client. Who needs more wants a role."""
 
 MAX_REGISTERED = 1_000
-"""Clients that registered themselves. A person has a few programs, each registers once or once a year."""
+"""Clients that registered themselves and are not revoked. A person has a few programs, each registers once or once a
+year."""
 
 # What a client may be made for, as the operator calls it.
 GRANTS = {
@@ -142,7 +143,8 @@ class Clients:
     async def make(self, record: ClientRecord, *, secret: bool, write: Write | None = None) -> NewClient:
         """Keep a client, with a new secret if it is to have one. Raises OVERLOADED when too many registered."""
         if record.origin is Origin.REGISTERED:
-            registered = sum(each.origin is Origin.REGISTERED for each in self._records.values())
+            there = (each for each in self._records.values() if each.revoked is None)
+            registered = sum(each.origin is Origin.REGISTERED for each in there)
             if registered >= MAX_REGISTERED:
                 message = f"{MAX_REGISTERED} clients have registered; the operator must revoke some first"
                 raise GatewayError(Reason.OVERLOADED, message)

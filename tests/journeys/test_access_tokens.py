@@ -17,6 +17,7 @@ import pytest
 from gateway.dialects.oauth2 import access_token as said
 from tests.issuer import Clock, Issuer, SigningKey, issuing
 from tests.journeys.test_ownership import kept
+from tests.prover import Prover
 from tests.remote import agents, command, ready, scripted
 from tests.serving import A2A, BOUND, ROOT, Gateway, message, running
 
@@ -487,6 +488,7 @@ ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
     "a refresh token": ({"token_type": "refresh"}, said.NOT_ACTIVE),
     "bound to a key": ({"cnf": {"x5t#S256": "x"}}, said.BOUND),
     "bound to a key, without its proof": ({"cnf": {"jkt": "x"}}, said.NEEDS_PROOF),
+    "bound to a key, and not said to which": ({"token_type": "DPoP"}, said.BOUND),
 }
 
 
@@ -501,6 +503,19 @@ async def test_every_other_answer_about_an_opaque_token_is_no(tmp_path: Path, na
             assert refused(answer) == sentence
         else:
             assert answer.status_code == 503
+
+
+@pytest.mark.requirement("oauth.introspection.active", "oauth.dpop.bound")
+@pytest.mark.parametrize("more", [{"token_type": "DPoP"}, {"token_type": "Bearer"}, {}])
+async def test_an_opaque_token_that_is_bound_to_a_key_opens_with_a_proof(tmp_path: Path, more: dict[str, str]) -> None:
+    """RFC 9449 §6.2: an issuer that says the type of such a token says DPoP."""
+    async with asking(tmp_path) as (gateway, issuer, _):
+        prover = Prover()
+        issuer.active["t"] = good(issuer, gateway, cnf={"jkt": prover.thumbprint}, **more)
+        path = "/agents/echo/tasks"
+        headers = prover.headers("GET", gateway.url + path, "t")
+        assert (await gateway.client.get(path, headers={**A2A, **headers})).status_code == 200
+        assert refused(await listing(gateway, "t")) == said.NEEDS_PROOF
 
 
 @pytest.mark.requirement("oauth.introspection.fails-closed")

@@ -129,9 +129,7 @@ async def test_a_proof_is_good_once(here: Town, defended: bool, monkeypatch: pyt
 
 
 @pytest.mark.requirement("oauth.dpop.replay")
-async def test_strangers_proofs_take_no_place_from_those_of_others(
-    here: Town, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_strangers_proofs_take_no_place_from_those_of_others(here: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proof costs nothing to make. Who has nothing else to show fills no memory that others need."""
     monkeypatch.setattr(proofs, "MAX_PROOFS", 100)  # more than all tests of this file use
     endpoint = f"{here.gateway.url}/oauth/token"

@@ -78,6 +78,19 @@ async def test_a_registered_client_with_a_secret_must_show_it(open_town: Gateway
         assert (await gateway.client.get(known.link())).status_code == 400
 
 
+async def test_where_too_many_have_registered_the_operator_makes_room_by_revoking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.core.clients.MAX_REGISTERED", 2)
+    async with town(tmp_path, ", registration: open") as (gateway, _):
+        first, second, third = [await register(gateway, None) for _ in range(3)]
+        assert (second.status_code, error(third)) == (201, (503, "temporarily_unavailable"))
+        path = f"/admin/clients/{first.json()['client_id']}"
+        assert (await gateway.client.delete(path, headers=gateway.bearer(None))).status_code == 204
+        assert (await register(gateway, None)).status_code == 201
+        assert (await register(gateway, None)).status_code == 503
+
+
 @pytest.mark.parametrize(
     ("about", "said"),
     [

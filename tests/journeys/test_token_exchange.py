@@ -130,8 +130,26 @@ async def test_a_token_of_a_trusted_issuer_is_exchanged_too_and_names_nobody_of_
         "x",
     ):
         assert (await here.exchange(wrong)).status_code == 400
-    allowed = here.issuer.token(here.gateway.url, may_act={"sub": "agent"}, **times)
-    assert (await here.exchange(allowed)).status_code == 200
+    for may_act in ({}, "agent", None, {"sub": 7}, {"sub": "agent", "iss": here.issuer.url}):
+        assert (await here.exchange(here.issuer.token(here.gateway.url, may_act=may_act, **times))).status_code == 400
+    for may_act in ({"sub": "agent"}, {"sub": "agent", "iss": here.gateway.url}):
+        assert (await here.exchange(here.issuer.token(here.gateway.url, may_act=may_act, **times))).status_code == 200
+
+
+async def test_an_opaque_token_says_who_may_act_as_its_issuer_tells(tmp_path: Path) -> None:
+    """RFC 8693 §4.4: `may_act` stands in the answer about a token as it stands in a token."""
+    (tmp_path / "secret").write_text("s3cret")
+    asked = f"{{client_id: gw, client_secret_file: {tmp_path}/secret}}"
+    async with issuing() as issuer:
+        entry = f"{{issuer: '{issuer.url}', introspection: {asked}}}"
+        text = f"auth: {{issuers: [{entry}], authorization_server: {{}}}}\n{AGENTS}"
+        async with running(tmp_path / "data", text) as gateway:
+            planner = await agent(gateway, "planner")
+            for number, (who, status) in enumerate((("planner", 200), ("somebody-else", 400))):
+                said = {"active": True, "sub": "alice", "aud": gateway.url, "may_act": {"sub": who}}
+                issuer.active[f"opaque-{number}"] = said
+                token = {"subject_token": f"opaque-{number}", "subject_token_type": ACCESS}
+                assert (await planner.token(EXCHANGE, **token)).status_code == status, who
 
 
 async def test_a_client_that_is_revoked_acts_for_nobody_and_nobody_acts_for_it(here: Town) -> None:

@@ -136,13 +136,14 @@ class Unverified:
 class Verified:
     """What a token says, once it is known to be true: by which `rules`, and until when, in seconds since the epoch.
     `audiences` is all of its `aud`; whether it is for us depends on what is asked for. `key` is the thumbprint of the
-    key that it is bound to."""
+    key that it is bound to, `may_act` the one who may act for the subject, where it names one (RFC 8693 §4.4)."""
 
     principal: Principal
     audiences: frozenset[str]
     until: float
     rules: Rules
     key: str | None = None
+    may_act: str | None = None
 
     @property
     def meant_for_all(self) -> bool:
@@ -229,7 +230,7 @@ def verified(claims: Mapping[str, JSON], rules: Rules, until: float) -> Verified
         scopes=_scopes(claims),
         client=_client(claims),
     )
-    return Verified(_acting(claims, rules, subject), audiences(claims), until, rules, key)
+    return Verified(_acting(claims, rules, subject), audiences(claims), until, rules, key, _may_act(claims))
 
 
 def _bound_to(claims: Mapping[str, JSON]) -> str | None:
@@ -241,6 +242,17 @@ def _bound_to(claims: Mapping[str, JSON]) -> str | None:
     if not isinstance(bound, dict) or set(bound) != {"jkt"} or not isinstance(bound["jkt"], str):
         raise BadToken(BOUND)
     return bound["jkt"]
+
+
+def _may_act(claims: Mapping[str, JSON]) -> str | None:
+    """`sub`, or `iss#sub` where both say who it is, which no name of ours is; "" for what names nobody."""
+    if "may_act" not in claims:
+        return None
+    named: Any = claims["may_act"]
+    subject = named.get("sub") if isinstance(named, dict) else None
+    if not isinstance(subject, str):
+        return ""
+    return f"{named['iss']}#{subject}" if "iss" in named else subject
 
 
 def _acting(claims: Mapping[str, JSON], rules: Rules, subject: Principal) -> Principal:

@@ -7,6 +7,7 @@ from urllib.parse import quote_plus, urlencode
 
 from gateway.dialects.oauth2.access_token import (
     BAD_CLAIMS,
+    BOUND,
     EXPIRED,
     LATEST,
     NOT_ACTIVE,
@@ -40,8 +41,11 @@ def answer(document: bytes, rules: Rules, now: float, keep: float) -> Verified:
         raise ValueError("not an introspection response")
     if tree["active"] is not True:
         raise BadToken(NOT_ACTIVE)
-    if tree.get("iss", rules.issuer) != rules.issuer or str(tree.get("token_type", "Bearer")).lower() != "bearer":
+    kind = str(tree.get("token_type", "Bearer")).lower()
+    if tree.get("iss", rules.issuer) != rules.issuer or kind not in ("bearer", "dpop"):
         raise BadToken(NOT_ACTIVE)
+    if kind == "dpop" and "cnf" not in tree:  # RFC 9449 §6.2: bound to a key, and not said to which
+        raise BadToken(BOUND)
     exp = tree.get("exp", now + keep)
     if isinstance(exp, bool) or not isinstance(exp, int | float) or not 0 <= exp <= LATEST:
         raise BadToken(BAD_CLAIMS)

@@ -56,7 +56,6 @@ def subject_of(found: Verified, claims: Mapping[str, Any], ours: Rules) -> Subje
         principals.append(behind)
     names = [principal.name.removeprefix(f"{ours.known_as}#") for principal in principals]
     root = principals[-1]
-    allowed = claims.get("may_act")
     kept: dict[str, Any] = {}
     own = found.rules is ours
     if own and "sid" in claims:
@@ -70,7 +69,7 @@ def subject_of(found: Verified, claims: Mapping[str, Any], ours: Rules) -> Subje
         tuple(sorted(found.principal.scopes)),
         found.until,
         tuple(names[:-1]),
-        str(allowed.get("sub")) if isinstance(allowed, dict) else None,
+        None if found.may_act is None else found.may_act.removeprefix(f"{ours.issuer}#"),
         kept,
         str(claims["client_id"]) if own else None,
         None if found.meant_for_all else found.audiences,

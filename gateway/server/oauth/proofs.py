@@ -28,8 +28,8 @@ class Proofs:
 
     def use(self, found: Proof) -> None:
         """From now on it was used before, also for another request that has found it good. Proofs cost nothing to make:
-        only those are used that came with something else that is good. Raises BadProof; GatewayError(OVERLOADED) when no
-        more can be told apart."""
+        only those are used that came with something else that is good. Raises BadProof; GatewayError(OVERLOADED) when
+        no more can be told apart."""
         now = self._now() / 1000
         mark = self._unused(found, now)
         if len(self._seen) >= MAX_PROOFS:
