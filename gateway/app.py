@@ -236,11 +236,14 @@ class App:
         """The one check of who calls, for every door."""
         settings, listed = self.settings, self.settings.config.auth.client_certificates
         proxies = settings.config.server.trusted_proxies
+        identity = None if self.trust is None else self.trust.identity
         return Authenticator(
             self.keys,
             anonymous=settings.anonymous,
             public_url=settings.public_url.rstrip("/"),
-            tokens=None if self.trust is None else self.trust.identity.tokens,
+            tokens=None if identity is None else identity.tokens,
+            proofs=() if identity is None else identity.proofs,
+            bound=identity is not None and identity.bound,
             refused=self.gateway.refusals.note,
             certificates=None if listed is None else Certificates(proxies, listed.trust_domains),
         )
@@ -263,7 +266,8 @@ class App:
         )
         cards = Cards(self.gateway, auth, made, default_agent=settings.default_agent)
         if self.grpc is not None:
-            self.grpc.serves(self.gateway, auth, cards, settings.default_agent, config.server.trusted_proxies)
+            url = f"{settings.public_url.partition(':')[0]}://{self.grpc_url}"
+            self.grpc.serves(self.gateway, auth, cards, settings.default_agent, config.server.trusted_proxies, url)
         if settings.admin is not None:
             self.admin_asgi = admin_application(
                 self.gateway,

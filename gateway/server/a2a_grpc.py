@@ -40,7 +40,8 @@ MAX_METADATA = EdgeLimits().max_head
 
 
 class GrpcDoor:
-    """`may_connect` is asked about the address of each caller; None lets everybody."""
+    """`may_connect` is asked about the address of each caller; None lets everybody. `url` is where clients find this
+    door, up to the path."""
 
     def __init__(
         self,
@@ -49,12 +50,14 @@ class GrpcDoor:
         cards: Cards,
         default_agent: str | None,
         may_connect: Callable[[str], bool] | None,
+        url: str,
     ) -> None:
         self._gateway = gateway
         self._auth = auth
         self._cards = cards
         self._default = default_agent
         self._may_connect = may_connect
+        self._url = url
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """One handler per revision, with its methods."""
@@ -129,7 +132,9 @@ class GrpcDoor:
         word = "" if isinstance(params, GatewayError) else params.pop("tenant", "")
         named, tenant = self._addressed(word)
         asked.path = f"/agents/{named}" if named else "/"
-        who = await self._auth.principal(asked.fields, asked.path)
+        # A call is a POST to the method's own path (gRPC over HTTP/2), whichever agent it is about.
+        url = f"{self._url}/{asked.face.service}/{asked.name}"
+        who = await self._auth.principal(asked.fields, asked.path, "POST", url=url)
         if isinstance(params, GatewayError):
             raise params
         agent = self._agent(named, tenant, who)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
+from urllib.parse import quote
 
 from gateway.core.audit import traced
 from gateway.core.keys import PREFIX, KeyRing, fingerprint
@@ -26,8 +27,10 @@ from gateway.model.trail import HOPS
 from gateway.server.certificates import Certificates
 from gateway.server.request import Headers
 
-# RFC 6750 §3; the realm names no host and no product version.
-BEARER = 'Bearer realm="gateway"'
+# RFC 6750 §3, RFC 9449 §7.1.
+BEARER, DPOP = "Bearer", "DPoP"
+REALM = 'realm="gateway"'
+"""It names no host and no product version."""
 
 # The parts of the gateway that are resources of their own: each agent, all tools, each mount of tools, with what is
 # below them. A token may be for one of them alone (RFC 8707). Only names as ids are: it goes into headers.
@@ -76,7 +79,8 @@ def resource_path(path: str) -> str:
 class Authenticator:
     """Bearer credentials against the key ring, and against `tokens` where issuers are trusted; without one, the
     certificate that a trusted proxy has seen. `anonymous` lets a
-    request without any credential in as nobody. `public_url` has no slash at its end."""
+    request without any credential in as nobody. `public_url` has no slash at its end. `proofs` are the algorithms of
+    proofs (DPoP) that are taken, `bound` is whether every token must come with one."""
 
     def __init__(
         self,
@@ -87,6 +91,8 @@ class Authenticator:
         tokens: TokenVerifier | None = None,
         certificates: Certificates | None = None,
         refused: Callable[[str], None],
+        proofs: Sequence[str] = (),
+        bound: bool = False,
     ) -> None:
         self._keys = keys
         self._refused = refused
@@ -94,16 +100,18 @@ class Authenticator:
         self._url = public_url
         self._tokens = tokens
         self._certificates = certificates
+        self._algorithms = f'algs="{" ".join(proofs)}"'
+        self._scheme = DPOP if bound else BEARER
         self.revocations = 0  # counts; who keeps a stream open looks whether it has changed
 
     async def principal(
-        self, headers: dict[bytes, bytes], path: str = "/", method: str = "GET", peer: str = ""
+        self, headers: dict[bytes, bytes], path: str = "/", method: str = "GET", peer: str = "", url: str = ""
     ) -> Principal:
-        """Who asks for `path`, from the address `peer`. Raises Challenged; UNAVAILABLE when an issuer cannot be
-        reached. A credential that is wrong is never treated as none. Never waits for a key or for a token that was
-        seen a moment ago."""
+        """Who asks for `path`, from the address `peer`; at `url`, where that is another than `path` has. Raises
+        Challenged; UNAVAILABLE when an issuer cannot be reached. A credential that is wrong is never treated as none.
+        Never waits for a key or for a token that was seen a moment ago."""
         traced(headers.get(b"traceparent"))
-        who = self._by_key(headers) or await self._principal(headers, path, method, peer)
+        who = self._by_key(headers) or await self._principal(headers, path, method, peer, url)
         hops = headers.get(_HOPS)
         return who if hops is None else who._replace(hops=max(who.hops, _counted(hops)))
 
@@ -146,7 +154,7 @@ class Authenticator:
         authorization = headers.get(b"authorization", b"")
         return self._keys.known(fingerprint(authorization[7:])) if authorization.startswith(b"Bearer ") else None
 
-    async def _principal(self, headers: dict[bytes, bytes], path: str, method: str, peer: str) -> Principal:
+    async def _principal(self, headers: dict[bytes, bytes], path: str, method: str, peer: str, url: str) -> Principal:
         authorization = headers.get(b"authorization")
         if authorization is None:
             return self._by_certificate(headers, path, peer)
@@ -163,7 +171,7 @@ class Authenticator:
         try:
             verified = self._tokens.known(mark) or await self._tokens.verify(mark, secret)
             if verified.key is not None or scheme == b"dpop":
-                self._proven(verified, scheme, headers, method, path, secret)
+                self._proven(verified, scheme, headers, method, url or self._url + quote(path), secret)
             return self._judged(verified, path)
         except BadToken as refused:
             raise self._invalid(str(refused), path) from None
@@ -180,7 +188,7 @@ class Authenticator:
         raise Challenged(Reason.UNAUTHENTICATED, message, self._challenge(path))
 
     def _proven(
-        self, verified: Verified, scheme: bytes, headers: dict[bytes, bytes], method: str, path: str, token: bytes
+        self, verified: Verified, scheme: bytes, headers: dict[bytes, bytes], method: str, url: str, token: bytes
     ) -> None:
         """RFC 9449 §7.1: a token that is bound to a key comes as DPoP, with a proof of that key. Raises BadToken."""
         if verified.key is None:
@@ -189,7 +197,7 @@ class Authenticator:
         if scheme != b"dpop" or proof is None:
             raise BadToken(NEEDS_PROOF)
         assert self._tokens is not None
-        if self._tokens.prove(proof, method, self._url + path, token) != verified.key:
+        if self._tokens.prove(proof, method, url, token) != verified.key:
             raise BadToken(WRONG_KEY)
 
     def _judged(self, verified: Verified, path: str) -> Principal:
@@ -210,30 +218,32 @@ class Authenticator:
     def _invalid(self, sentence: str, path: str) -> Challenged:
         error = "invalid_dpop_proof" if sentence.startswith("The proof") else "invalid_token"
         parameters = (f'error="{error}"', f'error_description="{sentence}"')
-        told = self._challenge(path, *parameters)
-        if error == "invalid_dpop_proof" or sentence in (NEEDS_PROOF, NEEDS_KEY, WRONG_KEY):  # RFC 9449 §7.1
-            told = told.replace("Bearer", "DPoP", 1)
+        proof = error == "invalid_dpop_proof" or sentence in (NEEDS_PROOF, NEEDS_KEY, WRONG_KEY)  # RFC 9449 §7.1
+        told = self._challenge(path, *parameters, scheme=DPOP if proof else self._scheme)
         return Challenged(Reason.UNAUTHENTICATED, sentence, told)
 
     def _unknown(self, path: str) -> Challenged:
         message = "This credential is not known here"
         return Challenged(Reason.UNAUTHENTICATED, message, self._challenge(path, 'error="invalid_token"'))
 
-    def _challenge(self, path: str, *parameters: str) -> str:
+    def _challenge(self, path: str, *parameters: str, scheme: str = "") -> str:
         """For whoever was refused before it was clear who it is."""
         self._refused(path)
-        return self._written(path, *parameters)
+        return self._written(path, *parameters, scheme=scheme)
 
     def _insufficient(self, path: str, scopes: frozenset[str]) -> str:
         """RFC 6750 §3.1: all scopes that are needed, those that the token has among them."""
         return self._written(path, 'error="insufficient_scope"', f'scope="{" ".join(sorted(scopes))}"')
 
-    def _written(self, path: str, *parameters: str) -> str:
-        """RFC 6750 §3, and where to get a token, if anywhere (RFC 9728 §5.1)."""
+    def _written(self, path: str, *parameters: str, scheme: str = "") -> str:
+        """RFC 6750 §3, and where to get a token, if anywhere (RFC 9728 §5.1); of a proof, how it may be signed."""
+        scheme = scheme or self._scheme
+        if scheme == DPOP:
+            parameters = (*parameters, self._algorithms)
         if self._tokens is not None:
             where = f"{self._url}{PROTECTED_RESOURCE}{resource_path(path)}"
             parameters = (*parameters, f'resource_metadata="{where}"')
-        return ", ".join([BEARER, *parameters])
+        return f"{scheme} {', '.join([REALM, *parameters])}"
 
 
 def _counted(hops: bytes) -> int:

@@ -103,9 +103,10 @@ class GrpcServer:
         cards: Cards,
         default_agent: str | None,
         proxies: Iterable[str] = (),
+        url: str = "",
     ) -> None:
-        """What is asked for here, who answers."""
-        door = GrpcDoor(gateway, auth, cards, default_agent, peers(proxies))
+        """What is asked for here, who answers. `url` is how clients write this listener's address in a proof."""
+        door = GrpcDoor(gateway, auth, cards, default_agent, peers(proxies), url)
         self._server.add_generic_rpc_handlers(tuple(door.handlers()))
 
     async def start(self) -> None:

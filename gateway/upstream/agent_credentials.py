@@ -53,10 +53,11 @@ class Placed:
 
 
 def place(card: AgentCard, given: Given) -> Placed:
-    """By the first of the card's requirements that can be met. Raises GatewayError when none can."""
+    """By the first of the card's requirements that can be met; where it has schemes and no requirements, by the first
+    of those. Raises GatewayError when none can."""
     schemes = card.security_schemes or {}
-    requirements = [_names(each) for each in card.security_requirements or ()] or [tuple(schemes)[:1]]
-    for names in requirements:
+    required = [_names(each) for each in card.security_requirements or ()]
+    for names in required or [(name,) for name in schemes] or [()]:
         placed = _placed([schemes.get(name) for name in names], given)
         if placed is not None:
             return placed

@@ -104,6 +104,14 @@ async def test_the_first_requirement_that_can_be_met_is_met_whole(tmp_path: Path
         assert (headers["x-one"], headers["authorization"]) == (SECRET, f"Bearer {SECRET}")
 
 
+async def test_of_a_card_that_says_only_which_schemes_there_are_one_that_can_be_met_is_met(tmp_path: Path) -> None:
+    schemes: Any = {"cert": {"mtlsSecurityScheme": {}}, "one": api_key("header", "X-One")}
+    async with house(tmp_path, key(tmp_path), schemes=schemes) as (gateway, agent):
+        await ready(gateway, "far")
+        await gateway.task("hi", agent="far")
+        assert agent.asked[0].headers["x-one"] == SECRET
+
+
 async def test_an_agent_that_asks_for_what_there_is_not_says_so(tmp_path: Path) -> None:
     schemes: Any = {"cert": {"mtlsSecurityScheme": {}}}
     needs: Any = [{"schemes": {"cert": {"list": []}}}]

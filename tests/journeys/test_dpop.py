@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import pytest_asyncio
 
 from gateway.server.oauth import proofs
 from gateway.server.oauth.proofs import Proofs
+from tests import rpc
 from tests.issuer import Clock, Issuer, SigningKey, issuing
-from tests.journeys.people import App, app, claims, error, town
+from tests.journeys.people import AGENTS, App, app, claims, error, town
 from tests.person import somebody
 from tests.prover import Prover
-from tests.serving import A2A, Gateway
+from tests.serving import A2A, Gateway, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.security]
 PATH = "/agents/echo/tasks"
@@ -65,6 +66,7 @@ async def test_a_bound_token_opens_with_a_proof_of_its_key_and_with_nothing_else
         answer = await here.get(headers)
         assert answer.status_code == 401, headers
         assert answer.headers["www-authenticate"].startswith("DPoP ")
+        assert "ES256" in answer.headers["www-authenticate"].split('algs="')[1].split('"')[0].split()
     plain = here.issuer.token(here.gateway.url)
     assert (await here.get(prover.headers("GET", here.url, plain))).status_code == 401
     assert (await here.get({"Authorization": f"Bearer {plain}"})).status_code == 200
@@ -114,6 +116,32 @@ async def test_a_proof_may_write_the_url_in_any_way_that_means_the_same(here: To
     for url in (here.url + "?x=1#y", here.url.replace("http://", "HTTP://")):
         assert (await here.get(here.prover.headers("GET", url, token))).status_code == 200
     assert (await here.get(here.prover.headers("GET", here.url + "/", token))).status_code == 401
+
+
+@pytest.mark.parametrize("id", ["a%20b", "a%3Fb", "a:b", "a%3Ab", "a%25b", "%C3%A4"])
+async def test_a_proof_may_be_for_a_path_with_any_character(here: Town, id: str) -> None:
+    token, path = here.token(), f"{PATH}/{id}"
+    headers = here.prover.headers("GET", here.gateway.url + path, token)
+    assert (await here.gateway.client.get(path, headers={**A2A, **headers})).status_code == 404  # no such task
+
+
+@pytest.mark.requirement("oauth.dpop.proof")
+async def test_over_grpc_a_proof_is_for_the_call_as_http_2_has_it(tmp_path: Path) -> None:
+    """A POST to the method's own path at the address that cards name."""
+    async with issuing() as issuer:
+        text = f"auth: {{issuers: [{{issuer: '{issuer.url}'}}]}}\n{AGENTS}"
+        async with running(tmp_path, text, grpc_port=0) as gateway:
+            prover, there = Prover(), f"http://{gateway.app.grpc_url}/lf.a2a.v1.A2AService/ListTasks"
+            token = issuer.token(gateway.url, cnf={"jkt": prover.thumbprint})
+            for method, url, status in (
+                ("POST", there, "OK"),
+                ("GET", there, "UNAUTHENTICATED"),
+                ("POST", there.replace("ListTasks", "SendMessage"), "UNAUTHENTICATED"),
+                ("POST", f"{gateway.url}/agents/echo", "UNAUTHENTICATED"),
+            ):
+                headers: dict[str, str | None] = {**prover.headers(method, url, token)}
+                answer: Any = await replace(rpc.caller(gateway, "grpc"), headers=headers).ask("ListTasks")
+                assert answer.status_code == status, url
 
 
 @pytest.mark.requirement("oauth.dpop.replay")
@@ -213,6 +241,10 @@ async def test_where_it_is_required_no_other_token_is_given_or_taken(tmp_path: P
     async with town(tmp_path, ", dpop: required") as (gateway, _):
         about = (await gateway.client.get("/.well-known/oauth-protected-resource")).json()
         assert about["dpop_bound_access_tokens_required"]
+        told = (await gateway.client.get(PATH, headers=A2A)).headers["www-authenticate"]
+        assert told.startswith("DPoP ")  # RFC 9449 §7.1
+        assert set(about["dpop_signing_alg_values_supported"]) == set(told.split('algs="')[1].split('"')[0].split())
+        assert f'resource_metadata="{gateway.url}/.well-known/oauth-protected-resource/agents/echo"' in told
         robot = await app(gateway, "robot", public=False, redirects=[], grants=["client_credentials"])
         assert error(await robot.token("client_credentials")) == (400, "invalid_dpop_proof")
         prover = Prover()

@@ -131,6 +131,16 @@ async def test_a_caller_is_sent_to_a_link_and_its_call_goes_on_with_its_own_toke
             assert (await ann.call("hello", URLS))["resultType"] == "input_required"
 
 
+async def test_a_person_may_have_several_links_open_side_by_side(tmp_path: Path) -> None:
+    async with authority() as by, guarded(by) as server, running(tmp_path, configuration(server)) as gateway:
+        await login(gateway)
+        ann, person = Door(gateway, "docs", await gateway.key("ann")), Person(gateway)
+        tabs = [await person.shows(link_in(await asked(ann)), ann.who or "") for _ in range(3)]
+        for tab in tabs:
+            done = await person.opens(await browse(leads_to(tab)))
+            assert (done.status_code, "may use docs in your name" in done.text) == (200, True)
+
+
 @pytest.mark.security
 @pytest.mark.requirement("mcp.client.own-authorization", "mcp.client.oauth.id-jag")
 async def test_where_the_identity_provider_decides_each_caller_logs_in_there_and_is_who_they_are(

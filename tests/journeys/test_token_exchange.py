@@ -167,6 +167,23 @@ async def test_a_client_that_is_revoked_acts_for_nobody_and_nobody_acts_for_it(h
         assert error(await here.exchange(token)) == (400, "invalid_request")
 
 
+async def test_a_new_secret_ends_what_others_made_of_what_was_got_with_the_old_one(here: Town) -> None:
+    """Whoever had the secret may have had another agent act for it, or have acted for others itself."""
+    asker, between = await agent(here.gateway, "leaky"), await agent(here.gateway, "leaky-between")
+    own = (await asker.token("client_credentials")).json()["access_token"]
+    about = (await here.exchange(own)).json()["access_token"]
+    first = (await here.exchange(await here.token(), between)).json()["access_token"]
+    through = (await here.exchange(first)).json()["access_token"]
+    here.clock.ahead += 2
+    for renewed, token in ((asker, about), (between, through)):
+        assert await opens(here.gateway, token)
+        path = f"/admin/clients/{renewed.id}:rotate"
+        secret = (await here.gateway.client.post(path, headers=here.gateway.bearer(None))).json()["secret"]
+        assert not await opens(here.gateway, token)
+    again = App(here.gateway, between.id, secret)
+    assert await opens(here.gateway, (await here.exchange(await here.token(), again)).json()["access_token"])
+
+
 async def test_a_client_does_not_make_more_of_what_a_person_gave_it(here: Town) -> None:
     """The person was asked about one agent; another client, made for it, may go on from there."""
     both = await app(here.gateway, "both", public=False, grants=["authorization_code", "token_exchange"])

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from gateway.dialects.oauth2.signature import ALGORITHMS, SignKey, proof_key
 from gateway.dialects.strict_json import JSON, read
@@ -101,7 +101,7 @@ def _plain(url: object) -> str | None:
     if parts is None:
         return None
     scheme = parts.scheme.lower()
-    return f"{scheme}://{parts.netloc.lower().removesuffix(_PORTS.get(scheme, ' '))}{parts.path or '/'}"
+    return f"{scheme}://{parts.netloc.lower().removesuffix(_PORTS.get(scheme, ' '))}{unquote(parts.path) or '/'}"
 
 
 def _object(segment: bytes) -> dict[str, JSON]:

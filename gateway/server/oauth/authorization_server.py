@@ -90,8 +90,9 @@ class OwnIssuer:
             raise BadToken(EXPIRED)
         client, *ids = (str(parsed.claims.get(claim, "")) for claim in ("client_id", "jti", "sid"))
         gone = self._clients.is_revoked(client, *ids) or not self._people.is_active(str(parsed.claims["sub"]))
-        gone = gone or self._clients.is_stale(client, float(parsed.claims["iat"]))  # type: ignore[arg-type]
-        if gone or any(map(self._clients.is_blocked, _clients_in(parsed.claims))):
+        issued = float(parsed.claims["iat"])  # type: ignore[arg-type]
+        named = {client, *_clients_in(parsed.claims)}
+        if gone or any(self._clients.is_blocked(each) or self._clients.is_stale(each, issued) for each in named):
             raise BadToken(NOT_ACTIVE)
         return found
 
