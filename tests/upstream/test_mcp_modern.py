@@ -617,6 +617,31 @@ async def test_a_server_that_says_nothing_to_the_first_question_is_asked_the_old
         assert (await server.face()).version == "2025-11-25"
 
 
+AFTER_IT_HAS_NAMED: dict[str, Any] = {
+    "the end of the connection": lambda call: call.writer.close(),
+    "an error": lambda call: call.error(-32603),
+    "an empty 503": lambda call: answer(b"", "503 Service Unavailable"),
+}
+
+
+@pytest.mark.requirement("mcp.client.era-probing")
+@pytest.mark.parametrize("named", [[MODERN], [MODERN, "2025-11-25"]], ids=["modern alone", "both"])
+@pytest.mark.parametrize("then", AFTER_IT_HAS_NAMED)
+async def test_a_server_that_has_named_no_older_revision_is_not_spoken_to_in_one(then: str, named: list[str]) -> None:
+    def discover(call: Call) -> Any:
+        if it.methods.count("server/discover") == 1:
+            return call.error(-32022, data={"supported": named}, status="400 Bad Request")
+        return AFTER_IT_HAS_NAMED[then](call)
+
+    async with raw(**legacy(server_discover=discover)) as it, at(it.url) as server:
+        if len(named) > 1:
+            assert (await server.face()).era is Era.LEGACY
+            return
+        with pytest.raises(GatewayError):
+            await server.face()
+        assert "initialize" not in it.methods
+
+
 async def test_a_server_that_is_not_there_is_not_taken_for_an_old_one(port: int) -> None:
     async with at(f"http://127.0.0.1:{port}/mcp") as server:
         with pytest.raises(GatewayError, match="refused the connection"):

@@ -132,6 +132,7 @@ async def discover(
 
     Raises GatewayError when that cannot be known, and for a server that has only revisions we do not speak."""
     version: str | None = NEWEST
+    no_older = False  # it has named what it speaks, and nothing of it has sessions
     for _ in range(2):
         assert version is not None
         probe = Face(Era.MODERN, version, {}, {})
@@ -142,23 +143,23 @@ async def discover(
         except PeerError as error:
             named = wire.supported(error)
             if named is None:
-                if error.code in wire.MODERN_CODES:
+                if no_older or error.code in wire.MODERN_CODES:
                     raise
                 return None
-            version = wire.mutual(named)
+            version, no_older = wire.mutual(named), not any(each in wire.SESSIONS for each in named)
             if version is None:
-                if any(each in wire.SESSIONS for each in named):
+                if not no_older:
                     return None
                 raise wire.failed("speaks only revisions that the gateway does not") from error
             continue
         except Unexpected as error:
-            if error.status in (401, 403, 429):
+            if no_older or error.status in (401, 403, 429):
                 raise
             return None
         except GatewayError as error:
-            if silent(error):
-                return None
-            raise
+            if no_older or not silent(error):
+                raise
+            return None
         face = wire.discovered(result)
         return ModernHttp(endpoint, face, info, ids, annotated) if face is not None else None
     raise wire.failed("names revisions that it then refuses")
