@@ -136,6 +136,18 @@ def test_the_mcp_suites_scenarios_are_read_and_only_the_required_ones_count() ->
     assert told["not_scored"] == {"tasks-lifecycle": {"why": "extension", "passed": 1, "failed": 8}}
 
 
+def test_a_scenario_that_the_mcp_suite_warns_of_is_not_overlooked() -> None:
+    warned = MCP_OUTPUT.replace("2 passed, 0 failed", "2 passed, 0 failed, 2 warnings")
+    warned = warned.replace("1 passed, 1 failed", "2 passed, 2 failed, 1 warnings")
+    told = mcp_client.document("2026-07-28", mcp.read(warned))
+    assert (told["required"], told["failed"]) == ("0/2", ["ping", "tools-list"])
+
+
+def test_what_the_mcp_suite_says_in_other_words_ends_the_run() -> None:
+    with pytest.raises(mcp.SuiteError, match="tools-list: no verdict"):
+        mcp.read(MCP_OUTPUT.replace("tools-list: 1 passed, 1 failed", "tools-list: no verdict"))
+
+
 @pytest.mark.parametrize("kind", mcp.KINDS)
 @pytest.mark.parametrize(("revision", "required"), [("2025-11-25", "30/30"), ("2026-07-28", "37/37")])
 def test_the_kept_mcp_results_are_complete(kind: str, revision: str, required: str) -> None:
