@@ -69,7 +69,9 @@ class OpenId:
         self.forms.append(form)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).decode()
         basic = base64.b64encode(f"{CLIENT}:s3cret%2F%2B%26".encode()).decode()
-        if request.headers.get("authorization") != f"Basic {basic}":
+        shown = request.headers.get("authorization"), form.get("client_id"), form.get("client_secret")
+        by_form = self.metadata.get("token_endpoint_auth_methods_supported") == ["client_secret_post"]
+        if shown != ((None, CLIENT, SECRET) if by_form else (f"Basic {basic}", None, None)):
             return _json({"error": "invalid_client"}, "401 Unauthorized")
         if form["code"] != "a-code" or challenge.rstrip("=") != self.asked["code_challenge"]:
             return _json({"error": "invalid_grant"}, "400 Bad Request")

@@ -14,5 +14,5 @@ class Documents(Protocol):
         ...
 
     async def post(self, url: str, form: bytes, authorization: str, *, trusted: bool) -> bytes:
-        """The answer to a form, asked with the given `Authorization`."""
+        """The answer to a form, asked with the given `Authorization`, or with none where that is empty."""
         ...

@@ -19,11 +19,9 @@ class IssuerDocuments:
         return await self._ask("GET", url, None, {"accept": "application/json"}, trusted)
 
     async def post(self, url: str, form: bytes, authorization: str, *, trusted: bool) -> bytes:
-        headers = {
-            "accept": "application/json",
-            "content-type": "application/x-www-form-urlencoded",
-            "authorization": authorization,
-        }
+        headers = {"accept": "application/json", "content-type": "application/x-www-form-urlencoded"}
+        if authorization:
+            headers["authorization"] = authorization
         return await self._ask("POST", url, form, headers, trusted)
 
     async def _ask(self, method: str, url: str, body: bytes | None, headers: dict[str, str], trusted: bool) -> bytes:

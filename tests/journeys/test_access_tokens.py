@@ -464,6 +464,21 @@ async def test_an_opaque_token_is_what_its_issuer_says(tmp_path: Path) -> None:
         assert refused(await listing(gateway, "opaque-1")) == said.NOT_ACTIVE
 
 
+async def test_an_issuer_that_wants_the_secret_in_the_form_gets_it_there(tmp_path: Path) -> None:
+    async with asking(tmp_path) as (gateway, issuer, _):
+        about = {
+            "issuer": issuer.url,
+            "introspection_endpoint": f"{issuer.url}/introspect",
+            "introspection_endpoint_auth_methods_supported": ["client_secret_post"],
+        }
+        issuer.replies["/.well-known/oauth-authorization-server"] = (json.dumps(about).encode(), "200 OK")
+        issuer.active["t"] = good(issuer, gateway)
+        assert await status(gateway, "t") == 200
+        request = issuer.asked[-1]
+        assert request.body.endswith(b"&client_id=gw%3A1&client_secret=s3cret%2B%2F")
+        assert "authorization" not in request.headers
+
+
 async def test_a_no_is_remembered_for_five_seconds(tmp_path: Path) -> None:
     async with asking(tmp_path) as (gateway, issuer, clock):
         for _ in range(3):

@@ -157,6 +157,26 @@ async def test_a_proof_is_good_once(here: Town, defended: bool, monkeypatch: pyt
 
 
 @pytest.mark.requirement("oauth.dpop.replay")
+async def test_a_proof_from_before_a_restart_is_not_good_again(tmp_path: Path, port: int) -> None:
+    clock, prover = Clock(), Prover()
+    async with issuing() as issuer:
+        text = f"auth: {{issuers: [{{issuer: '{issuer.url}'}}]}}\n{AGENTS}"
+        headers: dict[str, str] = {}
+        for restarted in (False, True):
+            async with running(tmp_path, text, port=port, now=clock.now) as gateway:
+                token = issuer.token(gateway.url, cnf={"jkt": prover.thumbprint})
+                if restarted:
+                    told = (await gateway.client.get(PATH, headers={**A2A, **headers})).headers["www-authenticate"]
+                    assert "The proof was made before the gateway was started" in told
+                headers = prover.headers("GET", gateway.url + PATH, token, iat=clock.now() // 1000)
+                assert (await gateway.client.get(PATH, headers={**A2A, **headers})).status_code == 200
+                clock.ahead -= 30  # a clock that is set back
+                again = prover.headers("GET", gateway.url + PATH, token, iat=clock.now() // 1000)
+                assert (await gateway.client.get(PATH, headers={**A2A, **again})).status_code == 200
+                clock.ahead += 32
+
+
+@pytest.mark.requirement("oauth.dpop.replay")
 async def test_strangers_proofs_take_no_place_from_those_of_others(here: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proof costs nothing to make. Who has nothing else to show fills no memory that others need."""
     monkeypatch.setattr(proofs, "MAX_PROOFS", 100)  # more than all tests of this file use

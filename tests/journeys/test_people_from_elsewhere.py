@@ -111,6 +111,21 @@ async def test_what_a_provider_says_wrongly_lets_nobody_in(here: Town, ada: Pers
     assert ada.page.links  # nobody is logged in
 
 
+async def test_a_provider_that_wants_the_secret_in_the_form_gets_it_there(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    async with openid() as provider:
+        provider.metadata = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
+        login = f"issuer: '{provider.url}', client_id: {CLIENT}, client_secret_file: {tmp_path}/secret"
+        async with (
+            town(tmp_path / "data", f", login: {{{login}}}") as (gateway, _),
+            somebody(gateway.url, provider.url) as ada,
+        ):
+            await ada.get((await app(gateway)).link())
+            (link,) = ada.page.links
+            await ada.follow(link)
+            assert "Allow app?" in ada.page.text
+
+
 async def test_a_provider_that_is_down_is_a_sentence_and_the_password_still_works(here: Town, ada: Person) -> None:
     here.provider.down = {"/token"}
     await by_provider(here, ada)

@@ -37,10 +37,12 @@ class BadProof(Exception):
 
 @value
 class Proof:
-    """A proof that is right: the thumbprint of its key (RFC 7638), and what it is remembered by."""
+    """A proof that is right: the thumbprint of its key (RFC 7638), what it is remembered by, and when it was made
+    (seconds since the epoch)."""
 
     key: str
     jti: str
+    made: float
 
 
 def check(proof: bytes, *, method: str, url: str, token: bytes | None, now: float) -> Proof:
@@ -60,7 +62,7 @@ def check(proof: bytes, *, method: str, url: str, token: bytes | None, now: floa
     if not key.verifies(alg, head + b"." + body, _decoded(signature)):
         raise BadProof("The proof's signature is wrong")
     _check_claims(claims, method, url, token, now)
-    return Proof(str(key.jose.thumbprint()), str(claims["jti"]))
+    return Proof(str(key.jose.thumbprint()), str(claims["jti"]), float(claims["iat"]))  # type: ignore[arg-type]
 
 
 def prove(

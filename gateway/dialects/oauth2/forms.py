@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from urllib.parse import parse_qsl, unquote_plus
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, quote_plus, unquote_plus, urlencode
 
 BASIC, FORM = "client_secret_basic", "client_secret_post"
 MEDIA_TYPE = "application/x-www-form-urlencoded"
@@ -44,3 +45,13 @@ def basic_credentials(authorization: str) -> tuple[str, str]:
     except (binascii.Error, UnicodeDecodeError):
         return "", ""
     return (unquote_plus(id), unquote_plus(secret)) if colon else ("", "")
+
+
+def authenticated(form: Mapping[str, str], id: str, secret: str, offered: object) -> tuple[bytes, str]:
+    """A form as a client with a secret sends it, and the `Authorization` that goes with it, "" where the secret is in
+    the form: that is what the less good way of the two is for, where a server takes no other (RFC 6749 §2.3.1).
+    `offered` is what its metadata lists; without a list it takes Basic (RFC 8414 §2)."""
+    if isinstance(offered, list) and FORM in offered and BASIC not in offered:
+        return urlencode({**form, "client_id": id, "client_secret": secret}).encode(), ""
+    pair = f"{quote_plus(id)}:{quote_plus(secret)}".encode()
+    return urlencode(form).encode(), "Basic " + base64.b64encode(pair).decode()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-from urllib.parse import quote_plus, urlencode
-
 from gateway.dialects.oauth2.access_token import (
     BAD_CLAIMS,
     BOUND,
@@ -20,14 +17,8 @@ from gateway.dialects.strict_json import read
 from gateway.model.errors import GatewayError
 
 
-def question(token: bytes) -> bytes:
-    return urlencode({"token": token.decode("latin-1"), "token_type_hint": "access_token"}).encode()
-
-
-def credentials(client_id: str, secret: str) -> str:
-    """client_secret_basic: both are form-encoded first (RFC 6749 §2.3.1)."""
-    pair = f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()
-    return "Basic " + base64.b64encode(pair).decode()
+def question(token: bytes) -> dict[str, str]:
+    return {"token": token.decode("latin-1"), "token_type_hint": "access_token"}
 
 
 def answer(document: bytes, rules: Rules, now: float, keep: float) -> Verified:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.dialects.oauth2 import introspection
+from gateway.dialects.oauth2 import forms, introspection
 from gateway.dialects.oauth2.access_token import (
     MALFORMED,
     BadToken,
@@ -83,7 +83,7 @@ class IntrospectedIssuer:
         self.rules = rules
         self._documents = documents
         self._now = now
-        self._authorization = introspection.credentials(client_id, secret)
+        self._client = client_id, secret
         self._endpoint = endpoint
         self._metadata = IssuerMetadata(rules.issuer, documents)
         self._places = asyncio.Semaphore(QUESTIONS)
@@ -102,9 +102,13 @@ class IntrospectedIssuer:
     async def _ask(self, token: bytes) -> bytes:
         issuer = self.rules.issuer
         try:
-            url = self._endpoint or await self._metadata.endpoint("introspection_endpoint")
+            url, offered = self._endpoint, None
+            if url is None:
+                url = await self._metadata.endpoint("introspection_endpoint")
+                offered = (await self._metadata.document()).get("introspection_endpoint_auth_methods_supported")
             trusted = self._endpoint is not None or same_origin(url, issuer)
-            return await self._documents.post(url, introspection.question(token), self._authorization, trusted=trusted)
+            body, credentials = forms.authenticated(introspection.question(token), *self._client, offered)
+            return await self._documents.post(url, body, credentials, trusted=trusted)
         except (GatewayError, BadMetadata) as error:
             self._metadata.forget()
             log.warning("%s could not be asked about a token: %s", issuer, error)

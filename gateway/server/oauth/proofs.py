@@ -13,16 +13,21 @@ MAX_PROOFS = 100_000
 
 
 class Proofs:
-    """`now` gives milliseconds."""
+    """`now` gives milliseconds. What was used before the start nobody remembers, so what was made before it is not
+    taken."""
 
     def __init__(self, now: Callable[[], int]) -> None:
         self._now = now
+        self._since = now() // 1000  # clients write whole seconds
         self._seen: dict[bytes, float] = {}
 
     def found(self, proof: bytes, *, method: str, url: str, token: bytes | None) -> Proof:
         """What the proof says, if it is a good one that was not used before. Raises BadProof."""
         now = self._now() / 1000
         found = check(proof, method=method, url=url, token=token, now=now)
+        self._since = min(self._since, int(now))  # a clock that was set back keeps nobody out until it has caught up
+        if found.made < self._since:
+            raise BadProof("The proof was made before the gateway was started")
         self._unused(found, now)
         return found
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlencode, urlsplit
 
-from gateway.dialects.oauth2 import id_token, introspection
+from gateway.dialects.oauth2 import forms, id_token
 from gateway.dialects.oauth2.access_token import BadToken, Unverified, parse
 from gateway.dialects.oauth2.metadata import BadMetadata, same_origin
 from gateway.dialects.strict_json import read
@@ -104,17 +104,16 @@ class Provider:
 
     async def _exchange(self, code: str, verifier: str) -> bytes:
         url = await self._metadata.endpoint("token_endpoint")
-        form = urlencode(
-            {
-                "grant_type": "authorization_code",
-                "code": code,
-                "redirect_uri": self._callback,
-                "code_verifier": verifier,
-            }
-        ).encode()
-        credentials = introspection.credentials(self._client_id, self._secret())
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._callback,
+            "code_verifier": verifier,
+        }
+        offered = (await self._metadata.document()).get("token_endpoint_auth_methods_supported")
+        body, credentials = forms.authenticated(form, self._client_id, self._secret(), offered)
         trusted = same_origin(url, self._issuer)
-        tree = read(await self._documents.post(url, form, credentials, trusted=trusted))
+        tree = read(await self._documents.post(url, body, credentials, trusted=trusted))
         token = tree.get("id_token") if isinstance(tree, dict) else None
         if not isinstance(token, str):
             raise ValueError("there is no ID token in the answer")
