@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest_asyncio
 from tests.journeys.people import BACK, App, admin, app, error, town
 from tests.person import somebody
 from tests.serving import Gateway
+from tests.upstream import loopback
+from tests.upstream.tls import contexts
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.security]
 
@@ -144,6 +147,43 @@ async def test_a_document_is_fetched_only_from_where_anybody_may_be_called(tmp_p
             # At the token endpoint it is just a client that nobody knows.
             answer = await App(gateway, url).redeem("x")
             assert error(answer) == (401, "invalid_client"), url
+
+
+async def test_a_document_that_cannot_be_read_for_a_while_logs_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls, _ = contexts(tmp_path, "127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trust.pem"))
+    reply = {"now": b""}
+
+    async def script(_: loopback.Request, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply["now"])
+
+    settings = ", client_documents: ['*']"
+    async with (
+        loopback.serve(script, tls=tls) as site,
+        town(tmp_path / "data", settings, "egress: {allow_loopback: true}\n") as (gateway, clock),
+    ):
+        program = App(gateway, f"https://127.0.0.1:{site.port}/client.json")
+        about = {
+            "client_id": program.id,
+            "redirect_uris": [BACK],
+            "grant_types": ["authorization_code", "refresh_token"],
+        }
+        reply["now"] = good = loopback.answer(json.dumps(about).encode())
+        made = await program.tokens()
+        down, wrong = loopback.answer(b"", "503 Service Unavailable"), loopback.answer(b"{}")
+        for reply["now"], seconds, status in (
+            (down, 601, 200),
+            (down, 1800, 200),
+            (down, 1801, 401),
+            (good, 31, 200),
+            (wrong, 601, 401),  # it says something else now
+        ):
+            clock.ahead += seconds
+            answer = await program.refresh(made["refresh_token"])
+            assert answer.status_code == status, seconds
+            made = answer.json() if status == 200 else made
 
 
 async def test_documents_of_hosts_that_the_operator_did_not_name_are_not_asked_for(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from gateway.dialects.oauth2.client_metadata import BadClient, document, is_client_id
@@ -21,6 +22,10 @@ KEEP = 600.0
 KEEP_BAD = 30.0
 """Seconds that a document which could not be used is not fetched again."""
 
+STALE = 3600.0
+"""Seconds since it was read that a document is believed while it cannot be read again: a host that is down for a moment
+must not log out everybody who uses the program."""
+
 MAX_KEPT = 1_000
 """Documents in memory, 16 KiB each at most. The oldest goes first."""
 
@@ -32,6 +37,7 @@ FETCHES = 8
 class _Kept:
     client: ClientRecord | None
     problem: str
+    read: float  # seconds since the epoch
     until: float
 
 
@@ -74,7 +80,7 @@ class ClientDocuments:
                 about = document(await self._documents.get(id, trusted=False), id)
             except GatewayError as error:
                 log.info("the document of the client %s was not read: %s", id, error)
-                return self._keep(id, None, "The document of this client cannot be read")
+                return self._unread(id)
             except BadClient as error:
                 return self._keep(id, None, f"The document of this client cannot be used. {error}")
         client = ClientRecord(
@@ -89,10 +95,17 @@ class ClientDocuments:
         )
         return self._keep(id, client, "")
 
+    def _unread(self, id: str) -> _Kept:
+        before, now = self._kept.get(id), self._now() / 1000
+        if before is None or before.client is None or before.read + STALE <= now:
+            return self._keep(id, None, "The document of this client cannot be read")
+        kept = self._kept[id] = replace(before, until=min(now + KEEP_BAD, before.read + STALE))
+        return kept
+
     def _keep(self, id: str, client: ClientRecord | None, problem: str) -> _Kept:
         self._kept.pop(id, None)
         if len(self._kept) >= MAX_KEPT:
             del self._kept[next(iter(self._kept))]
-        until = self._now() / 1000 + (KEEP_BAD if client is None else KEEP)
-        kept = self._kept[id] = _Kept(client, problem, until)
+        now = self._now() / 1000
+        kept = self._kept[id] = _Kept(client, problem, now, now + (KEEP_BAD if client is None else KEEP))
         return kept
