@@ -46,7 +46,7 @@ from gateway.core.tools.listening import Listening
 from gateway.core.tools.silent import Silent
 from gateway.core.tools.tools import Tools
 from gateway.core.tools.toolset import Toolset
-from gateway.core.watch import Replay, Watch
+from gateway.core.watch import Followed, Replay, Watch
 from gateway.model import call as verbs
 from gateway.model import governance as governing
 from gateway.model import operation as operating
@@ -116,7 +116,7 @@ class Gateway:
         self.own_acts = OwnActs(recorder, new_id)
         self.auditing = Auditing(store, now)
         self.scopes = ScopesInUse(policy, registry, tools.servers, tools.views)
-        shares = Shares(store.shares, freezer, now)
+        shares = Shares(store, freezer, now)
         self.tasks = Tasks(services, registry, engine, cursors, shares)
         self.halting = Halting(services, registry, engine, tools.flights, freezer)
         self.held = HeldMessages(services, engine, registry, approvals, admission)
@@ -132,7 +132,7 @@ class Gateway:
         )
         owned = Owned(registry, self._enforcement.judge)
         self._results = Results(services, engine, self.tasks, policy, owned)
-        self._logs = Logs(services, owned)
+        self._logs = Logs(services, owned, self.tasks, shares)
         self._sharing = Sharing(services, owned, shares)
         self._uses = self._reading(pushes, webhooks.letters, governance)
         self._changes = changes(pushes, webhooks.letters, administration, governance, self._sharing)
@@ -178,8 +178,8 @@ class Gateway:
             self._recorder.note(ticket, error.reason)
             raise
         if type(result) is Lent:
-            self._recorder.note(_lent(ticket, result.owner), "ok", result.task.id)
-            return result.task
+            self._recorder.note(_lent(ticket, result.owner), "ok", result.task_id)
+            return result.shown
         self._recorder.note(ticket, "ok")
         return result
 
@@ -198,10 +198,7 @@ class Gateway:
             raise
         finally:
             ticket.close()
-        if watch.lent is None:
-            self._recorder.note(ticket, "ok")
-        else:
-            self._recorder.note(_lent(ticket, watch.lent.owner), "ok", call.task_id)
+        self._followed(watch, ticket, call.task_id)
         return watch
 
     async def follow(self, call: FollowLog, who: Principal) -> Replay:
@@ -214,8 +211,14 @@ class Gateway:
             raise
         finally:
             ticket.close()
-        self._recorder.note(ticket, "ok")
+        self._followed(replay, ticket, call.task_id)
         return replay
+
+    def _followed(self, events: Followed, ticket: Ticket, task_id: str) -> None:
+        if events.lent is None:
+            self._recorder.note(ticket, "ok")
+        else:
+            self._recorder.note(_lent(ticket, events.lent.owner), "ok", task_id)
 
     async def listen(self, call: Listen, who: Principal) -> Listening:
         """Changes of a mount, as they come. Raises GatewayError before."""

@@ -1,6 +1,6 @@
 """Use cases on a task's log: how it came to be, and how it goes on. For dialects whose addresses name no agent.
 
-Whoever owns the task may read it as long as policy lets them read tasks of its agent.
+Whoever owns the task may read it, and whom its owner lets, as long as policy lets them read tasks of its agent.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from gateway.core.audit import Ticket
 from gateway.core.owned import Owned
 from gateway.core.registry import Registered
 from gateway.core.services import Services
+from gateway.core.shares import Found, Lent, Shares
+from gateway.core.tasks import Tasks
 from gateway.core.watch import Replay
 from gateway.model.call import FollowLog, ReadContext, ReadLog
-from gateway.model.errors import GatewayError, task_not_found
+from gateway.model.errors import GatewayError
 from gateway.model.rows import Record, TaskQuery, TaskRow
 from gateway.model.value import value
 
@@ -26,16 +28,25 @@ class TaskLog:
 
 
 class Logs:
-    def __init__(self, services: Services, owned: Owned) -> None:
+    def __init__(self, services: Services, owned: Owned, tasks: Tasks, shares: Shares) -> None:
         self._services = services
         self._owned = owned
+        self._tasks = tasks
+        self._shares = shares
 
-    async def read(self, call: ReadLog, ticket: Ticket, entry: Registered | None) -> TaskLog:
-        row = await self._row(ticket, call.task_id)
-        return TaskLog(row.agent, await self._services.store.events(row.tenant, row.id, 0))
+    async def read(self, call: ReadLog, ticket: Ticket, entry: Registered | None) -> TaskLog | Lent:
+        row, share = await self._row(ticket, call)
+        log = TaskLog(row.agent, await self._services.store.events(row.tenant, row.id, 0))
+        return log if share is None else Lent(row.id, share.owner, log)
 
     async def follow(self, call: FollowLog, ticket: Ticket) -> Replay:
-        row = await self._row(ticket, call.task_id)
+        row, share = await self._row(ticket, call)
+        replay = await self._replay(row)
+        if share is not None:
+            await self._shares.bind(replay, share, ticket.principal)
+        return replay
+
+    async def _replay(self, row: TaskRow) -> Replay:
         # Listen first, read then: what is written in between is in both, and its number tells.
         subscription = self._services.live.subscribe((row.tenant, row.id))
         try:
@@ -56,14 +67,15 @@ class Logs:
         # Ids begin with the moment that they were made in.
         return sorted((row for row in rows[: call.limit] if self._refusal(ticket, row) is None), key=lambda row: row.id)
 
-    async def _row(self, ticket: Ticket, task_id: str) -> TaskRow:
+    async def _row(self, ticket: Ticket, call: ReadLog | FollowLog) -> Found:
         who = ticket.principal
-        row = await self._services.store.task(who.tenant, task_id, owner=who.owner)
-        if row is None:
-            raise task_not_found(task_id)
+        if call.shared:
+            row, share = await self._shares.readable(who, call.task_id, None)
+        else:
+            row, share = await self._tasks.row(who, call.task_id, None), None
         if (refusal := self._refusal(ticket, row)) is not None:
             raise refusal
-        return row
+        return row, share
 
     def _refusal(self, ticket: Ticket, row: TaskRow) -> GatewayError | None:
         return self._owned.refusal(ticket.principal, ticket.verb, row.agent, row.id)

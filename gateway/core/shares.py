@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from gateway.core.freezer import Freezer
-from gateway.core.watch import Watch
+from gateway.core.watch import Followed
+from gateway.model.errors import task_not_found
 from gateway.model.governance import Cold, Frozen
+from gateway.model.ports import Store
 from gateway.model.principal import Principal
-from gateway.model.sharing import Share, ShareStore
-from gateway.model.task import Task
+from gateway.model.rows import TaskRow
+from gateway.model.sharing import Share
 
 # A timer of the loop may go off a little before the clock says so; it must not be set again at once, time after time.
 _LEAST_SECONDS = 0.01
@@ -19,40 +22,60 @@ _LEAST_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Lent:
-    """A task that is read by somebody whom its owner lets."""
+    """A task that is read by somebody whom its owner lets, and what they see of it."""
 
-    task: Task
+    task_id: str
     owner: str
+    shown: object
+
+
+Found: TypeAlias = tuple[TaskRow, Share | None]
+"""A task that its caller may read, and what lets them if it is not their own."""
 
 
 class Shares:
-    def __init__(self, store: ShareStore, freezer: Freezer, now: Callable[[], int]) -> None:
+    def __init__(self, store: Store, freezer: Freezer, now: Callable[[], int]) -> None:
         self._store = store
         self._freezer = freezer
         self._now = now
         self._streams: set[SharedStream] = set()
         freezer.stopping.append(self._frozen)
 
+    async def readable(self, who: Principal, task_id: str, agent: str | None) -> Found:
+        """For verbs that read, and only where policy is asked about the agent that the task is at: before, where the
+        call names it, or with what is found. Raises TASK_NOT_FOUND."""
+        row, share = await self._store.task(who.tenant, task_id, owner=who.owner, agent=agent), None
+        if row is None and (share := await self.given(who, task_id)) is not None:
+            row = await self._store.task(who.tenant, task_id, owner=share.owner, agent=agent)
+        if row is None:
+            raise task_not_found(task_id)
+        return row, share
+
     async def given(self, who: Principal, task_id: str) -> Share | None:
         """What lets `who` read a task that is not their own. An agent that asks for somebody, here or beyond another
         gateway, does not stand in their place for this."""
         if who.hops or who.on_behalf_of is not None:
             return None
-        share = await self._store.given(who.tenant, task_id, who.id)
+        share = await self._store.shares.given(who.tenant, task_id, who.id)
         return share if share is not None and self.holds(share) else None
 
     def holds(self, share: Share) -> bool:
         return share.holds(self._now()) and not any(map(self._is_frozen, (share.owner, share.principal)))
 
-    async def bind(self, watch: Watch, share: Share, who: Principal) -> bool:
-        """From now on the stream ends with what lets its reader in. False: that is gone already."""
+    async def bind(self, watch: Followed, share: Share, who: Principal) -> None:
+        """From now on the stream ends with what lets its reader in. Raises TASK_NOT_FOUND, and the stream is closed,
+        when that is gone already."""
         stream = watch.lent = SharedStream(self, watch, share, self._now)
         self._streams.add(stream)
-        # Looked at once more, now that its end would be heard here.
-        fresh = await self.given(who, share.task_id)
-        if fresh is not None:
-            stream.stand_on(fresh)
-        return fresh is not None
+        try:
+            # Looked at once more, now that its end would be heard here.
+            fresh = await self.given(who, share.task_id)
+            if fresh is None:
+                raise task_not_found(share.task_id)
+        except BaseException:
+            await watch.aclose()
+            raise
+        stream.stand_on(fresh)
 
     def ended(self, share: Share) -> None:
         """It was taken back, or its end was changed."""
@@ -75,7 +98,7 @@ class Shares:
 class SharedStream:
     """One stream of a task by somebody who does not own it."""
 
-    def __init__(self, shares: Shares, watch: Watch, share: Share, now: Callable[[], int]) -> None:
+    def __init__(self, shares: Shares, watch: Followed, share: Share, now: Callable[[], int]) -> None:
         self.share = share
         self.owner = share.owner
         self._shares = shares

@@ -10,13 +10,12 @@ from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
 from gateway.core.registry import Registered, Registry
 from gateway.core.services import Services
-from gateway.core.shares import Lent, Shares
+from gateway.core.shares import Found, Lent, Shares
 from gateway.core.watch import Watch
 from gateway.model.call import CancelTask, GetTask, ListTasks, SubscribeToTask, TaskPage
 from gateway.model.errors import GatewayError, Reason, task_not_found
 from gateway.model.principal import Principal
 from gateway.model.rows import Record, TaskQuery, TaskRow
-from gateway.model.sharing import Share
 from gateway.model.task import Task, envelope
 
 
@@ -47,22 +46,16 @@ class Tasks:
             raise task_not_found(task_id)
         return row
 
-    async def _readable(self, call: GetTask | SubscribeToTask, who: Principal) -> tuple[TaskRow, Share | None]:
-        """The task, and what lets the caller read it if it is not their own. For GetTask and SubscribeToTask alone, and
-        only where they name the agent: then policy has been asked about that one."""
-        row = await self._services.store.task(who.tenant, call.task_id, owner=who.owner, agent=call.agent)
-        if row is not None:
-            return row, None
-        if call.agent is not None and (share := await self._shares.given(who, call.task_id)) is not None:
-            row = await self._services.store.task(who.tenant, call.task_id, owner=share.owner, agent=call.agent)
-            if row is not None:
-                return row, share
-        raise task_not_found(call.task_id)
+    async def _readable(self, call: GetTask | SubscribeToTask, who: Principal) -> Found:
+        """For GetTask and SubscribeToTask alone. Where they name no agent, policy was not asked about the task's."""
+        if call.agent is None:
+            return await self.row(who, call.task_id, None), None
+        return await self._shares.readable(who, call.task_id, call.agent)
 
     async def get(self, call: GetTask, ticket: Ticket, entry: Registered | None) -> Task | Lent:
         row, share = await self._readable(call, ticket.principal)
         task = row.task.trimmed(call.history_length)
-        return task if share is None else Lent(task, share.owner)
+        return task if share is None else Lent(row.id, share.owner, task)
 
     async def list(self, call: ListTasks, ticket: Ticket, entry: Registered | None) -> TaskPage:
         who = ticket.principal
@@ -104,10 +97,9 @@ class Tasks:
                 metadata={"taskId": row.id},
             )
         watch = await self.watch(row, until_pause=False)
-        if share is None or await self._shares.bind(watch, share, ticket.principal):
-            return watch
-        await watch.aclose()
-        raise task_not_found(row.id)
+        if share is not None:
+            await self._shares.bind(watch, share, ticket.principal)
+        return watch
 
     async def watch(self, row: TaskRow, *, until_pause: bool, history_length: int | None = None) -> Watch:
         # Listen first, read then: what is written in between is in both, and its number tells.

@@ -23,7 +23,30 @@ class Lease(Protocol):
         ...
 
 
-class Watch:
+class Followed:
+    """What ends a stream of a task's news before the task does: its reader leaves, or its lease is over."""
+
+    lent: Lease | None = None
+
+    def __init__(self, subscription: Subscription | None) -> None:
+        self._subscription = subscription
+
+    def end(self) -> None:
+        """No more news for this reader."""
+        if self._subscription is not None:
+            self._subscription.end()
+
+    async def aclose(self) -> None:
+        if self._subscription is not None:
+            self._subscription.close()
+        if self.lent is not None:
+            self.lent.close()
+
+    def _may_go_on(self) -> bool:
+        return self.lent is None or self.lent.holds()
+
+
+class Watch(Followed):
     """An async iterator of groups of records; a group is what one commit made durable.
 
     An empty group says that there is no news yet (a heartbeat). `aclose` lets the task go on unwatched; it must be
@@ -35,8 +58,6 @@ class Watch:
     docs/adr). With a lease the watch ends when that does.
     """
 
-    lent: Lease | None = None
-
     def __init__(
         self,
         subscription: Subscription | None,
@@ -45,7 +66,7 @@ class Watch:
         until_pause: bool = False,
         history_length: int | None = None,
     ) -> None:
-        self._subscription = subscription
+        super().__init__(subscription)
         self._first = first
         self._until_pause = until_pause
         self._history_length = history_length
@@ -79,20 +100,6 @@ class Watch:
         task = record.event.trimmed(self._history_length)
         return Record(record.seq, task, envelope(task))
 
-    def end(self) -> None:
-        """No more news for this reader."""
-        if self._subscription is not None:
-            self._subscription.end()
-
-    async def aclose(self) -> None:
-        if self._subscription is not None:
-            self._subscription.close()
-        if self.lent is not None:
-            self.lent.close()
-
-    def _may_go_on(self) -> bool:
-        return self.lent is None or self.lent.holds()
-
     def _ends(self, record: Record) -> bool:
         if not isinstance(record.event, Task | StatusUpdate):
             return False
@@ -100,13 +107,14 @@ class Watch:
         return state.terminal or (self._until_pause and state is TaskState.INPUT_REQUIRED)
 
 
-class Replay:
+class Replay(Followed):
     """A task's whole log, as groups of records like a `Watch`: first what is written, then what comes, its history
     entries included, until the task rests (terminal, or waiting for somebody)."""
 
     def __init__(self, agent: str, subscription: Subscription, written: Sequence[Record]) -> None:
+        super().__init__(subscription)
         self.agent = agent
-        self._subscription = subscription
+        self._news = subscription
         self._written = written
         self._seen = written[-1].seq if written else 0
         self._over = _rests(written)
@@ -115,21 +123,18 @@ class Replay:
         return self
 
     async def __anext__(self) -> Sequence[Record]:
-        if self._written:
+        if self._written and self._may_go_on():
             written, self._written = self._written, ()
             return written
-        while not self._over:
-            news = await self._subscription.next()
-            if news is None:
+        while not self._over and self._may_go_on():
+            news = await self._news.next()
+            if news is None or not self._may_go_on():
                 break
             group = [record for record in news if record.seq > self._seen]
             self._over = _rests(group)
             if group or not news:
                 return group
         raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        self._subscription.close()
 
 
 def _rests(records: Sequence[Record]) -> bool:

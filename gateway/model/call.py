@@ -136,10 +136,12 @@ class FetchResult:
 
 @value
 class ReadLog:
-    """A task of the caller's on whichever agent, with the events that made it what it is."""
+    """A task of the caller's on whichever agent, with the events that made it what it is. `shared`: or one that its
+    owner lets the caller read."""
 
     verb: ClassVar[str] = "GetTask"
     task_id: str
+    shared: bool = False
     agent: None = None
 
 
@@ -149,6 +151,7 @@ class FollowLog:
 
     verb: ClassVar[str] = "SubscribeToTask"
     task_id: str
+    shared: bool = False
     agent: None = None
 
 

@@ -148,7 +148,7 @@ class AcpDoor:
         return _json(run.run, 200 if mode == "sync" else 202, run_id)
 
     async def _run(self, request: Request, id: str, who: Principal) -> Answer:
-        return _json(_told(await self._log(id, who))[0].run)
+        return _json(_told(await self._shared(id, who))[0].run)
 
     async def _events(self, request: Request, id: str, who: Principal) -> Answer:
         if "text/event-stream" in (request.header(b"accept") or ""):
@@ -156,7 +156,7 @@ class AcpDoor:
             if not last.isdecimal() or len(last) > 9:
                 raise invalid("Last-Event-ID", "must be the id of an event of this run")
             return await self._stream(request, plain(id), who, int(last))
-        _, told = _told(await self._log(id, who))
+        _, told = _told(await self._shared(id, who))
         return Reply(200, b'{"events":[%s]}' % b",".join(told), (*JSON_HEADERS, *NO_STORE))
 
     async def _cancel(self, request: Request, id: str, who: Principal) -> Answer:
@@ -170,10 +170,15 @@ class AcpDoor:
     async def _stream(
         self, request: Request, task_id: str, who: Principal, after: int, headers: Headers = ()
     ) -> Stream:
-        return _streamed(request, await self._gateway.follow(FollowLog(task_id), who), after, headers)
+        return _streamed(request, await self._gateway.follow(FollowLog(task_id, shared=True), who), after, headers)
 
     async def _log(self, id: str, who: Principal) -> TaskLog:
         log: TaskLog = await self._gateway.handle(ReadLog(plain(id)), who)
+        return log
+
+    async def _shared(self, id: str, who: Principal) -> TaskLog:
+        """For those who only look: also what its owner lets them see."""
+        log: TaskLog = await self._gateway.handle(ReadLog(plain(id), shared=True), who)
         return log
 
     # Sessions.
@@ -204,7 +209,7 @@ class AcpDoor:
     async def _resource(self, request: Request, id: str, who: Principal) -> Answer:
         """One message of a run, by its place."""
         name, _, place = id.rpartition(".")
-        messages = _told(await self._log(name, who))[0].messages
+        messages = _told(await self._shared(name, who))[0].messages
         if not place.isdecimal() or len(place) > 9 or int(place) >= len(messages):
             raise task_not_found(name)
         return _json(messages[int(place)])

@@ -17,7 +17,7 @@ from gateway.core.tools import agent_tasks, consents
 from gateway.core.tools.agent_results import of_task, result
 from gateway.core.tools.silent import Silent
 from gateway.core.watch import Watch
-from gateway.model.call import CancelTask, SendMessage
+from gateway.model.call import CancelTask, GetTask, SendMessage
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.message import Message, Part, Role
 from gateway.model.principal import Principal
@@ -67,7 +67,7 @@ class Doors(Protocol):
     @property
     def tasks(self) -> Rows: ...
 
-    async def handle(self, call: SendMessage | CancelTask, who: Principal) -> Any: ...
+    async def handle(self, call: SendMessage | CancelTask | GetTask, who: Principal) -> Any: ...
 
     async def open(self, call: SendMessage, who: Principal) -> Watch: ...
 
@@ -186,7 +186,14 @@ class AgentTools:
         """The task as it is when it has come to rest, or after HOLD_SECONDS (consents.py)."""
         assert self.doors is not None
         tasks = self.doors.tasks
-        watch = await tasks.watch(await tasks.row(who, task_id, agent), until_pause=True)
+        try:
+            row = await tasks.row(who, task_id, agent)
+        except GatewayError as error:
+            if error.reason is not Reason.TASK_NOT_FOUND:
+                raise
+            # Whether its owner lets the caller read it is for the door to say. It is shown as it stands.
+            return of_task(await self.doors.handle(GetTask(agent, task_id), who))
+        watch = await tasks.watch(row, until_pause=True)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(consents.HOLD_SECONDS):
