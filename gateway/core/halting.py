@@ -192,7 +192,7 @@ def _whose(cold: Frozen) -> dict[str, str]:
     who = None if cold.kind is Cold.AGENT else Principal.of(cold.name, "")
     if who is None or who.kind is Kind.AGENT:
         return {"agent": cold.name if who is None else who.name}
-    return {"owner": cold.name}
+    return {"principal": cold.name}
 
 
 def _belongs(halted: Halted, turn: Turn) -> bool:

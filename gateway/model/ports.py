@@ -109,10 +109,11 @@ class Store(Protocol):
         ...
 
     async def waiting(
-        self, limit: int, *, agent: str | None = None, owner: str | None = None, after: tuple[str, str] = ("", "")
+        self, limit: int, *, agent: str | None = None, principal: str | None = None, after: tuple[str, str] = ("", "")
     ) -> list[TaskRow]:
         """Tasks that wait for somebody's input or authorization, by tenant and id, those after `after`; None as filter
-        means any. `agent` is whoever works on it or stands in its trail."""
+        means any. `agent` is whoever works on it or stands in its trail, `principal` its owner or whoever acts for
+        them."""
         ...
 
     async def in_tree(self, tenant: str, root: str, limit: int, *, after: str = "") -> list[TaskRow]:

@@ -74,6 +74,11 @@ class TaskRow:
     caller: Principal | None = None
 
     @property
+    def callers(self) -> tuple[str, ...]:
+        """The ids of whoever came to the door with it, and of those on whose behalf."""
+        return () if self.caller is None else self.caller.identity[1:]
+
+    @property
     def asker(self) -> Principal:
         """Whoever it was asked by last, with what the caller at the outer end was let in with."""
         caller = self.caller or Principal.of(self.owner, self.tenant)

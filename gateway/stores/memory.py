@@ -141,7 +141,7 @@ class MemoryStore(Store):
                 yield row
 
     async def waiting(
-        self, limit: int, *, agent: str | None = None, owner: str | None = None, after: tuple[str, str] = ("", "")
+        self, limit: int, *, agent: str | None = None, principal: str | None = None, after: tuple[str, str] = ("", "")
     ) -> list[TaskRow]:
         found = [
             held.row
@@ -149,7 +149,7 @@ class MemoryStore(Store):
             if key > after
             and held.row.task.status.state.interrupted
             and (agent in (None, held.row.agent) or (held.row.trail is not None and agent in held.row.trail.agents))
-            and owner in (None, held.row.owner)
+            and principal in (None, held.row.owner, *held.row.callers)
         ]
         return found[:limit]
 

@@ -24,6 +24,12 @@ def read(text: str | None) -> Principal | None:
     return None if text is None else principal(orjson.loads(text))
 
 
+def needle(id: str) -> str:
+    """What stands in the text of every principal in whose chain the one with this id stands."""
+    who = Principal.of(id, "")
+    return orjson.dumps({"kind": who.kind.value, "name": who.name}).decode()[1:-1]
+
+
 def tree(who: Principal) -> dict[str, Any]:
     return {
         "kind": who.kind.value,

@@ -113,10 +113,11 @@ FROM task INDEXED BY {index} WHERE tenant = :tenant AND owner = :owner {filters}
 ORDER BY updated DESC, id DESC LIMIT :limit;
 
 -- name: waiting_tasks
--- Tasks that wait for somebody, and would go on for an agent that works on them or has asked for them.
+-- Tasks that wait for somebody, and would go on for an agent that works on them or has asked for them; or for a
+-- principal that owns them or acts for who does.
 SELECT tenant, id, owner, agent, seq, fence, created, updated, deadline, message_id, upstream, doc_seq, doc, root, trail, caller
 FROM task INDEXED BY task_waiting WHERE state IN (6, 8) AND (tenant, id) > (:tenant, :id)
-AND owner = ifnull(:owner, owner)
+AND (:principal IS NULL OR owner = :principal OR (caller IS NOT NULL AND instr(caller, :actor) > 0))
 AND (:agent IS NULL OR agent = :agent OR (root IS NOT NULL AND instr(trail, :asker) > 0))
 ORDER BY tenant, id LIMIT :limit;
 

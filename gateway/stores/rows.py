@@ -67,10 +67,17 @@ def tasks_by_id(db: sqlite3.Connection, ids: list[Row]) -> list[TaskRow]:
 
 
 def waiting(
-    db: sqlite3.Connection, agent: str | None, owner: str | None, after: tuple[str, str], limit: int
+    db: sqlite3.Connection, agent: str | None, principal: str | None, after: tuple[str, str], limit: int
 ) -> list[TaskRow]:
-    asker = None if agent is None else trails.needle(agent)
-    values = {"agent": agent, "asker": asker, "owner": owner, "tenant": after[0], "id": after[1], "limit": limit}
+    values = {
+        "agent": agent,
+        "asker": None if agent is None else trails.needle(agent),
+        "principal": principal,
+        "actor": None if principal is None else principals.needle(principal),
+        "tenant": after[0],
+        "id": after[1],
+        "limit": limit,
+    }
     return [_task_row(db, row)[0] for row in db.execute(SQL["waiting_tasks"], values).fetchall()]
 
 

@@ -152,9 +152,9 @@ class SqliteStore(Store):
         return await self._read(rows.tasks, query)
 
     async def waiting(
-        self, limit: int, *, agent: str | None = None, owner: str | None = None, after: tuple[str, str] = ("", "")
+        self, limit: int, *, agent: str | None = None, principal: str | None = None, after: tuple[str, str] = ("", "")
     ) -> list[TaskRow]:
-        return await self._read(rows.waiting, agent, owner, after, limit)
+        return await self._read(rows.waiting, agent, principal, after, limit)
 
     async def in_tree(self, tenant: str, root: str, limit: int, *, after: str = "") -> list[TaskRow]:
         return await self._read(rows.in_tree, tenant, root, after, limit)

@@ -19,6 +19,7 @@ from tests import rpc
 from tests.actors import Cue
 from tests.audit.logs import entries
 from tests.bindings import BINDINGS, Caller, state
+from tests.issuer import issuing
 from tests.journeys.test_approvals import approval_of, ended, said
 from tests.mcp import Door, configured, scripted, soon, tool
 from tests.serving import BOUND, ROOT, Gateway, message, running
@@ -201,6 +202,27 @@ async def test_what_waits_for_an_answer_ends_with_whom_it_would_go_on_for(
         assert state(await caller.get(id)) == "CANCELED"
         entries = [entry for entry in await gateway.record() if entry.task_id == id]
         assert [(entry.outcome, entry.rule) for entry in entries][-1] == ("CANCELED", "frozen")
+
+
+async def test_what_waits_ends_with_whoever_acts_for_its_owner_also_after_a_restart(tmp_path: Path) -> None:
+    """The token's `act`: the task is the subject's, and would go on for the actor."""
+    async with issuing() as issuer:
+        config = f"auth: {{issuers: [{{issuer: '{issuer.url}'}}]}}\n{AGENTS}"
+        async with running(tmp_path, config) as gateway:
+
+            def acting(gateway: Gateway, **claims: Any) -> Caller:
+                return replace(rpc.caller(gateway, "jsonrpc", "actor"), who=issuer.token(gateway.url, **claims))
+
+            robot = acting(gateway, sub="ada", act={"sub": "robot"})
+            own, others = acting(gateway, sub="ada"), acting(gateway, sub="ada", act={"sub": "tin"})
+            id, mine, tins = await waiting(robot), await waiting(own), await waiting(others)
+            name = f"oauth:{issuer.url}#robot"
+            await stopped(own, id, admin(gateway, "POST", "frozen", kind="principal", name=name))
+            assert [state(await own.get(each)) for each in (mine, tins)] == ["INPUT_REQUIRED"] * 2
+        async with running(tmp_path, config) as gateway:
+            await admin(gateway, "POST", "frozen", kind="principal", name=f"oauth:{issuer.url}#tin")
+            own = acting(gateway, sub="ada")
+            assert [state(await own.get(each)) for each in (mine, tins)] == ["INPUT_REQUIRED", "CANCELED"]
 
 
 async def test_all_that_wait_end_however_many_also_after_a_restart(tmp_path: Path) -> None:

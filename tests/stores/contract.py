@@ -700,7 +700,10 @@ class StoreContract:
         row = await fetched(store)
         assert row.caller == robot
         assert row.asker == robot.delegate("fan")
-        assert [each.caller for each in await store.waiting(10)] == [robot]
+        for principal in (None, ann.id, robot.id):
+            assert [each.caller for each in await store.waiting(10, principal=principal)] == [robot]
+        for principal in ("oauth:idp#robo", "oauth:dp#robot", "key:idp#robot"):
+            assert await store.waiting(10, principal=principal) == []
         assert [each.caller for each in await store.in_tree("t", "outermost", 10)] == [robot]
         assert [each.caller for each in (await store.tasks(TaskQuery("t", ann.id, None, 10))).rows] == [robot]
         again = advance(row, status(TaskState.WORKING), trail=None, caller=ann)
@@ -727,16 +730,16 @@ class StoreContract:
             new_task("t-5", state=TaskState.COMPLETED, agent="left"),
         )
 
-        async def found(agent: str | None = None, owner: str | None = None) -> list[str]:
-            return [row.id for row in await store.waiting(10, agent=agent, owner=owner)]
+        async def found(agent: str | None = None, principal: str | None = None) -> list[str]:
+            return [row.id for row in await store.waiting(10, agent=agent, principal=principal)]
 
         assert await found() == ["t-1", "t-2", "t-3"]
         assert await found(agent="fan") == ["t-1", "t-2", "t-3"]
         assert await found(agent="left") == ["t-2"]
         assert await found(agent="lef") == await found(agent="eft") == []
         assert await found(agent="echo") == ["t-2", "t-3"]
-        assert await found(owner="key:bob") == ["t-3"]
-        assert await found(agent="fan", owner="key:bob") == ["t-3"]
+        assert await found(principal="key:bob") == ["t-3"]
+        assert await found(agent="fan", principal="key:bob") == ["t-3"]
 
     async def test_what_waits_is_read_page_by_page_also_while_it_ends(self, store: Store) -> None:
         ids = [("t", f"task-{n}") for n in range(5)] + [("u", "task-0"), ("u", "task-1")]
