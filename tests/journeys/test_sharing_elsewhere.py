@@ -1,5 +1,5 @@
-"""A task that its owner shares, at the doors that are not A2A's: over ACP and MCP its reader looks and no more; the older
-messages know their callers' own ids alone."""
+"""A task that its owner shares, at the doors that are not A2A's: over ACP and MCP its reader looks and no more; the
+older messages know their callers' own ids alone."""
 
 from __future__ import annotations
 
