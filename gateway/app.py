@@ -251,7 +251,7 @@ class App:
     def _doors(self, cursors: Cursors, webhooks: list[Route]) -> ASGIApp:
         """Everything that callers reach, over the one gateway."""
         settings, config, auth, now = self.settings, self.settings.config, self._authenticator(), self.services.now
-        self.streams = OpenStreams(auth)
+        self.streams = OpenStreams(auth, now)
         self.keys.on_revoked = self.streams.look
         if self.trust is not None:
             self.trust.tokens.on_forgotten = self.streams.look
@@ -267,7 +267,8 @@ class App:
         cards = Cards(self.gateway, auth, made, default_agent=settings.default_agent)
         if self.grpc is not None:
             url = f"{settings.public_url.partition(':')[0]}://{self.grpc_url}"
-            self.grpc.serves(self.gateway, auth, cards, settings.default_agent, config.server.trusted_proxies, url)
+            proxies = config.server.trusted_proxies
+            self.grpc.serves(self.gateway, auth, cards, settings.default_agent, proxies, url, now)
         if settings.admin is not None:
             self.admin_asgi = admin_application(
                 self.gateway,

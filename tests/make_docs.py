@@ -195,6 +195,7 @@ ABOUT: dict[str, str] = {
     "gateway.server": "JSON-RPC batches",
     "gateway.dialects.oauth2": "Access tokens and the issuers behind them",
     "gateway.server.oauth": "Access tokens and the issuers behind them",
+    "gateway.server.open_streams": "Access tokens and the issuers behind them",
     "gateway.core.clients": "Access tokens and the issuers behind them",
     "gateway.upstream.documents": "Access tokens and the issuers behind them",
     "gateway.dialects.tasks": "The older agents/tasks messages",

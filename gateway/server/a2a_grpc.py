@@ -29,6 +29,7 @@ from gateway.server.cards import Cards
 from gateway.server.extensions import active
 from gateway.server.head import EdgeLimits
 from gateway.server.incident import known
+from gateway.server.open_streams import OpenCredential
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 FACES: tuple[Grpc, ...] = (GRPC, OLDER)
@@ -51,6 +52,7 @@ class GrpcDoor:
         default_agent: str | None,
         may_connect: Callable[[str], bool] | None,
         url: str,
+        now: Callable[[], int],
     ) -> None:
         self._gateway = gateway
         self._auth = auth
@@ -58,6 +60,7 @@ class GrpcDoor:
         self._default = default_agent
         self._may_connect = may_connect
         self._url = url
+        self._now = now
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """One handler per revision, with its methods."""
@@ -100,12 +103,10 @@ class GrpcDoor:
             assert isinstance(call, SendMessage | SubscribeToTask)
             watch = await _to_its_end(self._gateway.open(call, who))
             await self._activate(asked, call)
-            seen = -1
+            credential = OpenCredential(self._auth, asked.fields, self._now)
             async for group in watch:
-                if seen != self._auth.revocations:
-                    seen = self._auth.revocations
-                    if not await self._auth.still_good(asked.fields):
-                        raise GatewayError(Reason.UNAUTHENTICATED, "The credential of this stream was taken back")
+                if credential.due and not await credential.holds():
+                    raise GatewayError(Reason.UNAUTHENTICATED, "The credential of this stream is good no longer")
                 for record in group:
                     await asked.context.write(asked.face.event(record))
                     if asked.face.ends is not None and asked.face.ends(record):

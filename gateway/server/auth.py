@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Protocol
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from gateway.core.keys import PREFIX, KeyRing, fingerprint
 from gateway.core.policy.refusals import Insufficient
 from gateway.dialects.oauth2.access_token import (
     BAD_AUDIENCE,
+    EXPIRED,
     NEEDS_KEY,
     NEEDS_PROOF,
     UNBOUND,
@@ -115,25 +117,30 @@ class Authenticator:
         hops = headers.get(_HOPS)
         return who if hops is None else who._replace(hops=max(who.hops, _counted(hops)))
 
-    async def still_good(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether the credential of a request that goes on would be taken now. Where nobody can say at this moment, it
-        was good before and stays so."""
+    @property
+    def timed(self) -> bool:
+        """Whether there are credentials that end by themselves."""
+        return self._tokens is not None
+
+    async def good_until(self, headers: dict[bytes, bytes], *, timed: bool) -> float | None:
+        """Until when the credential of a request that goes on is good, in seconds since the epoch; None when it would
+        not be taken now. Where nobody can say at this moment, it was good before and stays so: 0. Without `timed` one
+        that nobody took back is good though its time is over."""
         authorization = headers.get(b"authorization")
         if authorization is None:
-            return True  # nobody, or a certificate: the proxy's connection is the proof of it
+            return inf  # nobody, or a certificate: the proxy's connection is the proof of it
         secret = authorization.partition(b" ")[2]
         mark = fingerprint(secret)
         if self._keys.known(mark) is not None:
-            return True
+            return inf
         if self._tokens is None or secret.startswith(_OURS):
-            return False
+            return None
         try:
-            _ = self._tokens.known(mark) or await self._tokens.verify(mark, secret)
-        except BadToken:
-            return False
+            return (self._tokens.known(mark) or await self._tokens.verify(mark, secret)).until
+        except BadToken as refused:
+            return inf if not timed and str(refused) == EXPIRED else None
         except GatewayError:
-            return True
-        return True
+            return 0
 
     def challenge(self, error: GatewayError, path: str) -> Headers:
         """The `WWW-Authenticate` that goes with a refusal of `path`; nothing for any other error."""

@@ -2,7 +2,8 @@
 
 uvicorn's own cycle does the same for any application and any server. This one knows that the body is whole before the
 application is entered (edge.py), and sends a head together with the first bytes behind it: one system call per answer
-instead of two, and half the processor time. `whole` in a `http.response.start` is ours: the body follows at once.
+instead of two, and half the processor time. `whole` in a `http.response.start` is ours: the body follows at once. So is
+`answer`: the stream is the answer to one call, and no news that go on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 from starlette.types import ASGIApp, Message, Scope
 
 log = logging.getLogger(__name__)
+
+ANSWER = "gateway.answer"  # in the scope of such a stream
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _BODILESS = frozenset({204, 304})  # RFC 9110 §6.4.1
@@ -126,6 +129,8 @@ class Cycle:
         if kind == "http.response.start" and self._head is None and not self.started:
             self._head = message
             if not message.get("whole"):
+                if message.get("answer"):
+                    self.scope[ANSWER] = True
                 # The head of a stream waits for its first bytes no longer than this round of the loop.
                 asyncio.get_running_loop().call_soon(self._send_head)
         elif kind == "http.response.body" and not self.response_complete and (self.started or self._head is not None):

@@ -102,11 +102,12 @@ class GrpcServer:
         auth: Authenticator,
         cards: Cards,
         default_agent: str | None,
-        proxies: Iterable[str] = (),
-        url: str = "",
+        proxies: Iterable[str],
+        url: str,
+        now: Callable[[], int],
     ) -> None:
         """What is asked for here, who answers. `url` is how clients write this listener's address in a proof."""
-        door = GrpcDoor(gateway, auth, cards, default_agent, peers(proxies), url)
+        door = GrpcDoor(gateway, auth, cards, default_agent, peers(proxies), url, now)
         self._server.add_generic_rpc_handlers(tuple(door.handlers()))
 
     async def start(self) -> None:

@@ -1,11 +1,11 @@
-"""Streams whose credential is taken back while they are open: they end, whatever door they came in by, and nobody
-else's does."""
+"""Streams whose credential is taken back, or is over, while they are open: they end, whatever door they came in by, and
+nobody else's does."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import grpc
 import httpx2
 import pytest
 
+from tests.acp import Acp
 from tests.actors import Cue
 from tests.bindings import BINDINGS, Caller
+from tests.issuer import Clock, Issuer, issuing
 from tests.journeys.people import App, admin, app, claims
 from tests.mcp import Door
 from tests.person import PASSWORD, Person, somebody
 from tests.rpc import caller
-from tests.serving import BOUND, ROOT, Gateway, running
+from tests.serving import BOUND, ROOT, Gateway, message, running
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.security]
 
@@ -129,3 +131,111 @@ async def test_whoever_listens_over_mcp_hears_nothing_any_more(tmp_path: Path) -
             await asyncio.wait_for(anext(told), BOUND)
             await taken_back(gateway, f"keys/{gone}")
             assert await is_cut(told)
+
+
+# The end of a token.
+
+
+@asynccontextmanager
+async def trusting(data: Path, **more: Any) -> AsyncIterator[tuple[Gateway, Issuer, Clock]]:
+    clock = Clock()
+    async with issuing() as issuer:
+        config = f"auth: {{issuers: [{{issuer: '{issuer.url}'}}]}}\n{CONFIG}"
+        async with running(data, config, base=ROOT, now=clock.now, **more) as gateway:
+            yield gateway, issuer, clock
+
+
+def good_for(gateway: Gateway, issuer: Issuer, clock: Clock, seconds: int) -> str:
+    """A token of ada's."""
+    return issuer.token(gateway.url, sub="ada", iat=clock.now() // 1000, exp=clock.now() // 1000 + seconds)
+
+
+@pytest.mark.parametrize("binding", [*BINDINGS, "grpc"])
+async def test_a_stream_ends_with_its_token_and_whoever_comes_with_another_hears_the_rest(
+    tmp_path: Path, binding: str
+) -> None:
+    async with trusting(tmp_path, grpc_port=0) as (gateway, issuer, clock):
+        cue, short = Cue(), good_for(gateway, issuer, clock, 600)
+        ada = replace(caller(gateway, binding, "actor"), who=short)
+        task = await ada.started(cue.text)
+        other = replace(ada, who=good_for(gateway, issuer, clock, 7200))
+        async with (
+            ada.stream("SubscribeToTask", id=task["id"]) as lost,
+            other.stream("SubscribeToTask", id=task["id"]) as kept,
+        ):
+            for events in (lost, kept):
+                await asyncio.wait_for(anext(events), BOUND)
+            clock.ahead += 660
+            if binding == "grpc":  # it is looked at before its next word
+                cue.say("a secret")
+            assert await is_cut(lost)
+            if binding != "grpc":
+                cue.say("a secret")
+            await ada.refused("UNAUTHENTICATED", "GetTask", id=task["id"])
+            async with replace(ada, who=good_for(gateway, issuer, clock, 600)).stream(
+                "SubscribeToTask", id=task["id"]
+            ) as again:
+                await asyncio.wait_for(anext(again), BOUND)
+                cue.done()
+                async with asyncio.timeout(BOUND):
+                    heard = [[event async for event in events] for events in (kept, again)]
+        assert "a secret" in str(heard[0])
+        assert all("TASK_STATE_COMPLETED" in str(each) for each in heard)
+
+
+async def test_a_token_of_the_gateways_own_ends_its_streams_too(tmp_path: Path) -> None:
+    clock = Clock()
+    async with (
+        running(tmp_path, PEOPLE + CONFIG, base=ROOT, now=clock.now) as gateway,
+        somebody(gateway.url) as ada,
+    ):
+        await admin(gateway, "users", name="ada", password=PASSWORD)
+        cue, program = Cue(), await app(gateway)
+        speaker = Caller(gateway, "http", "actor", await token(program, ada))
+        async with speaker.stream("SendStreamingMessage", message=message(cue.text)) as events:
+            await asyncio.wait_for(anext(events), BOUND)
+            clock.ahead += 600
+            assert await is_cut(events)
+        cue.done()
+
+
+async def test_a_run_of_acp_goes_on_after_the_last_event_that_its_client_saw(tmp_path: Path) -> None:
+    async with trusting(tmp_path) as (gateway, issuer, clock):
+        cue, ada = Cue(), Acp(gateway, "actor", good_for(gateway, issuer, clock, 600))
+        async with ada.stream("POST", "/runs", ada.body(cue.text, "stream")) as events:
+            first = [await asyncio.wait_for(anext(events), BOUND)]
+            clock.ahead += 660
+            with suppress(httpx2.HTTPError):
+                async with asyncio.timeout(BOUND):
+                    first += [pair async for pair in events]
+        last, run = first[-1][0], first[0][1]["run"]["run_id"]
+        cue.say("a word")
+        cue.done()
+        rest = await replace(ada, who=good_for(gateway, issuer, clock, 600)).after(run, last)
+        assert [number for number, _ in (*first, *rest)] == [*range(1, rest[-1][0] + 1)]
+        assert "a word" in str(rest)
+
+
+async def test_a_call_over_mcp_is_answered_though_its_token_ends_meanwhile(tmp_path: Path) -> None:
+    """News end, and also when something is taken back that is not its own the answer to a call does not."""
+    async with trusting(tmp_path) as (gateway, issuer, clock):
+        cue, gone = Cue(), await key(gateway, "ann")
+        door = Door(gateway, "", good_for(gateway, issuer, clock, 600))
+        called = {"name": "agents__actor", "arguments": {"message": cue.text}}
+        wanted = {"notifications": {"toolsListChanged": True}}
+        async with (
+            door.stream("tools/call", called, progressToken="p") as answer,
+            door.stream("subscriptions/listen", wanted) as told,
+        ):
+            cue.say("one")
+            assert "one" in str(await asyncio.wait_for(anext(answer), BOUND))
+            await asyncio.wait_for(anext(told), BOUND)
+            clock.ahead += 660
+            assert await is_cut(told)
+            await taken_back(gateway, f"keys/{gone[0]}")
+            cue.say("two")
+            cue.done()
+            async with asyncio.timeout(BOUND):
+                rest = [each async for each in answer]
+        assert "two" in str(rest)
+        assert rest[-1]["result"]["structuredContent"]["state"] == "TASK_STATE_COMPLETED"

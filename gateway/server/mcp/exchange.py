@@ -281,7 +281,7 @@ class _Stream:
         if not self.begun:
             self.begun = True
             headers = [*STREAM_HEADERS, *self.headers]
-            await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self.send({"type": "http.response.start", "status": 200, "headers": headers, "answer": True})
         await self.send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def end(self, body: bytes) -> None:
