@@ -82,6 +82,7 @@ def giving(
         attempts,
         now,
         on_removed=forget,
+        tenanted=entry.login.issuer if entry.login is not None and entry.login.tenant_claim else None,
     )
     bound = entry.dpop == "required"
     rules = Rules(
@@ -165,4 +166,5 @@ def _provider(
         name=entry.name,
         scopes=entry.scopes,
         roles_claim=entry.roles_claim,
+        tenant_claim=entry.tenant_claim,
     )

@@ -241,6 +241,9 @@ class LoginProvider(Section):
     name: str = Field("", max_length=60, description="What people know it by; its host if not set.")
     scopes: Items[Scope] = Field(("openid",), description="Scopes to ask it for; openid must be one.")
     roles_claim: Words = Field((), description="Claim of the ID token with the person's roles, if they are to count.")
+    tenant_claim: Words = Field(
+        (), description="Claim of the ID token with the person's tenant; then nobody logs in without it."
+    )
 
 
 class AuthorizationServer(Section):

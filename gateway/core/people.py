@@ -45,7 +45,9 @@ class People:
     """Users in memory for questions and in the store for the next start; what people allowed only in the store.
 
     A refresh token is `ID.SECRET`: the grant's id, and what only its last holder knows. One that names a grant and is
-    not its last was used before or stolen; nobody can tell which, so the grant ends (RFC 9700 §4.14.2)."""
+    not its last was used before or stolen; nobody can tell which, so the grant ends (RFC 9700 §4.14.2).
+
+    `tenanted` is the provider each of whose people has a tenant."""
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class People:
         now: Callable[[], int],
         *,
         on_removed: Callable[[], None],
+        tenanted: str | None = None,
     ) -> None:
         self._store = store
         self._write = write
@@ -65,6 +68,7 @@ class People:
         self._attempts = attempts
         self._now = now
         self._on_removed = on_removed
+        self._tenanted = tenanted
         self._users: dict[str, UserRecord] = {}
 
     async def start(self) -> None:
@@ -88,7 +92,13 @@ class People:
     def is_here(self, person: Person) -> bool:
         """Whether what somebody logged in for may go on: not once they are removed, or have another password."""
         user = self._users.get(person.subject.removeprefix(USER)) if person.subject.startswith(USER) else None
-        return self.is_active(person.subject) and person.stamp == ("" if user is None else _stamp(user))
+        return self.may_go_on(person) and person.stamp == ("" if user is None else _stamp(user))
+
+    def may_go_on(self, person: Person) -> bool:
+        """Whether what somebody has allowed goes on: not once they are removed, and not what was allowed in no tenant
+        when everybody of their provider must have one."""
+        placed = bool(person.tenant) or self._tenanted is None or not person.subject.startswith(f"{self._tenanted}#")
+        return placed and self.is_active(person.subject)
 
     async def add(self, call: AddUser, write: Write) -> UserRecord:
         """A new user. A name is given once, or somebody else would find the tasks of the old one."""

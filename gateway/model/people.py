@@ -28,12 +28,13 @@ class UserRecord:
 @value
 class Person:
     """Somebody who has logged in: the subject of tokens, the roles that go into them, and a name to show. `stamp` is
-    of the password that they came with; no grant keeps it."""
+    of the password that they came with; no grant keeps it. Only who logs in at a provider may have a tenant."""
 
     subject: str
     roles: tuple[str, ...]
     name: str
     stamp: str = ""
+    tenant: str = ""
 
 
 @value

@@ -90,8 +90,9 @@ def _users(db: sqlite3.Connection) -> list[UserRecord]:
 
 def _put_grant(grant: GrantRecord, cursor: sqlite3.Cursor) -> None:
     cursor.execute(SQL["forget_grants"], (grant.began,))
-    person = orjson.dumps({"roles": grant.person.roles, "name": grant.person.name, "key": grant.key}).decode()
-    scopes, subject = " ".join(grant.scopes), grant.person.subject
+    about, scopes, subject = grant.person, " ".join(grant.scopes), grant.person.subject
+    said = {"roles": about.roles, "name": about.name, "key": grant.key, "tenant": about.tenant}
+    person = orjson.dumps(said).decode()
     row = (grant.id, grant.mark, grant.client, subject, person, scopes, grant.audience, grant.began, grant.until)
     cursor.execute(SQL["put_grant"], row)
 
@@ -104,7 +105,7 @@ def _grant(db: sqlite3.Connection, id: str) -> GrantRecord | None:
 def _grant_of(*row: Any) -> GrantRecord:
     id, mark, client, subject, about, scopes, audience, began, until = row
     said = orjson.loads(about)
-    person = Person(subject, tuple(said["roles"]), said["name"])
+    person = Person(subject, tuple(said["roles"]), said["name"], tenant=said.get("tenant", ""))
     return GrantRecord(id, mark, client, person, tuple(scopes.split()), audience, began, until, said.get("key"))
 
 

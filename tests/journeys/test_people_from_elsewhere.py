@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import pytest
 import pytest_asyncio
 
 from tests.issuer import SigningKey
-from tests.journeys.people import App, app, claims, town
+from tests.journeys.people import AGENTS, App, app, claims, error, town
 from tests.journeys.test_ownership import kept
 from tests.openid import CLIENT, SECRET, OpenId, openid
 from tests.person import Person, somebody
-from tests.serving import Gateway
+from tests.serving import Gateway, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.security]
 
@@ -145,3 +146,65 @@ async def test_an_answer_of_the_provider_is_for_the_browser_that_asked(here: Tow
         assert (await victim.get(answer.headers["location"])).status_code == 403
         attacker.visits = (here.provider.url,)
         assert (await attacker.get(answer.headers["location"])).status_code == 200
+
+
+# Tenants.
+
+
+@asynccontextmanager
+async def tenants(data: Path, provider: OpenId, *, claim: bool = True) -> AsyncIterator[Town]:
+    (data / "secret").write_text(SECRET + "\n")
+    login = f"issuer: '{provider.url}', client_id: {CLIENT}, client_secret_file: {data}/secret"
+    said = ", tenant_claim: [org, id]" if claim else ""
+    async with running(data, f"auth: {{authorization_server: {{login: {{{login}{said}}}}}}}\n{AGENTS}") as gateway:
+        yield Town(data, gateway, provider, App(gateway, "app"))
+
+
+async def tokens_of(there: Town, sub: str, **claims: Any) -> dict[str, Any]:
+    there.provider.claims = {"sub": sub, **claims}
+    async with somebody(there.gateway.url, there.provider.url) as person:
+        await by_provider(there, person)
+        await person.submit("allow")
+        made: dict[str, Any] = (await there.app.redeem(person.answer["code"])).json()
+        return made
+
+
+async def test_people_of_a_provider_are_their_tenants(tmp_path: Path) -> None:
+    """One and the same subject in two tenants is two, and what a refresh token or an exchange gives stays in one."""
+    async with openid() as provider, tenants(tmp_path, provider) as there:
+        await app(there.gateway)
+        one = await tokens_of(there, "ann", org={"id": "one"})
+        two = await tokens_of(there, "ann", org={"id": "two"})
+        assert [claims(each["access_token"])["tenant"] for each in (one, two)] == ["one", "two"]
+        gateway = there.gateway
+        task = await gateway.task("hi", who=one["access_token"])
+        assert (await gateway.error("GetTask", {"id": task["id"]}, who=two["access_token"]))["code"] == -32001
+        fresh = (await there.app.refresh(one["refresh_token"])).json()
+        assert claims(fresh["access_token"])["tenant"] == "one"
+        assert (await gateway.result("GetTask", {"id": task["id"]}, who=fresh["access_token"]))["id"] == task["id"]
+        entries = await gateway.record()
+        assert {entry.tenant for entry in entries if entry.verb == "LogIn"} == {"one", "two"}
+        assert {entry.tenant for entry in entries if entry.task_id == task["id"]} == {"one"}
+
+
+@pytest.mark.parametrize("org", [..., {}, {"id": ""}, {"id": 7}, {"id": ["one"]}, {"id": "a\nb"}])
+async def test_nobody_without_a_tenant_logs_in_where_each_has_one(tmp_path: Path, org: Any) -> None:
+    async with openid() as provider, tenants(tmp_path, provider) as there:
+        await app(there.gateway)
+        provider.claims = {"org": org}
+        async with somebody(there.gateway.url, provider.url) as person:
+            await by_provider(there, person)
+            assert "cannot be used" in person.page.text
+            assert person.answer == {}
+
+
+async def test_what_was_allowed_before_people_had_tenants_is_asked_again(tmp_path: Path) -> None:
+    async with openid() as provider:
+        async with tenants(tmp_path, provider, claim=False) as there:
+            await app(there.gateway)
+            before = await tokens_of(there, "ann")
+            assert "tenant" not in claims(before["access_token"])
+        async with tenants(tmp_path, provider) as there:
+            assert error(await there.app.refresh(before["refresh_token"])) == (400, "invalid_grant")
+            after = await tokens_of(there, "ann", org={"id": "one"})
+            assert (await there.app.refresh(after["refresh_token"])).status_code == 200

@@ -225,7 +225,7 @@ def verified(claims: Mapping[str, JSON], rules: Rules, until: float) -> Verified
     subject = Principal(
         Kind.OAUTH,
         name(rules.known_as, claims),
-        _tenant(claims, rules),
+        tenant_of(claims, rules.tenant_claim, needed=rules.tenant_needed),
         roles=frozenset(_texts(_at(claims, rules.roles_claim))),
         scopes=_scopes(claims),
         client=_client(claims),
@@ -321,10 +321,11 @@ def _scopes(claims: Mapping[str, JSON]) -> frozenset[str]:
     return frozenset(found.split())
 
 
-def _tenant(claims: Mapping[str, JSON], rules: Rules) -> str:
-    """Where the operator says that tokens name a tenant, every token has to; of ours those of a tenant's people do."""
-    tenant = _at(claims, rules.tenant_claim) if rules.tenant_claim else None
-    if tenant is None and not (rules.tenant_claim and rules.tenant_needed):
+def tenant_of(claims: Mapping[str, JSON], path: tuple[str, ...], *, needed: bool = True) -> str:
+    """Where the operator says that tokens name a tenant, every token has to; of ours those of a tenant's people do.
+    Raises BadToken: BAD_CLAIMS."""
+    tenant = _at(claims, path) if path else None
+    if tenant is None and not (path and needed):
         return ""
     if not isinstance(tenant, str) or not 0 < len(tenant) <= MAX_SUBJECT or not tenant.isprintable():
         raise BadToken(BAD_CLAIMS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.dialects.oauth2.access_token import LEEWAY, MAX_SUBJECT, BadToken
+from gateway.dialects.oauth2.access_token import LEEWAY, MAX_SUBJECT, BadToken, tenant_of
 from gateway.dialects.strict_json import JSON
 from gateway.model.people import Person
 
@@ -19,7 +19,14 @@ MALFORMED = "The identity provider answered with no ID token that can be used"
 
 
 def person(
-    claims: Mapping[str, JSON], issuer: str, client_id: str, nonce: str, roles_claim: tuple[str, ...], now: float
+    claims: Mapping[str, JSON],
+    issuer: str,
+    client_id: str,
+    nonce: str,
+    now: float,
+    *,
+    roles_claim: tuple[str, ...] = (),
+    tenant_claim: tuple[str, ...] = (),
 ) -> Person:
     """The person of an ID token whose signature is right. The subject is `issuer#sub`, so that no two providers share
     anybody. Raises BadToken. `now` is seconds since the epoch."""
@@ -40,7 +47,7 @@ def person(
     subject = f"{issuer}#{sub}"
     if not isinstance(sub, str) or not sub or not sub.isprintable() or len(subject) > MAX_SUBJECT:
         raise BadToken(MALFORMED)
-    return Person(subject, _roles(claims, roles_claim), _name(claims, sub))
+    return Person(subject, _roles(claims, roles_claim), _name(claims, sub), tenant=tenant_of(claims, tenant_claim))
 
 
 def _is_time(found: JSON) -> bool:

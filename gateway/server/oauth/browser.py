@@ -118,7 +118,9 @@ class Browser:
         tree = self._all._opened(self._all._logins, self._login) if self._login else None
         if tree is None or tree["browser"] != self.mark:
             return None
-        return Person(tree["subject"], tuple(tree["roles"]), tree["name"], tree.get("stamp", ""))
+        return Person(
+            tree["subject"], tuple(tree["roles"]), tree["name"], tree.get("stamp", ""), tree.get("tenant", "")
+        )
 
     def log_in(self, person: Person) -> None:
         """A new cookie for the browser too: whoever planted the old one is left behind."""

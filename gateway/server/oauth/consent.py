@@ -284,7 +284,7 @@ class Consent:
 
     async def _record(self, verb: str, person: Person | None, outcome: str, asked: Asked | None = None) -> None:
         known_as = self._server.issuer.rules.known_as
-        who = ANONYMOUS if person is None else Principal(Kind.OAUTH, f"{known_as}#{person.subject}")
+        who = ANONYMOUS if person is None else Principal(Kind.OAUTH, f"{known_as}#{person.subject}", person.tenant)
         good = outcome == "ok"
         decision = Decision(Verdict.PASS if good else Verdict.BLOCK, "authorization-server", "RFC 6749")
         target = "gateway" if asked is None else f"client:{asked.client}"

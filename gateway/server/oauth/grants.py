@@ -174,7 +174,7 @@ class RefreshToken(RefreshTokenGrant):  # type: ignore[misc]
         word, grant = self.request.form.get("refresh_token"), self.request.grant
         if word is None:
             raise InvalidRequestError("Missing 'refresh_token' in request.")
-        if grant is None or grant.client != client.id or not self.server.people.is_active(grant.person.subject):
+        if grant is None or grant.client != client.id or not self.server.people.may_go_on(grant.person):
             raise InvalidGrantError()
         if grant.key is not None and grant.key != self.request.key:
             raise InvalidGrantError("The refresh token is bound to another key.")
@@ -277,8 +277,8 @@ async def begin(server: Any, request: Asking, asked: Asked, person: Person, id: 
 
 
 def claims_of(person: Person, grant: str) -> dict[str, Any]:
-    claims: dict[str, Any] = {"sid": session(grant)}
-    return {**claims, "roles": list(person.roles)} if person.roles else claims
+    said: dict[str, Any] = {"roles": list(person.roles), "tenant": person.tenant}
+    return {"sid": session(grant), **{name: each for name, each in said.items() if each}}
 
 
 def part_of(granted: tuple[str, ...], asked: str | None, published: frozenset[str] = frozenset()) -> list[str]:

@@ -46,6 +46,7 @@ class Provider:
         name: str,
         scopes: Sequence[str],
         roles_claim: tuple[str, ...],
+        tenant_claim: tuple[str, ...],
     ) -> None:
         self.name = name or urlsplit(issuer).netloc
         self._issuer = issuer
@@ -55,7 +56,7 @@ class Provider:
         self._secret = secret
         self._callback = callback
         self._scopes = " ".join(scopes)
-        self._roles_claim = roles_claim
+        self._claims = {"roles_claim": roles_claim, "tenant_claim": tenant_claim}
         self._metadata = IssuerMetadata(issuer, documents)
         self._keys = IssuerKeys(issuer, ALGORITHMS, documents, now, lambda: None)
 
@@ -91,7 +92,7 @@ class Provider:
             parsed = parse(token)
             await self._check(parsed)
             now = self._now() / 1000
-            return id_token.person(parsed.claims, self._issuer, self._client_id, nonce, self._roles_claim, now)
+            return id_token.person(parsed.claims, self._issuer, self._client_id, nonce, now, **self._claims)
         except BadMetadata as error:
             raise self._failed(_DOWN, error) from None
         except GatewayError as error:

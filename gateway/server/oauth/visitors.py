@@ -28,4 +28,4 @@ class Visitors:
 
 def principal_of(person: Person, known_as: str) -> Principal:
     """As an access token of theirs would have it."""
-    return Principal(Kind.OAUTH, f"{known_as}#{person.subject}", roles=frozenset(person.roles))
+    return Principal(Kind.OAUTH, f"{known_as}#{person.subject}", person.tenant, roles=frozenset(person.roles))

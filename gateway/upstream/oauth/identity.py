@@ -131,7 +131,7 @@ class Identities:
         try:
             claims = parse(said.encode("ascii", "replace")).claims
             asked = nonce if nonce is not None else str(claims.get("nonce"))
-            person({"nonce": asked, **claims}, issuer, client_id, asked, (), self._now() / 1000)
+            person({"nonce": asked, **claims}, issuer, client_id, asked, self._now() / 1000)
             if before is not None and parse(before.id_token.encode()).claims.get("sub") != claims["sub"]:
                 raise BadToken("is about somebody else")
         except BadToken:
