@@ -245,6 +245,7 @@ class App:
             proofs=() if identity is None else identity.proofs,
             bound=identity is not None and identity.bound,
             refused=self.gateway.refusals.note,
+            frozen=self.freezer.stops,
             certificates=None if listed is None else Certificates(proxies, listed.trust_domains),
         )
 
@@ -252,7 +253,7 @@ class App:
         """Everything that callers reach, over the one gateway."""
         settings, config, auth, now = self.settings, self.settings.config, self._authenticator(), self.services.now
         self.streams = OpenStreams(auth, now)
-        self.keys.on_revoked = self.streams.look
+        self.keys.on_revoked = self.gateway.halting.put_out = self.streams.look
         if self.trust is not None:
             self.trust.tokens.on_forgotten = self.streams.look
         admin = About(_admin_url(settings), tooling.version(), self.entrances)

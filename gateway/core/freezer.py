@@ -94,6 +94,12 @@ class Freezer:
             return None
         if verb in CALLS and verb in AGENT_VERBS and (cold := self._frozen.get((Cold.AGENT, target.id))) is not None:
             return cold
+        return self.stops(who)
+
+    def stops(self, who: Principal) -> Frozen | None:
+        """What keeps `who` from everything, or anybody on whose behalf it asks."""
+        if not self._frozen:
+            return None
         return next((cold for each in chain(who) if (cold := self._of(each)) is not None), None)
 
     def _of(self, who: Principal) -> Frozen | None:
@@ -107,7 +113,7 @@ class Freezer:
             return None
         named = (agent, *(trail.agents if trail is not None else ()))
         cold = next((cold for each in named if (cold := self._frozen.get((Cold.AGENT, each))) is not None), None)
-        return cold or next((cold for each in chain(who) if (cold := self._of(each)) is not None), None)
+        return cold or self.stops(who)
 
     # As a rule.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ from gateway.model.trail import Trail
 log = logging.getLogger(__name__)
 
 PAGE = 200  # tasks that are ended at once
+PUT_OUT_SECONDS = 0.5  # a run that takes longer to stop keeps nobody's stream open
 
 
 class Halting:
@@ -48,6 +49,7 @@ class Halting:
         self._halted: dict[Topic, Halted] = {}  # by the outermost task; durable, too, until nothing is left of the tree
         self._working: set[asyncio.Task[None]] = set()  # the loop alone would not keep them
         self.laid_down = _nothing  # hears of each waiting task that was ended
+        self.put_out: Callable[[], None] = lambda: None  # called when all that was frozen has ended
         freezer.stopping.append(self._stop)
         freezer.ending.append(self._end)
         engine.bar(self._barred)
@@ -125,6 +127,13 @@ class Halting:
         decision = Decision(Verdict.BLOCK, FROZEN, sentence(cold))
         async for rows in self._waiting(cold):
             await self._lay_down(rows, _why(cold), decision)
+        self._keep(self._ended())
+
+    async def _ended(self) -> None:
+        """Whoever listens hears of the end of what was stopped before they may hear nothing any more."""
+        if left := self._engine.runs(lambda turn: self._barred(turn) is not None):
+            await asyncio.wait(left, timeout=PUT_OUT_SECONDS)
+        self.put_out()
 
     async def _waiting(self, cold: Frozen) -> AsyncIterator[list[TaskRow]]:
         """Page by page."""

@@ -103,7 +103,7 @@ class GrpcDoor:
             assert isinstance(call, SendMessage | SubscribeToTask)
             watch = await _to_its_end(self._gateway.open(call, who))
             await self._activate(asked, call)
-            credential = OpenCredential(self._auth, asked.fields, self._now)
+            credential = OpenCredential(self._auth, asked.fields, "", self._now)
             async for group in watch:
                 if credential.due and not await credential.holds():
                     raise GatewayError(Reason.UNAUTHENTICATED, "The credential of this stream is good no longer")

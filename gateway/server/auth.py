@@ -82,7 +82,8 @@ class Authenticator:
     """Bearer credentials against the key ring, and against `tokens` where issuers are trusted; without one, the
     certificate that a trusted proxy has seen. `anonymous` lets a
     request without any credential in as nobody. `public_url` has no slash at its end. `proofs` are the algorithms of
-    proofs (DPoP) that are taken, `bound` is whether every token must come with one."""
+    proofs (DPoP) that are taken, `bound` is whether every token must come with one. `frozen` says who may hear nothing
+    any more."""
 
     def __init__(
         self,
@@ -95,8 +96,10 @@ class Authenticator:
         refused: Callable[[str], None],
         proofs: Sequence[str] = (),
         bound: bool = False,
+        frozen: Callable[[Principal], object] = lambda who: None,
     ) -> None:
         self._keys = keys
+        self._frozen = frozen
         self._refused = refused
         self._anonymous = anonymous
         self._url = public_url
@@ -122,25 +125,30 @@ class Authenticator:
         """Whether there are credentials that end by themselves."""
         return self._tokens is not None
 
-    async def good_until(self, headers: dict[bytes, bytes], *, timed: bool) -> float | None:
-        """Until when the credential of a request that goes on is good, in seconds since the epoch; None when it would
-        not be taken now. Where nobody can say at this moment, it was good before and stays so: 0. Without `timed` one
-        that nobody took back is good though its time is over."""
+    async def good_until(self, headers: dict[bytes, bytes], peer: str, *, timed: bool) -> float | None:
+        """Until when whoever sent a request that goes on may hear more, in seconds since the epoch; None: no more.
+        Where nobody can say at this moment, a credential was good before and stays so: 0. Without `timed` one that
+        nobody took back is good though its time is over."""
         authorization = headers.get(b"authorization")
-        if authorization is None:
-            return inf  # nobody, or a certificate: the proxy's connection is the proof of it
+        if authorization is None:  # nobody, or a certificate: the proxy's connection is the proof of it
+            seen = None if self._certificates is None else self._certificates.principal(headers, peer)
+            return self._unless_frozen(seen or ANONYMOUS, inf)
         secret = authorization.partition(b" ")[2]
         mark = fingerprint(secret)
-        if self._keys.known(mark) is not None:
-            return inf
+        if (found := self._keys.known(mark)) is not None:
+            return self._unless_frozen(found, inf)
         if self._tokens is None or secret.startswith(_OURS):
             return None
         try:
-            return (self._tokens.known(mark) or await self._tokens.verify(mark, secret)).until
+            verified = self._tokens.known(mark) or await self._tokens.verify(mark, secret)
         except BadToken as refused:
             return inf if not timed and str(refused) == EXPIRED else None
         except GatewayError:
             return 0
+        return self._unless_frozen(verified.principal, verified.until)
+
+    def _unless_frozen(self, who: Principal, until: float) -> float | None:
+        return None if self._frozen(who) else until
 
     def challenge(self, error: GatewayError, path: str) -> Headers:
         """The `WWW-Authenticate` that goes with a refusal of `path`; nothing for any other error."""

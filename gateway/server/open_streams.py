@@ -1,5 +1,5 @@
-"""Streams that are open when their credential ends: each shows its own again when something is taken back, and when a
-token's time is over, and ends if that is good no longer.
+"""Streams that are open when their credential ends: each shows its own again when something is taken back, somebody is
+frozen or a token's time is over, and ends if that is good no longer.
 
 A stream may last for days, and its credential is looked at when it begins. Nothing that it tells is lost by its end:
 tasks go on, and whoever may subscribes again. The answer to a call ends with what is taken back, but has its own time:
@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.server.auth import Authenticator
 from gateway.server.cycle import ANSWER, Cycle, fields
+from gateway.server.request import peer_of
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,11 @@ class OpenCredential:
     """What a stream was let in with. `now` gives milliseconds; `timed`: it ends when a token's time is over, too."""
 
     def __init__(
-        self, auth: Authenticator, headers: dict[bytes, bytes], now: Callable[[], int], *, timed: bool = True
+        self, auth: Authenticator, headers: dict[bytes, bytes], peer: str, now: Callable[[], int], *, timed: bool = True
     ) -> None:
         self._auth = auth
         self._headers = headers
+        self._peer = peer
         self._now = now
         self._timed = timed
         self._revocations = -1
@@ -48,7 +50,7 @@ class OpenCredential:
         if not self.due:
             return True
         self._revocations = self._auth.revocations
-        until = await self._auth.good_until(self._headers, timed=self._timed)
+        until = await self._auth.good_until(self._headers, self._peer, timed=self._timed)
         self._until = max(until or 0, self._now() / 1000 + AGAIN_SECONDS)
         return until is not None
 
@@ -71,7 +73,7 @@ class OpenStreams:
             self._tick()
 
     def look(self) -> None:
-        """Something was taken back. Returns at once."""
+        """Something was taken back, or somebody frozen. Returns at once."""
         self._auth.revocations += 1
         self._begin()
 
@@ -112,10 +114,12 @@ class OpenStreams:
                     yield connection, stream
 
     def _credential(self, stream: Cycle) -> OpenCredential:
-        found: OpenCredential | None = stream.scope.get(_CREDENTIAL)
+        scope = stream.scope
+        found: OpenCredential | None = scope.get(_CREDENTIAL)
         if found is None:
-            timed = not stream.scope.get(ANSWER, False)
-            found = stream.scope[_CREDENTIAL] = OpenCredential(self._auth, fields(stream.scope), self._now, timed=timed)
+            timed = not scope.get(ANSWER, False)
+            found = OpenCredential(self._auth, fields(scope), peer_of(scope), self._now, timed=timed)
+            scope[_CREDENTIAL] = found
         return found
 
     def _looked(self, looking: asyncio.Task[None]) -> None:

@@ -1,11 +1,11 @@
-"""Streams whose credential is taken back, or is over, while they are open: they end, whatever door they came in by, and
-nobody else's does."""
+"""Streams whose credential is taken back or over, or whose principal is frozen, while they are open: they end, whatever
+door they came in by, and nobody else's does."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.mcp import Door
 from tests.person import PASSWORD, Person, somebody
 from tests.rpc import caller
 from tests.serving import BOUND, ROOT, Gateway, message, running
+from tests.stopwatch import Stopwatch
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.security]
 
@@ -239,3 +240,60 @@ async def test_a_call_over_mcp_is_answered_though_its_token_ends_meanwhile(tmp_p
                 rest = [each async for each in answer]
         assert "two" in str(rest)
         assert rest[-1]["result"]["structuredContent"]["state"] == "TASK_STATE_COMPLETED"
+
+
+# Whoever is frozen.
+
+
+async def test_who_reads_the_audit_log_hears_nothing_any_more_once_frozen(tmp_path: Path) -> None:
+    rules = tmp_path / "policy.yaml"
+    rules.write_text("rules: [{rule: auditors, who: [ann, bob], do: ReadAudit, verdict: PASS}]")
+    tmp_path.joinpath("data").mkdir()
+    async with running(tmp_path / "data", f"{CONFIG}policy: {{file: {rules}}}", base=ROOT) as gateway:
+        keys = [(await key(gateway, name))[1] for name in ("ann", "bob")]
+        async with AsyncExitStack() as stack:
+            path = "/admin/audit:watch"
+            lost, kept = [
+                (await stack.enter_async_context(gateway.client.stream("GET", path, headers=gateway.bearer(each))))
+                for each in keys
+            ]
+            told = [each.aiter_raw() for each in (lost, kept)]
+            for each in told:
+                await asyncio.wait_for(anext(each), BOUND)
+            watch = Stopwatch()
+            await admin(gateway, "frozen", kind="principal", name="ann")
+            with suppress(httpx2.HTTPError):
+                async with asyncio.timeout(BOUND):
+                    async for _ in told[0]:
+                        pass
+            assert watch.seconds() < 1
+            await key(gateway, "carl")
+            async with asyncio.timeout(BOUND):
+                while b"carl" not in await anext(told[1]):
+                    pass
+
+
+@pytest.mark.parametrize("binding", [*BINDINGS, "grpc"])
+async def test_an_actor_that_is_frozen_hears_no_more_of_what_others_do_for_whom_it_acts(
+    tmp_path: Path, binding: str
+) -> None:
+    async with trusting(tmp_path, grpc_port=0) as (gateway, issuer, _):
+        cue = Cue()
+        ada = replace(caller(gateway, binding, "actor"), who=issuer.token(gateway.url, sub="ada"))
+        robot = replace(ada, who=issuer.token(gateway.url, sub="ada", act={"sub": "robot"}))
+        task = await ada.started(cue.text)
+        async with (
+            robot.stream("SubscribeToTask", id=task["id"]) as lost,
+            ada.stream("SubscribeToTask", id=task["id"]) as kept,
+        ):
+            for events in (lost, kept):
+                await asyncio.wait_for(anext(events), BOUND)
+            await admin(gateway, "frozen", kind="principal", name=f"oauth:{issuer.url}#robot")
+            if binding != "grpc":
+                assert await is_cut(lost)
+            cue.say("a secret")
+            if binding == "grpc":  # it is looked at before its next word
+                assert await is_cut(lost)
+            cue.done()
+            async with asyncio.timeout(BOUND):
+                assert "a secret" in str([event async for event in kept])
