@@ -15,7 +15,7 @@ from gateway.dialects.a2a_v1.errors import CODES, details
 from gateway.dialects.face import Decode
 from gateway.dialects.protobuf import Schema, Tree
 from gateway.model.call import Call
-from gateway.model.errors import GatewayError
+from gateway.model.errors import GatewayError, whole_seconds
 from gateway.model.rows import Record
 
 DETAILS = "grpc-status-details-bin"
@@ -89,7 +89,7 @@ def status(error: GatewayError) -> Status:
     code = CODES[error.reason].status
     typed = details(error)
     if error.retry_after is not None:
-        typed.append({"@type": RETRY_INFO, "retryDelay": {"seconds": max(1, round(error.retry_after))}})
+        typed.append({"@type": RETRY_INFO, "retryDelay": {"seconds": whole_seconds(error.retry_after)}})
     packed = [_packed(detail) for detail in typed]
     tree = {"code": STATUSES.index(code), "message": error.message, "details": packed}
     return Status(code, error.message, _RPC.write("Status", tree))

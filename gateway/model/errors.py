@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from math import ceil
 
 
 class Fault(StrEnum):
@@ -69,6 +70,11 @@ class Violation:
 
     field: str
     description: str
+
+
+def whole_seconds(wait: float) -> int:
+    """How headers say when trying again will help: never before it does."""
+    return max(1, ceil(wait))
 
 
 class GatewayError(Exception):

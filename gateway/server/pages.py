@@ -8,6 +8,8 @@ from html import escape
 
 from starlette.responses import Response
 
+from gateway.model.errors import whole_seconds
+
 _STYLE = """
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
 body { margin: 10vh auto 2rem; max-width: 26rem; padding: 0 1.25rem; overflow-wrap: anywhere }
@@ -47,7 +49,7 @@ def page(title: str, body: str, status: int = 200, *, leads_to: str = "", retry_
         "cache-control": "no-store",
     }
     if retry_after is not None:
-        headers["retry-after"] = str(max(1, round(retry_after)))
+        headers["retry-after"] = str(whole_seconds(retry_after))
     return Response(html, status, headers, "text/html")
 
 

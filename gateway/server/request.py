@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.core.watch import Replay, Watch
 from gateway.dialects.sse import COMMENT
-from gateway.model.errors import GatewayError, invalid
+from gateway.model.errors import GatewayError, invalid, whole_seconds
 from gateway.model.rows import Record
 from gateway.model.value import value
 from gateway.server.cycle import fields
@@ -147,4 +147,4 @@ Answer: TypeAlias = Reply | Stream
 
 
 def retry_after(error: GatewayError) -> Headers:
-    return () if error.retry_after is None else ((b"retry-after", b"%d" % max(1, round(error.retry_after))),)
+    return () if error.retry_after is None else ((b"retry-after", b"%d" % whole_seconds(error.retry_after)),)

@@ -21,6 +21,7 @@ from gateway.server.oauth.browser import Browser
 from tests.issuer import Clock
 from tests.journeys.people import BACK, DEVICE, App, admin, app, challenge, claims, error, opens, town
 from tests.journeys.test_ownership import kept
+from tests.journeys.test_sharing import Held
 from tests.person import PASSWORD, Person, somebody
 from tests.serving import Gateway, running
 
@@ -416,6 +417,26 @@ async def test_a_name_that_nobody_has_looks_like_a_wrong_password_and_guessing_e
         here.clock.ahead += 31
         await guest.get(here.app.link())
         assert (await guest.log_in("ada", PASSWORD)).status_code == 200
+
+
+async def test_whoever_waits_as_long_as_they_were_told_is_not_told_to_wait_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a part of a second, too: a wait of 29.4 s is 30."""
+    monkeypatch.setattr("tests.journeys.people.Clock", Held)
+    async with town(tmp_path) as (gateway, clock), somebody(gateway.url) as guest:
+        program = await app(gateway)
+
+        async def tries(password: str) -> httpx2.Response:
+            await guest.get(program.link())
+            return await guest.log_in("ada", password)
+
+        while (await tries("wrong wrong wrong")).status_code == 403:
+            pass
+        clock.ahead += 0.6
+        told = int((await tries(PASSWORD)).headers["retry-after"])
+        clock.ahead += told
+        assert (await tries(PASSWORD)).status_code == 200
 
 
 @pytest.mark.parametrize("trusted", [True, False])
