@@ -240,10 +240,12 @@ class Caller(Protocol):
     `client` is its `clientInfo` (None: not given). `log_level` is the least severe `notifications/message` it wants,
     None for none at all. `progress` says that it wants `notifications/progress`. `meta` holds the other entries of its
     `_meta` that travel on (`traceparent`, `tracestate`, `baggage`, and extensions' own): never a progress token, never
-    the `io.modelcontextprotocol/*` entries, which each hop makes for itself.
+    the `io.modelcontextprotocol/*` entries, which each hop makes for itself. `hops` is how many agents asked each other
+    to get here.
     """
 
     principal: str
+    hops: int
     capabilities: Tree
     client: Tree | None
     log_level: str | None

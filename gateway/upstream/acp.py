@@ -24,6 +24,7 @@ from gateway.model.card import AgentInterface
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
+from gateway.model.trail import HOPS
 from gateway.upstream.egress import ANSWER_LIMIT, Outbound, StreamAnswer
 from gateway.upstream.looking import Looks, unknown
 
@@ -156,8 +157,9 @@ class AcpAgent:
     async def _events(self, context: Context, path: str, body: bytes) -> AsyncGenerator[Event, None]:
         """What the server streams of a run, as long as it does. Raises _Refused instead."""
         reader = RunReader(context)
+        headers = {**STREAM_HEADERS, HOPS: str(context.hops + 1)}
         exchange = self._egress.stream(
-            "POST", self._base + path, body, STREAM_HEADERS, idle_timeout=IDLE_SECONDS, trusted=self._trusted
+            "POST", self._base + path, body, headers, idle_timeout=IDLE_SECONDS, trusted=self._trusted
         )
         async with exchange as answer:
             if answer.status >= 300:

@@ -18,6 +18,7 @@ from gateway.model.agent import Context
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.task import Event, TaskState
+from gateway.model.trail import HOPS
 from gateway.upstream.egress import Egress
 
 PULL = "pull"
@@ -141,7 +142,7 @@ class TasksAgent:
 
     async def _create(self, context: Context, params: dict[str, Any]) -> tuple[TaskState, Any, bool]:
         body = orjson.dumps({"jsonrpc": "2.0", "id": context.task_id, "method": dialect.CREATE, "params": params})
-        headers = {"content-type": "application/json", "accept": "application/json"}
+        headers = {"content-type": "application/json", "accept": "application/json", HOPS: str(context.hops + 1)}
         # Named by the operator in the configuration file, hence trusted.
         answer = await self._egress.post(self._url, body, headers, timeout=context.remaining, trusted=True)
         try:

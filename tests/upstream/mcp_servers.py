@@ -43,6 +43,7 @@ class Recorder:
     answers: dict[str, Any] = field(default_factory=dict)
     heard: asyncio.Queue[tuple[str, Tree]] = field(default_factory=asyncio.Queue)
     asked: list[tuple[str, Tree]] = field(default_factory=list)
+    hops: int = 0
 
     async def notify(self, method: str, params: Tree) -> None:
         self.heard.put_nowait((method, params))

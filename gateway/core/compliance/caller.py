@@ -25,6 +25,7 @@ class WatchedCaller:
         self._ticket = ticket
         self._examiner = examiner
         self.principal = caller.principal
+        self.hops = caller.hops
         self.capabilities = caller.capabilities
         self.client = caller.client
         self.log_level = caller.log_level

@@ -52,6 +52,7 @@ class _Asking:
         self._call = call
         first = call.caller
         self.principal = first.principal
+        self.hops = first.hops
         self.capabilities = {name: each for name, each in first.capabilities.items() if name in ASKED_WITH.values()}
         self.client = first.client
         self.log_level: str | None = None

@@ -63,6 +63,7 @@ class _ParkedCaller:
         self._parked = parked
         first = parked.caller
         self.principal = first.principal
+        self.hops = first.hops
         self.capabilities = first.capabilities
         self.client = first.client
         self.log_level = first.log_level

@@ -33,6 +33,7 @@ class Declaring:
         taken = {**(extensions if isinstance(extensions, dict) else {}), TASKS: {}}
         self.capabilities: Tree = {**caller.capabilities, "extensions": taken}
         self.principal = caller.principal
+        self.hops = caller.hops
         self.client = caller.client
         self.log_level = caller.log_level
         self.progress = caller.progress

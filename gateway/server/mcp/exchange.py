@@ -54,6 +54,7 @@ class Exchange:
         self,
         request: Request,
         principal: str,
+        hops: int,
         params: Tree,
         *,
         capabilities: Tree,
@@ -65,6 +66,7 @@ class Exchange:
     ) -> None:
         self.path = request.path
         self.principal = principal
+        self.hops = hops
         self.capabilities = bridged(capabilities) if asker is None else _of_session(bridged(capabilities))
         self.client = client
         self.log_level = log_level

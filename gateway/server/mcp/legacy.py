@@ -155,6 +155,7 @@ class Legacy:
         return Exchange(
             request,
             owner(who),
+            who.hops,
             asked.params,
             capabilities=session.capabilities,
             client=session.client,

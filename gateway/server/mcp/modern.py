@@ -66,6 +66,7 @@ class Modern:
         exchange = Exchange(
             request,
             owner(who),
+            who.hops,
             asked.params,
             capabilities=meta[CLIENT_CAPABILITIES],
             client=meta.get(CLIENT_INFO),

@@ -17,6 +17,7 @@ from gateway.dialects.sse import Event, Reader
 from gateway.dialects.strict_json import JSON, read
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.tool import PeerError, Tree
+from gateway.model.trail import HOPS
 from gateway.upstream.egress import CONNECT_TIMEOUT, Answer, Outbound, StreamAnswer
 from gateway.upstream.mcp.clock import Clock
 from gateway.upstream.mcp.exchange import Exchange
@@ -116,6 +117,8 @@ class Endpoint:
         Raises PeerError, Refused (for an error with a status), Unexpected (for a status without an error), Broken, and
         GatewayError."""
         sent = self._headers(headers)
+        if exchange.caller.hops:  # that a ring of gateways may end; it says nothing of anybody
+            sent = {**sent, HOPS: str(exchange.caller.hops)}
         if quiet and not self.streams:
             return await self._at_once(body, sent, exchange)
         assert exchange.clock is not None

@@ -44,6 +44,7 @@ class Nobody:
     """The caller when the gateway asks on its own account: for lists and for changes. It can be asked nothing."""
 
     principal: str = ""
+    hops: int = 0
     capabilities: Tree = field(default_factory=dict)
     client: Tree | None = None
     log_level: str | None = None

@@ -23,6 +23,7 @@ class Someone:
     client: Tree | None = None
     log_level: str | None = None
     progress: bool = True
+    hops: int = 0
 
     async def notify(self, method: str, params: Tree) -> None: ...
 
