@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.dialects.oauth2 import access_token as said
+from gateway.dialects.oauth2.dpop import ACCEPTED
 from tests.issuer import Issuer, SigningKey, b64, compact, issuing, number
 from tests.remote import Scripted, agents, ready, scripted
 from tests.serving import A2A, Gateway, message, running
@@ -383,10 +384,11 @@ async def test_a_bad_token_is_refused_with_what_is_wrong_and_reaches_nobody(
 ) -> None:
     answer = await house.ask(f"Bearer {make(house)}")
     assert answer.status_code == 401, answer.text
-    scheme = "DPoP" if sentence == said.NEEDS_PROOF else "Bearer"
+    proof = sentence == said.NEEDS_PROOF
+    algs = f'algs="{" ".join(ACCEPTED)}", ' if proof else ""
     assert answer.headers["www-authenticate"] == (
-        f'{scheme} realm="gateway", error="invalid_token", error_description="{sentence}", '
-        f'resource_metadata="{house.url}/.well-known/oauth-protected-resource/agents/far"'
+        f'{"DPoP" if proof else "Bearer"} realm="gateway", error="invalid_token", error_description="{sentence}", '
+        f'{algs}resource_metadata="{house.url}/.well-known/oauth-protected-resource/agents/far"'
     )
     assert answer.json()["error"]["message"] == sentence
     assert house.far.asked == []
