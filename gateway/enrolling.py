@@ -17,6 +17,7 @@ from gateway.model.errors import GatewayError
 from gateway.model.principal import Kind
 from gateway.model.provenance import CardKeys
 from gateway.model.rows import Balance
+from gateway.model.tool import digest
 from gateway.upstream.egress import Egress
 from gateway.upstream.local import LoadError, load
 from gateway.upstream.tasks import TasksAgent as TasksUpstream
@@ -40,6 +41,7 @@ def enrolled(
     if agent.extended_card is not None:
         entry.extended = _card(config, id, "extended_card", agent.extended_card)
     if isinstance(agent, LocalAgent):
+        entry.at = agent.run if not agent.options else f"{agent.run} [sha256 {digest(agent.options)[:16]}]"
         entry.card, entry.changed = _card(config, id, "card", agent.card), _modified(agent.card)
         try:
             entry.agent = load(agent.run, agent.options, base=config.base, also=demo_base())
@@ -50,9 +52,11 @@ def enrolled(
         entry.sources = tuple(Source(url) for url in dict.fromkeys((agent.card_url, *agent.replicas)))
         entry.card_keys, entry.require_signature = _card_keys(config, id, agent), agent.require_signature
     elif isinstance(agent, TasksAgent):
-        entry.kind = "tasks"
+        entry.kind, entry.at = "tasks", f"{agent.tasks_url} {entry.worker}"
         entry.card = _plain_card(id) if agent.card is None else _card(config, id, "card", agent.card)
         entry.agent = TasksUpstream(id, agent.tasks_url, egress)
+    else:
+        entry.at, entry.behind = " ".join(agent.tools), tuple({each.partition("/")[0]: None for each in agent.tools})
     return entry
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
 from collections.abc import Callable
 from functools import partial
 
@@ -72,6 +73,7 @@ def served(
     source: TokenSource | None = None
     accounts: CallerAccounts | None = None
     said: Callable[[], tuple[str, ...]] = tuple
+    place = entry.url or shlex.join([*(entry.command or ()), *(["in", str(entry.folder)] if entry.folder else ())])
     if entry.url is not None:
         url, values = entry.url, {name: value_of(each) for name, each in entry.headers.items()}
 
@@ -124,7 +126,8 @@ def served(
         said = process.said
     requires = tuple((f"*/{pattern}", frozenset(needs)) for pattern, needs in entry.requires.items())
     gate = Gate(entry.concurrency, entry.queue)
-    return Served(id, server, gate, Quarantine(entry.quarantine), requires, login=source, accounts=accounts, said=said)
+    mode = Quarantine(entry.quarantine)
+    return Served(id, server, gate, place, mode, requires, login=source, accounts=accounts, said=said)
 
 
 def _bounds(entry: LimitsEntry | None) -> Bounds:
@@ -142,7 +145,7 @@ def bridged(bridge: AgentTools, registry: Registry) -> Served:
         return SendMessage.verb, Target(agent) if entry is None else entry.target
 
     # The agents have gates of their own.
-    return Served(bridge.id, bridge, Gate(10_000, 0), Quarantine.OFF, judged=judged)
+    return Served(bridge.id, bridge, Gate(10_000, 0), quarantine=Quarantine.OFF, judged=judged)
 
 
 def mounts(config: Config) -> dict[str, Mount]:

@@ -93,6 +93,10 @@ def _show(found: Mapping[str, Any]) -> None:
     say()
     behalf = ", ".join(line(each) for each in found.get("chain") or ())
     say(f"  caller     {line(found.get('caller'))}{f' for {behalf}' if behalf else ''}")
+    for place in found.get("goesTo") or ():
+        leads = ", ".join(line(each, 1000) for each in place.get("leads") or ())
+        hash = f" [{line(place.get('hash'))}]" if place.get("hash") else ""
+        say(f"  goes to    {line(place.get('at'), 1000)}{f' -> {leads}' if leads else ''}{hash}")
     if found.get("task"):
         say(f"  task       {line(found['task'])}")
     say(f"  rule       {line(found.get('rule'))}: {line(found.get('reason'), 1000)}")

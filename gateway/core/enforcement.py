@@ -12,7 +12,6 @@ from functools import partial
 from typing import NoReturn
 
 from gateway.core.approvals.calls import AgentCalls
-from gateway.core.approvals.grounds import ground
 from gateway.core.approvals.said import edited_message, unsent
 from gateway.core.audit import Recorder, Ticket
 from gateway.core.freezer import Freezer
@@ -26,7 +25,7 @@ from gateway.core.policy.rules import FROZEN, HOPEFUL
 from gateway.core.policy.spoken import spoken
 from gateway.core.registry import Registered, Registry
 from gateway.core.services import Services
-from gateway.model.approval import Asked, Outdated
+from gateway.model.approval import Outdated
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import (
     Call,
@@ -154,9 +153,13 @@ class Enforcement:
         situation: Situation | None,
     ) -> tuple[SendMessage, Ticket, Registered]:
         """What an agent says and somebody has to agree to, once they have."""
-        who, decision = ticket.principal, ticket.decision
-        place, said = address(call.verb, target), unsent(await self._messages.foreseen(call, ticket, entry))
-        asked = Asked(who, call.verb, place, said, decision.policy, trail.root, ground(decision))
+        who = ticket.principal
+        if entry.agent is None:  # after a restart: where it is has to be known before anybody is asked
+            await entry.looked.wait()
+        entry.ready()
+        said = unsent(await self._messages.foreseen(call, ticket, entry))
+        place = address(call.verb, target)
+        asked = self._calls.approvals.asked(who, call.verb, place, said, ticket.decision, trail.root)
         released = await self._calls.released(asked, trail, ticket)
         if released is None:
             return await self.admit_message(call, who)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
@@ -25,7 +25,6 @@ from gateway.core.resting import Resting
 from gateway.core.runner import Runner, Work, last_asked
 from gateway.core.services import Services
 from gateway.core.turn import Turn
-from gateway.model.agent import Context
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
 from gateway.model.changes import Change, PutPushConfig, Reserve
@@ -33,7 +32,7 @@ from gateway.model.errors import GatewayError, Reason, invalid, task_not_found
 from gateway.model.message import Message
 from gateway.model.principal import Principal
 from gateway.model.rows import Key, Reservation, TaskRow
-from gateway.model.task import Event, StatusUpdate, TaskState, TaskStatus
+from gateway.model.task import StatusUpdate, TaskState, TaskStatus
 
 log = logging.getLogger(__name__)
 
@@ -263,8 +262,9 @@ class Engine:
         """Give the message to the agent: `said` is what joins the history, `first` that the agent knows nothing of the
         task. What the ticket spends and the audit's intent are in the commit by which it goes on."""
         assert turn.ticket is not None
-        agent, asked = turn.entry.agent, None if first else turn.asked
+        asked = None if first else turn.asked
         try:
+            agent = turn.entry.ready()
             turn.entry.gate.enter(force=True)
             turn.placed = True
             await self._work_on(turn, *said, changes=turn.ticket.spends)
@@ -274,8 +274,7 @@ class Engine:
             raise
         turn.context = self.contexts.of_call(turn, call)
         turn.context.task = asked
-        late = partial(_reached, turn.entry, turn.context, delivered)
-        self._runner.start(turn, late if agent is None else partial(agent.run, turn.context, delivered))
+        self._runner.start(turn, partial(agent.run, turn.context, delivered))
 
     async def revive(self, row: TaskRow, entry: Registered, ticket: Ticket, *, follow: bool = False) -> None:
         """Go on with a task that rests in AUTH_REQUIRED and has no run any more, as nobody says anything new: the agent
@@ -378,10 +377,3 @@ def _pay(turn: Turn, accept: Accept) -> None:
 
     if accept.owed:
         accept.write().add_done_callback(paid)
-
-
-async def _reached(entry: Registered, context: Context, message: Message) -> AsyncIterator[Event]:
-    """The run of an agent whose card is on its way yet, after a restart; the task's deadline bounds the wait."""
-    await entry.reachable.wait()
-    async for event in entry.ready().run(context, message):
-        yield event

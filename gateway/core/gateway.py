@@ -18,6 +18,7 @@ from gateway.core.approvals.answers import Answers
 from gateway.core.approvals.desk import Desk
 from gateway.core.approvals.grounds import Grounds
 from gateway.core.approvals.messages import HeldMessages
+from gateway.core.approvals.sites import Sites
 from gateway.core.audit import OwnActs, Recorder, Refusals, Ticket
 from gateway.core.auditing import Auditing
 from gateway.core.cursor import Cursors
@@ -120,7 +121,10 @@ class Gateway:
         self.tasks = Tasks(services, registry, engine, cursors, shares)
         self.halting = Halting(services, registry, engine, tools.flights, freezer)
         self.held = HeldMessages(services, engine, registry, approvals, admission)
-        grounds = approvals.grounds = Grounds(admission, governance.question)
+        sites = Sites(registry, tools.servers)
+        grounds = approvals.grounds = Grounds(admission, governance.question, sites)
+        registry.when_changed.append(approvals.placed)
+        tools.servers.when_changed.append(approvals.placed)
         self._desk = Desk(
             store, policy, registry, approvals, self.held, recorder, grounds, services.compliance, now, new_id
         )

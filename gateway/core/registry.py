@@ -65,6 +65,8 @@ class Registered:
     agent: Agent | None = None
     card: AgentCard | None = None
     extended: AgentCard | None = None
+    at: str = ""  # where the operator says it is, if it has no cards to look for
+    behind: tuple[str, ...] = ()  # the servers of tools that it is a set of
     deadline: float = 900.0
     deduplicate: bool = True
     public: bool = False
@@ -124,6 +126,7 @@ class Registry:
         self._directory = directory
         self._now = now
         self._log = CardLog(now, new_id)
+        self.when_changed: list[Callable[[], None]] = []  # of where agents are, and what their cards say
         self._entries: dict[str, Registered] = {}
         self._shadowed: dict[str, AgentRecord] = {}
         self._refresher: asyncio.Task[None] | None = None
@@ -143,6 +146,11 @@ class Registry:
             entry.reachable.set()
         if entry.agent is not None or not entry.sources:
             entry.looked.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        for told in self.when_changed:
+            told()
 
     @staticmethod
     def unknown(id: str) -> Registered:
@@ -210,7 +218,7 @@ class Registry:
         kept = {url: replace(known[url], etag=None) for url in _urls(after) if url in known}
         entry.record, entry.sources = after, tuple(kept.get(url) or Source(url) for url in _urls(after))
         _settle(entry, after.settings)
-        await self.refresh(entry)
+        await self._refreshed(entry)  # nobody is told before it is settled
         looked = [each for each in entry.sources if each.url not in known or changes.keys() & _PINS]
         problem = next((source.problem for source in looked if source.problem is not None), None)
         if problem is None:
@@ -218,10 +226,11 @@ class Registry:
             cards = [PutCard(source.taken) for source in entry.sources if source.taken is not None]
             try:
                 await write(PutAgent(entry.record), DropCards(id), *cards)
-                return entry
             except BaseException:
                 self._restore(entry, before, was)
                 raise
+            self._tell()
+            return entry
         self._restore(entry, before, was)
         raise GatewayError(Reason.UPSTREAM_FAILED, f"{problem}; nothing has been changed")
 
@@ -277,11 +286,16 @@ class Registry:
 
     async def refresh(self, entry: Registered, *, whatever_was_before: bool = False) -> None:
         """Read a remote agent's cards again. Failure makes the entry unhealthy and keeps what was known."""
+        if await self._refreshed(entry, whatever_was_before=whatever_was_before):
+            self._tell()
+
+    async def _refreshed(self, entry: Registered, *, whatever_was_before: bool = False) -> bool:
+        """Whether one of them says something else."""
         read = [self._read(entry, source, whatever_was_before) for source in entry.sources]
         changed = await asyncio.gather(*read)
         entry.looked.set()
         if self._entries.get(entry.id) is not entry:
-            return  # removed meanwhile; what came must not bring it back
+            return False  # removed meanwhile; what came must not bring it back
         agent = self._joined(entry) if any(changed) or entry.agent is None else None
         if agent is not None:
             entry.agent = agent
@@ -289,6 +303,7 @@ class Registry:
             entry.reachable.set()
         entry.problem = _problem(entry)
         entry.failures = max(source.failures for source in entry.sources)
+        return any(changed)
 
     def _show(self, entry: Registered, source: Source) -> None:
         """Callers see the card of the first source that has one."""

@@ -1,8 +1,8 @@
 """Approvals: a call that a rule has stopped, and what people say to it.
 
 An approval is for one exact call. `Asked.digest` names it: the caller with its whole chain, the tenant, the target, the
-arguments, the task that the call belongs to and what of the policy stopped it. Nothing else can be done with it, and
-that only once.
+arguments, the task that the call belongs to, what of the policy stopped it and where the target is. Nothing else can
+be done with it, and that only once.
 """
 
 from __future__ import annotations
@@ -62,11 +62,23 @@ class Terms:
 
 
 @value
+class Site:
+    """A place where a call goes. `at` is where the operator says it is: a URL, a command, an import string. `leads` are
+    the URLs that the card there names, `hash` is that of the card, without its signatures, or of the tool's definition;
+    "" for a place that has none, or of which nobody has read it yet."""
+
+    at: str
+    leads: tuple[str, ...] = ()
+    hash: str = ""
+
+
+@value
 class Asked:
     """The exact call. `target` is its address as rules write it; `arguments` are a tool's, or of a message what is said
     with it. `task` is the task that waits: a message's own, or the outermost one that an agent's call belongs to; empty
     for a call that belongs to none. `ground` is a hash of what stopped it: the rule with its terms (core/approvals/
-    grounds.py); `policy` that of all rules at that time, for the record."""
+    grounds.py); `site` one of where the target is, as far as the operator says it (core/approvals/sites.py); `policy`
+    that of all rules at that time, for the record."""
 
     principal: Principal
     verb: str
@@ -75,15 +87,16 @@ class Asked:
     policy: str
     task: str = ""
     ground: str = ""
+    site: str = ""
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over the call and its ground; roles and scopes are how the caller came to it, not what it asks,
-        and rules that have nothing to do with it may change."""
+        """SHA-256 (hex) over the call, its ground and its site; roles and scopes are how the caller came to it, not
+        what it asks, and rules that have nothing to do with it may change."""
         who = self.principal
         named = {"caller": who.id, "chain": list(chain(who)), "tenant": who.tenant}
         asked = {"arguments": self.arguments, "target": self.target, "verb": self.verb}
-        return digest({**named, **asked, "ground": self.ground, "task": self.task})
+        return digest({**named, **asked, "ground": self.ground, "site": self.site, "task": self.task})
 
 
 def chain(who: Principal) -> Iterator[str]:
@@ -120,6 +133,7 @@ class Approval:
 
     `words` are what people have said to what stands now: an edit makes what was said before it void. `tasks` are those
     that rest because of it, the outermost first; `held` says that it is a message that no agent has seen yet.
+    `sites` are where the call goes, as it was when it was asked; none where whoever looks may not know them.
     `approvers` are whom the policy lets approve, in the words of its rules. `revision` goes up with each change, `why`
     says how it came to its end. `request` is the audit's number of the call, `page` the URL where people answer it, ""
     where nobody can log in.
@@ -144,6 +158,7 @@ class Approval:
     request: str = ""
     why: str = ""
     page: str = ""
+    sites: tuple[Site, ...] = ()
 
     @property
     def tenant(self) -> str:
@@ -180,6 +195,7 @@ class Approval:
             "digest": self.digest,
             "id": self.id,
             "released": self.released,
+            "sites": [{"at": site.at, "hash": site.hash, "leads": list(site.leads)} for site in self.sites],
             "state": self.state.value,
             "words": [{"by": word.by, "said": word.said.value} for word in self.words],
         }

@@ -31,9 +31,19 @@ class Word(TypedDict):
     reason: str
 
 
+class Place(TypedDict):
+    """Where a call goes: `at` is where the operator says it is, `leads` are the URLs that the card there names, `hash`
+    is that of the card, without its signatures, or of the tool's definition."""
+
+    at: str
+    leads: list[str]
+    hash: str
+
+
 class Shown(TypedDict):
     """`arguments` are those that the call may be made with, `asked` those that were asked for, where they differ.
-    `needed` people have to agree, and `missing` of them have not yet. `page` is where people who log in answer it."""
+    `needed` people have to agree, and `missing` of them have not yet. `page` is where people who log in answer it.
+    `goesTo` is for those who may approve it; whoever only asked for it is not told."""
 
     id: str
     state: ApprovalState
@@ -41,6 +51,7 @@ class Shown(TypedDict):
     chain: list[str]
     action: str
     target: str
+    goesTo: list[Place]
     arguments: Tree
     asked: Tree | None
     task: str | None
@@ -148,6 +159,7 @@ def shown(approval: Approval) -> Shown:
         "chain": chain[1:],
         "action": asked.verb,
         "target": asked.target,
+        "goesTo": [{"at": site.at, "leads": list(site.leads), "hash": site.hash} for site in approval.sites],
         "arguments": approval.arguments,
         "asked": None if approval.edited is None else asked.arguments,
         "task": approval.tasks[0] if approval.tasks else None,

@@ -18,6 +18,7 @@ from gateway.model.approval import (
     Asked,
     Outdated,
     Said,
+    Site,
     Terms,
     Word,
     paged,
@@ -142,12 +143,14 @@ def _tree(it: Approval) -> dict[str, Any]:
             "policy": asked.policy,
             "task": asked.task,
             "ground": asked.ground,
+            "site": asked.site,
         },
         "terms": [it.terms.caller, it.terms.persons, it.terms.within_ms, it.terms.rule],
         "words": [_said(word) for word in it.words],
         "approvers": list(it.approvers),
         "tasks": list(it.tasks),
         "page": it.page,
+        "sites": [[each.at, list(each.leads), each.hash] for each in it.sites],
     }
 
 
@@ -163,6 +166,7 @@ def _approval(doc: bytes) -> Approval:
         approvers=tuple(tree["approvers"]),
         tasks=tuple(tree["tasks"]),
         page=tree.get("page", ""),
+        sites=tuple(Site(at, tuple(leads), hash) for at, leads, hash in tree.get("sites", ())),
     )
 
 

@@ -13,7 +13,7 @@ from gateway.core.approvals import retention
 from gateway.core.tools import consents
 from tests.issuer import Clock
 from tests.journeys.test_approvals import approval_of, ended, listed, reached, said, waiting
-from tests.mcp import Door, configured, scripted, soon, tool
+from tests.mcp import Door, Scripted, configured, scripted, soon, tool
 from tests.serving import ROOT, Gateway, running
 
 CARD = f"card: {ROOT}/agent_cards/echo.json"
@@ -67,9 +67,11 @@ OTHERS = {
 
 
 @contextlib.asynccontextmanager
-async def ruled(folder: Path, policy: str = POLICY, *, shadow: str = "", **more: Any) -> AsyncIterator[Gateway]:
+async def ruled(
+    folder: Path, policy: str = POLICY, *, shadow: str = "", docs: Scripted | None = None, **more: Any
+) -> AsyncIterator[Gateway]:
     (folder / "policy.yaml").write_text(policy)
-    async with scripted(tool("wipe")) as docs:
+    async with scripted(tool("wipe")) if docs is None else contextlib.nullcontext(docs) as docs:
         config = f"{AGENTS}policy: {{file: {folder}/policy.yaml{shadow}}}\n{configured(docs=docs)}"
         async with running(folder / "data", config, **more) as gateway:
             yield gateway
@@ -318,14 +320,19 @@ async def test_a_message_that_was_approved_does_not_go_out_after_its_time(
 async def test_what_waits_or_is_released_outlives_a_restart_with_a_policy_file_that_says_the_same(
     tmp_path: Path, approved: bool
 ) -> None:
-    async with ruled(tmp_path) as gateway:
+    async with scripted(tool("wipe")) as docs:
+        await _outlives(tmp_path, docs, approved)
+
+
+async def _outlives(tmp_path: Path, docs: Scripted, approved: bool) -> None:
+    async with ruled(tmp_path, docs=docs) as gateway:
         task = await waiting(gateway)
         ann = Door(gateway, who=await gateway.key("ann"))
         id = (await ann.call("docs__wipe", which="one"))["_meta"]["gateway/approval"]["approval"]
         if approved:
             await said(gateway, "lea", id, "approve")
         key = await gateway.key("ann")
-    async with ruled(tmp_path, RETOLD) as gateway:
+    async with ruled(tmp_path, RETOLD, docs=docs) as gateway:
         if not approved:
             assert (await local(gateway, id, "approve")).json()["state"] == "approved"
         ann = Door(gateway, who=key)

@@ -27,6 +27,8 @@ from gateway.model.audit import AuditEntry, Decision
 from gateway.model.changes import Change, PutApproval
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.ports import Store
+from gateway.model.principal import Principal
+from gateway.model.tool import Tree
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,13 @@ class Approvals:
             await asyncio.wait(written)
 
     # For doors.
+
+    def asked(
+        self, who: Principal, verb: str, target: str, arguments: Tree, decision: Decision, task: str = ""
+    ) -> Asked:
+        """A call that `decision` has stopped, as an approval has it."""
+        assert self.grounds is not None
+        return self.grounds.asked(who, verb, target, arguments, decision, task)
 
     async def ask(
         self,
@@ -199,6 +208,7 @@ class Approvals:
             now,
             now + terms.within_ms,
             approvers=approvers(self._policy.rules, asked.target),
+            sites=() if self.grounds is None else self.grounds.sites.of(asked.verb, asked.target, who),
             tasks=tasks,
             agent=agent,
             held=held,
@@ -305,7 +315,8 @@ class Approvals:
         return None if id is None else self._open.get(id) or self._recent.get(id)
 
     async def _again(self, id: str, asked: Asked) -> Approval | None:
-        """None: it is the same call, which other rules stop now; it needs an approval under those."""
+        """None: it is the same call, which other rules stop now, or which would go somewhere else; it needs an approval
+        for that."""
         found = await self.find(id)
         who = asked.principal
         if found is None or (found.tenant, found.asked.principal.id) != (who.tenant, who.id):
@@ -316,7 +327,7 @@ class Approvals:
         lost = self.lost(found) if found.state.open else ""
         if asked.digest in (found.digest, found.released) and not lost:
             return found
-        same = replace(asked, ground=found.asked.ground).digest in (found.digest, found.released)
+        same = replace(asked, ground=found.asked.ground, site=found.asked.site).digest in (found.digest, found.released)
         if found.state.open:
             why = (lost or OTHER_RULES) if same else "it came back with another call"
             await self._end(found, ApprovalState.VOID, why)
@@ -340,6 +351,12 @@ class Approvals:
         for held in tuple(self._open.values()):
             if self._stands(held) and self.grounds is not None and (renewed := self.grounds.renewed(held)) is not None:
                 self.keep(self._renew(held, renewed), f"{held.id} is asked of others")
+
+    def placed(self) -> None:
+        """Where calls go may have changed: what was approved for another place comes to its end."""
+        for held in tuple(self._open.values()):
+            if self.grounds is not None and self.grounds.sites.moved(held):
+                self._stands(held)
 
     def _stands(self, held: Approval) -> bool:
         """Whether it holds now. Its time may be over before the timer says so: a machine that slept has not counted."""

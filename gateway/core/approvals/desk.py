@@ -86,10 +86,10 @@ class Desk:
     async def handle(self, call: ApprovalCall, who: Principal) -> Any:
         """An `Approval`, or a page of them. Raises GatewayError."""
         if isinstance(call, ListApprovals):
-            return await self._list(call, who)
-        if isinstance(call, ShowApproval):
-            return await self._show(call, who)
-        return await self.answer(call, who)
+            page = await self._list(call, who)
+            return ApprovalPage(tuple(self._for(who, each) for each in page.approvals), page.before)
+        answer = self._show(call, who) if isinstance(call, ShowApproval) else self.answer(call, who)
+        return self._for(who, await answer)
 
     async def _list(self, call: ListApprovals, who: Principal) -> ApprovalPage:
         page = await self._every(call, who) if call.every else self._open(call, who)
@@ -245,7 +245,14 @@ class Desk:
             return False
         if who.kind is not Kind.ANONYMOUS and who.id == approval.owner:
             return True
+        return self._answers_for(who, approval)
+
+    def _answers_for(self, who: Principal, approval: Approval) -> bool:
         return self._policy.visible(who, ApproveCall.verb, Target(approval.asked.target))
+
+    def _for(self, who: Principal, approval: Approval) -> Approval:
+        """Where agents and servers are is for those who have to judge it: their callers know the gateway alone."""
+        return approval if self._answers_for(who, approval) else replace(approval, sites=())
 
     def _decide(self, call: Answering, who: Principal, found: Approval, *, as_caller: bool) -> Decision:
         policy = self._policy.hash

@@ -1,4 +1,4 @@
-"""What an approval stands on: the rule that stopped the call, and who has agreed to it.
+"""What an approval stands on: the rule that stopped the call, where it goes, and who has agreed to it.
 
 Rules may change while a call waits. An approval stands as long as the very call, decided anew, is stopped by the same
 rule with the same terms, and whoever has approved it still may. Comments, and rules that do not decide this call,
@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from gateway.core.approvals.said import message_call
+from gateway.core.approvals.sites import Sites, site
 from gateway.core.policy import Rule, Situation, Target
 from gateway.core.policy.admission import MCP, Admission
 from gateway.core.policy.approvers import approvers
@@ -20,7 +21,7 @@ from gateway.core.policy.interceptors import PAUSED
 from gateway.core.policy.labels import RULE as RULE_OF_TWO
 from gateway.core.policy.persons import Persons
 from gateway.core.policy.spoken import spoken
-from gateway.model.approval import Approval, ApprovalState, ApproveCall, EditCall, Said, Terms, Word, chain
+from gateway.model.approval import Approval, ApprovalState, ApproveCall, Asked, EditCall, Said, Terms, Word, chain
 from gateway.model.audit import Decision, Verdict
 from gateway.model.call import SendMessage
 from gateway.model.principal import Principal
@@ -44,12 +45,22 @@ def ground(decision: Decision) -> str:
 
 
 class Grounds:
-    def __init__(self, admission: Admission, inquire: Inquire) -> None:
+    def __init__(self, admission: Admission, inquire: Inquire, sites: Sites) -> None:
         self._admission = admission
         self._inquire = inquire
+        self.sites = sites
+
+    def asked(
+        self, who: Principal, verb: str, target: str, arguments: Tree, decision: Decision, task: str = ""
+    ) -> Asked:
+        """A call that `decision` has stopped, as an approval has it."""
+        where = site(self.sites.of(verb, target, who))
+        return Asked(who, verb, target, arguments, decision.policy, task, ground(decision), where)
 
     def lost(self, approval: Approval) -> str:
         """Why it does not stand any more; "" while it does."""
+        if why := self.sites.moved(approval):
+            return why
         if not self._stopped(approval):
             return OTHER_RULES
         if approval.edited is not None and not self.fits(approval, approval.edited):

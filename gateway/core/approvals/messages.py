@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from gateway.core.answers import Answer
 from gateway.core.approvals import words
 from gateway.core.approvals.approvals import Approvals, changed, created
-from gateway.core.approvals.grounds import ground
 from gateway.core.approvals.said import arguments, message_call
 from gateway.core.audit import Cause, Ticket
 from gateway.core.engine import Engine
@@ -27,7 +26,7 @@ from gateway.core.runner import last_asked
 from gateway.core.services import Services
 from gateway.core.turn import Turn
 from gateway.model.agent import Context
-from gateway.model.approval import Approval, ApprovalState, Asked, Outdated, waits
+from gateway.model.approval import Approval, ApprovalState, Outdated, waits
 from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
@@ -162,9 +161,9 @@ class HeldMessages:
 
     def _draft(self, call: SendMessage, ticket: Ticket, entry: Registered, task_id: str) -> Approval:
         decision = ticket.decision
+        entry.ready()  # nobody is asked about an agent of which nobody knows where it is
         target = address(call.verb, entry.target._replace(skill=skill(call)))
-        said = arguments(call)
-        asked = Asked(ticket.principal, call.verb, target, said, decision.policy, task_id, ground(decision))
+        asked = self._approvals.asked(ticket.principal, call.verb, target, arguments(call), decision, task_id)
         return self._approvals.draft(asked, decision, ticket=ticket, agent=entry.id, tasks=(task_id,), held=True)
 
     def _filed(self, ticket: Ticket, approval: Approval, task_id: str) -> AuditEntry:
@@ -208,6 +207,7 @@ class HeldMessages:
         if entry is None:
             await self._fail(approval, "the agent is no longer registered")
             return
+        entry.ready()  # before that nobody can tell whether it is where it was
         if why := self._approvals.lost(approval):
             await self._fail(approval, why)
             return

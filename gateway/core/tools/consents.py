@@ -126,6 +126,8 @@ class Consents:
         approval = await self._approvals.find(found[0])
         if approval is None or asked.digest not in (approval.digest, approval.released):
             return None
+        if self._approvals.lost(approval):
+            return None
         del self._following[found[0]]
         return approval
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TypeAlias
 
 from gateway.core.approvals import words
-from gateway.core.approvals.grounds import ground
 from gateway.core.audit import Ticket
 from gateway.core.policy import DENIED, Target
 from gateway.core.policy.admission import MCP
@@ -17,7 +16,7 @@ from gateway.core.policy.refusals import refused
 from gateway.core.tools.consents import Consents
 from gateway.core.tools.found import Found
 from gateway.core.tools.means import Books, Rules
-from gateway.model.approval import Approval, ApprovalState, Asked, Outdated
+from gateway.model.approval import Approval, ApprovalState, Outdated
 from gateway.model.audit import Decision, Verdict
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.principal import Principal
@@ -40,8 +39,9 @@ class Permits:
         self._calls = rules.calls
         self._consents = consents
 
-    async def of(self, call: UseServer, who: Principal, found: Found | None) -> Permit:
-        """Raises GatewayError, recorded, for what may not be made; Held for what waits for somebody."""
+    async def of(self, call: UseServer, who: Principal, found: Found | None) -> Permit | None:
+        """None: it has waited, and another server or another tool may have its name by now; it is to be found and
+        decided anew. Raises GatewayError, recorded, for what may not be made; Held for what waits for somebody."""
         known, verb, target = self._known(call, who, found)
         situation = None
         if self._admission.needs_conversation:
@@ -125,12 +125,12 @@ class Permits:
 
     async def _agreed(
         self, call: UseServer, found: Found, ticket: Ticket, target: Target, situation: Situation | None
-    ) -> Permit:
-        """Of a request that somebody has released, as it was released. Raises Refused with the approval that it waits
-        for; where it has waited here, it is decided anew."""
+    ) -> Permit | None:
+        """Of a request that somebody has released, as it was released. None: anew. Raises Refused with the approval
+        that it waits for."""
         released = await self._released(call, await self._foreseen(found, ticket), ticket)
         if released is None:
-            return await self.of(call, found.who, found)
+            return None
         edited = self._edited(call, found, released)
         if self._admission.needs_conversation:
             ticket = self._charged(call, found.verb, ticket, target, situation)
@@ -138,10 +138,13 @@ class Permits:
             ticket = replace(ticket, decision=words.passed(released, ticket.decision.policy))
             return await self._examined(*edited, ticket)
         made, inner, ticket = await self._examined(*edited, self._calls.ticket(released, ticket))
+        if found.served.gone:
+            ticket.close()
+            return None
         try:
             return made, inner, self._calls.spending(released, ticket)
         except Outdated:  # another request like it was faster; this one waits for an approval of its own
-            return await self.of(call, found.who, found)
+            return None
 
     async def _foreseen(self, found: Found, ticket: Ticket) -> Found:
         """The request as somebody is asked about it: what its server may have. Raises GatewayError: nobody is asked
@@ -166,15 +169,9 @@ class Permits:
     async def _released(self, call: UseServer, found: Found, ticket: Ticket) -> Approval | None:
         """The approval of a call that has one now. None: decide anew. Raises Refused with the one that it waits for."""
         who, trail = ticket.principal, call.trail
-        asked = Asked(
-            who,
-            found.verb,
-            ticket.target,
-            _sent(found.params),
-            ticket.decision.policy,
-            "" if trail is None else trail.root,
-            ground(ticket.decision),
-        )
+        task = "" if trail is None else trail.root
+        sent, decision = _sent(found.params), ticket.decision
+        asked = self._calls.approvals.asked(who, found.verb, ticket.target, sent, decision, task)
         if trail is not None:
             return await self._calls.released(asked, trail, ticket)
         return await self._consents.released(call, asked, ticket)

@@ -52,11 +52,14 @@ class Requests:
 
     async def use(self, call: UseServer, who: Principal) -> Tree:
         """The result, in the mount's names. Raises GatewayError; PeerError for what the server refused."""
-        found = await self._finder.find(call, who)
-        try:
-            call, found, ticket = await self._permits.of(call, who, found)
-        except Held as held:
-            return self._waits(held, call, found)
+        permit = None
+        while permit is None:
+            found = await self._finder.find(call, who)
+            try:
+                permit = await self._permits.of(call, who, found)
+            except Held as held:
+                return self._waits(held, call, found)
+        call, found, ticket = permit
         try:
             await self._store.commit(*ticket.spends, records=(ticket.intent(self._now()),))
             try:

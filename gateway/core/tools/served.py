@@ -31,6 +31,7 @@ class Served(Lists):
     id: str
     server: ToolServer
     gate: Gate
+    at: str = ""  # where the operator says it is: a URL, a command
     quarantine: Quarantine = Quarantine.CHANGED
     requires: tuple[tuple[str, frozenset[str]], ...] = ()
     judged: Callable[[str], tuple[str, Target]] | None = None  # verb and target, where tools stand for something else
@@ -42,6 +43,7 @@ class Served(Lists):
     destructive: frozenset[str] = frozenset()  # tools that say so of themselves; what was offered last counts
     to_callers: bool = False  # the operator has no authorization there, and nothing is wrong with that
     problem: str | None = None
+    gone: bool = False  # another one may have its name
     failures: int = 0
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     overdue: bool = False  # it has kept a list waiting, and keeps no other one
@@ -66,6 +68,12 @@ class Served(Lists):
     def lists(self, who: Principal) -> Lists:
         """Those of this caller: their own, as far as they are there, else those of all."""
         return self if self.accounts is None else self.own.get(owner_in(who), self)
+
+    def known(self, who: Principal) -> Lists | None:
+        """The same; None where the caller has lists of their own that have not been read yet."""
+        owner = owner_in(who)
+        unread = self.accounts is not None and owner not in self.own and self.accounts.connected(owner)
+        return None if unread else self.lists(who)
 
     def all_waiting(self) -> tuple[Waiting, ...]:
         """Whoever has seen it. The same thing may wait in more than one form."""

@@ -83,6 +83,7 @@ class Servers:
         served = self._served.pop(id, None)
         if served is None:
             return
+        served.gone = True
         self._sort()
         keeper = self._keepers.pop(id, None)
         if keeper is not None:

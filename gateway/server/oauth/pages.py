@@ -109,6 +109,7 @@ def approval(
         ("Who calls", who.id),
         ("On behalf of", ", ".join(chain(who))),
         ("What", f"{asked.asked.verb} on {asked.asked.target}"),
+        ("Which is at", "; ".join(" ".join((site.at, *site.leads)) for site in asked.sites)),
         ("Stopped by the rule", f"{asked.rule}: {asked.reason}"),
         ("Waits for", f"{terms.persons} of {people}"),
         ("Said so far", "; ".join(f"{word.said.value} by {word.by}" for word in asked.words)),
