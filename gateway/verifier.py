@@ -498,6 +498,10 @@ class Broken(Exception):
         self.index = index
 
 
+LAST_HEADS = 70
+"""So many checkpoints a gateway can make between two that it shows to its witnesses."""
+
+
 class Database:
     """The gateway's SQLite database, read-only and as of one moment, beside a gateway that runs."""
 
@@ -534,6 +538,8 @@ class Database:
     def entry(self, index: int) -> bytes | None:
         sql = "SELECT first_idx, entries FROM audit WHERE last_idx >= ? ORDER BY last_idx LIMIT 1"
         row = self._db.execute(sql, (index + 1,)).fetchone()
+        if row is not None and not (isinstance(row[0], int) and isinstance(row[1], bytes)):
+            raise Broken(index, f"the row of entry {index} does not hold bytes, or no number")
         lines = [] if row is None else row[1].split(b"\n")
         at = -1 if row is None else index + 1 - row[0]
         return lines[at] if 0 <= at < len(lines) else None
@@ -544,14 +550,26 @@ class Database:
         return None if row is None else Checkpoint.parse(_text(row[0]))
 
     def proof(self, index: int) -> Proof:
-        """Under the newest checkpoint. Raises LookupError when there is no such entry or no checkpoint over it."""
-        head, entry = self.head(), self.entry(index)
+        """Under the newest checkpoint; of the last ones under one that witnesses have signed, too, where there is such.
+        Raises LookupError when there is no such entry or no checkpoint over it, Broken when nothing leads there."""
+        head, entry = self._cosigned(index) or self.head(), self.entry(index)
         if entry is None:
             raise LookupError(f"there is no entry {index}")
         if head is None or index >= head.size:
             raise LookupError(f"entry {index} is not under a checkpoint yet; that takes some ten seconds")
         node = nodes_of(cache(self.tile))
-        return Proof(entry, index, tuple(inclusion(node, index, head.size)), head)
+        proof = Proof(entry, index, tuple(inclusion(node, index, head.size)), head)
+        if not proof.holds():
+            raise Broken(index, f"what is kept of the tree does not lead from entry {index} to the checkpoint")
+        return proof
+
+    def _cosigned(self, index: int) -> Checkpoint | None:
+        sql = "SELECT note FROM audit_checkpoint WHERE size > ? ORDER BY size DESC LIMIT ?"
+        for (note,) in self._db.execute(sql, (index, LAST_HEADS)):
+            head = Checkpoint.parse(_text(note))
+            if any(name != head.origin for name, _, _ in head.signatures):
+                return head
+        return None
 
     def close(self) -> None:
         self._db.close()
@@ -627,11 +645,17 @@ class Segments:
             tree = json.loads(raw)
             if (tree.get("first"), tree.get("previous")) != (end, before):
                 raise Broken(end, f"{path.name} does not follow the manifest before it")
-            body = path.with_name(path.name.removesuffix(MANIFEST) + ".jsonl").read_bytes()
-            yield from _runs(body.splitlines(), end)
-            if hashlib.sha256(body).hexdigest() != tree.get("sha256") or not isinstance(tree.get("end"), int):
+            file = path.with_name(path.name.removesuffix(MANIFEST) + ".jsonl")
+            body = file.read_bytes()
+            lines = body.splitlines()
+            yield from _runs(lines, end)
+            if hashlib.sha256(body).hexdigest() != tree.get("sha256"):
                 raise Broken(end, f"the segment beside {path.name} is not the one that was written")
-            end, before = tree["end"], hashlib.sha256(raw).hexdigest()
+            head = Checkpoint.parse(str(tree["checkpoint"]))
+            names = {"end": end + len(lines), "file": file.name, "log": head.origin}
+            if {name: tree.get(name) for name in names} != names or head.size != names["end"]:
+                raise Broken(end, f"{path.name} says something else than what lies beside it")
+            end, before = end + len(lines), hashlib.sha256(raw).hexdigest()
 
     def tile(self, level: int, number: int) -> bytes | None:
         return None
@@ -832,6 +856,8 @@ class _Found(Exception):
 
 _UNWITNESSED = "The newest checkpoint lacks the witnesses that the policy asks for."
 
+WITNESS_SECONDS = 180.0
+"""So old may an entry of a live log be without a witness over it: they are shown a head once a minute."""
 FRESH_SECONDS = 60.0
 """So old may an entry of a live log be without a checkpoint over it."""
 _AT = re.compile(rb'[{,]"at":([0-9]+)')
@@ -857,11 +883,15 @@ class Verification:
         self._newer = 0  # entries of formats that are not known here
         self._named_now: list[Key] = []  # by entries that no checkpoint covers yet
         self._announced: list[Key] = []
+        self.named: list[list[Key]] = []  # all keys that the log has named so, each time together
+        self._witnessed = 0  # so much of it the witnesses have seen that the policy asks for
+        self._unwitnessed = b""  # and the first entry that they have not
 
     def report(self) -> Report:
         try:
             heads = self._signed()
             self._origin = (heads or list(self._since))[-1].origin.encode()
+            self._witnessed = self._seen_by_witnesses(heads)
             self._read(heads)
             return self._verdict(heads)
         except _Found as found:
@@ -882,6 +912,12 @@ class Verification:
         if heads and not self._since and not any(self._known(head) for head in heads):
             raise _Found("No checkpoint was signed by the keys that are given.", exit=Exit.KEY)
         return heads
+
+    def _seen_by_witnesses(self, heads: list[Checkpoint]) -> int:
+        try:
+            return next((head.size for head in reversed(heads) if self._trust.witnessed(head)), 0)
+        except BadNote as error:
+            raise _Found(f"A checkpoint was changed: {error}") from error
 
     def _known(self, head: Checkpoint) -> bool:
         try:
@@ -970,6 +1006,7 @@ class Verification:
             self._agreed = mark.size
         elif self._named_now:
             self._announced, self._named_now = self._named_now, []
+            self.named.append(self._announced)
 
     def _named(self, mark: Checkpoint) -> list[Key]:
         """The keys that the log itself has named in what was signed before. Raises if they have not signed this."""
@@ -1006,6 +1043,8 @@ class Verification:
                 self._succeed(at, entry)
         if entries:
             self._newest = entries[-1]
+        if 0 <= self._witnessed - first < len(entries):
+            self._unwitnessed = entries[self._witnessed - first]
 
     def _succeed(self, at: int, entry: bytes) -> None:
         """New keys: those before them must have signed for it. The checkpoint over the entry does not say so much, for
@@ -1044,18 +1083,24 @@ class Verification:
             )
         if self._newer:
             report.notes.append(f"{self._newer} entries are of a newer format: what they say was not looked at")
-        if heads and not self._trust.witnessed(heads[-1]):  # whatever stands behind it vouches for nothing
-            report.exit, report.sentence = Exit.KEY, _UNWITNESSED
-            return report
+        if heads and self._witnessed < covered:  # whatever stands behind it vouches for nothing
+            if not self._witnessed or not self._log.live or self._age(self._unwitnessed) > WITNESS_SECONDS:
+                report.exit, report.sentence = Exit.KEY, _UNWITNESSED
+                report.notes.append(f"of {covered} entries they have seen {self._witnessed}")
+                return report
+            report.notes.append(f"the newest {covered - self._witnessed} have not been shown to the witnesses yet")
         return self._tail(report, size - covered) if size > covered else report
+
+    def _age(self, entry: bytes) -> float:
+        """Seconds, by what it says itself."""
+        found = _AT.search(entry)
+        return self._now - int(found[1]) / 1000 if found else max(FRESH_SECONDS, WITNESS_SECONDS)
 
     def _tail(self, report: Report, count: int) -> Report:
         report.notes.append(f"the newest {count} are not under a checkpoint yet")
-        found = _AT.search(self._newest)
-        age = self._now - int(found[1]) / 1000 if found else FRESH_SECONDS
         if not self._log.live:
             raise _Found("Entries were added behind the last checkpoint", report.covered)
-        if age > FRESH_SECONDS:
+        if self._age(self._newest) > FRESH_SECONDS:
             report.exit = Exit.INCOMPLETE
             report.sentence = f"{report.covered} entries are as they were written; {count} were never signed."
             report.first = report.covered
@@ -1087,14 +1132,32 @@ def _vouched(keys: list[Key], word: Checkpoint | None, before: list[Key]) -> boo
 
 def verify(log: Log, trust: Trust, since: Sequence[Checkpoint] = (), now: float | None = None) -> Report:
     """Reads the whole log. `since` are checkpoints that were seen before, from a witness or a note to oneself; those
-    that the log's keys have not signed count for nothing."""
-    known = [head for head in since if _counts(head, trust)]
-    return Verification(log, trust, known, time.time() if now is None else now).report()
+    that neither the log's keys have signed nor such as it names itself count for nothing."""
+    now = time.time() if now is None else now
+    known = [head for head in since if _counts(head, trust.log)]
+    reading = Verification(log, trust, known, now)
+    report = reading.report()
+    others = [head for head in since if head not in known]
+    if not others or report.exit in (Exit.TAMPERED, Exit.KEY):
+        return report
+    later = [head for head in others if any(_counts(head, keys) for keys in reading.named)]
+    if later:  # which of them are ours is known at the end only
+        report = Verification(log, trust, [*known, *later], now).report()
+    if len(later) < len(others):
+        _strange(report, len(others) - len(later), bool(known or later))
+    return report
 
 
-def _counts(head: Checkpoint, trust: Trust) -> bool:
+def _strange(report: Report, count: int, others: bool) -> None:
+    if not others and report.exit is Exit.OK:
+        report.exit = Exit.KEY
+        report.sentence = "No checkpoint that was seen before was signed by keys of this log; it may be another's."
+    report.notes.append(f"{count} checkpoints that were seen before are not signed by this log and count for nothing")
+
+
+def _counts(head: Checkpoint, keys: list[Key]) -> bool:
     try:
-        return trust.signed(head)
+        return Trust(keys).signed(head)
     except BadNote:
         return False
 
@@ -1126,13 +1189,24 @@ def _misplaced(proof: Proof) -> str | None:
 
 
 def notes_in(text: str) -> list[Checkpoint]:
-    """The checkpoints of a file that holds one after the other, as a file witness keeps them. Raises BadNote."""
-    found, lines = [], text.splitlines(keepends=True)
-    while lines:
-        end = next((at for at in range(4, len(lines)) if not lines[at].startswith("— ")), len(lines))
-        found.append(Checkpoint.parse("".join(lines[:end])))
-        lines = lines[end:]
+    """The checkpoints of a file that holds one after the other, as a file witness keeps them. What stands between them,
+    as where a disk was full, is one without a signature. Raises BadNote when there is nothing else."""
+    found, at = [], 0
+    for note in _NOTE.finditer(text):
+        found += [_TORN] if text[at : note.start()].strip() else []
+        try:
+            found.append(Checkpoint.parse(note[0]))
+        except BadNote:
+            found.append(_TORN)
+        at = note.end()
+    found += [_TORN] if text[at:].strip() else []
+    if all(each is _TORN for each in found):
+        raise BadNote("there is no checkpoint in the file that was named or in the head beside the keys")
     return found
+
+
+_NOTE = re.compile(r"^[^\n]+\n[0-9]+\n[^\n]+\n\n(?:— [^\n]+\n)+", re.MULTILINE)
+_TORN = Checkpoint("", 0, EMPTY)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

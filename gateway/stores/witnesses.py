@@ -6,9 +6,12 @@ A file witness is a file elsewhere (another machine's share, append-only) that g
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import logging
 import os
+import re
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,9 @@ from gateway.verifier import BadNote, Checkpoint, Key, consistency
 log = logging.getLogger(__name__)
 
 _CONFLICT, _BAD_PROOF = 409, 422
+_SIZE = re.compile("[0-9]{1,15}")
+PATIENCE_SECONDS = 10.0
+"""For a witness's answer, all of it: no checkpoint is made meanwhile."""
 
 
 class Asked(Protocol):
@@ -39,7 +45,8 @@ class Disputed(Exception):
 
 
 class FileWitness:
-    """One head after the other, in a file that is only ever appended to. Raises StoreProblem."""
+    """One head after the other, in a file that is only ever appended to; behind half of one, where a disk was full, on
+    a line of its own. Raises StoreProblem."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -48,10 +55,19 @@ class FileWitness:
         with problems(self._path):
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                os.write(file, head.note.encode())
+                note = b"" if self._whole() else b"\n"
+                note += head.note.encode()
+                while note:
+                    note = note[os.write(file, note) :]
                 os.fsync(file)
             finally:
                 os.close(file)
+
+    def _whole(self) -> bool:
+        """Whether the file ends with a line; so it does as far as is known where it cannot be read."""
+        with contextlib.suppress(OSError), self._path.open("rb") as file:
+            return not file.seek(0, os.SEEK_END) or (file.seek(-1, os.SEEK_END) >= 0 and file.read() == b"\n")
+        return True
 
 
 class CosigningWitness:
@@ -63,11 +79,15 @@ class CosigningWitness:
         self._store = store
         self._seen = 0
 
+    @property
+    def url(self) -> str:
+        return self._asked.url
+
     async def cosign(self, head: Checkpoint) -> Checkpoint:
         """The head with the witness's signature under it. Raises Disputed; GatewayError, BadNote when it does not
         answer as it should."""
         status, text = await self._add(head)
-        if status == _CONFLICT and text.strip().isdecimal() and int(text) != self._seen:
+        if status == _CONFLICT and _SIZE.fullmatch(text.strip()) and int(text) != self._seen:
             self._seen = int(text)
             if self._seen > head.size:
                 raise Disputed(f"{self._asked.url} has seen {self._seen} entries and there are {head.size}")
@@ -94,7 +114,7 @@ def _steps(db: sqlite3.Connection, old: int, new: int) -> list[bytes]:
 
 
 class Witnesses:
-    """All of them. One that is away delays nothing and is asked again with the next head."""
+    """All of them, at once. One that is away delays nothing, and is asked again with the next head that they see."""
 
     def __init__(self, files: list[FileWitness], cosigning: list[CosigningWitness]) -> None:
         self.files = files
@@ -102,12 +122,13 @@ class Witnesses:
 
     async def cosigned(self, head: Checkpoint) -> Checkpoint:
         """With the signatures of those that answered. Raises Disputed."""
-        for witness in self.cosigning:
-            try:
-                head = await witness.cosign(head)
-            except (GatewayError, BadNote, LookupError) as error:
-                log.warning("a witness did not sign the audit log: %s", error)
-        return head
+        answers = await asyncio.gather(*(_asked(witness, head) for witness in self.cosigning))
+        for answer in answers:
+            if isinstance(answer, Disputed):
+                raise answer
+        signed = [answer for answer in answers if isinstance(answer, Checkpoint)]
+        more = [line for each in signed for line in each.signatures[len(head.signatures) :]]
+        return replace(head, signatures=(*head.signatures, *more)) if more else head
 
     def tell(self, head: Checkpoint) -> None:
         for witness in self.files:
@@ -115,3 +136,16 @@ class Witnesses:
                 witness.tell(head)
             except StoreProblem as error:
                 log.warning("a witness of the audit log was not told: %s", error)
+
+
+async def _asked(witness: CosigningWitness, head: Checkpoint) -> Checkpoint | Disputed | None:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await witness.cosign(head)
+    except Disputed as disputed:
+        return disputed
+    except TimeoutError:
+        log.warning("a witness did not sign the audit log: %s has not answered in time", witness.url)
+    except (GatewayError, BadNote, LookupError) as error:
+        log.warning("a witness did not sign the audit log: %s", error)
+    return None

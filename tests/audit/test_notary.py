@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sqlite3
 import stat
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import auditformats
+from gateway.cli import auditformats, main
+from gateway.model.audit import AuditQuery
 from gateway.model.errors import GatewayError, Reason
 from gateway.stores import notary as notaries
 from gateway.stores import sealing
@@ -199,6 +201,7 @@ async def test_the_log_of_an_older_release_is_taken_into_the_tree(tmp_path: Path
     store, notary = await opened(tmp_path, "n2")
     await write(store, 5)
     (_, first), *_ = await store.audit(0, 1)
+    assert (await store.search_audit(AuditQuery(9, principal="key:ann"))).entries[-1] == (1, first)
     assert (first.principal, first.chain, first.verb) == ("agent:echo", ("key:ann",), "GetTask")
     await closed(store, notary)
     assert checked(tmp_path).exit is Exit.OK
@@ -482,6 +485,56 @@ async def test_a_rotation_that_was_cut_short_is_made_again(tmp_path: Path) -> No
         assert verify(db, first, now=NOW / 1000).exit is Exit.OK
 
 
+@pytest.mark.security
+async def test_a_head_that_later_keys_have_signed_is_held_against_the_log_too(tmp_path: Path) -> None:
+    store, notary = await opened(tmp_path / "log")
+    await write(store, 20)
+    await notary.seal()
+    log = Written(tmp_path / "log")
+    first, copies = log.trust, {}
+    for name in ("before", "between", "after"):
+        if name == "between":
+            await notary.rotate(partial(announced, store))
+        await write(store, 10, mark=name)
+        await notary.seal()
+        copies[name] = tmp_path / f"{name}.db"
+        with closing(sqlite3.connect(log.db)) as db, closing(sqlite3.connect(copies[name])) as copy:
+            db.backup(copy)
+    await closed(store, notary)
+    assert not first.signed(log.head)
+
+    def looked_at(name: str) -> Report:
+        with closing(Database(copies[name])) as db:
+            return verify(db, first, [log.head], NOW / 1000)
+
+    assert looked_at("after").exit is Exit.OK
+    report = looked_at("between")
+    assert (report.exit, report.first) == (Exit.TAMPERED, 41), "it was rolled back"
+    assert looked_at("before").exit is Exit.KEY, "it does not even name who signed that head"
+
+
+async def test_a_head_of_another_log_vouches_for_nothing_and_that_is_said(tmp_path: Path) -> None:
+    log = await written(tmp_path / "log", (20,))
+    other = (await written(tmp_path / "other", (20,))).head
+    with closing(Database(log.db)) as db:
+        report = verify(db, log.trust, [other], NOW / 1000)
+        assert report.exit is Exit.KEY
+        assert report.sentence.startswith("No checkpoint that was seen before was signed by keys of this log")
+        report = verify(db, log.trust, [other, log.head], NOW / 1000)
+    assert report.exit is Exit.OK
+    assert report.notes == ["1 checkpoints that were seen before are not signed by this log and count for nothing"]
+
+
+@pytest.mark.parametrize("change", ["CAST(replace(entries, 'PASS', 'FLAG') AS BLOB)", "CAST(entries AS TEXT)", "7"])
+async def test_no_proof_is_written_that_does_not_lead_to_the_checkpoint(tmp_path: Path, change: str) -> None:
+    log = await written(tmp_path, (20,))
+    with closing(sqlite3.connect(log.db)) as db:
+        db.execute(f"UPDATE audit SET entries = {change}")
+        db.commit()
+    assert main(["audit", "prove", "7", "--data", str(tmp_path), "--out", str(tmp_path / "proof")]) == 1
+    assert not (tmp_path / "proof").exists()
+
+
 # Segments.
 
 
@@ -528,6 +581,21 @@ async def test_closed_segments_are_written_once_and_verified_without_the_rest(tm
         assert (report.exit, report.first) == (Exit.TAMPERED, 100)
         for path, body in before.items():
             path.write_bytes(body)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("field", ["log", "first", "end", "file", "sha256", "previous", "checkpoint"])
+async def test_no_field_of_a_manifest_can_be_changed(tmp_path: Path, small: int, field: str) -> None:
+    log = await written(tmp_path / "log", (250,))
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with closing(Database(log.db)) as db:
+        *_, newest = auditformats.segments(db, kept)
+        older = db.notes()[0]
+    tree = json.loads(newest.read_bytes())
+    tree[field] = older if field == "checkpoint" else tree[field] + 1 if field in ("first", "end") else "other"
+    newest.write_text(json.dumps(tree))
+    assert verify(Segments(kept), log.trust, now=NOW / 1000).exit is Exit.TAMPERED
 
 
 def changed(path: Path, old: bytes, new: bytes) -> None:

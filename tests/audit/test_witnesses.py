@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +16,10 @@ from typing import Any, cast
 import pytest
 
 from conformance.audit.witness import Witness, server
+from gateway.cli import main
 from gateway.config import parse
 from gateway.model.problems import StartError
+from gateway.stores import witnesses as stores_witnesses
 from gateway.stores.notary import Notary
 from gateway.stores.sqlite import SqliteStore
 from gateway.stores.witnesses import CosigningWitness, FileWitness, Witnesses
@@ -23,10 +27,20 @@ from gateway.upstream.address import EgressRules
 from gateway.upstream.egress import Egress
 from gateway.upstream.httpx2_transport import control_client
 from gateway.upstream.witness import HttpWitness
-from gateway.verifier import Checkpoint, Database, Exit, Trust, notes_in, verify
+from gateway.verifier import (
+    WITNESS_SECONDS,
+    Checkpoint,
+    Database,
+    Exit,
+    Trust,
+    notes_in,
+    open_log,
+    verify,
+    verify_proof,
+)
 from gateway.witnessing import witnesses
 from tests.audit.logs import Written, closed, opened, write
-from tests.serving import ECHO, ROOT, message, running
+from tests.serving import BOUND, ECHO, ROOT, message, running
 from tests.stores.contract import NOW
 
 
@@ -100,6 +114,100 @@ async def test_entries_that_are_not_signed_yet_stand_in_for_no_witness(tmp_path:
     with closing(Database(log.db)) as db:
         assert verify(db, log.trust, now=NOW / 1000).notes == ["the newest 1 are not under a checkpoint yet"]
         assert verify(db, policy(log, witness), now=NOW / 1000).exit is Exit.KEY
+
+
+async def test_between_two_looks_of_the_witnesses_a_live_log_is_not_without_them(tmp_path: Path) -> None:
+    """They are shown one head in a minute, and there are six of them and more."""
+    log = await made(tmp_path)
+    witness = Witness(tmp_path / "witness", log.trust)
+    egress = Egress(EgressRules())
+    with listening(witness) as url:
+        store, notary = await watched(tmp_path, witness, url, egress)
+        for mark in ("seen-", "not-yet-"):
+            await write(store, 10, mark=mark)
+            await notary.seal()
+        notary.forsake()
+        await store.aclose()
+    await egress.aclose()
+    asked = policy(log, witness)
+    with closing(Database(log.db)) as db:
+        report = verify(db, asked, now=NOW / 1000)
+        assert (report.exit, report.covered) == (Exit.OK, 40)
+        assert report.notes == ["the newest 10 have not been shown to the witnesses yet"]
+        late = verify(db, asked, now=NOW / 1000 + WITNESS_SECONDS + 1)
+        assert (late.exit, late.notes) == (Exit.KEY, ["of 40 entries they have seen 30"])
+        assert verify_proof(db.proof(29), asked).exit is Exit.OK
+        assert verify_proof(db.proof(30), asked).exit is Exit.KEY
+    assert verify(open_log(log.export(tmp_path / "log.jsonl")), asked).exit is Exit.KEY, "it goes on no more"
+
+
+async def test_a_witness_that_never_ends_its_answer_delays_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = await made(tmp_path)
+    witness = Witness(tmp_path / "witness", log.trust)
+
+    class Asked:
+        def __init__(self, url: str) -> None:
+            self.url = url
+
+        async def add_checkpoint(self, body: bytes) -> tuple[int, str]:
+            if self.url == "silent":
+                await asyncio.Event().wait()
+            elif self.url == "talkative":
+                return 409, "9" * 5000
+            return witness.add(body.decode())
+
+    monkeypatch.setattr(stores_witnesses, "PATIENCE_SECONDS", 0.05)
+    store, first = await opened(tmp_path)
+    first.forsake()
+    asked = [CosigningWitness(Asked(url), witness.key, store) for url in ("silent", "talkative", "good")]
+    notary = Notary(store, tmp_path / "audit", lambda: NOW, Witnesses([], asked))
+    await notary.start()
+    await write(store, 5)
+    async with asyncio.timeout(BOUND):
+        await notary.seal()
+    await closed(store, notary)
+    assert notary.trouble is None
+    assert log.head.signers([witness.key]) == [witness.key]
+    assert "silent has not answered in time" in caplog.text
+    assert "talkative answered with status 409" in caplog.text
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("left", [0.1, 0.4, 0.9])
+async def test_half_a_head_in_the_file_of_a_witness_hides_none_of_the_others(tmp_path: Path, left: float) -> None:
+    """As a disk that was full leaves it; the file cannot be mended where it is only ever appended to."""
+    log = await made(tmp_path)
+    file, head = tmp_path / "elsewhere", log.head
+    witness = FileWitness(file)
+    witness.tell(head)
+    with file.open("a") as torn:
+        torn.write(head.note[: int(len(head.note) * left)])
+    witness.tell(head)
+    told = notes_in(file.read_text())
+    assert [each == head for each in told] == [True, False, True]
+    with closing(Database(log.db)) as db:
+        report = verify(db, log.trust, told, NOW / 1000)
+    assert report.exit is Exit.OK
+    assert report.notes == ["1 checkpoints that were seen before are not signed by this log and count for nothing"]
+    for nothing in ("", "\n", head.note[:40]):
+        file.write_text(nothing)
+        assert main(["audit", "verify", "--data", str(tmp_path), "--since", str(file)]) == 3
+
+
+@pytest.mark.security
+async def test_a_forged_signature_of_a_witness_is_found(tmp_path: Path) -> None:
+    log = await made(tmp_path)
+    witness = Witness(tmp_path / "witness", log.trust)
+    forged = replace(log.head, signatures=(*log.head.signatures, (witness.key.name, witness.key.id, bytes(2428))))
+    with closing(sqlite3.connect(log.db)) as db:
+        db.execute("UPDATE audit_checkpoint SET note = ?", (forged.note.encode(),))
+        db.commit()
+    with closing(Database(log.db)) as db:
+        report = verify(db, policy(log, witness), now=NOW / 1000)
+    assert report.exit is Exit.TAMPERED
+    assert "the signature of witness.example/small" in report.sentence
 
 
 @pytest.mark.security
