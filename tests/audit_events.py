@@ -200,8 +200,27 @@ client of its newest message, also after a restart |
 | `object` | on what: an agent, `SERVER/TOOL`, `gateway`, a path at the door |
 | `decision` | `effect` (PASS, FLAG, BLOCK, ESCALATE, HALT), `rule`, `policy` (the hash of the rules), `reason` where it was not PASS, or by which approval it was, or which limit stopped it all the same |
 | `phase`, `outcome` | `intent` or `outcome`; a task's state, `ok`, `reply`, `repeated`, `unknown`, or an error's reason |
-| `request` | `id`; `digest` (SHA-256) and `length` of what was asked, never its content |
+| `request` | `id`; `digest` (SHA-256) and `length` of what was asked, never its content; how to compute them is said below |
 | `tenant` | whose it is |
+
+## What was asked
+
+`digest` and `length` are those of JSON in UTF-8, with the keys of all objects sorted and without spaces; for a whole number, a text or a
+list there is one way to write it. So whoever kept what was sent can show that it is what the entry is about:
+
+```python
+import hashlib, json
+
+text = json.dumps(sent, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+print(hashlib.sha256(text).hexdigest(), len(text))
+```
+
+| action | `sent` is |
+|---|---|
+| `SendMessage` | the `message` of the request, as it was sent in A2A 1.0's form; from older clients as the gateway translates it |
+| `SendMessage` by an agent here, or of a tool that is an agent | the message that the agent gets, without `contextId` and `taskId` where it begins a task |
+| `SendMessage` that people let through | the message that goes on, with the ids of its task: as the task's history has it |
+| `tools/call`, `prompts/get` and the like | the `params`, without `_meta` |
 
 ## And, where there is one
 

@@ -109,7 +109,7 @@ class Enforcement:
             situation = self._admission.situation(who, call.message.context_id or "", call.trail)
         decision = self._admission.decide(who, call.verb, target, partial(spoken, call), situation)
         card = None if entry is None else entry.card_hash
-        ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), call.digest.hex(), call.size, card)
+        ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), *call.measured(), card)
         if (refusal := self._refusal(call, who, entry, decision)) is not None:
             await self._refuse(refusal, ticket, call.trail)
         assert entry is not None
@@ -130,7 +130,7 @@ class Enforcement:
         skills = () if entry is None or entry.card is None or not self._policy.skilled else entry.card.skills
         targets = (target, *(target._replace(skill=skill.id) for skill in skills))
         if not any(self._policy.presumed(who, call.verb, each).verdict in HOPEFUL for each in targets):
-            ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), call.digest.hex(), call.size)
+            ticket = Ticket(who, call.verb, target.id, decision, self._new_id(), *call.measured())
             self._recorder.note(ticket, Reason.PERMISSION_DENIED)
             raise refused(decision, who, call.verb)
         return who

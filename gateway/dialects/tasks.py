@@ -10,12 +10,13 @@ does).
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.dialects.a2a_v1.requests import digest, violations
+from gateway.dialects.a2a_v1.requests import canonical, violations
 from gateway.model.call import Call, FetchResult, PullTasks, SendMessage, SubmitResult
 from gateway.model.errors import GatewayError, Reason, invalid
 from gateway.model.message import Message, Part, Role
@@ -125,10 +126,12 @@ def _create(request: _Create, agent: str | None, new_id: Callable[[], str]) -> t
         metadata={"priority": task.priority, **({"context": context} if context else {})},
         **fields,
     )
+    said = canonical(orjson.loads(message.wire()))
     call = SendMessage(
         agent=target or "",
         message=message,
-        digest=digest(orjson.loads(message.wire())),
+        digest=sha256(said).digest(),
+        size=len(said),
         return_immediately=True,
         always_deduplicate=True,
     )

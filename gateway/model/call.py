@@ -15,6 +15,7 @@ from gateway.model.operation import OperatorCall
 from gateway.model.push import PushConfig
 from gateway.model.sharing import SharingCall
 from gateway.model.task import TaskState
+from gateway.model.tool import measured
 from gateway.model.trail import Trail
 from gateway.model.value import value
 
@@ -24,7 +25,7 @@ class SendMessage:
     """Give a message to an agent (§3.1.1, §3.1.2).
 
     `digest` is the SHA-256 of the `message` member as it was sent (equal digests mean the same message), `size` its
-    bytes, both with sorted keys; 0 where nothing was sent.
+    bytes, both with sorted keys; 0 where nothing was sent: by an agent in here, for a tool call, by an approval.
     `always_deduplicate` is for dialects whose ids are idempotency keys by definition, `as_task` for those that know no
     other answer than a task: the agent's plain reply then is how the task ends.
     """
@@ -45,6 +46,12 @@ class SendMessage:
     size: int = 0
     as_task: bool = False
     trail: Trail | None = None  # where it comes from, if an agent sends it
+
+    def measured(self) -> tuple[str, int]:
+        """Digest (hex) and bytes of what is asked, for the record: as it was sent, or as it would be."""
+        if self.size:
+            return self.digest.hex(), self.size
+        return measured(self.message.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
 
 @value

@@ -213,8 +213,8 @@ class AdminAudit:
     async def watch(self, asked: Asked, who: Principal) -> Response:
         """The newest entries, then each as it is written. Reading is recorded once, when it begins."""
         query = _query(asked)
+        last = await self._gateway.auditing.end()  # first: what is written meanwhile is on the page, or comes after it
         page: AuditPage = await self._gateway.handle(ReadAudit(query), who)
-        last = await self._gateway.auditing.end()
         headers = {name.decode(): value.decode() for name, value in STREAM_HEADERS}
         return StreamingResponse(self._frames(query, page, last), headers=headers)
 

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
@@ -288,7 +289,10 @@ def rows_after(db: sqlite3.Connection, after: int, limit: int) -> Rows:
 
 def search(db: sqlite3.Connection, query: AuditQuery) -> AuditPage:
     """One page: at most `query.limit` entries, fewer when many had to be looked at for them."""
-    named, needles = names(db), _needles(db, query)
+    named = names(db)
+    if query.principal is not None:  # whoever has an export has pseudonyms only
+        query = replace(query, principal=named(query.principal))
+    needles = _needles(db, query)
     before = query.before if query.before is not None else _EVER
     found: list[tuple[int, AuditEntry]] = []
     looked = 0
@@ -310,7 +314,8 @@ def search(db: sqlite3.Connection, query: AuditQuery) -> AuditPage:
 def _needles(db: sqlite3.Connection, query: AuditQuery) -> list[list[bytes]]:
     """What stands in every entry that is wanted: of each of these, one at least."""
     wanted = [*(word for name, word in query.words() if name != "client"), query.principal]
-    found = [[pseudonym_of(db, word)] for word in wanted if word is not None]
+    # Entries of the first releases have names as they are.
+    found = [[pseudonym_of(db, word), word] for word in wanted if word is not None]
     if query.client is not None:
         found.append([query.client, *clients_of(db, query.client)])
     return [list(map(orjson.dumps, each)) for each in found]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,22 @@ async def ended(gateway: Gateway, task: Any, *, who: str = "ann", agent: str = "
 
     await soon(over)
     return await shown(gateway, task, who=who, agent=agent)
+
+
+async def test_what_was_released_is_recorded_with_the_digest_of_what_its_agent_got(gateway: Gateway) -> None:
+    task = await waiting(gateway, "to be measured")
+    assert (await said(gateway, "lea", approval_of(task), "approve")).status_code == 200
+    await ended(gateway, task)
+    entries = (
+        await gateway.client.get("/admin/audit", params={"task": task["id"]}, headers=gateway.bearer(None))
+    ).json()["entries"]
+    kept, *_ = (await shown(gateway, task))["history"]
+    canonical = json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()
+    made = [entry for entry in entries if entry["rule"] == "letters" and entry["effect"] == "PASS"]
+    assert [entry["phase"] for entry in made] == ["outcome", "intent"]
+    for entry in made:
+        assert (entry["digest"], entry["length"]) == (hashlib.sha256(canonical).hexdigest(), len(canonical))
+        assert len(entry["upstreamHash"]) == 64
 
 
 def reached(task: Any) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,17 @@ async def test_what_an_agent_does_for_a_caller_names_both_and_leads_back(gateway
     }
 
 
+async def test_what_an_agent_asks_has_a_digest_like_what_is_sent(gateway: Gateway) -> None:
+    await gateway.send("for the record", agent="asker", who=await gateway.key("cyd"))
+    inner = [entry for entry in await found(gateway, actor="key:cyd") if entry["actor"] == "agent:asker"]
+    answer = await gateway.client.get(f"/admin/tasks/{inner[0]['task']}:replay", headers=gateway.bearer(None))
+    (asked,) = answer.json()["task"]["history"]
+    asked = {name: each for name, each in asked.items() if name not in ("contextId", "taskId")}
+    canonical = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()
+    for entry in inner:
+        assert (entry["digest"], entry["length"]) == (hashlib.sha256(canonical).hexdigest(), len(canonical))
+
+
 async def test_an_operators_change_is_recorded_with_what_was_before_and_after(gateway: Gateway) -> None:
     await gateway.key("dan")
     made = (await found(gateway, action="AddKey"))[0]
@@ -125,6 +138,16 @@ async def test_an_entry_belongs_to_the_callers_trace(gateway: Gateway) -> None:
         answer = await gateway.http("GET", "/tasks", headers=headers)
         assert answer.status_code == 200
         assert (await found(gateway, action="ListTasks"))[0].get("trace") == told
+
+
+async def test_a_pseudonym_from_an_export_finds_what_the_name_finds(gateway: Gateway) -> None:
+    await gateway.send("hello", who=await gateway.key("pia"))
+    await gateway.app.store.commit()
+    with closing(sqlite3.connect(gateway.app.settings.data / "gateway.db")) as db:
+        ((pseudonym,),) = db.execute("SELECT pseudonym FROM audit_subject WHERE name = 'key:pia'").fetchall()
+    by_name = await found(gateway, actor="key:pia", action="SendMessage")
+    assert len(by_name) == 2
+    assert await found(gateway, actor=pseudonym, action="SendMessage") == by_name
 
 
 async def test_pages_lead_from_the_newest_entry_to_the_first(gateway: Gateway) -> None:
@@ -155,6 +178,29 @@ async def test_a_question_that_is_not_understood_is_refused(gateway: Gateway) ->
         answer = await gateway.client.get("/admin/audit", params=params, headers=gateway.bearer(None))
         assert answer.status_code == 400, params
     assert (await gateway.client.get("/admin/audit/99999999", headers=gateway.bearer(None))).status_code == 404
+
+
+async def test_what_is_written_while_a_watch_begins_is_not_missed(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auditing = gateway.app.gateway.auditing
+    end = auditing.end
+
+    async def meanwhile() -> int:
+        await gateway.key("zoe")
+        return await end()
+
+    monkeypatch.setattr(auditing, "end", meanwhile)
+    reader, asked = Reader(), {"action": "AddKey", "limit": "1"}
+    async with asyncio.timeout(BOUND):
+        async with gateway.client.stream(
+            "GET", "/admin/audit:watch", params=asked, headers=gateway.bearer(None)
+        ) as stream:
+            async for chunk in stream.aiter_bytes():
+                if frames := reader.feed(chunk):
+                    break
+    newest = json.loads(frames[0].data)
+    assert "zoe" in json.dumps(newest["change"]["after"])
 
 
 async def test_whoever_watches_sees_entries_as_they_are_written(gateway: Gateway) -> None:

@@ -258,14 +258,17 @@ class HeldMessages:
 
     def _ticket(self, approval: Approval) -> Ticket:
         """The call goes on, as the one that was asked for."""
-        who = approval.asked.principal
+        who, entry = approval.asked.principal, self._registry.get(approval.agent)
+        digest, length = message_call(approval).measured() if approval.held else (None, None)
         return Ticket(
             self._services.today(who if approval.held else who.caller),
             SendMessage.verb,
             approval.agent,
             words.passed(approval, self._admission.policy.hash),
             self._services.new_id(),
-            approval.released,
+            digest,
+            length,
+            upstream_hash=None if entry is None else entry.card_hash,
             cause=Cause(approval.request, approval.request),
         )
 

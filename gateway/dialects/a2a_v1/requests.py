@@ -255,11 +255,6 @@ def decode(method: str, params: Params, agent: str, extensions: tuple[str, ...] 
     return decoder(agent, params, extensions)
 
 
-def digest(message: Any) -> bytes:
-    """SHA-256 of the `message` member alone, whatever the order of its keys."""
-    return hashlib.sha256(canonical(message)).digest()
-
-
 def canonical(message: Any) -> bytes:
     return orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
 
