@@ -30,6 +30,7 @@ from gateway.core.compliance.profile import Action, Profile, Rule
 from gateway.dialects.strict_json import read
 from gateway.model.compliance import Check, Place
 from gateway.model.errors import GatewayError, Reason
+from gateway.model.tool import digest
 from gateway.upstream.local import LoadError, load_function
 from gateway.watching import Watch
 
@@ -88,7 +89,7 @@ class Keeper:
     async def _again(self) -> None:
         with suppress(GatewayError):
             self.reload()
-        self.unasked("", self.problem)
+        self.unasked(digest(list(map(dict, self.rules))), self.problem)
 
     def _read(self) -> None:
         """Raises ConfigError with every problem of the file."""

@@ -508,8 +508,25 @@ class Database:
     live = True
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        self._db.execute("BEGIN")
+        self._db = self._opened(path, "mode=ro")
+        try:
+            self._db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+        except sqlite3.OperationalError as error:
+            # SQLite wants to write beside it even so. A copy at rest, on a disk that is only read, is read as it is.
+            self._db.close()
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                raise
+            wal = path.with_name(f"{path.name}-wal")
+            if wal.exists() and wal.stat().st_size:
+                hint = f"copy {path.name} and {wal.name} to a folder that you may write to"
+                raise sqlite3.OperationalError(f"{error}; {hint}") from error
+            self._db = self._opened(path, "immutable=1")
+
+    @staticmethod
+    def _opened(path: Path, how: str) -> sqlite3.Connection:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
+        db.execute("BEGIN")
+        return db
 
     def notes(self) -> list[str]:
         return [_text(note) for (note,) in self._db.execute("SELECT note FROM audit_checkpoint ORDER BY size")]

@@ -119,10 +119,15 @@ EVENTS: dict[str, tuple[str, str, str]] = {
         f"the policy's file is read again, because the operator says so ({BOTH}) or because it has changed "
         f"({ONE}, by {_OWN}; `INVALID_REQUEST` when it is wrong)",
         BOTH,
-        "`decision.policy`",
+        "`decision.policy`; of a change that the operator asked for `change` with the hash of the rules",
     ),
     "ShowCompliance": ("the compliance profile is shown", ONE, ""),
-    "ReloadCompliance": ("the compliance profile is read again, like the policy's file", BOTH, ""),
+    "ReloadCompliance": (
+        "the compliance profile is read again, like the policy's file",
+        BOTH,
+        "`decision.policy`, the hash of the profile, where the file had changed; of one that the operator asked for "
+        "`change` with that hash and the rules' names",
+    ),
     "ListFrozen": ("what is frozen is listed", ONE, ""),
     "Freeze": ("an agent or a principal is stopped", WITH, _CHANGE),
     "Thaw": ("it may go on", WITH, _CHANGE),

@@ -77,7 +77,8 @@ def prove(options: argparse.Namespace) -> Exit:
             raise Stop(f"{str(error)[0].upper()}{str(error)[1:]}.") from None
     keys = options.keys or _folder(options) / "audit" / "keys"
     out = options.out or Path(f"entry-{options.index}.tlog-proof")
-    out.write_text(str(proof))
+    with _written(str(out)):
+        out.write_text(str(proof))
     say(str(out))
     note(f"Whoever has it and the keys ({keys}) can check it: gateway audit verify {out} --keys FILE")
     return Exit.DONE
@@ -89,15 +90,15 @@ def export(options: argparse.Namespace) -> Exit:
     if options.segments is not None:
         return _segments(options)
     write = sys.stdout.buffer.write
-    with _database(options) as log:
+    with _database(options) as log, _written("The export"):
         for each in auditformats.FORMATS[options.format](log, -1 if options.after is None else options.after):
             write(each + b"\n")
-    sys.stdout.flush()
+        sys.stdout.flush()
     return Exit.DONE
 
 
 def _segments(options: argparse.Namespace) -> Exit:
-    with _database(options) as log:
+    with _database(options) as log, _written(str(options.segments)):
         options.segments.mkdir(parents=True, exist_ok=True)
         count = 0
         for path in auditformats.segments(log, options.segments):
@@ -106,6 +107,16 @@ def _segments(options: argparse.Namespace) -> Exit:
     if not count:
         note(f"No further segment of {auditformats.SEGMENT} entries is closed yet.")
     return Exit.DONE
+
+
+@contextmanager
+def _written(what: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever reads has seen enough, and nothing is wrong
+    except OSError as error:
+        raise Stop(f"{what} cannot be written: {error.strerror}.") from error
 
 
 def _folder(options: argparse.Namespace) -> Path:

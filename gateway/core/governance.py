@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from gateway.core.act import Act
+from gateway.core.act import Act, Standing
 from gateway.core.audit import Ticket
 from gateway.core.freezer import Freezer
 from gateway.core.policy import Explanation, Target, address
@@ -43,6 +43,7 @@ from gateway.model.governance import (
 )
 from gateway.model.ports import Store
 from gateway.model.principal import Kind, Principal
+from gateway.model.tool import digest
 from gateway.model.value import value
 from gateway.model.whom import named
 
@@ -208,9 +209,11 @@ class Governance:
         named = [source for source in self._sources if source.file is not None]
         if not named:
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "No policy file is configured; policy.file names one")
+        act.before = {"policy": {"policy": self._policy.hash}}
         await act.begin()
         for source in named:
             await source.reload()
+        await act.ended("ok", {"policy": {"policy": self._policy.hash}})
         return await self.show(ShowPolicy(), act.ticket, entry)
 
     async def replay(self, call: ReplayPolicy, ticket: Ticket, entry: None) -> Replayed:
@@ -244,8 +247,10 @@ class Governance:
         if self._screen is None:
             message = "No compliance profile is configured; compliance.file names one"
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, message)
+        act.before = _profile(self._screen)
         await act.begin()
         self._screen.reload()
+        await act.ended("ok", _profile(self._screen))
         return await self.show_compliance(ShowCompliance(), act.ticket, entry)
 
     async def freeze(self, call: Freeze, act: Act, entry: None) -> Frozen:
@@ -291,6 +296,11 @@ class Governance:
         id, _, skill = named.partition("/")
         entry = self._registry.get(id)
         return (Target(id) if entry is None else entry.target)._replace(skill=skill)
+
+
+def _profile(screen: Screen) -> Standing:
+    rules = list(map(dict, screen.rules))
+    return {"profile": {"hash": digest(rules), "rules": [rule.get("rule") for rule in rules]}}
 
 
 def _principal(call: ExplainPolicy) -> Principal:

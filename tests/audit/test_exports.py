@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
@@ -17,10 +18,12 @@ from typing import Any
 
 import pytest
 
+from gateway.cli import main
 from gateway.cli.auditformats import FORMATS
 from gateway.model.audit import AuditEntry, Verdict
 from gateway.verifier import Database, leaf_hash
-from tests.audit.logs import closed, entries, opened
+from tests.audit.logs import closed, entries, opened, written
+from tests.serving import BOUND
 from tests.stores.contract import entry
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -216,6 +219,56 @@ async def test_what_a_form_holds_of_an_entry_is_checked_against_its_leaf(db: Pat
     for event in exported(db, "cloudevents"):
         whole = json.dumps(event["data"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         assert leaf_hash(whole.encode()).hex() == event["leafhash"]
+
+
+SOUND = "{} entries, all as they were written.\n"
+READ_ONLY = """
+import os, sys
+from gateway import verifier
+verifier.main(["verify", sys.argv[2] + "/gateway.db", "--keys", sys.argv[2] + "/audit/keys"])  # imports all it needs
+if os.geteuid() == 0:  # who may write everywhere
+    os.setgid(65534)
+    os.setuid(65534)
+sys.exit(verifier.main(["verify", sys.argv[1] + "/gateway.db", "--keys", sys.argv[1] + "/audit/keys"]))
+"""
+
+
+async def test_a_copy_is_verified_where_nothing_can_be_written(tmp_path: Path) -> None:
+    await written(tmp_path, (10,))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        await written(folder, (20,))
+
+        def verified() -> tuple[int, str]:
+            for path in (folder / "gateway.db", folder / "audit" / "keys"):
+                path.chmod(0o444)
+            for path in (folder, folder / "audit"):
+                path.chmod(0o555)
+            ended = subprocess.run(
+                [sys.executable, "-c", READ_ONLY, name, str(tmp_path)], capture_output=True, text=True, timeout=BOUND
+            )
+            for path in (folder, folder / "audit"):
+                path.chmod(0o755)
+            return ended.returncode, ended.stdout + ended.stderr
+
+        assert verified() == (0, SOUND.format(10) + SOUND.format(20))
+        wal = folder / "gateway.db-wal"  # of a gateway that was killed, or of a copy made beside one
+        wal.write_bytes(bytes(4096))
+        wal.chmod(0o444)
+        code, said = verified()
+        assert code == 3
+        assert "copy gateway.db and gateway.db-wal to a folder that you may write to" in said
+
+
+async def test_what_cannot_be_written_is_named_and_not_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await written(tmp_path, (20,))
+    (tmp_path / "file").touch()
+    for words in (["prove", "3", "--out", "{}/file/x"], ["export", "--segments", "{}/file/x"]):
+        said = [word.format(tmp_path) for word in words]
+        assert main(["audit", *said, "--data", str(tmp_path)]) == 1
+        assert capsys.readouterr().err == f"gateway: {tmp_path}/file/x cannot be written: Not a directory.\n"
 
 
 @pytest.mark.parametrize("form", FORMATS)

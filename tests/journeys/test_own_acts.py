@@ -75,6 +75,32 @@ async def test_a_policy_file_that_changed_is_recorded_with_the_rules_that_hold_t
     assert "ReloadPolicy" not in flips
 
 
+async def test_rules_that_the_operator_has_read_again_are_recorded_with_what_was_before(tmp_path: Path) -> None:
+    files = {"policy": tmp_path / "policy.yaml", "compliance": tmp_path / "profile.yaml"}
+    files["policy"].write_text("rules: [{rule: one, who: ann, do: call, on: agents/echo, verdict: BLOCK}]")
+    files["compliance"].write_text("rules: [{rule: one, find: secrets, action: block}]")
+    config = "".join(f"{name}: {{file: {file}}}\n" for name, file in files.items())
+    async with running(tmp_path / "data", config) as gateway:
+        for name, file in files.items():
+            old, verb = file.read_text(), f"Reload{name.capitalize()}"
+
+            async def asked(text: str, name: str = name, file: Path = file, verb: str = verb) -> Any:
+                """The gateway looks at its files itself, too, and may have come first."""
+                await asyncio.to_thread(file.write_text, text)
+                await gateway.client.post(f"/admin/{name}:reload", headers=gateway.bearer(None))
+                return (await found(gateway, action=verb, actor="local:local"))[-1].get("change")
+
+            async def changed(old: str = old, asked: Any = asked) -> Any:
+                for number in range(9):
+                    if (change := await asked(old.replace("one", f"rule-{number}"))) is not None:
+                        return change
+
+            change = await soon(changed)
+            ((before,), (after,)) = change["before"], change["after"]
+            assert before.keys() == after.keys()
+            assert before != after
+
+
 async def test_that_the_operator_had_dead_pushes_tried_again_is_recorded(gateway: Gateway) -> None:
     answer = await gateway.client.post("/admin/push/dead:replay", headers=gateway.bearer(None))
     assert answer.status_code == 200
