@@ -531,10 +531,12 @@ class Database:
     def notes(self) -> list[str]:
         return [_text(note) for (note,) in self._db.execute("SELECT note FROM audit_checkpoint ORDER BY size")]
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self, after: int = 0) -> Iterator[Run]:
+        """Without the transactions that end before entry `after`."""
         first: int = 0
         entries: list[bytes] = []
-        for begin, end, body in self._db.execute("SELECT first_idx, last_idx, entries FROM audit ORDER BY last_idx"):
+        sql = "SELECT first_idx, last_idx, entries FROM audit WHERE last_idx > ? ORDER BY last_idx"
+        for begin, end, body in self._db.execute(sql, (after,)):
             if not isinstance(begin, int) or not isinstance(body, bytes):
                 yield first, entries, None
                 raise Broken(first + len(entries), "the entries are not bytes, or have no number")

@@ -29,7 +29,7 @@ SEGMENT = 1 << 16  # entries of a segment; the gateway makes a checkpoint at the
 def _entries(log: Database, after: int) -> Iterator[tuple[int, bytes]]:
     """What is under a checkpoint, behind entry `after`."""
     size = _size(log)
-    for first, entries, _ in log.runs():
+    for first, entries, _ in log.runs(after + 1):
         for index, entry in enumerate(entries, first):
             if after < index < size:
                 yield index, entry

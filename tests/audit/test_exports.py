@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -219,6 +220,21 @@ async def test_what_a_form_holds_of_an_entry_is_checked_against_its_leaf(db: Pat
     for event in exported(db, "cloudevents"):
         whole = json.dumps(event["data"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         assert leaf_hash(whole.encode()).hex() == event["leafhash"]
+
+
+@pytest.mark.parametrize("form", ["ocsf", "cloudevents", "otlp"])
+async def test_what_comes_after_an_entry_is_exported_without_a_look_at_what_was_before(
+    tmp_path: Path, form: str
+) -> None:
+    """A log has more of that with each day; here it cannot even be read."""
+    log = await written(tmp_path, (300,))
+    with closing(Database(log.db)) as db:
+        whole = {after: b"".join(FORMATS[form](db, after)) for after in (150, 298, 299, 400)}
+    with closing(sqlite3.connect(log.db)) as db:
+        db.execute("UPDATE audit SET entries = 'damaged' WHERE last_idx < 140")
+        db.commit()
+    with closing(Database(log.db)) as db:
+        assert {after: b"".join(FORMATS[form](db, after)) for after in whole} == whole
 
 
 SOUND = "{} entries, all as they were written.\n"
