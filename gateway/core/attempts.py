@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.value import value
@@ -56,8 +57,21 @@ class Attempts:
 
     def succeeded(self, name: str, peer: str) -> None:
         """Who knows it is forgiven; others' guesses at the same name are not."""
-        self._until.pop((name, peer), None)
+        self._until.pop((name, _place(peer)), None)
 
 
 def _keys(name: str, peer: str) -> tuple[tuple[tuple[str, str], Allowance], ...]:
+    peer = _place(peer)
     return (((name, peer), BY_BOTH), ((name, ""), BY_NAME), (("", peer), BY_PEER))
+
+
+def _place(peer: str) -> str:
+    """An address as it counts. Whoever has one of IPv6 has its whole /64 (RFC 6177 §1), and could guess from another
+    one each time."""
+    try:
+        found = ip_address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if not isinstance(found, IPv6Address) or found.ipv4_mapped is not None:
+        return peer
+    return str(IPv6Network((found, 64), strict=False))

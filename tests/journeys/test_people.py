@@ -456,6 +456,21 @@ async def test_behind_a_proxy_guesses_are_of_whom_the_proxy_has_seen(tmp_path: P
             assert (await ada.log_in()).status_code == (200 if trusted else 429)
 
 
+async def test_who_has_many_addresses_of_ipv6_guesses_no_more_often(tmp_path: Path) -> None:
+    proxies = "server: {trusted_proxies: [127.0.0.0/8]}\n"
+    async with town(tmp_path, more=proxies) as (gateway, clock), somebody(gateway.url) as mallory:
+        program, begun = await app(gateway), clock.now()
+        for number, status in ((1, 403), (2, 403), (3, 403), (4, 403), (5, 403), (6, 429)):
+            mallory.http.headers["x-forwarded-for"] = f"2001:db8:7::{number}"
+            await mallory.get(program.link())
+            clock.ahead += 4 * number - (clock.now() - begun) / 1000  # four seconds each, however slow this machine is
+            assert (await mallory.log_in("ada", "wrong wrong wrong")).status_code == status
+        async with somebody(gateway.url) as ada:
+            ada.http.headers["x-forwarded-for"] = "2001:db8:7:1::1"  # a neighbour
+            await ada.get(program.link())
+            assert (await ada.log_in()).status_code == 200
+
+
 # Browsers.
 
 
