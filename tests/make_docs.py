@@ -73,6 +73,7 @@ WHAT_TO_DO: dict[Reason, str] = {
     Reason.UPSTREAM_FAILED: "The remote agent or webhook refused or broke off.",
     Reason.UPSTREAM_TIMEOUT: "The remote agent did not answer in time.",
     Reason.UPSTREAM_TOO_LARGE: "The remote agent sent more than the gateway takes; see limits.",
+    Reason.OUTDATED: "What you have seen was changed meanwhile: an approval was edited. Look at it again.",
 }
 FAULT = {"client": "caller", "gateway": "gateway", "upstream": "agent"}
 
@@ -105,6 +106,7 @@ ACP_REASONS = frozenset(Reason) - {
     Reason.EXTENDED_AGENT_CARD_NOT_CONFIGURED,
     Reason.VERSION_NOT_SUPPORTED,
     Reason.ALREADY_EXISTS,
+    Reason.OUTDATED,
 }
 
 # Errors that only MCP has: what is wrong, the code, the status, and what to do.

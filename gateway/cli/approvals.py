@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.cli.client import Gateway
-from gateway.cli.exits import Exit
+from gateway.cli.exits import Exit, Stop
 from gateway.cli.place import Place
 from gateway.cli.policy import json_object
 from gateway.cli.text import dump, line, moment, note, pretty, say, table
@@ -47,17 +47,33 @@ def listing(options: argparse.Namespace) -> Exit:
 
 
 def show(options: argparse.Namespace) -> Exit:
-    with Gateway(Place.of(options.data)) as gateway:
+    place = Place.of(options.data)
+    with Gateway(place) as gateway:
         found = gateway.get("admin", "approvals", options.id)
     if options.json:
         dump(found)
-    else:
-        _show(found)
+        return Exit.DONE
+    _show(found)
+    if found.get("state") == "waiting" and _edited(found):
+        seen = ("--seen", line(found.get("released")))
+        note(f"Approve it as it is here with: {place.command('approvals', 'approve', options.id, *seen)}")
     return Exit.DONE
 
 
 def approve(options: argparse.Namespace) -> Exit:
-    return _say(options, "approve", {})
+    """A yes is to what was seen. What nobody has edited is what was asked from the beginning; of anything else
+    whoever approves says which of the calls is meant."""
+    if options.seen is not None:
+        return _say(options, "approve", {"seen": options.seen})
+    place = Place.of(options.data)
+    with Gateway(place) as gateway:
+        found = gateway.get("admin", "approvals", options.id)
+    if found.get("state") == "waiting" and _edited(found):
+        raise Stop(
+            f"It was edited since it was asked for, so --seen has to say what you approve. "
+            f"Look at it: {place.command('approvals', 'show', options.id)}"
+        )
+    return _say(options, "approve", {"seen": found.get("released")})
 
 
 def edit(options: argparse.Namespace) -> Exit:
@@ -88,6 +104,10 @@ def _say(options: argparse.Namespace, verb: str, body: dict[str, Any]) -> Exit:
     return Exit.DONE
 
 
+def _edited(found: Mapping[str, Any]) -> bool:
+    return found.get("asked") is not None
+
+
 def _show(found: Mapping[str, Any]) -> None:
     say(f"{line(found.get('state'))}  {line(found.get('action'))} on {line(found.get('target'))}")
     say()
@@ -111,6 +131,6 @@ def _show(found: Mapping[str, Any]) -> None:
         say(f"  why        {line(found['why'], 1000)}")
     say()
     say(pretty(found.get("arguments")))
-    if found.get("asked") is not None:
+    if _edited(found):
         say("It was asked for with:")
         say(pretty(found["asked"]))

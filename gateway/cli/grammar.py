@@ -363,6 +363,11 @@ def _approvals(top: Parser) -> None:
     refused = approvals.command("reject", "Refuse it.", "approvals:reject")
     for verb in (one, agreed, edited, refused):
         verb.add_argument("id", metavar="ID", help="As `gateway approvals list` shows it.")
+    agreed.add_argument(
+        "--seen",
+        metavar="DIGEST",
+        help="Only as it was when `show --json` gave this `released`. Needed once somebody has edited it.",
+    )
     what = edited.add_mutually_exclusive_group(required=True)
     what.add_argument("--with", dest="arguments", metavar="JSON", help="The arguments: an object, whole.")
     what.add_argument("--text", metavar="TEXT", help="Of a message: what it says instead.")

@@ -42,6 +42,7 @@ class Place(TypedDict):
 
 class Shown(TypedDict):
     """`arguments` are those that the call may be made with, `asked` those that were asked for, where they differ.
+    `released` is the digest of the call as it may be made, for `seen` of a yes: `digest` until somebody edits it.
     `needed` people have to agree, and `missing` of them have not yet. `page` is where people who log in answer it.
     `goesTo` is for those who may approve it; whoever only asked for it is not told."""
 
@@ -85,6 +86,8 @@ class AdminApprovals:
     def operations(self) -> tuple[Operation, ...]:
         one = "/admin/approvals/{id}"
         reason = text("reason", "Why, for the record.", required=False, default="")
+        about = "The `released` of the call that you have seen: a yes to it is none to what somebody has edited since."
+        seen = text("seen", about, required=False, default="")
         query = (
             truth("all", "Whether the decided ones are shown, too."),
             Field("before", "The `before` of the answer before.", {"type": "string"}, str, default=""),
@@ -108,7 +111,7 @@ class AdminApprovals:
                 "Let a call be made, once",
                 self.approve,
                 Shown,
-                body=(reason,),
+                body=(reason, seen),
             ),
             Operation(
                 "POST",
@@ -133,7 +136,7 @@ class AdminApprovals:
         return await self._answer(ShowApproval(asked.path["id"]), who)
 
     async def approve(self, asked: Asked, who: Principal) -> Shown:
-        return await self._answer(ApproveCall(asked.path["id"], asked.body["reason"]), who)
+        return await self._answer(ApproveCall(asked.path["id"], asked.body["reason"], asked.body["seen"]), who)
 
     async def edit(self, asked: Asked, who: Principal) -> Shown:
         body = asked.body

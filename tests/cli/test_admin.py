@@ -237,5 +237,16 @@ def test_a_call_that_was_made_by_the_time_of_the_answer_was_approved_all_the_sam
 ) -> None:
     answer = {"id": "a-1", "action": "SendMessage", "target": "agents/desk", "missing": 0}
     for state, said in (("approved", "approved"), ("used", "approved"), ("rejected", "rejected")):
+        fake.answers["GET /admin/approvals/a-1"] = Reply({**answer, "state": "waiting", "released": "ab" * 32})
         fake.answers["POST /admin/approvals/a-1:approve"] = Reply({**answer, "state": state})
         assert gateway("approvals", "approve", "a-1").err == f"SendMessage on agents/desk is {said}.\n"
+        assert fake.seen[-1].body["seen"] == "ab" * 32
+
+
+def test_an_edit_between_the_look_and_the_yes_of_the_program_makes_the_yes_void(
+    gateway: Run, fake: FakeGateway
+) -> None:
+    fake.answers["GET /admin/approvals/a-1"] = Reply({"id": "a-1", "state": "waiting", "released": "ab" * 32})
+    fake.answers["POST /admin/approvals/a-1:approve"] = refused(409, "OUTDATED", "It was edited meanwhile")
+    result = gateway("approvals", "approve", "a-1")
+    assert (result.code, "It was edited meanwhile" in result.err) == (1, True)

@@ -174,7 +174,7 @@ class Desk:
         if found.until <= self._now():
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, "Its time is over; the call has to be made again")
         if isinstance(call, ApproveCall) and call.seen not in ("", found.released):
-            raise GatewayError(Reason.UNSUPPORTED_OPERATION, "It was edited meanwhile; look at it again")
+            raise GatewayError(Reason.OUTDATED, "It was edited meanwhile; look at it again")
         if why := self._approvals.lost(found):
             raise GatewayError(Reason.UNSUPPORTED_OPERATION, f"{why.capitalize()}; the call has to be made again")
         word = Word(who.id, call.said, self._now(), call.reason[:1000], who.roles, who.scopes)

@@ -45,6 +45,7 @@ CODES: dict[Reason, Code] = {
     Reason.UPSTREAM_FAILED: Code(-32047, 502, "UNAVAILABLE"),
     Reason.UPSTREAM_TIMEOUT: Code(-32048, 504, "DEADLINE_EXCEEDED"),
     Reason.UPSTREAM_TOO_LARGE: Code(-32049, 502, "RESOURCE_EXHAUSTED"),
+    Reason.OUTDATED: Code(-32050, 409, "ABORTED"),
 }
 BY_CODE: dict[int, Reason] = {code.jsonrpc: reason for reason, code in CODES.items()}
 

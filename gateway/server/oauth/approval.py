@@ -22,7 +22,12 @@ from gateway.server.oauth.visitors import principal_of
 from gateway.server.pages import sentence
 
 APPROVAL = "/oauth/approval"
-_STATUS = {Reason.NOT_FOUND: 404, Reason.PERMISSION_DENIED: 403, Reason.UNSUPPORTED_OPERATION: 409}
+_STATUS = {
+    Reason.NOT_FOUND: 404,
+    Reason.PERMISSION_DENIED: 403,
+    Reason.UNSUPPORTED_OPERATION: 409,
+    Reason.OUTDATED: 409,
+}
 
 
 class Handle(Protocol):
