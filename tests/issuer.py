@@ -99,7 +99,7 @@ Reply = tuple[bytes, str]
 @dataclass
 class Issuer:
     """`keys` are published, the first signs. `replies` take the place of its documents, by path; a request for a
-    path in `hangs` waits until the test is over."""
+    path in `hangs` waits for `go`, or until the test is over; `hanging` is set when one does."""
 
     url: str = ""
     keys: list[SigningKey] = field(default_factory=lambda: [SigningKey.make("first")])
@@ -109,7 +109,8 @@ class Issuer:
     up: bool = True
     active: dict[str, dict[str, Any]] = field(default_factory=dict)  # introspection: what is said of which token
     asked: list[loopback.Request] = field(default_factory=list)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
 
     def fetched(self, path: str) -> int:
         return sum(request.line.split()[1] == path for request in self.asked)
@@ -148,10 +149,10 @@ class Issuer:
             writer.close()
             return
         self.asked.append(request)
-        self.arrived.set()
         path = request.line.split()[1]
         if path in self.hangs:
-            await asyncio.Event().wait()
+            self.hanging.set()
+            await self.go.wait()
         if path == "/introspect" and path not in self.replies:
             (token,) = parse_qs(request.body.decode())["token"]
             body, status = json.dumps(self.active.get(token, {"active": False})).encode(), "200 OK"

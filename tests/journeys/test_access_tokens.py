@@ -293,10 +293,9 @@ async def test_old_keys_are_replaced_behind_the_back_of_those_who_come(tmp_path:
         assert await status(gateway, issuer.token(gateway.url)) == 200
         clock.ahead += 601
         issuer.hangs.add("/jwks")
-        issuer.arrived.clear()
         # Nobody waits for the fetch that has begun.
         assert await asyncio.wait_for(status(gateway, issuer.token(gateway.url, exp=2**40)), BOUND) == 200
-        await asyncio.wait_for(issuer.arrived.wait(), BOUND)
+        await asyncio.wait_for(issuer.hanging.wait(), BOUND)
         assert issuer.fetched("/jwks") == 2
 
 
@@ -362,14 +361,23 @@ async def test_an_issuer_that_tells_nonsense_opens_nothing_and_closes_nothing_el
 async def test_an_issuer_that_hangs_holds_up_only_those_whose_tokens_it_signed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.upstream.documents.TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("gateway.upstream.documents.TIMEOUT_SECONDS", 2 * BOUND)
     async with house(tmp_path, hangs={"/jwks"}) as (gateway, issuer, _):
         waiting = asyncio.create_task(status(gateway, issuer.token(gateway.url)))
-        await asyncio.wait_for(issuer.arrived.wait(), BOUND)
+        await asyncio.wait_for(issuer.hanging.wait(), BOUND)
         assert await status(gateway, gateway.token) == 200
         assert refused(await listing(gateway, "a.b.c")) == said.MALFORMED
         assert not waiting.done()
-        assert await asyncio.wait_for(waiting, BOUND) == 503
+        issuer.go.set()
+        assert await asyncio.wait_for(waiting, BOUND) == 200
+
+
+async def test_an_issuer_that_goes_on_hanging_is_waited_for_no_longer_than_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.upstream.documents.TIMEOUT_SECONDS", 0.1)
+    async with house(tmp_path, hangs={"/jwks"}) as (gateway, issuer, _):
+        assert await asyncio.wait_for(status(gateway, issuer.token(gateway.url)), BOUND) == 503
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -360,20 +362,51 @@ async def test_what_is_sent_to_an_agent_has_the_form_of_the_example(tmp_path: Pa
         assert "authorization" not in server.requests[0].headers
 
 
+@contextmanager
+def held(gateway_url: str) -> Iterator[tuple[str, threading.Event]]:
+    """Where a worker finds the gateway, except that its reports wait there for the event: its work lasts until then."""
+    go = threading.Event()
+
+    class Door(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if json.loads(body)["method"] == RESULT:
+                assert go.wait(2 * BOUND)
+            headers = {name: self.headers[name] for name in ("Authorization", "Content-Type")}
+            with suppress(httpx2.TransportError):  # the worker sees what it would see of the gateway: no answer
+                answer = httpx2.post(gateway_url, content=body, headers=headers, timeout=BOUND, trust_env=False)
+                self.send_response(answer.status_code)
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+        def log_message(self, *said: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", go
+        finally:
+            go.set()
+            server.shutdown()
+            thread.join()
+
+
 @pytest.mark.parametrize("how", ["pull", "url"])
 def test_a_delegated_task_outlives_the_gateway(tmp_path: Path, how: str, port: int) -> None:
     config = PULL if how == "pull" else PULL.replace("pull", f"http://127.0.0.1:{port}/")
-    with reserved() as own, process(tmp_path, config, port=own) as gateway:
+    with reserved() as own, process(tmp_path, config, port=own) as gateway, held(gateway.url) as (door, go):
         key = gateway.call("POST", "/admin/keys", json={"name": "counter"}).json()["key"]
-        with worker(gateway.url, key, *([] if how == "pull" else [port])):
+        with worker(door, key, *([] if how == "pull" else [port])):
             if how == "url":
                 asyncio.run(listening(port))
             params = {"agent_id": "counter", "task": {"id": "1", "description": "a b c"}, "wait": 0}
-            created = gateway.rpc(CREATE, params | {"input_data": {"seconds": 1}}, agent="")
+            created = gateway.rpc(CREATE, params, agent="")
             assert created["result"]["status"] in ("pending", "in_progress")
             gateway.until(lambda: status(gateway) == "in_progress")
             gateway.kill()
             with process(tmp_path, config, port=own) as again:
+                go.set()
                 answer = again.rpc(RESULT, {"task_id": "1", "wait": 25}, agent="")["result"]
                 assert (answer["status"], answer["result"]) == ("completed", {"words": 3})
 
