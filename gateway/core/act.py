@@ -49,6 +49,7 @@ class Act:
             result = await work
         except GatewayError as error:
             if not self.recorded:
+                self.ticket = self.ticket.stopped(error)
                 await self.ended(error.reason)
             raise
         if not self.recorded:

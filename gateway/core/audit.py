@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any, NamedTuple
 
 from gateway.core.policy.limits import Charge
+from gateway.core.policy.refusals import Refused
 from gateway.core.policy.rules import FILE_CHANGED
 from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.changes import PutApproval
@@ -71,6 +72,12 @@ class Ticket:
         """The call is over, and what it took of the limits is free again."""
         if self.charge is not None:
             self.charge.close()
+
+    def stopped(self, error: GatewayError) -> Ticket:
+        """With what stopped it once it was known what it is about: a rule, or a limit in words."""
+        if isinstance(error, Refused):
+            return replace(self, decision=error.decision)
+        return replace(self, why=error.message) if "limit" in error.metadata else self
 
     def intent(self, at: int, task_id: str | None = None, *, change: dict[str, Any] | None = None) -> AuditEntry:
         """Written before anything leaves the gateway on behalf of this call. `change`: what is about to be changed."""

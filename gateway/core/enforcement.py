@@ -18,6 +18,7 @@ from gateway.core.freezer import Freezer
 from gateway.core.halting import Halting
 from gateway.core.messages import Messages
 from gateway.core.policy import Situation, Target, address
+from gateway.core.policy.actions import AGENT_VERBS
 from gateway.core.policy.admission import Admission
 from gateway.core.policy.limits import Charge
 from gateway.core.policy.refusals import Refused, refused
@@ -95,7 +96,8 @@ class Enforcement:
         if (refusal := self._refusal(call, who, entry, decision)) is not None:
             await self._refuse(refusal, ticket, None)
         if self._admission.limits.any:
-            ticket = replace(ticket, charge=self._taken(ticket, target, None, None))
+            unnamed = call.agent is None and call.verb in AGENT_VERBS
+            ticket = replace(ticket, charge=self._taken(ticket, None if unnamed else target, None, None))
         return ticket, entry
 
     async def admit_message(self, call: SendMessage, who: Principal) -> tuple[SendMessage, Ticket, Registered]:
@@ -134,14 +136,6 @@ class Enforcement:
             self._recorder.note(ticket, Reason.PERMISSION_DENIED)
             raise refused(decision, who, call.verb)
         return who
-
-    def judge(self, who: Principal, verb: str, entry: Registered) -> GatewayError | None:
-        """What a caller hears who names no agent, and turns out to mean this one."""
-        decision = self._policy.decide(who, verb, entry.target)
-        if decision.allowed:
-            return None
-        seen = decision.verdict in HOPEFUL or self._may_know(who, entry, decision)
-        return refused(decision, who, verb) if seen else agent_not_found()
 
     async def _released(
         self,
@@ -193,8 +187,13 @@ class Enforcement:
             await self._halting.heed(refusal, ticket.principal, trail)
         raise refusal
 
-    def _taken(self, ticket: Ticket, target: Target, situation: Situation | None, trail: Trail | None) -> Charge | None:
+    def _taken(
+        self, ticket: Ticket, target: Target | None, situation: Situation | None, trail: Trail | None
+    ) -> Charge | None:
+        """None for an agent that is not known yet: what that takes is taken when it is."""
         try:
+            if target is None:
+                return self._admission.limits.begin(ticket.principal, ticket.verb)
             return self._admission.take(ticket.principal, ticket.verb, target, situation, trail)
         except GatewayError as error:
             self._recorder.note(replace(ticket, why=error.message), error.reason)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.core.act import Act
 from gateway.core.administration import Administration
@@ -66,6 +66,7 @@ from gateway.model.value import value
 
 _INVALID_PARAMS = -32602  # what MCP says of a tool that is not there
 
+T = TypeVar("T")
 UseCase = Callable[[Any, Ticket, Any], Awaitable[Any]]
 Changing = Callable[[Any, Act, Any], Awaitable[Any]]
 
@@ -118,7 +119,8 @@ class Gateway:
         self.auditing = Auditing(store, now)
         self.scopes = ScopesInUse(policy, registry, tools.servers, tools.views)
         shares = Shares(store, freezer, now)
-        self.tasks = Tasks(services, registry, engine, cursors, shares)
+        owned = Owned(registry, policy, self.may_see)
+        self.tasks = Tasks(services, registry, engine, cursors, shares, owned)
         self.halting = Halting(services, registry, engine, tools.flights, freezer)
         self.held = HeldMessages(services, engine, registry, approvals, admission)
         sites = Sites(registry, tools.servers)
@@ -134,9 +136,8 @@ class Gateway:
         self._enforcement = Enforcement(
             services, registry, admission, freezer, self.halting, recorder, self._messages, calls, self.may_see
         )
-        owned = Owned(registry, self._enforcement.judge)
         self._results = Results(services, engine, self.tasks, policy, owned)
-        self._logs = Logs(services, owned, self.tasks, shares)
+        self.logs = Logs(services, owned, self.tasks, shares)
         self._sharing = Sharing(services, owned, shares)
         self._uses = self._reading(pushes, webhooks.letters, governance)
         self._changes = changes(pushes, webhooks.letters, administration, governance, self._sharing)
@@ -171,6 +172,9 @@ class Gateway:
                 standing = partial(self._administration.standing, call)
                 return await act.through(changing(call, act, registered), standing)
             return await self._look(call, ticket, registered)
+        except Refused as refusal:  # of a call that named no agent
+            await self.halting.heed(refusal, who, None)
+            raise
         finally:
             ticket.close()
 
@@ -179,7 +183,7 @@ class Gateway:
         try:
             result = await self._uses[type(call)](call, ticket, entry)
         except GatewayError as error:
-            self._recorder.note(ticket, error.reason)
+            self._recorder.note(ticket.stopped(error), error.reason)
             raise
         if type(result) is Lent:
             self._recorder.note(_lent(ticket, result.owner), "ok", result.task_id)
@@ -195,28 +199,27 @@ class Gateway:
             call, ticket, entry = await self._enforcement.admit_message(call, who)
             return await self._messages.open(call, ticket, entry)
         ticket, registered = await self._enforcement.admit(call, who)
-        try:
-            watch = await self.tasks.subscribe(call, ticket, registered)
-        except GatewayError as error:
-            self._recorder.note(ticket, error.reason)
-            raise
-        finally:
-            ticket.close()
+        watch = await self._opened(self.tasks.subscribe(call, ticket, registered), ticket)
         self._followed(watch, ticket, call.task_id)
         return watch
 
     async def follow(self, call: FollowLog, who: Principal) -> Replay:
         """A task's log from its beginning, and on to its rest. Raises GatewayError before."""
         ticket, _ = await self._enforcement.admit(call, who)
+        replay = await self._opened(self.logs.follow(call, ticket), ticket)
+        self._followed(replay, ticket, call.task_id)
+        return replay
+
+    async def _opened(self, opening: Awaitable[T], ticket: Ticket) -> T:
         try:
-            replay = await self._logs.follow(call, ticket)
+            return await opening
         except GatewayError as error:
-            self._recorder.note(ticket, error.reason)
+            self._recorder.note(ticket.stopped(error), error.reason)
+            if isinstance(error, Refused):
+                await self.halting.heed(error, ticket.principal, None)
             raise
         finally:
             ticket.close()
-        self._followed(replay, ticket, call.task_id)
-        return replay
 
     def _followed(self, events: Followed, ticket: Ticket, task_id: str) -> None:
         if events.lent is None:
@@ -275,7 +278,7 @@ class Gateway:
 
     def _reading(self, pushes: Pushes, letters: Letters, governance: Governance) -> dict[type[Any], UseCase]:
         """The verbs that change nothing that somebody has set, but that of messages, and their use cases."""
-        tasks, results, logs = self.tasks, self._results, self._logs
+        tasks, results, logs = self.tasks, self._results, self.logs
         administration, auditing = self._administration, self.auditing
         return {
             verbs.GetTask: tasks.get,

@@ -16,7 +16,7 @@ from gateway.core.shares import Found, Lent, Shares
 from gateway.core.tasks import Tasks
 from gateway.core.watch import Replay
 from gateway.model.call import FollowLog, ReadContext, ReadLog
-from gateway.model.errors import GatewayError
+from gateway.model.principal import Principal
 from gateway.model.rows import Record, TaskQuery, TaskRow
 from gateway.model.value import value
 
@@ -36,8 +36,19 @@ class Logs:
 
     async def read(self, call: ReadLog, ticket: Ticket, entry: Registered | None) -> TaskLog | Lent:
         row, share = await self._row(ticket, call)
-        log = TaskLog(row.agent, await self._services.store.events(row.tenant, row.id, 0))
+        log = await self._log(row)
         return log if share is None else Lent(row.id, share.owner, log)
+
+    async def answer(self, who: Principal, task_id: str) -> TaskLog:
+        """What came of a message that was let in: nobody is asked again whether its sender may hear it."""
+        return await self._log(await self._tasks.row(who, task_id, None))
+
+    async def answering(self, who: Principal, task_id: str) -> Replay:
+        """The same as it comes."""
+        return await self._replay(await self._tasks.row(who, task_id, None))
+
+    async def _log(self, row: TaskRow) -> TaskLog:
+        return TaskLog(row.agent, await self._services.store.events(row.tenant, row.id, 0))
 
     async def follow(self, call: FollowLog, ticket: Ticket) -> Replay:
         row, share = await self._row(ticket, call)
@@ -64,8 +75,8 @@ class Logs:
             query = replace(query, after=(rows[-1].updated, rows[-1].id))
             page = await self._services.store.tasks(query)
             rows = rows + page.rows
-        # Ids begin with the moment that they were made in.
-        return sorted((row for row in rows[: call.limit] if self._refusal(ticket, row) is None), key=lambda row: row.id)
+        shown = self._owned.among(ticket, rows[: call.limit])
+        return sorted(shown, key=lambda row: row.id)  # ids begin with the moment that they were made in
 
     async def _row(self, ticket: Ticket, call: ReadLog | FollowLog) -> Found:
         who = ticket.principal
@@ -73,9 +84,5 @@ class Logs:
             row, share = await self._shares.readable(who, call.task_id, None)
         else:
             row, share = await self._tasks.row(who, call.task_id, None), None
-        if (refusal := self._refusal(ticket, row)) is not None:
-            raise refusal
+        self._owned.enter(ticket, row.agent, row.id)
         return row, share
-
-    def _refusal(self, ticket: Ticket, row: TaskRow) -> GatewayError | None:
-        return self._owned.refusal(ticket.principal, ticket.verb, row.agent, row.id)

@@ -61,6 +61,8 @@ class Results:
             raise task_not_found(call.message_id)
         if len(held) > 1:
             raise invalid("agent_id", "this task id is known at several agents; say which one you mean")
+        if call.agent is None:
+            self._owned.charge(ticket, held[0].key.agent)
         turn = self._engine.turn(who.tenant, held[0].task_id)
         if call.wait > 0 and turn is not None:
             with contextlib.suppress(TimeoutError):
@@ -74,8 +76,7 @@ class Results:
 
     def _allowed(self, held: Sequence[Reservation], call: FetchResult, ticket: Ticket) -> Sequence[Reservation]:
         """Those at agents that the caller may still ask about. Raises what it hears where there are only others."""
-        who, verb, id = ticket.principal, ticket.verb, call.message_id
-        judged = [(each, self._owned.refusal(who, verb, each.key.agent, id)) for each in held]
+        judged = [(each, self._owned.refusal(ticket, each.key.agent, call.message_id)) for each in held]
         allowed = [each for each, refusal in judged if refusal is None]
         said = (why for _, why in judged if why is not None and why.reason is not Reason.TASK_NOT_FOUND)
         if not allowed and (refusal := next(said, None)) is not None:
@@ -96,6 +97,8 @@ class Results:
             raise task_not_found(call.task_id)
         if not self._policy.decide(who, call.verb, turn.entry.target).allowed:
             raise task_not_found(call.task_id)
+        if call.agent is None:
+            self._owned.charge(ticket, turn.entry.id)
         turn.open()  # a quick worker may be here before the task's first write
         await _worked(turn.entry).submit(call.task_id, call.state, call.result, call.has_result)
         await turn.flush()  # the receipt says that the report will not be lost

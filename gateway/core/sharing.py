@@ -83,8 +83,7 @@ class Sharing:
         row = await self._services.store.task(who.tenant, task_id, owner=owner)
         if row is None:
             raise task_not_found(task_id)
-        if (refusal := self._owned.refusal(who, ticket.verb, row.agent, row.id)) is not None:
-            raise refusal
+        self._owned.enter(ticket, row.agent, row.id)
         return row
 
 

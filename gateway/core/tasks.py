@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.core.audit import Ticket
 from gateway.core.cursor import Cursors
 from gateway.core.engine import Engine
+from gateway.core.owned import Owned
 from gateway.core.registry import Registered, Registry
 from gateway.core.services import Services
 from gateway.core.shares import Found, Lent, Shares
@@ -29,13 +30,14 @@ class Listed:
 
 class Tasks:
     def __init__(
-        self, services: Services, registry: Registry, engine: Engine, cursors: Cursors, shares: Shares
+        self, services: Services, registry: Registry, engine: Engine, cursors: Cursors, shares: Shares, owned: Owned
     ) -> None:
         self._services = services
         self._registry = registry
         self._engine = engine
         self._cursors = cursors
         self._shares = shares
+        self._owned = owned
 
     async def row(self, who: Principal, task_id: str, agent: str | None) -> TaskRow:
         """The caller's task on this agent (None: on any). Foreign and missing are the same (A2A §3.3.2)."""
@@ -46,14 +48,20 @@ class Tasks:
             raise task_not_found(task_id)
         return row
 
-    async def _readable(self, call: GetTask | SubscribeToTask, who: Principal) -> Found:
-        """For GetTask and SubscribeToTask alone. Where they name no agent, policy was not asked about the task's."""
+    async def _readable(self, call: GetTask | SubscribeToTask, ticket: Ticket) -> Found:
+        """For GetTask and SubscribeToTask alone. Only the operator's door leaves out the agent, and shows no shares."""
         if call.agent is None:
-            return await self.row(who, call.task_id, None), None
-        return await self._shares.readable(who, call.task_id, call.agent)
+            return await self._own(call, ticket), None
+        return await self._shares.readable(ticket.principal, call.task_id, call.agent)
+
+    async def _own(self, call: GetTask | SubscribeToTask | CancelTask, ticket: Ticket) -> TaskRow:
+        row = await self.row(ticket.principal, call.task_id, call.agent)
+        if call.agent is None:
+            self._owned.enter(ticket, row.agent, row.id)
+        return row
 
     async def get(self, call: GetTask, ticket: Ticket, entry: Registered | None) -> Task | Lent:
-        row, share = await self._readable(call, ticket.principal)
+        row, share = await self._readable(call, ticket)
         task = row.task.trimmed(call.history_length)
         return task if share is None else Lent(row.id, share.owner, task)
 
@@ -77,19 +85,20 @@ class Tasks:
         page = await self._services.store.tasks(query)
         more, rows = page.cut or len(page.rows) > call.page_size, page.rows[: call.page_size]
         token = self._cursors.seal(f"{rows[-1].updated} {rows[-1].id}", bound) if more else ""
+        shown = rows if call.agent is not None else self._owned.among(ticket, rows)
         listed = tuple(
-            Listed(row.agent, row.task.trimmed(call.history_length, artifacts=call.include_artifacts)) for row in rows
+            Listed(row.agent, row.task.trimmed(call.history_length, artifacts=call.include_artifacts)) for row in shown
         )
         return TaskPage(listed, token, call.page_size, page.total)
 
     async def cancel(self, call: CancelTask, ticket: Ticket, entry: Registered | None) -> Task:
-        row = await self.row(ticket.principal, call.task_id, call.agent)
+        row = await self._own(call, ticket)
         agent = self._registry.get(row.agent) or self._registry.unknown(row.agent)
         await self._services.store.commit(records=(ticket.intent(self._services.now(), row.id),))
         return await self._engine.canceling.cancel(row, agent, ticket)
 
     async def subscribe(self, call: SubscribeToTask, ticket: Ticket, entry: Registered | None) -> Watch:
-        row, share = await self._readable(call, ticket.principal)
+        row, share = await self._readable(call, ticket)
         if row.task.status.state.terminal:
             raise GatewayError(
                 Reason.UNSUPPORTED_OPERATION,

@@ -143,8 +143,8 @@ class AcpDoor:
         """The answer to a run that has begun, or goes on; the first `after` events are known to the client."""
         run_id = ((b"run-id", (uuid(task.id) or task.id).encode()),)
         if mode == "stream":
-            return await self._stream(request, task.id, who, after, run_id)
-        run, _ = _told(await self._log(task.id, who))
+            return _streamed(request, await self._gateway.logs.answering(who, task.id), after, run_id)
+        run, _ = _told(await self._gateway.logs.answer(who, task.id))
         return _json(run.run, 200 if mode == "sync" else 202, run_id)
 
     async def _run(self, request: Request, id: str, who: Principal) -> Answer:
@@ -162,15 +162,13 @@ class AcpDoor:
     async def _cancel(self, request: Request, id: str, who: Principal) -> Answer:
         agent = (await self._log(id, who)).agent
         await self._gateway.handle(CancelTask(agent, plain(id)), who)
-        run, _ = _told(await self._log(id, who))
+        run, _ = _told(await self._gateway.logs.answer(who, plain(id)))
         if run.run["finished_at"] is None:
             run.run["status"] = CANCELLING  # the agent has taken note, and ends it by itself
         return _json(run.run, 202)
 
-    async def _stream(
-        self, request: Request, task_id: str, who: Principal, after: int, headers: Headers = ()
-    ) -> Stream:
-        return _streamed(request, await self._gateway.follow(FollowLog(task_id, shared=True), who), after, headers)
+    async def _stream(self, request: Request, task_id: str, who: Principal, after: int) -> Stream:
+        return _streamed(request, await self._gateway.follow(FollowLog(task_id, shared=True), who), after)
 
     async def _log(self, id: str, who: Principal) -> TaskLog:
         log: TaskLog = await self._gateway.handle(ReadLog(plain(id)), who)
@@ -234,7 +232,7 @@ def _told(log: TaskLog) -> tuple[RunLog, list[bytes]]:
     return run, [event for record in log.records for event in run.feed(record)]
 
 
-def _streamed(request: Request, replay: Replay, after: int, headers: Headers) -> Stream:
+def _streamed(request: Request, replay: Replay, after: int, headers: Headers = ()) -> Stream:
     """The events of a run after its first `after` ones, each under its number."""
     run = RunLog(replay.agent)
 

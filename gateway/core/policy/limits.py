@@ -74,6 +74,11 @@ class Limit:
     def concerns(self, question: Question) -> bool:
         return all(check.holds(question) for check in self.checks)
 
+    @property
+    def waits(self) -> bool:
+        """Whether what a call takes of it cannot be told before its agent is known."""
+        return self.per in ("agent", "tool") or any(window.what == "cost" for window in self.windows)
+
 
 _Keys = tuple[tuple[Limit, str], ...]
 
@@ -85,7 +90,8 @@ class _Spent:
 
 
 class Charge:
-    """What one call has taken. `close` gives its places back and counts its seconds; once is enough."""
+    """What one call has taken, of each limit once. `close` gives its places back and counts its seconds; once is
+    enough."""
 
     __slots__ = ("_began", "_keys", "_limits")
 
@@ -93,6 +99,11 @@ class Charge:
         self._limits: Limits | None = limits
         self._keys = keys
         self._began = began
+
+    def admit(self, who: Principal, verb: str, target: Target) -> None:
+        """The call turns out to be about this, too: takes what it needs besides, as `Limits.admit` does."""
+        if self._limits is not None:
+            self._keys += self._limits.take(who, verb, target, self._keys)
 
     def close(self) -> None:
         limits, self._limits = self._limits, None
@@ -152,8 +163,24 @@ class Limits:
         concerned = self._concerned(who, verb, target)
         if not concerned:
             return None
-        now, cost = self._now(), self._cost(who, verb, target)
         keys = _keys(concerned, who, verb, target, conversation)
+        return self._charged(keys, who, trail, self._cost(who, verb, target))
+
+    def begin(self, who: Principal, verb: str) -> Charge:
+        """The same for a call that names no agent: takes what can be told before it is known. What it needs besides,
+        its charge takes then."""
+        concerned = (limit for limit in self._concerned(who, verb, _UNKNOWN) if not limit.waits)
+        return self._charged(_keys(concerned, who, verb, _UNKNOWN, ""), who, None, 1.0)
+
+    def take(self, who: Principal, verb: str, target: Target, taken: _Keys) -> _Keys:
+        """What was taken beside what the call has `taken` already."""
+        keys = _keys(self._concerned(who, verb, target), who, verb, target, "")
+        more = tuple(key for key in keys if key not in taken)
+        self._charged(more, who, None, self._cost(who, verb, target))
+        return more
+
+    def _charged(self, keys: _Keys, who: Principal, trail: Trail | None, cost: float) -> Charge:
+        now = self._now()
         if (refusal := self._refused(keys, who, trail, now, cost)) is not None:
             raise refusal
         for limit, key in keys:
@@ -292,6 +319,7 @@ class Limits:
 
 
 _ANYTIME = Situation()
+_UNKNOWN = Target("")  # what a call is about that names no agent, which patterns for all agents cover
 
 
 def _key(per: str, who: Principal, verb: str, target: Target, conversation: str) -> str | None:

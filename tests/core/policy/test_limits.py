@@ -246,3 +246,32 @@ def test_a_clock_that_is_set_back_keeps_nobody_out_for_so_long() -> None:
     desk.call()
     desk.now -= DAY
     assert desk.wait() == 1
+
+
+OF_ALL = "{limit: all, do: use, per: principal, calls: 2/day}"
+OF_EACH = "{limit: each, do: use, on: agents/echo, per: agent, calls: 2/day}"
+OF_COST = "{limit: dear, do: use, cost: 6/day}"
+COSTS = "costs: [{on: agents/echo, cost: 3}]"
+
+
+def test_a_call_that_names_no_agent_takes_of_each_limit_once() -> None:
+    desk = Desk(f"limits: [{OF_ALL}, {OF_EACH}, {OF_COST}]\n{COSTS}")
+    for _ in range(2):
+        desk.limits.begin(ANN, "GetTask").admit(ANN, "GetTask", ECHO)
+    with pytest.raises(GatewayError, match="The limit all is used up"):
+        desk.limits.begin(ANN, "GetTask")
+    for limit in (OF_EACH, OF_COST):
+        desk.use(f"limits: [{limit}]\n{COSTS}")
+        charge = desk.limits.begin(ANN, "GetTask")
+        with pytest.raises(GatewayError, match="is used up"):
+            charge.admit(ANN, "GetTask", ECHO)
+
+
+def test_a_call_that_names_no_agent_gives_back_the_places_of_all_that_it_was_about() -> None:
+    desk = Desk("limits: [{limit: one, do: use, on: agents/*, per: agent, concurrency: 1}]")
+    charge = desk.limits.begin(ANN, "ListTasks")
+    for agent in (ECHO, Target("other"), ECHO):
+        charge.admit(ANN, "ListTasks", agent)
+    desk.refused(target=ECHO, verb="GetTask")
+    charge.close()
+    desk.call(target=ECHO, verb="GetTask")
