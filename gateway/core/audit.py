@@ -20,7 +20,10 @@ from gateway.model.ports import Store
 from gateway.model.principal import ANONYMOUS, MACHINE, Principal
 from gateway.model.value import value
 
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACEPARENT = re.compile(
+    rb"(?!ff)(?!00.{53}.)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(?:-.*)?"
+)
+"""W3C Trace Context §3.2.2: no version ff, no ids of zeros; revisions after 00 may say more behind what 00 has."""
 
 
 class Cause(NamedTuple):
@@ -32,13 +35,14 @@ class Cause(NamedTuple):
 
 # They follow the work into the tasks that it starts, which no argument could without going through every signature.
 _cause: ContextVar[Cause | None] = ContextVar("cause", default=None)
-_trace: ContextVar[str | None] = ContextVar("trace", default=None)
+_traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
 def traced(traceparent: bytes | None) -> None:
-    """What is done from here on belongs to the caller's trace (W3C Trace Context), if the header is one."""
+    """What is done from here on belongs to the caller's trace (W3C Trace Context), if the header is one. What goes on
+    of it is what revision 00 knows, as §3.2.2.1 has it: nothing that a caller could write there freely."""
     found = None if traceparent is None else _TRACEPARENT.fullmatch(traceparent)
-    _trace.set(None if found is None else found[1].decode())
+    _traceparent.set(None if found is None else f"00-{found[1].decode()}")
 
 
 @value
@@ -61,7 +65,7 @@ class Ticket:
     length: int | None = None
     upstream_hash: str | None = None
     cause: Cause | None = field(default_factory=_cause.get)
-    trace: str | None = field(default_factory=_trace.get)
+    traceparent: str | None = field(default_factory=_traceparent.get)
     charge: Charge | None = field(default=None, hash=False, compare=False)
     spends: tuple[PutApproval, ...] = field(default=(), hash=False, compare=False)
     marks: dict[str, str] = field(default_factory=dict, hash=False, compare=False)
@@ -120,7 +124,7 @@ class Ticket:
             () if who.on_behalf_of is None else _chain(who.on_behalf_of),
             self.request_id if cause is None else cause.correlation,
             None if cause is None else cause.request_id,
-            self.trace,
+            None if self.traceparent is None else self.traceparent[3:35],
             decision.policy or None,
             decision.reason if decision.released or not decision.allowed else self.why,
             self.upstream_hash,

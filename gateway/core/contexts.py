@@ -65,6 +65,7 @@ class Contexts:
             ask_agent=partial(self._ask, turn),
             use_tool=partial(self._use_tool, turn),
             hops=0 if turn.ticket is None else turn.ticket.principal.hops,
+            traceparent=None if turn.ticket is None else turn.ticket.traceparent,
             **asked,
         )
 

@@ -73,6 +73,7 @@ class Context:
     caller: str = ""
     tenant: str = ""  # of the caller
     hops: int = 0  # agents that asked each other to get here
+    traceparent: str | None = None  # the caller's trace (W3C Trace Context)
     ask_agent: Ask = field(default=_nobody)
     use_tool: UseTool = field(default=_no_tools)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from gateway.model.message import Message
 from gateway.model.principal import Principal
@@ -11,6 +12,18 @@ from gateway.model.value import value
 HOPS = "Gateway-Hops"
 """Header of a call to another agent: how many agents asked each other to get there. It can only make a chain look
 longer than it is, so it is believed from anybody; a ring of gateways ends by it."""
+
+TRACEPARENT = "traceparent"
+"""Header of a call to another agent, where the caller sent one: whose trace it belongs to (W3C Trace Context)."""
+
+
+def onward(headers: Mapping[str, str], hops: int, traceparent: str | None) -> dict[str, str]:
+    """`headers` of a call to another agent, with how deep it is and the caller's trace. Here no span is recorded, so
+    the caller's own stays the parent, as in the `_meta` of a tool's call."""
+    sent = {**headers, HOPS: str(hops + 1)}
+    if traceparent is not None:
+        sent[TRACEPARENT] = traceparent
+    return sent
 
 
 @value

@@ -24,7 +24,7 @@ from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.ports import Bell, Bells
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
-from gateway.model.trail import HOPS
+from gateway.model.trail import onward
 from gateway.upstream.doze import Doze
 from gateway.upstream.egress import Outbound, StreamAnswer
 from gateway.upstream.looking import Looks, unknown
@@ -250,8 +250,8 @@ class RemoteAgent:
 
 
 def _deeper(context: Context, out: Outgoing) -> Outgoing:
-    """Says how long the chain is, that a ring of gateways may end."""
-    headers = {**out.headers, HOPS: str(context.hops + 1)}
+    """Says how long the chain is, that a ring of gateways may end, and whose trace it belongs to."""
+    headers = onward(out.headers, context.hops, context.traceparent)
     return Outgoing(out.method, out.url, out.body, headers, out.operation, out.other_method)
 
 

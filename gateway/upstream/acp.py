@@ -24,7 +24,7 @@ from gateway.model.card import AgentInterface
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.task import Event, StatusUpdate, Task, TaskState
-from gateway.model.trail import HOPS
+from gateway.model.trail import onward
 from gateway.upstream.egress import ANSWER_LIMIT, Outbound, StreamAnswer
 from gateway.upstream.looking import Looks, unknown
 
@@ -157,7 +157,7 @@ class AcpAgent:
     async def _events(self, context: Context, path: str, body: bytes) -> AsyncGenerator[Event, None]:
         """What the server streams of a run, as long as it does. Raises _Refused instead."""
         reader = RunReader(context)
-        headers = {**STREAM_HEADERS, HOPS: str(context.hops + 1)}
+        headers = onward(STREAM_HEADERS, context.hops, context.traceparent)
         exchange = self._egress.stream(
             "POST", self._base + path, body, headers, idle_timeout=IDLE_SECONDS, trusted=self._trusted
         )

@@ -18,10 +18,11 @@ from gateway.model.agent import Context
 from gateway.model.errors import GatewayError, Reason
 from gateway.model.message import Message
 from gateway.model.task import Event, TaskState
-from gateway.model.trail import HOPS
+from gateway.model.trail import onward
 from gateway.upstream.egress import Egress
 
 PULL = "pull"
+HEADERS = {"content-type": "application/json", "accept": "application/json"}
 # A report waits for its turn in the task; longer than this means that the task has ended otherwise.
 TAKEN_SECONDS = 10.0
 
@@ -142,7 +143,7 @@ class TasksAgent:
 
     async def _create(self, context: Context, params: dict[str, Any]) -> tuple[TaskState, Any, bool]:
         body = orjson.dumps({"jsonrpc": "2.0", "id": context.task_id, "method": dialect.CREATE, "params": params})
-        headers = {"content-type": "application/json", "accept": "application/json", HOPS: str(context.hops + 1)}
+        headers = onward(HEADERS, context.hops, context.traceparent)
         # Named by the operator in the configuration file, hence trusted.
         answer = await self._egress.post(self._url, body, headers, timeout=context.remaining, trusted=True)
         try:
