@@ -1054,8 +1054,9 @@ class Verification:
                 continue
             if log or self._replicas:
                 self._place(at, log, replica, mono)
-            if phase != b"intent":
+            if phase == b"outcome":
                 begun.pop(id, None)
+            if phase != b"intent":
                 continue
             begun[id] = at
             if entry.startswith(_NEW_KEYS):

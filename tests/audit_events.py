@@ -181,7 +181,9 @@ HEAD = """# What is in the audit log
 
 One line of canonical JSON (RFC 8785) for each entry; [prove what happened](../how-to/prove-what-happened.md) says how to read
 and verify them. A call that reaches outside has two: one before anything leaves the gateway (`phase` is `intent`,
-`outcome` is `begun`), one when it has ended. An intent without an end is a call whose outcome is not known. Others have one; what
+`outcome` is `begun`), one when it has ended. One that was cut off by the end of the process gets its end from the next start: `unknown`, with the
+same `request.id`; a message whose task goes on then ends as the task does. So an intent without an end is a call that goes on, or
+whose gateway was not started since. Others have one; what
 an operator changes is written in the same transaction as its entry, or not at all. A webhook that is asked whether it agrees
 (`push.challenge`), and more dead pushes than one transaction takes, have two as well. What is refused has one, with the reason, whatever it was.
 
@@ -204,7 +206,7 @@ client of its newest message, also after a restart |
 | `action` | what: the names below |
 | `object` | on what: an agent, `SERVER/TOOL`, `gateway`, a path at the door |
 | `decision` | `effect` (PASS, FLAG, BLOCK, ESCALATE, HALT), `rule`, `policy` (the hash of the rules), `reason` where it was not PASS, or by which approval it was, or which limit stopped it all the same |
-| `phase`, `outcome` | `intent` or `outcome`; a task's state, `ok`, `reply`, `repeated`, `unknown`, or an error's reason |
+| `phase`, `outcome` | `intent`, `outcome`, or `finding` for what compliance found on the way; a task's state, `ok`, `reply`, `repeated`, `unknown`, an error's reason, or what was found |
 | `request` | `id`; `digest` (SHA-256) and `length` of what was asked, never its content; how to compute them is said below |
 | `tenant` | whose it is |
 

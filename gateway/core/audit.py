@@ -93,6 +93,10 @@ class Ticket:
         """How it ended: a task state, `reply`, `ok`, or the reason of an error. `change`: what an operator changed."""
         return self._entry(at, outcome, "outcome", task_id, change)
 
+    def finding(self, at: int, what: str) -> AuditEntry:
+        """What compliance found on the way. The call goes on, or has an outcome beside it."""
+        return self._entry(at, what, "finding", None)
+
     @contextmanager
     def causing(self) -> Iterator[None]:
         """Calls that are made inside come from this one."""
@@ -151,7 +155,14 @@ class Recorder:
 
     def note(self, ticket: Ticket, outcome: str, task_id: str | None = None) -> None:
         """Raises UNAVAILABLE when the entry cannot be written: what is not recorded does not happen."""
-        if not self._store.later(records=(ticket.outcome(self._now(), outcome, task_id),)):
+        self._later(ticket.outcome(self._now(), outcome, task_id))
+
+    def found(self, ticket: Ticket, what: str) -> None:
+        """Raises UNAVAILABLE likewise."""
+        self._later(ticket.finding(self._now(), what))
+
+    def _later(self, entry: AuditEntry) -> None:
+        if not self._store.later(records=(entry,)):
             raise GatewayError(Reason.UNAVAILABLE, "The audit log cannot be written now", retry_after=1.0)
 
 

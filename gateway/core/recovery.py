@@ -4,6 +4,7 @@
 - A remote task whose upstream id is stored is followed again to its true end.
 - A local agent that declares itself resumable runs again from the caller's message.
 - Only what is left ends FAILED, with a reason that says what is not known.
+- In the audit log a task goes on as the call that it was, and any other call that has begun gets an end: `unknown`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 
-from gateway.core.audit import Ticket
+from gateway.core.audit import Cause, Ticket
 from gateway.core.engine import Engine
 from gateway.core.registry import Registered, Registry
 from gateway.core.runner import last_asked
 from gateway.core.services import Services
 from gateway.core.turn import Turn
 from gateway.model.agent import Context
-from gateway.model.audit import Decision, Verdict
+from gateway.model.audit import AuditEntry, Decision, Verdict
 from gateway.model.base import timestamp
 from gateway.model.call import SendMessage
 from gateway.model.changes import Change, CreateTask, DropPushConfig, Release
@@ -47,22 +49,48 @@ class Recovery:
         self._registry = registry
         self._engine = engine
         self._rest: asyncio.Task[None] | None = None
+        self._open: dict[tuple[str, str], AuditEntry] = {}  # by the task: intents of messages that have no end yet
 
     async def start(self) -> None:
         """Take up what is unfinished. The first batch is in hand when this returns; a larger backlog follows in the
         background as room becomes free."""
         store, now = self._services.store, self._services.now()
+        await self._look_at_record()
         if unsettled := await store.unsettled(EVER):
             changes = [change for left in unsettled for change in await self._settled(left)]
-            records = [
-                self._ticket(Principal.of(left.key.principal, left.key.tenant), left.key.agent).outcome(
-                    now, "unknown", left.task_id
-                )
-                for left in unsettled
-            ]
+            records = [self._lost(left).outcome(now, "unknown", left.task_id) for left in unsettled]
             await store.commit(*changes, records=records)
         if await self._batch():
             self._rest = asyncio.create_task(self._continue(), name="recovery")
+        else:
+            await self._leave()
+
+    async def _look_at_record(self) -> None:
+        """How a call ended of which only the beginning is in the record, nobody knows; but a message's goes on with
+        its task."""
+        over = []
+        for entry in await self._services.store.left_open():
+            if entry.verb == SendMessage.verb and entry.task_id is not None:
+                place = entry.tenant, entry.task_id
+                over += [self._open[place]] if place in self._open else []
+                self._open[place] = entry
+            else:
+                over.append(entry)
+        await self._unknown(over)
+
+    async def _leave(self) -> None:
+        """All tasks are taken up: what no task goes on with is over."""
+        left, self._open = list(self._open.values()), {}
+        await self._unknown(left)
+
+    async def _unknown(self, begun: list[AuditEntry]) -> None:
+        now = self._services.now()
+        for at in range(0, len(begun), BATCH):
+            records = [
+                replace(entry, at=now, outcome="unknown", phase="outcome", change=None, stamp=None)
+                for entry in begun[at : at + BATCH]
+            ]
+            await self._services.store.commit(records=records)
 
     async def aclose(self) -> None:
         if self._rest is not None:
@@ -73,6 +101,7 @@ class Recovery:
         while True:
             try:
                 if self._engine.active < ROOM and not await self._batch():
+                    await self._leave()
                     return
             except Exception:
                 log.exception("unfinished tasks could not be taken up, trying again")
@@ -107,9 +136,28 @@ class Recovery:
         if fresh is not None and not fresh.task.at_rest and (why := self._take_up(fresh)) is not None:
             await self._end(fresh, *why)
 
-    def _ticket(self, who: Principal, agent: str) -> Ticket:
+    def _ticket(self, who: Principal, agent: str, task_id: str) -> Ticket:
         """The call goes on, and how it ends is recorded like that of any other."""
-        return Ticket(who, SendMessage.verb, agent, _RESUMED, self._services.new_id())
+        begun = self._open.pop((who.tenant, task_id), None)
+        if begun is None:
+            return Ticket(who, SendMessage.verb, agent, _RESUMED, self._services.new_id())
+        cause = None if begun.cause is None else Cause(begun.correlation or begun.cause, begun.cause)
+        return Ticket(
+            who,
+            SendMessage.verb,
+            agent,
+            _RESUMED,
+            begun.request_id,
+            digest=begun.digest,
+            length=begun.length,
+            upstream_hash=begun.upstream_hash,
+            cause=cause,
+            trace=begun.trace,
+        )
+
+    def _lost(self, left: Reservation) -> Ticket:
+        who = Principal.of(left.key.principal, left.key.tenant)
+        return self._ticket(who, left.key.agent, left.task_id)
 
     def again(self, row: TaskRow, ticket: Ticket) -> tuple[str, str] | None:
         """A task that waited for an approval, and whose run is gone."""
@@ -120,25 +168,27 @@ class Recovery:
         entry = self._registry.get(row.agent)
         if entry is None:
             return "agent-removed", "The gateway was restarted, and this agent is no longer registered"
-        ticket = ticket or self._ticket(self._services.today(row.asker), row.agent)
+        followed = row.upstream is not None and row.upstream.task_id is not None
+        again = entry.agent if entry.agent is not None and entry.agent.resumable else None
+        if not followed and again is None:
+            return "unknown-outcome", "The gateway was restarted; whether the agent finished the work is not known"
+        ticket = ticket or self._ticket(self._services.today(row.asker), row.agent, row.id)
         turn = Turn.of(self._services, entry, ticket, row, last_asked(row))
         if row.task.at_rest:
             turn.deadline = self._services.now() + int(entry.deadline * 1000)
             turn.status(TaskState.WORKING)
         turn.push = True  # whether there are configurations is for the store to see
         turn.context = self._engine.contexts.of(turn)
-        if row.upstream is not None and row.upstream.task_id is not None:
+        if followed or again is None:
             self._engine.adopt(turn, partial(_followed, entry, turn.context))
-        elif entry.agent is not None and entry.agent.resumable:
-            self._engine.adopt(turn, partial(entry.agent.run, turn.context, turn.message))
         else:
-            return "unknown-outcome", "The gateway was restarted; whether the agent finished the work is not known"
+            self._engine.adopt(turn, partial(again.run, turn.context, turn.message))
         return None
 
     async def _end(self, row: TaskRow, reason: str, text: str) -> None:
         entry = self._registry.get(row.agent) or self._registry.unknown(row.agent)
-        turn = Turn.of(self._services, entry, self._ticket(row.asker, row.agent), row, last_asked(row))
-        turn.push = True
+        turn = Turn.of(self._services, entry, self._ticket(row.asker, row.agent, row.id), row, last_asked(row))
+        turn.push = turn.lost = True
         turn.status(TaskState.FAILED, text, reason=reason)
         await turn.flush()
 

@@ -110,6 +110,7 @@ class Turn:
     went_out: bool = False  # it has asked an agent or used a tool: to run it again would do that again
     pauses: int = 0  # calls of the agent's that wait for somebody
     canceled: bool = False
+    lost: bool = False  # its task is ended because nobody knows how the call did
     broken: Exception | None = None  # what kept an event from being written
     settled: bool = False  # answered without a task; none may be opened any more
     ended: bool = False  # its run is over
@@ -291,7 +292,8 @@ class Turn:
         audit: tuple[AuditEntry, ...] = ()
         if self.ticket is not None and not self._recorded and row.task.at_rest and not waits(row.task):
             self._recorded = True
-            audit = (self.ticket.outcome(row.updated, row.task.status.state.name, self.task_id),)
+            outcome = "unknown" if self.lost else row.task.status.state.name
+            audit = (self.ticket.outcome(row.updated, outcome, self.task_id),)
         self._submit(_Write((change, *self._learned()), audit, partial(self._written, row, records)))
 
     def settle(self, change: Change | None, outcome: str, answer: Message | GatewayError) -> None:

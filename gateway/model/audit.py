@@ -52,7 +52,8 @@ class Stamp:
 @value
 class AuditEntry:
     """One line of the record: the decision on a call (`phase` = "intent", committed before anything leaves
-    the gateway) or how it ended ("outcome"). Reads and refusals have one entry only.
+    the gateway), how it ended ("outcome"), or what compliance found in between ("finding"). Reads and refusals have one
+    entry only.
 
     `at` is milliseconds since the epoch; `chain` on whose behalf the principal asked, the nearest first; `digest` and
     `length` the SHA-256 (hex) and the bytes of what was asked, never its content; `correlation` the request at the

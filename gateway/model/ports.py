@@ -190,6 +190,11 @@ class Store(Protocol):
         """One page of what matches, the newest first."""
         ...
 
+    async def left_open(self) -> list[AuditEntry]:
+        """Intents that an earlier life of the process has left without an outcome, the oldest first. To be asked before
+        anything is recorded about them."""
+        ...
+
     async def forget_subject(self, principal: str, record: Callable[[str], AuditEntry]) -> str | None:
         """Make it impossible to say who a principal of the audit log was: what is left is the pseudonym, which is
         returned and goes into the `record` of it, in the same transaction. None: nobody is known by that name."""

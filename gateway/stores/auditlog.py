@@ -184,7 +184,8 @@ def _actor(sub: str, chain: tuple[str, ...], who: str, behalf: tuple[str, ...], 
         shown = zip((sub, *chain), (who, *behalf), strict=True)
         client = next((there for there, each in shown if is_client(each, client)), client)
     kind, _, name = (who, *behalf)[-1].partition(":")
-    issuer = name.partition("#")[0] if kind == Kind.OAUTH else None
+    forgotten = name.startswith("~")
+    issuer = name.partition("#")[0] if kind == Kind.OAUTH and not forgotten else None
     tree = {"chain": list(chain) or None, "client": client, "iss": issuer, "sub": sub}
     return orjson.Fragment(orjson.dumps({name: each for name, each in tree.items() if each is not None}))
 

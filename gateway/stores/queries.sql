@@ -304,6 +304,14 @@ UPDATE audit_head SET log = coalesce(log, ?) WHERE id = 1;
 -- Whose turn it is.
 SELECT epoch FROM audit_head WHERE id = 1;
 
+-- name: put_open_calls
+-- What has begun and not ended, as of a checkpoint.
+UPDATE audit_head SET open_size = ?, open = ? WHERE id = 1;
+
+-- name: open_calls
+-- The same again.
+SELECT open_size, open FROM audit_head WHERE id = 1;
+
 -- name: audit
 -- A page of the record, and the rest of the rows that it begins and ends in.
 SELECT first_idx, entries FROM audit WHERE last_idx > ? ORDER BY last_idx LIMIT ?;

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
+
+from gateway.stores import opencalls
 from gateway.stores.auditlog import Rows
 from gateway.stores.datafolder import problems
 from gateway.stores.named_sql import SQL
@@ -32,10 +35,11 @@ class Inconsistent(Exception):
 
 @dataclass(frozen=True)
 class Sealed:
-    """A head that is signed and not written yet, and the tiles to write with it."""
+    """A head that is signed and not written yet, and what to write with it: tiles, and which entries are open."""
 
     checkpoint: Checkpoint
     tiles: Tiles
+    open: bytes | None = None
 
 
 class Sealer:
@@ -47,6 +51,7 @@ class Sealer:
         self._name = name
         self._now = now
         self._tree = Tree()
+        self._open = opencalls.OpenCalls()
         self._dirty: Tiles = {}
         self._signers: list[Signer] = []
         self._second: list[Signer] = []  # those that follow, while they sign too
@@ -73,6 +78,7 @@ class Sealer:
             self._tree = _tree(db, last.size)
             if self._tree.root() != last.root:
                 raise Inconsistent(f"the hashes that are kept are not those of the checkpoint over {last.size} entries")
+            self._open = opencalls.under(db, last.size)
         head = self._head()
         if head is not None and head.size >= self._tree.size and (last is None or head.text != last.text):
             raise Inconsistent(
@@ -94,6 +100,7 @@ class Sealer:
                     raise Inconsistent(f"entry {self._tree.size} is not there")
                 lines = lines[skip:]
             room = SEGMENT - self._tree.size % SEGMENT
+            self._open.take(self._tree.size + 1, lines[:room])
             self._keep(self._tree.extend(leaf_hashes(lines[:room])))
             if len(lines) > room:
                 return [(self._tree.size + 1, b"\n".join(lines[room:])), *rows[at + 1 :]]
@@ -109,7 +116,8 @@ class Sealer:
         """Signs the tree as it stands."""
         self._keep(self._tree.partial())
         bare = Checkpoint(self.origin, self._tree.size, self._tree.root())
-        return Sealed(self._signed(bare, [*self._signers, *self._second]), dict(self._dirty))
+        open = orjson.dumps(self._open.numbers)
+        return Sealed(self._signed(bare, [*self._signers, *self._second]), dict(self._dirty), open)
 
     def _signed(self, bare: Checkpoint, signers: Iterable[Signer]) -> Checkpoint:
         seconds = self._now() // 1000
@@ -154,6 +162,8 @@ def put(sealed: Sealed, now: int, cursor: sqlite3.Cursor) -> None:
     rows = [(level, number, hashes) for (level, number), hashes in sealed.tiles.items()]
     cursor.executemany(SQL["put_tile"], rows)
     cursor.execute(SQL["put_checkpoint"], (sealed.checkpoint.size, now, sealed.checkpoint.note.encode()))
+    if sealed.open is not None:
+        cursor.execute(SQL["put_open_calls"], (sealed.checkpoint.size, sealed.open.decode()))
 
 
 def node_at(db: sqlite3.Connection) -> NodeAt:

@@ -32,7 +32,7 @@ from gateway.model.rows import (
     TaskRow,
     TaskRows,
 )
-from gateway.stores import auditlog, outbox, rows, schema
+from gateway.stores import auditlog, opencalls, outbox, rows, schema
 from gateway.stores.approvals import SqliteApprovals
 from gateway.stores.cards import cards
 from gateway.stores.changes import Transaction, apply
@@ -225,6 +225,9 @@ class SqliteStore(Store):
 
     async def search_audit(self, query: AuditQuery) -> AuditPage:
         return await self._read(auditlog.search, query)
+
+    async def left_open(self) -> list[AuditEntry]:
+        return await self._read(opencalls.left_open, self.audit_log.began)
 
     async def forget_subject(self, principal: str, record: Callable[[str], AuditEntry]) -> str | None:
         pseudonym: str | None = await self._writer.submit(partial(_forget, self._transaction, principal, record))

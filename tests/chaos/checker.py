@@ -329,6 +329,11 @@ class ToolCalls:
 
     @property
     def unknown(self) -> set[str]:
+        """What a kill cut off: the next start has said so."""
+        return {mark for mark, outcome in self.ended.items() if outcome == "unknown"}
+
+    @property
+    def open(self) -> set[str]:
         return self.begun.keys() - self.ended.keys()
 
 

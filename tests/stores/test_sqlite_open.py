@@ -39,7 +39,7 @@ SCHEMA = {
     "conversation_label": "conversation labels at",
     "dead_letter": "id tenant task_id config_id seq host attempts problem queued died",
     "audit_checkpoint": "size at note",
-    "audit_head": "id epoch log",
+    "audit_head": "id epoch log open_size open",
     "audit_subject": "pseudonym name salt",
     "audit_tile": "level n hashes",
     "event": "tenant task_id first_seq last_seq bodies at",

@@ -222,7 +222,7 @@ class Compliance:
             verdict = Verdict.BLOCK if each.action is Action.BLOCK else Verdict.FLAG
             ticket.marks[each.rule] = _DONE[each.action]
             found = replace(ticket, decision=Decision(verdict, each.rule, each.sentence), marks={})
-            self._recorder.note(found, f"{_DONE[each.action]}: {each.sentence}")
+            self._recorder.found(found, f"{_DONE[each.action]}: {each.sentence}")
 
 
 def marks(noted: Iterable[Noted]) -> dict[str, str]:
