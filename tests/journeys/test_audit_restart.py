@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ async def test_calls_that_a_kill_cut_off_end_as_unknown_and_no_others(tmp_path: 
         far.plays["SendMessage"] = hangs
         config = agents(far=far.url) + configured(docs=docs)
         async with life(tmp_path, config) as gateway:
+            card = partial(gateway.call, "GET", "/agents/far/.well-known/agent-card.json")
+            await asyncio.to_thread(gateway.until, lambda: card().status_code == 200)
             assert "result" in await asyncio.to_thread(call_tool, gateway, "docs__quick")
             said = {"message": message("hi")}
             cut = [asyncio.create_task(asyncio.to_thread(gateway.rpc, "SendMessage", said, agent="far"))]
