@@ -220,6 +220,7 @@ JSON_IN: dict[str, str] = {
     "gateway.dialects.a2a_v03.upstream": "the parameters that we have just written",
     "gateway.dialects.tasks": "reads back what a model of ours has just written, to get a plain tree",
     "gateway.stores.auditlog": "rows that we wrote",
+    "gateway.stores.opencalls": "rows that we wrote",
     "gateway.stores.rows": "rows that we wrote",
     "gateway.stores.trails": "rows that we wrote",
     "gateway.stores.approvals": "rows that we wrote",
