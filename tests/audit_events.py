@@ -235,7 +235,7 @@ print(hashlib.sha256(text).hexdigest(), len(text))
 |---|---|
 | `task` | the task |
 | `correlation`, `cause` | the request at the outer end of the chain, and the one that made this one |
-| `trace` | the caller's trace (W3C Trace Context) |
+| `trace` | the caller's trace (W3C Trace Context), also that of a caller behind another gateway |
 | `upstream` | `hash` of the card or the tool's definition that was in force |
 | `change` | what an operator changed, `before` and `after`, without secrets |
 | `marks` | compliance rules that found something in what passed, in any chunk of a stream, and what they did; each finding has an entry of its own as well, with the verdict of its rule |

@@ -152,7 +152,8 @@ class Recovery:
             length=begun.length,
             upstream_hash=begun.upstream_hash,
             cause=cause,
-            trace=begun.trace,
+            # Which span asked is not in the record; ours goes on in the same trace.
+            traceparent=begun.trace and f"00-{begun.trace}-{begun.request_id[-16:]}-00",
         )
 
     def _lost(self, left: Reservation) -> Ticket:

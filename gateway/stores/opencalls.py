@@ -18,7 +18,7 @@ from gateway.stores.auditlog import entry_of, lines
 from gateway.stores.named_sql import SQL
 from gateway.stores.subjects import names
 
-# Entries behind the newest checkpoint that a start looks at, half a second: more are there only where signing had stopped.
+# Entries behind the newest checkpoint that a start looks at, half a second: more are there only where nobody signed.
 MAX_BEHIND = 200_000
 
 _PHASE, _INTENT, _OUTCOME, _ID = b'"phase":"', b"i", b"o", b'"id":"'
