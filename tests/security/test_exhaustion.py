@@ -434,9 +434,9 @@ async def test_headers_that_multiply_never_reach_the_door_but_of_its_broken_twin
     asked: list[int] = []
     principal = Authenticator.principal
 
-    async def counted(self: Authenticator, headers: dict[bytes, bytes], *more: Any) -> Any:
+    async def counted(self: Authenticator, headers: dict[bytes, bytes], *more: Any, **named: Any) -> Any:
         asked.append(sum(map(len, headers.values())))
-        return await principal(self, headers, *more)
+        return await principal(self, headers, *more, **named)
 
     monkeypatch.setattr(Authenticator, "principal", counted)
     async with running(tmp_path, ECHO, grpc_port=0) as gateway:
