@@ -248,7 +248,8 @@ async def test_every_form_of_export_leads_back_to_the_log(
         capfdbinary.readouterr()
         assert await run(gateway, "export", "--format", form) == 0
         lines = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
-        leaves[form] = LEAVES[form](lines)
+        # Where the four take long, a checkpoint comes between them, and the later ones have more.
+        leaves[form] = LEAVES[form](lines)[:count]
         if form == "jsonl":
             export = tmp_path / "log.jsonl"
             export.write_bytes(b"".join(json_line(line) for line in lines))
