@@ -38,7 +38,10 @@ class OpenCalls:
             # Behind the phase canonical JSON has strings only, and no string holds a bare quote. A search from the end
             # takes a fifth of what reading the JSON would.
             at = entry.rfind(_PHASE) + len(_PHASE)
-            start = entry.find(_ID, at) + len(_ID)
+            found = entry.find(_ID, at)
+            if found < 0:  # of the first releases, which had other names: nothing is said of those
+                continue
+            start = found + len(_ID)
             id, phase = entry[start : entry.find(b'"', start)], entry[at : at + 1]
             if phase == _INTENT:
                 self._open[id] = number

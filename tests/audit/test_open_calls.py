@@ -54,6 +54,15 @@ async def test_what_an_entry_holds_is_not_taken_for_what_it_is(tmp_path: Path) -
     assert await left(tmp_path) == ["1"]
 
 
+def test_nothing_is_said_of_entries_of_the_first_releases() -> None:
+    """They had no `request`, and none of them is to look open after its gateway has become a newer one."""
+    said = '{{"at":{},"on_behalf_of":null,"outcome":"{}","phase":"{}","principal":"local:local","request_id":"1"}}'
+    begun, ended = said.format(1, "begun", "intent"), said.format(2, "COMPLETED", "outcome")
+    calls = opencalls.OpenCalls()
+    calls.take(1, (begun.encode(), ended.encode()))
+    assert calls.numbers == []
+
+
 async def test_over_lives_each_call_keeps_its_place(tmp_path: Path) -> None:
     for life in ("a", "b", "c"):
         store, notary = await opened(tmp_path)
